@@ -1,0 +1,90 @@
+# Everything a developer types. GNU make and any POSIX sh; `make` alone prints the list.
+
+VENV ?= .venv
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+READY := $(VENV)/.ready
+
+# The first of these that runs (a name on PATH may be an empty shim), is new enough and has venv.
+PYTHONS := python3.13 python3.12 python3.11 python3
+PROBE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for p in $(PYTHONS); do "$$p" -c '$(PROBE)' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
+
+PIP := "$(BIN)/python" -m pip --quiet --disable-pip-version-check
+UV_RANGE := uv>=0.13.8,<0.14
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run test check test-integration bench docs route context venv journal lock clean
+
+# Reach recipes as shell variables, so that no character in them is read by the shell.
+export CONTEXT DAY
+
+help: ## print this list
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)$$/\1|\2/p' $(MAKEFILE_LIST) | \
+	while IFS='|' read -r target text; do printf '  make %-17s %s\n' "$$target" "$$text"; done
+
+run: $(READY) journal ## write the insight of a day of the journal (DAY=YYYYMMDD to choose); needs no key
+	@"$(BIN)/muse" insight $${DAY:+"$$DAY"}
+
+test: $(READY) ## run the tests
+	@"$(BIN)/pytest"
+
+check: $(READY) ## format, lint, types, docs, then tests with branch coverage
+	"$(BIN)/ruff" format --check .
+	"$(BIN)/ruff" check .
+	"$(BIN)/mypy"
+	"$(BIN)/muse" docs --check
+	"$(BIN)/pytest" --cov
+
+test-integration: $(READY) ## run the tests that call real providers; each is skipped without its key
+	@"$(BIN)/pytest" -m "" --force-enable-socket tests/integration
+
+bench: $(READY) ## print muse's speed as ratios to the raw SDKs and to the floor
+	@"$(BIN)/python" -m benchmarks
+
+docs: $(READY) ## write the tables in docs/ anew from the code
+	@"$(BIN)/muse" docs
+
+route: context $(READY) ## print who answers a context: make route CONTEXT=observe.describe.frame
+	@"$(BIN)/muse" route "$$CONTEXT"
+
+context:
+	@test -n "$$CONTEXT" || { \
+	    echo "CONTEXT: not given. Say which, for example: make route CONTEXT=observe.describe.frame"; \
+	    echo "Every known context with its route: $(BIN)/muse routes"; exit 2; } >&2
+
+venv: $(READY) ## make the virtual environment (done by itself when needed)
+
+# Nothing is made twice: the stamp is newer than both files as long as neither changes.
+$(READY): pyproject.toml constraints.txt
+	@python='$(PYTHON)'; test -n "$$python" && "$$python" -c '$(PROBE)' 2>/dev/null || { \
+	    echo "muse needs Python 3.11 or newer with its venv module; found none as $${python:-$(PYTHONS)}."; \
+	    echo "  Debian, Ubuntu: sudo apt install python3-venv"; \
+	    echo "  Fedora: sudo dnf install python3    macOS: brew install python@3.13"; \
+	    echo "  Installed elsewhere: make PYTHON=/path/to/python3"; exit 1; } >&2
+	@test ! -e "$(VENV)" || test -f "$(VENV)/pyvenv.cfg" || { \
+	    echo "$(VENV) exists and is not a virtual environment; choose another: make VENV=folder" >&2; exit 1; }
+	@echo "Making $(VENV) from constraints.txt (once; about a minute) ..."
+	@"$(BIN)/python" -c "" 2>/dev/null || $(PYTHON) -m venv --clear "$(VENV)"
+	@$(PIP) install --no-deps --require-hashes -r constraints.txt
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch "$@"
+
+# The example days go into the git-ignored journal once; JOURNAL_PATH names a journal of one's own.
+journal:
+	@test -n "$$JOURNAL_PATH" || ls -d journal/2* >/dev/null 2>&1 || { \
+	    echo "Copying the example days of fixtures/journal to journal/ ..." && \
+	    mkdir -p journal && cp -R fixtures/journal/2* journal/; }
+
+lock: ## write constraints.txt anew from pyproject.toml (UPGRADE=1 takes the newest versions)
+	@test -x build/lock/bin/uv || { $(PYTHON) -m venv build/lock && \
+	    build/lock/bin/python -m pip --quiet --disable-pip-version-check install '$(UV_RANGE)'; }
+	@build/lock/bin/uv --quiet pip compile pyproject.toml --output-file constraints.txt \
+	    --universal --python-version 3.11 --all-extras --group weights --only-binary :all: \
+	    --generate-hashes --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
+	@echo "constraints.txt: $$(grep -c '^[a-z]' constraints.txt) packages"
+
+clean: ## remove what make made; the journal stays
+	@test ! -f "$(VENV)/pyvenv.cfg" || rm -rf "$(VENV)"
+	@rm -rf build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

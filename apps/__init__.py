@@ -1,0 +1,1 @@
+"""The web apps and the host they share; nothing below imports from here."""

@@ -1,0 +1,291 @@
+"""journal.json's text -> `Config` plus a list of problems; pure: it reads no file and knows no provider's code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, TypeVar
+
+from msgspec import Struct, field
+
+from muse.errors import ConfigError
+from muse.spec import Tier
+
+DEFAULT_PROVIDER = "google"
+DEFAULT_TIER = Tier.FLASH
+
+_T = TypeVar("_T")
+Check = Callable[[Any, str], Any]
+
+
+class Problem(Struct, frozen=True):
+    """Something in journal.json that is not usable: where it stands, what was found, what is allowed."""
+
+    path: str
+    found: str
+    allowed: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: found {self.found}, expected {self.allowed}"
+
+
+class Entry(Struct, frozen=True):
+    """What one place of journal.json says of a route; None where it says nothing."""
+
+    provider: str | None = None
+    tier: Tier | None = None
+    model: str | None = None
+
+
+class Gateway(Struct, frozen=True):
+    """A user-defined OpenAI-shaped endpoint (`providers.compatible.<name>`)."""
+
+    name: str
+    base_url: str
+    env_key: str = ""
+    label: str = ""
+    models: Mapping[int, str] = field(default_factory=dict)
+    images: bool = False
+
+
+class LocalModel(Struct, frozen=True):
+    """The embedded model (`providers.local`): a GGUF file in place of the bundled one, and its context in tokens."""
+
+    model_path: str | None = None
+    context_tokens: int = 4096
+
+
+class Descriptors(Struct, frozen=True):
+    """Further folders with descriptors: categories (`*.json`), agents (`*.json`), apps (`*/agents/*.json`)."""
+
+    categories: tuple[str, ...] = ()
+    agents: tuple[str, ...] = ()
+    apps: tuple[str, ...] = ()
+
+
+class Config(Struct, frozen=True):
+    """All that journal.json says, with every unusable entry left out; `env` may hold secrets and stays out of `repr`."""
+
+    default: Entry = Entry(DEFAULT_PROVIDER, DEFAULT_TIER)
+    contexts: Mapping[str, Entry] = field(default_factory=dict)
+    models: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    gateways: Mapping[str, Gateway] = field(default_factory=dict)
+    local: LocalModel = LocalModel()
+    system_instruction: str | None = None
+    descriptors: Descriptors = Descriptors()
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        shown = (f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__ if name != "env")
+        return f"Config({', '.join(shown)}, env of {len(self.env)})"
+
+
+def read(text: bytes | str, where: str) -> tuple[dict[str, Any], tuple[Problem, ...]]:
+    """The JSON object in `text`, with a problem for each duplicate key (the last one counts).
+
+    Raises:
+        ConfigError: not UTF-8, not JSON, nested too deep, or not an object; the text names line and column.
+    """
+    duplicates: list[Problem] = []
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        entries = dict(pairs)
+        if len(entries) < len(pairs):
+            seen: set[str] = set()
+            twice = sorted({key for key, _ in pairs if key in seen or seen.add(key)})  # type: ignore[func-returns-value]
+            duplicates.extend(
+                Problem(f"key {key!r}", "it twice in one object", "it once; the last one counts") for key in twice
+            )
+        return entries
+
+    try:
+        data = json.loads(text, object_pairs_hook=unique)
+    except UnicodeDecodeError as exc:
+        raise ConfigError(where, f"a byte that is not UTF-8 at position {exc.start}", "UTF-8 text") from exc
+    except json.JSONDecodeError as exc:
+        raise ConfigError(where, f"{exc.msg} (line {exc.lineno}, column {exc.colno})", "a JSON object") from exc
+    except RecursionError as exc:
+        raise ConfigError(where, "objects nested too deep to read", "a JSON object as in the schema") from exc
+    if not isinstance(data, dict):
+        raise ConfigError(where, _found(data), "a JSON object")
+    return data, tuple(duplicates)
+
+
+def parse(data: Mapping[str, Any], known: Collection[str] | None = None) -> tuple[Config, tuple[Problem, ...]]:
+    """`(config, problems)`; a bad entry is a problem and falls back to its default, the rest works.
+
+    `known` are the provider names that count as known besides the file's own gateways; None checks no names.
+    """
+    return _Parser(data, known).parse()
+
+
+class _Parser:
+    """One pass over one document; collects problems as it goes."""
+
+    def __init__(self, data: Mapping[str, Any], known: Collection[str] | None) -> None:
+        self.data = data
+        self.problems: list[Problem] = []
+        gateways = self._object(self._object(data.get("providers"), None).get("compatible"), None)
+        self.known = None if known is None else {*known, *gateways}
+        self.tier: Tier = DEFAULT_TIER
+
+    def parse(self) -> tuple[Config, tuple[Problem, ...]]:
+        """Walk the document by its one table of keys."""
+        top = self._fields(self.data, "", _TOP)
+        providers = self._fields(top.get("providers", {}), "providers", _PROVIDERS)
+        default = self._default(providers.get("default", {}))
+        config = Config(
+            default=default,
+            contexts=self._map(providers.get("contexts"), "providers.contexts", self._entry),
+            models=self._map(providers.get("models"), "providers.models", self._tier_models),
+            gateways=self._gateways(providers.get("compatible")),
+            local=self._local(providers.get("local", {})),
+            system_instruction=providers.get("system_instruction"),
+            descriptors=self._descriptors(top.get("descriptors", {})),
+            identity=top.get("identity", {}),
+            env=self._map(top.get("env"), "env", self._env),
+        )
+        return config, tuple(self.problems)
+
+    def _default(self, raw: Mapping[str, Any]) -> Entry:
+        entry = self._entry(raw, "providers.default")
+        self.tier = entry.tier or DEFAULT_TIER
+        return Entry(entry.provider or DEFAULT_PROVIDER, self.tier, entry.model)
+
+    def _entry(self, raw: object, path: str) -> Entry:
+        fields = self._fields(self._object(raw, path), path, _ENTRY)
+        provider = fields.get("provider")
+        if provider is not None and self.known is not None and provider not in self.known:
+            self._problem(f"{path}.provider", repr(provider), f"one of {', '.join(sorted(self.known))}")
+        tier = fields.get("tier")
+        return Entry(provider, self._tier(tier, f"{path}.tier") if "tier" in fields else None, fields.get("model"))
+
+    def _tier(self, raw: object, path: str) -> Tier:
+        """A tier; whatever is not 1, 2 or 3 is a problem and becomes the default tier (CONTRACT, resolve_provider)."""
+        if isinstance(raw, int) and not isinstance(raw, bool) and raw in (1, 2, 3):
+            return Tier(raw)
+        self._problem(path, _found(raw), "1, 2 or 3")
+        return self.tier
+
+    def _tier_models(self, raw: object, path: str) -> Mapping[int, str]:
+        if self.known is not None and (name := path.partition("[")[2][1:-2]) not in self.known:
+            self._problem(path, repr(name), f"one of {', '.join(sorted(self.known))}")
+        models: dict[int, str] = {}
+        for key, model in self._object(raw, path).items():
+            place = f"{path}[{key!r}]"
+            if key not in ("1", "2", "3"):
+                self._problem(place, repr(key), "the tiers '1', '2' or '3' as keys")
+            elif self._is_text(model, place):
+                models[int(key)] = model
+        return models
+
+    def _gateways(self, raw: object) -> Mapping[str, Gateway]:
+        rows = self._map(raw, "providers.compatible", self._gateway)
+        return {name: row for name, row in rows.items() if row is not None}
+
+    def _gateway(self, raw: object, path: str) -> Gateway | None:
+        name = path.partition("[")[2][1:-2]
+        fields = self._fields(self._object(raw, path), path, _GATEWAY)
+        base_url = fields.get("base_url", "")
+        if not base_url.startswith(("http://", "https://")):
+            self._problem(f"{path}.base_url", repr(base_url), "an address that begins with http:// or https://")
+            return None
+        models = self._tier_models_of_gateway(fields.get("models", {}), f"{path}.models")
+        return Gateway(
+            name, base_url, fields.get("env_key", ""), fields.get("label", ""), models, fields.get("images", False)
+        )
+
+    def _tier_models_of_gateway(self, raw: object, path: str) -> Mapping[int, str]:
+        known, self.known = self.known, None
+        try:
+            return self._tier_models(raw, path)
+        finally:
+            self.known = known
+
+    def _local(self, raw: Mapping[str, Any]) -> LocalModel:
+        fields = self._fields(raw, "providers.local", _LOCAL)
+        tokens = fields.get("context_tokens", 4096)
+        if not 512 <= tokens <= 1_048_576:
+            self._problem("providers.local.context_tokens", str(tokens), "512 to 1048576")
+            tokens = 4096
+        return LocalModel(fields.get("model_path"), tokens)
+
+    def _descriptors(self, raw: Mapping[str, Any]) -> Descriptors:
+        fields = self._fields(raw, "descriptors", _DESCRIPTORS)
+        folders = {
+            kind: tuple(path for i, path in enumerate(paths) if self._is_text(path, f"descriptors.{kind}[{i}]"))
+            for kind, paths in fields.items()
+        }
+        return Descriptors(**folders)
+
+    def _env(self, raw: object, path: str) -> str:
+        return str(raw) if self._is_text(raw, path, empty=True, secret=True) else ""
+
+    def _map(self, raw: object, path: str, value: Callable[[object, str], _T]) -> Mapping[str, _T]:
+        return {key: value(entry, f"{path}[{key!r}]") for key, entry in self._object(raw, path).items()}
+
+    def _fields(self, raw: object, path: str, table: Mapping[str, type]) -> dict[str, Any]:
+        """The entries of an object that are in `table` and of its type; each other one is a problem."""
+        fields: dict[str, Any] = {}
+        for key, value in self._object(raw, path).items():
+            place = f"{path}.{key}" if path else key
+            kind = table.get(key)
+            if kind is None:
+                self._problem(place, "an unknown key", f"one of {', '.join(sorted(table))}")
+            elif key == "tier" or self._is_kind(value, kind, place):
+                fields[key] = value
+        return fields
+
+    def _is_kind(self, value: object, kind: type, path: str) -> bool:
+        if kind is str:
+            return self._is_text(value, path)
+        if isinstance(value, kind) and isinstance(value, bool) == (kind is bool):
+            return True
+        self._problem(path, _found(value), _NAMES[kind])
+        return False
+
+    def _is_text(self, value: object, path: str, *, empty: bool = False, secret: bool = False) -> bool:
+        if isinstance(value, str) and (empty or value.strip()):
+            return True
+        self._problem(path, type(value).__name__ if secret else _found(value), _NAMES[str])
+        return False
+
+    def _object(self, raw: object, path: str | None) -> Mapping[str, Any]:
+        if isinstance(raw, Mapping):
+            return raw
+        if raw is not None and path is not None:
+            self._problem(path, _found(raw), _NAMES[dict])
+        return {}
+
+    def _problem(self, path: str, found: str, allowed: str) -> None:
+        self.problems.append(Problem(path, found, allowed))
+
+
+# The keys of each object of journal.json and the JSON type of each; muse/journal.schema.json is tested against these.
+_TOP: Mapping[str, type] = {"$schema": str, "providers": dict, "identity": dict, "env": dict, "descriptors": dict}
+_PROVIDERS: Mapping[str, type] = {
+    "default": dict,
+    "contexts": dict,
+    "models": dict,
+    "compatible": dict,
+    "local": dict,
+    "system_instruction": str,
+}
+_ENTRY: Mapping[str, type] = {"provider": str, "tier": int, "model": str}
+_GATEWAY: Mapping[str, type] = {"base_url": str, "env_key": str, "label": str, "models": dict, "images": bool}
+_LOCAL: Mapping[str, type] = {"model_path": str, "context_tokens": int}
+_DESCRIPTORS: Mapping[str, type] = {"categories": list, "agents": list, "apps": list}
+_NAMES: Mapping[type, str] = {
+    str: "text that is not empty",
+    dict: "an object {...}",
+    list: "a list [...]",
+    int: "a whole number",
+    bool: "true or false",
+}
+
+
+def _found(value: object) -> str:
+    """A value as an error shows it: as JSON-like text, cut short."""
+    text = json.dumps(value, ensure_ascii=False, default=repr) if not isinstance(value, str) else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

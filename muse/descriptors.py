@@ -1,0 +1,130 @@
+"""Descriptor files (categories, personas) where they stand, read anew when they change; it knows no meaning of their fields."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from muse.config import Descriptors, Problem
+
+Kind = Literal["category", "agent"]
+_Stamp = tuple[str, int, int]
+_HOUSE = Path(__file__).resolve().parent.parent
+LOOK_AGAIN_S = 1.0
+
+
+class Descriptor(Struct, frozen=True):
+    """One descriptor: `owner` is "" for a category, "system" or the app's name for an agent."""
+
+    kind: Kind
+    name: str
+    owner: str
+    path: str
+    data: Mapping[str, Any]
+
+
+class Found(Struct, frozen=True):
+    """All descriptors at one moment, in order (a later one wins a name); `version` rises with every change."""
+
+    version: int
+    descriptors: tuple[Descriptor, ...]
+    problems: tuple[Problem, ...]
+
+
+class _Look(Struct):
+    """The last look at one set of folders."""
+
+    at_s: float
+    stamps: tuple[_Stamp, ...]
+    found: Found
+
+
+_looks: dict[tuple[Descriptors, str], _Look] = {}
+_versions = iter(range(1, 1 << 62))
+
+
+def find(further: Descriptors, base: str, *, at_once: bool = True) -> Found:
+    """The descriptors of the checkout or installed packages, then those of `further` folders (relative to `base`).
+
+    Files are read only when their stamp (path, mtime, size) moved. `at_once=False` looks at most once a second, for hot
+    paths; a new file is seen a second later at the most.
+    """
+    key = (further, base)
+    known = _looks.get(key)
+    now = time.monotonic()
+    if known is not None and not at_once and now - known.at_s < LOOK_AGAIN_S:
+        return known.found
+    places = list(_places(further, base))
+    stamps = tuple(_stamps(places))
+    if known is not None and known.stamps == stamps:
+        known.at_s = now
+        return known.found
+    found = _read_all(places)
+    _looks[key] = _Look(now, stamps, found)
+    return found
+
+
+def _places(further: Descriptors, base: str) -> Iterator[tuple[Kind, str, str]]:
+    """`(kind, owner, folder)` of every folder that may hold descriptors."""
+    categories = [_HOUSE / "observe" / "categories", *(Path(base, path) for path in further.categories)]
+    agents = [_HOUSE / "muse" / "agents", *(Path(base, path) for path in further.agents)]
+    apps = [_HOUSE / "apps", *(Path(base, path) for path in further.apps)]
+    yield from (("category", "", str(folder)) for folder in categories)
+    yield from (("agent", "system", str(folder)) for folder in agents)
+    for folder in apps:
+        for app in _names(str(folder)):
+            if not app.startswith(("_", ".")):
+                yield "agent", app, str(folder / app / "agents")
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _files(folder: str) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            yield from sorted(
+                (entry for entry in entries if entry.name.endswith(".json")), key=lambda entry: entry.name
+            )
+    except (FileNotFoundError, NotADirectoryError):
+        return
+
+
+def _stamps(places: list[tuple[Kind, str, str]]) -> Iterator[_Stamp]:
+    for _, _, folder in places:
+        for entry in _files(folder):
+            info = entry.stat()
+            yield entry.path, info.st_mtime_ns, info.st_size
+
+
+def _read_all(places: list[tuple[Kind, str, str]]) -> Found:
+    descriptors: list[Descriptor] = []
+    problems: list[Problem] = []
+    for kind, owner, folder in places:
+        for entry in _files(folder):
+            data = _read(entry.path)
+            if isinstance(data, Problem):
+                problems.append(data)
+            else:
+                descriptors.append(Descriptor(kind, entry.name[: -len(".json")], owner, entry.path, data))
+    return Found(next(_versions), tuple(descriptors), tuple(problems))
+
+
+def _read(path: str) -> Mapping[str, Any] | Problem:
+    try:
+        data = json.loads(Path(path).read_bytes())
+    except OSError as exc:
+        return Problem(path, f"an unreadable file ({exc.strerror})", "a JSON object")
+    except ValueError as exc:
+        return Problem(path, f"no JSON ({exc})", "a JSON object")
+    return data if isinstance(data, Mapping) else Problem(path, type(data).__name__, "a JSON object")

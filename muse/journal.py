@@ -1,0 +1,270 @@
+"""Where the journal is, what its journal.json says now, and how that file is changed; it knows no context and no provider."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from muse.config import Config, Problem, parse, read
+from muse.errors import ConfigError, MuseError
+
+log = logging.getLogger(__name__)
+
+Stamp = tuple[int, int, int]
+_NO_FILE: Stamp = (0, 0, 0)
+_KEPT_FILES = 32
+# File systems stamp in steps of some milliseconds: within one step two edits of equal size look alike.
+_SETTLED_NS = 50_000_000
+_LOOK_AGAIN_S = 1.0
+
+
+class ConflictError(MuseError):
+    """journal.json changed on disk since it was read: read it again and apply the change to what stands there now."""
+
+
+class Snapshot(Struct, frozen=True):
+    """journal.json as it stood at one moment; `stamp` is (inode, mtime_ns, size) and tells whether it moved since."""
+
+    path: str
+    stamp: Stamp
+    config: Config
+    problems: tuple[Problem, ...]
+    data: Mapping[str, Any]
+
+
+class _Seen(Struct, frozen=True):
+    """The last look at one file; not `settled` while a further edit could still bear the same stamp."""
+
+    stamp: Stamp
+    settled: bool
+    text: bytes
+    snapshot: Snapshot
+
+
+_seen: dict[str, _Seen] = {}
+_nearest: dict[str, tuple[str, float]] = {}
+_lock = threading.Lock()
+
+
+def folder() -> Path:
+    """The journal folder: `$JOURNAL_PATH`, else `journal/` beside the nearest journal.json, else the user's data folder."""
+    named = os.environ.get("JOURNAL_PATH")
+    if named:
+        return Path(named).absolute()
+    near = _nearest_config()
+    if near:
+        return Path(near).parent / "journal"
+    data_home = os.environ.get("XDG_DATA_HOME") or os.path.join(os.path.expanduser("~"), ".local", "share")
+    return Path(data_home) / "muse" / "journal"
+
+
+def config_path() -> str:
+    """The journal.json in force: `<journal>/config/journal.json`, or without `JOURNAL_PATH` the nearest one upwards."""
+    named = os.environ.get("JOURNAL_PATH")
+    if named:
+        return os.path.join(named, "config", "journal.json")
+    return _nearest_config() or str(folder() / "config" / "journal.json")
+
+
+def _nearest_config() -> str | None:
+    """The nearest journal.json from the working folder upwards; looked for again once a second."""
+    here = os.getcwd()
+    known = _nearest.get(here)
+    now = time.monotonic()
+    if known is not None and now < known[1]:
+        return known[0] or None
+    found = ""
+    place = here
+    while not found:
+        candidate = os.path.join(place, "journal.json")
+        if os.path.isfile(candidate):
+            found = candidate
+        above = os.path.dirname(place)
+        if above == place:
+            break
+        place = above
+    if len(_nearest) >= _KEPT_FILES:
+        _nearest.clear()
+    _nearest[here] = (found, now + _LOOK_AGAIN_S)
+    return found or None
+
+
+def load() -> Snapshot:
+    """journal.json as it stands now: one `stat` a call, read again only when the file's stamp moved.
+
+    A missing file is an empty one. If a file that was good turns bad, the last good snapshot stays and one warning says so.
+
+    Raises:
+        ConfigError: the file is not readable as a JSON object, and no good version of it was seen before.
+    """
+    path = config_path()
+    stamp = _stamp_of(path)
+    seen = _seen.get(path)
+    if seen is not None and seen.settled and seen.stamp == stamp:
+        return seen.snapshot
+    with _lock:
+        return _look(path, stamp, _seen.get(path))
+
+
+def _look(path: str, stamp: Stamp, seen: _Seen | None) -> Snapshot:
+    """Read the file; parse it only if its text is another one than before."""
+    settled = time.time_ns() - stamp[1] > _SETTLED_NS
+    text = _read_text(path) if stamp != _NO_FILE else b"{}"
+    if seen is not None and seen.text == text:
+        snapshot = replace(seen.snapshot, stamp=stamp)
+    else:
+        snapshot = _parse_text(path, stamp, text, seen)
+    if len(_seen) >= _KEPT_FILES and path not in _seen:
+        _seen.pop(next(iter(_seen)))
+    _seen[path] = _Seen(stamp, settled, text, snapshot)
+    return snapshot
+
+
+def _parse_text(path: str, stamp: Stamp, text: bytes, seen: _Seen | None) -> Snapshot:
+    try:
+        snapshot = _snapshot(path, stamp, text)
+    except ConfigError as exc:
+        if seen is None:
+            raise
+        log.warning("%s; going on with the last good version of it", exc)
+        return replace(seen.snapshot, stamp=stamp)
+    for problem in snapshot.problems:
+        log.warning("journal.json: %s", problem)
+    return snapshot
+
+
+def _snapshot(path: str, stamp: Stamp, text: bytes) -> Snapshot:
+    data, duplicates = read(text, path)
+    config, problems = parse(data)
+    return Snapshot(path, stamp, config, duplicates + problems, data)
+
+
+def _read_text(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as exc:
+        raise ConfigError(path, f"an unreadable file ({exc.strerror})", "a file that can be read") from exc
+
+
+def _stamp_of(path: str) -> Stamp:
+    try:
+        info = os.stat(path)
+    except FileNotFoundError:
+        return _NO_FILE
+    except (OSError, ValueError) as exc:
+        raise ConfigError(path, f"an unreadable path ({exc})", "a file that can be read") from exc
+    return (info.st_ino, info.st_mtime_ns, info.st_size)
+
+
+def update(
+    change: Callable[[dict[str, Any]], None],
+    *,
+    expected: Stamp | None = None,
+    known: Collection[str] | None = None,
+) -> Snapshot:
+    """Change journal.json: lock, apply `change` to its data in place, check, write atomically with mode 0600.
+
+    `expected` is the stamp the caller's view was read at. `known` are the provider names to check against. An entry that
+    was bad before does not stand in the way of a change elsewhere; a problem that the change brings in is refused.
+
+    Raises:
+        ConflictError: the file moved since `expected`; nothing was written.
+        ConfigError: the changed data has a new problem (its path is in the text), or the file cannot be read.
+    """
+    path = Path(config_path())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _file_lock(path.with_name(path.name + ".lock")):
+        stamp = _stamp_of(str(path))
+        if expected is not None and expected != stamp:
+            raise ConflictError(f"{path}: changed on disk since it was read; read it again, then repeat the change")
+        before, _ = read(_read_text(str(path)) if stamp != _NO_FILE else b"{}", str(path))
+        data = copy.deepcopy(before)
+        change(data)
+        _refuse_new_problems(before, data, known)
+        write_atomic(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+    return load()
+
+
+def _refuse_new_problems(before: Mapping[str, Any], after: Mapping[str, Any], known: Collection[str] | None) -> None:
+    old = set(parse(before, known)[1])
+    fresh = [problem for problem in parse(after, known)[1] if problem not in old]
+    if fresh:
+        raise ConfigError(fresh[0].path, fresh[0].found, fresh[0].allowed)
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a file of mode 0600 whole or not at all: a temporary file beside it, synced, then renamed over it."""
+    target = path.resolve()
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    try:
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+@contextlib.contextmanager
+def _file_lock(path: Path) -> Iterator[None]:
+    """An exclusive lock between processes; the system frees it when its holder dies, however that is."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        _lock_file(handle)
+        yield
+    finally:
+        os.close(handle)
+
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    import msvcrt
+
+    def _lock_file(handle: int) -> None:
+        msvcrt.locking(handle, msvcrt.LK_LOCK, 1)  # type: ignore[attr-defined]
+else:
+
+    def _lock_file(handle: int) -> None:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+
+
+def day_path(day: str | None = None) -> Path:
+    """The folder of a day `YYYYMMDD` (today if None), made if it is missing.
+
+    Raises:
+        ValueError: `day` is not of the form YYYYMMDD.
+    """
+    name = day if day is not None else time.strftime("%Y%m%d")
+    if not is_day(name):
+        raise ValueError(f"day: found {day!r}, expected a date of the form YYYYMMDD, such as 20261103")
+    path = folder() / name
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def is_day(name: str) -> bool:
+    """Whether `name` is a real date of the form YYYYMMDD."""
+    if len(name) != 8 or not (name.isascii() and name.isdigit()):
+        return False
+    try:
+        time.strptime(name, "%Y%m%d")
+    except ValueError:
+        return False
+    return True

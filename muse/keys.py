@@ -1,0 +1,100 @@
+"""Secrets: where a key is found, and how it is kept out of every text; it knows no provider."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from muse import journal
+from muse.errors import MissingKeyError
+
+_Stamp = tuple[int, int]
+_files: dict[str, tuple[_Stamp, Mapping[str, str]]] = {}
+_used: set[str] = set()
+_lock = threading.Lock()
+MASK = "[key]"
+_SHORTEST_SECRET = 6
+
+
+def find_key(env_key: str, given: str | None = None) -> str | None:
+    """The key: `given`, else the environment, else the nearest `.env`, else the journal's `.env`; None if nowhere.
+
+    Read at call time, so that a key saved a moment ago counts. Blanks and newlines around it are cut off.
+
+    Raises:
+        MissingKeyError: the value has a blank, newline or control character in the middle (its place is said, not its text).
+    """
+    value = given or (look_up(env_key) if env_key else None)
+    if value is None or not value.strip():
+        return None
+    key = value.strip()
+    if not key.isascii() or any(char <= " " or char == "\x7f" for char in key):
+        raise MissingKeyError(env_key or "api_key", problem="holds a blank, newline or other character no key has")
+    _used.add(key)
+    return key
+
+
+def need_key(env_key: str, given: str | None = None) -> str:
+    """The key, as `find_key` finds it.
+
+    Raises:
+        MissingKeyError: there is none.
+    """
+    key = find_key(env_key, given)
+    if key is None:
+        raise MissingKeyError(env_key)
+    return key
+
+
+def look_up(name: str) -> str | None:
+    """A setting from the environment, else the nearest `.env` upwards, else the journal's `.env`; unset and empty are None."""
+    value = os.environ.get(name)
+    if value:
+        return value
+    for path in _dotenv_files():
+        value = _read_dotenv(path).get(name)
+        if value:
+            return value
+    return None
+
+
+def _dotenv_files() -> list[str]:
+    """The nearest `.env` from the working folder upwards, then the journal's own."""
+    files: list[str] = []
+    place = Path.cwd()
+    for parent in (place, *place.parents):
+        candidate = os.path.join(parent, ".env")
+        if os.path.isfile(candidate):
+            files.append(candidate)
+            break
+    own = os.path.join(journal.folder(), ".env")
+    if own not in files and os.path.isfile(own):
+        files.append(own)
+    return files
+
+
+def _read_dotenv(path: str) -> Mapping[str, str]:
+    """A `.env` file's entries, parsed once per change."""
+    from dotenv import dotenv_values  # 7 ms, and only who has a .env file pays it
+
+    info = os.stat(path)
+    stamp = (info.st_mtime_ns, info.st_size)
+    with _lock:
+        known = _files.get(path)
+        if known is not None and known[0] == stamp:
+            return known[1]
+        text = Path(path).read_text(encoding="utf-8", errors="replace")
+        entries = {name: value for name, value in dotenv_values(stream=io.StringIO(text)).items() if value}
+        _files[path] = (stamp, entries)
+        return entries
+
+
+def mask(text: str) -> str:
+    """`text` with every key that was used in this process replaced; for errors and logs that quote others."""
+    for key in _used:
+        if len(key) >= _SHORTEST_SECRET and key in text:
+            text = text.replace(key, MASK)
+    return text

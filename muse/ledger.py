@@ -1,0 +1,154 @@
+"""The token log: one JSON line per attempt, whole lines only, from any number of processes; it knows no provider."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from muse import journal
+
+log = logging.getLogger(__name__)
+
+_HOUSES = ("think.", "observe.", "muse.", "apps.")
+_DUMP = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
+_KEPT_HANDLES = 4
+
+
+class _Handle(Struct):
+    """An open token log of this process."""
+
+    path: str
+    number: int
+    pid: int
+
+
+_handles: dict[str, _Handle] = {}
+_lock = threading.Lock()
+_complained: set[str] = set()
+
+
+def append(entry: Mapping[str, Any]) -> None:
+    """Add one line to today's token log, `<journal>/tokens/YYYYMMDD.jsonl` (local date); it never raises.
+
+    One `write` on a file opened for appending, so lines of several processes do not mix. Where the file ends in the middle
+    of a line (its writer was killed or the disk was full), the new line begins on a line of its own. If the log cannot be
+    written, a warning says so, once for each folder and reason.
+    """
+    today = time.localtime()
+    name = f"{today.tm_year:04d}{today.tm_mon:02d}{today.tm_mday:02d}.jsonl"
+    path = os.path.join(journal.folder(), "tokens", name)
+    line = (_DUMP(entry) + "\n").encode("utf-8", errors="replace")
+    with _lock:
+        try:
+            _write(path, line)
+        except OSError as exc:
+            _drop(path)
+            _complain(path, exc)
+
+
+def _write(path: str, line: bytes) -> None:
+    handle = _open(path)
+    info = os.fstat(handle.number)
+    if info.st_nlink == 0:  # deleted or rotated away: a line there would be lost
+        _drop(path)
+        handle = _open(path)
+        info = os.fstat(handle.number)
+    if info.st_size and _ends_torn(handle.number):
+        line = b"\n" + line
+    written = os.write(handle.number, line)
+    if written < len(line):
+        raise OSError(f"only {written} of {len(line)} bytes could be written")
+
+
+def _ends_torn(number: int) -> bool:
+    """Whether the file's last byte is not a newline."""
+    os.lseek(number, -1, os.SEEK_END)
+    return os.read(number, 1) != b"\n"
+
+
+def _open(path: str) -> _Handle:
+    """This process's handle on `path`; after a fork a new one."""
+    handle = _handles.get(path)
+    if handle is not None and handle.pid == os.getpid():
+        return handle
+    try:
+        number = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        number = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    while len(_handles) >= _KEPT_HANDLES:
+        _drop(next(iter(_handles)))
+    handle = _handles[path] = _Handle(path, number, os.getpid())
+    return handle
+
+
+def _drop(path: str) -> None:
+    handle = _handles.pop(path, None)
+    if handle is not None:
+        os.close(handle.number)
+
+
+def _complain(path: str, exc: OSError) -> None:
+    """Say once that the log cannot be written; the call it belongs to goes on."""
+    said = f"{os.path.dirname(path)}: {exc.strerror or exc}"
+    if said not in _complained:
+        _complained.add(said)
+        log.warning("token log cannot be written (%s); calls go on without a line in it", said)
+
+
+def read(days: tuple[str, str] | None = None) -> Iterator[dict[str, Any]]:
+    """The lines of the token log from day to day (both `YYYYMMDD`, both included), oldest file first.
+
+    Lines that are not JSON objects are passed over; `count_bad_lines` says how many.
+    """
+    for path in _files(days):
+        with path.open("rb") as file:
+            for line in file:
+                entry = _entry(line)
+                if entry is not None:
+                    yield entry
+
+
+def count_bad_lines(days: tuple[str, str] | None = None) -> int:
+    """How many lines of the token log are neither blank nor a JSON object."""
+    bad = 0
+    for path in _files(days):
+        with path.open("rb") as file:
+            bad += sum(1 for line in file if line.strip() and _entry(line) is None)
+    return bad
+
+
+def _files(days: tuple[str, str] | None) -> list[Path]:
+    folder = journal.folder() / "tokens"
+    if not folder.is_dir():
+        return []
+    named = (path for path in folder.glob("*.jsonl") if journal.is_day(path.stem))
+    return sorted(path for path in named if days is None or days[0] <= path.stem <= days[1])
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) else None
+
+
+def caller_context(depth: int) -> str:
+    """`module.function:line` of the caller `depth` frames up, the house's own name cut off (`think.` and the like)."""
+    frame = sys._getframe(depth)
+    module = str(frame.f_globals.get("__name__", "unknown"))
+    for house in _HOUSES:
+        if module.startswith(house):
+            module = module[len(house) :]
+            break
+    return f"{module}.{frame.f_code.co_name}:{frame.f_lineno}"

@@ -1,0 +1,89 @@
+"""One deadline per logical call: what is left of it bounds every wait; it knows no clock but the monotonic one."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from msgspec import Struct
+
+from muse.errors import DeadlineExceeded
+
+DEFAULT_TIMEOUT_S = 600.0
+_T = TypeVar("_T")
+
+
+class Deadline(Struct, frozen=True):
+    """A point in monotonic time by which a call must be over."""
+
+    at_s: float
+    timeout_s: float
+
+    @classmethod
+    def after(cls, timeout_s: float | None) -> Deadline:
+        """The deadline `timeout_s` from now; None is ten minutes, as the vendors' SDKs have it.
+
+        Raises:
+            ValueError: the time is not a positive number.
+        """
+        wanted = DEFAULT_TIMEOUT_S if timeout_s is None else timeout_s
+        if not wanted > 0:
+            raise ValueError(f"timeout_s: found {timeout_s!r}, expected a number of seconds above 0, or None")
+        return cls(time.monotonic() + wanted, wanted)
+
+    def left_s(self) -> float:
+        """Seconds left.
+
+        Raises:
+            DeadlineExceeded: none are.
+        """
+        left = self.at_s - time.monotonic()
+        if left <= 0:
+            raise DeadlineExceeded(f"the call's {self.timeout_s:g} s ran out")
+        return left
+
+    async def bound(self, waiting: Awaitable[_T]) -> _T:
+        """Await `waiting`, cancelled when the time runs out.
+
+        Raises:
+            TimeoutError: the time ran out.
+        """
+        import asyncio  # a coroutine runs, so it is loaded; 20 ms for whoever imports muse without one
+
+        async with asyncio.timeout(self.left_s()):
+            return await waiting
+
+
+class _Limit(threading.local):
+    """The deadline of the call that this thread is making."""
+
+    deadline: Deadline | None = None
+
+
+_limit = _Limit()
+
+
+class time_limit:  # noqa: N801 - a context manager, named as a function; a class costs half of contextlib's
+    """While it lasts, no wait of this thread on muse's own connections goes beyond `deadline`."""
+
+    __slots__ = ("_before", "_deadline")
+
+    def __init__(self, deadline: Deadline) -> None:
+        self._deadline = deadline
+
+    def __enter__(self) -> None:
+        self._before, _limit.deadline = _limit.deadline, self._deadline
+
+    def __exit__(self, *_: object) -> None:
+        _limit.deadline = self._before
+
+
+def wait_s(timeout_s: float | None) -> float | None:
+    """What a single wait of this thread may take: the given time, or what is left of its call if that is less."""
+    deadline = _limit.deadline
+    if deadline is None:
+        return timeout_s
+    left = max(deadline.at_s - time.monotonic(), 1e-3)
+    return left if timeout_s is None else min(timeout_s, left)

@@ -1,0 +1,178 @@
+"""The books of one attempt at a call: its time, its errors in muse's classes, its line in the token log, its checks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from muse import ledger, prices
+from muse.errors import BlockedReply, EmptyReply, MuseError, ProviderError, ReplyError, TruncatedReply
+from muse.messages import Attempt, Reply, Request, Route, User
+from muse.policies.deadline import Deadline
+from muse.providers._faults import timeout_error
+from muse.providers._provider import Provider
+from muse.usage import Usage, estimate_usage
+
+
+class Origin(Struct, frozen=True):
+    """Where a call comes from, for the token log: its context, how it was routed, the segment it is about."""
+
+    context: str | None = None
+    route: Route | None = None
+    segment: str | None = None
+
+
+class Account:
+    """Opens with an attempt, closes with exactly one line in the token log.
+
+    As a context manager it translates what goes wrong inside: SDK and transport errors become `ProviderError`s, a time-out
+    `ProviderTimeout`; cancellation passes through. Either way the failure has its line.
+    """
+
+    def __init__(
+        self, provider: Provider, request: Request, origin: Origin, deadline: Deadline, dropped: tuple[str, ...]
+    ) -> None:
+        self._provider = provider
+        self._request = request
+        self._origin = origin
+        self._deadline = deadline
+        self._dropped = dropped
+        self._started_s = time.perf_counter()
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if exc is None:
+            return
+        error = self.failed(exc)
+        if error is not exc:
+            raise error from exc
+
+    def answered(self, raw: Mapping[str, Any]) -> Reply:
+        """Decode an answer, log it, and see whether it is one to use.
+
+        Raises:
+            ProviderError: the answer is an error after all.
+            BlockedReply, TruncatedReply, EmptyReply: there is no usable text.
+        """
+        request = self._request
+        with self:
+            decoded = self._provider.decode(raw, request)
+        problem = _unusable(decoded)
+        cost_usd, note = self._cost(decoded.model, decoded.usage)
+        duration_s = self._log(decoded.model, decoded.usage, decoded.finish, cost_usd, note, problem)
+        if problem is not None:
+            raise problem
+        return replace(
+            decoded,
+            route=self._origin.route,
+            cost_usd=cost_usd,
+            attempts=(Attempt(decoded.provider, decoded.model, duration_s, decoded.usage),),
+            dropped=self._dropped,
+        )
+
+    def failed(self, exc: BaseException, *, usage: Usage | None = None, text: str = "") -> BaseException:
+        """Log what went wrong, with what was spent as far as it is known; the error to raise for it."""
+        error = self._translated(exc)
+        spent = usage or (self._estimated(text) if text else Usage())
+        cost_usd, note = self._cost(self._request.model, spent)
+        self._log(self._request.model, spent, None, cost_usd, note, error)
+        return error
+
+    def closed(self, usage: Usage | None, text: str) -> None:
+        """Log a stream that its caller closed early, with what was spent as far as it is known."""
+        spent = usage if usage is not None and usage.output_tokens else self._estimated(text)
+        cost_usd, note = self._cost(self._request.model, spent)
+        self._log(self._request.model, spent, "closed", cost_usd, note, None)
+
+    def _translated(self, exc: BaseException) -> BaseException:
+        if isinstance(exc, MuseError) or not isinstance(exc, Exception):
+            return exc
+        known = self._provider.fault(exc, self._request.model)
+        if known is not None:
+            return known
+        if isinstance(exc, TimeoutError):
+            return timeout_error(self._provider.spec.name, self._request.model, self._deadline.timeout_s)
+        return exc
+
+    def _estimated(self, text: str) -> Usage:
+        parts = (part for turn in self._request.turns if isinstance(turn, User) for part in turn.parts)
+        asked = sum(len(part) for part in parts if isinstance(part, str)) + len(self._request.system or "")
+        return estimate_usage(asked, len(text))
+
+    def _cost(self, model: str, usage: Usage) -> tuple[float | None, str | None]:
+        """`(dollars, None)` or `(None, why there is no figure)`."""
+        spec = self._provider.spec
+        if spec.free or not usage.total_tokens:
+            return 0.0, None
+        cost = prices.cost_of(model, usage, spec.price_id)
+        if cost is None and model != self._request.model:
+            cost = prices.cost_of(self._request.model, usage, spec.price_id)
+        return (cost.total_cost, None) if cost is not None else (None, "no price known")
+
+    def _log(
+        self,
+        model: str,
+        usage: Usage,
+        finish: str | None,
+        cost_usd: float | None,
+        note: str | None,
+        error: BaseException | None,
+    ) -> float:
+        """Write the attempt's line; how long the attempt took, in seconds."""
+        duration_s = time.perf_counter() - self._started_s
+        origin = self._origin
+        entry: dict[str, Any] = {
+            "timestamp": time.time(),
+            "model": model,
+            "context": origin.context,
+            "usage": usage.as_dict(),
+            "provider": self._provider.spec.name,
+            "model_asked": self._request.model,
+            "route": origin.route.reason if origin.route else None,
+            "duration_s": round(duration_s, 6),
+            "finish": finish,
+            "cost_usd": cost_usd,
+        }
+        if origin.segment:
+            entry["segment"] = origin.segment
+        if note:
+            entry["cost_note"] = note
+        if usage.estimated:
+            entry["estimated"] = True
+        if error is not None:
+            entry["error"] = _error_entry(error)
+        ledger.append(entry)
+        return duration_s
+
+
+def _error_entry(error: BaseException) -> dict[str, Any]:
+    entry: dict[str, Any] = {"class": type(error).__name__}
+    if isinstance(error, ProviderError):
+        entry |= {"status": error.status, "code": error.code}
+    return entry
+
+
+def _unusable(reply: Reply) -> ReplyError | None:
+    """What is wrong with a reply that came without an error: blocked, cut off, or empty."""
+    who = {"text": reply.text, "provider": reply.provider, "model": reply.model}
+    match reply.finish:
+        case "blocked":
+            return BlockedReply(f"{reply.provider} {reply.model}: the answer was blocked by the provider", **who)
+        case "length":
+            return TruncatedReply(
+                f"{reply.provider} {reply.model}: the answer was cut off at {reply.usage.output_tokens} output tokens;"
+                f" raise max_output_tokens (the text so far is in .text)",
+                **who,
+            )
+        case "stop" if not reply.text.strip():
+            return EmptyReply(f"{reply.provider} {reply.model}: the model finished without any text", **who)
+    return None

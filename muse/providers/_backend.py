@@ -1,0 +1,255 @@
+"""A provider with all that surrounds it, sync and async: keys, clients, deadline, books, streams, the seed's functions."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from contextlib import aclosing, closing
+from typing import Any, Protocol
+
+from muse.errors import ConfigError
+from muse.ledger import caller_context
+from muse.loop import run as run_loop
+from muse.messages import Reply, Request, make_request
+from muse.policies.deadline import Deadline, time_limit
+from muse.providers._attempt import Account, Origin
+from muse.providers._clients import Clients
+from muse.providers._faults import unreadable_error
+from muse.providers._provider import Access, Payload, Provider
+from muse.spec import Spec
+from muse.streams import AsyncReplyStream, ReplyStream
+
+
+class Backend(Protocol):
+    """What the front desk needs of a provider module, whatever it is made of."""
+
+    @property
+    def spec(self) -> Spec:
+        """What the provider declares about itself."""
+
+    def reply(self, request: Request, origin: Origin, api_key: str | None = None) -> Reply:
+        """One call, answered."""
+
+    async def areply(self, request: Request, origin: Origin, api_key: str | None = None) -> Reply:
+        """As `reply`, awaited."""
+
+    def stream(self, request: Request, origin: Origin, api_key: str | None = None) -> ReplyStream:
+        """One call, its answer as it is written."""
+
+    async def astream(self, request: Request, origin: Origin, api_key: str | None = None) -> AsyncReplyStream:
+        """As `stream`, awaited."""
+
+
+class ProviderBackend:
+    """A `Provider` behind the seed's signatures; one per provider, for all threads and loops."""
+
+    def __init__(self, provider: Provider) -> None:
+        self.provider = provider
+        self._clients: Clients[Any] = Clients(provider.client, provider.aclient, provider.aclose)
+
+    @property
+    def spec(self) -> Spec:
+        """What the provider declares about itself."""
+        return self.provider.spec
+
+    def reply(self, request: Request, origin: Origin, api_key: str | None = None) -> Reply:
+        """One call, answered, checked and logged; see `muse.errors` for what it raises."""
+        provider = self.provider
+        payload, account, deadline, access = self._open(request, origin, api_key)
+        with account:
+            client = self._client(access)
+            with time_limit(deadline):
+                if provider.must_stream(payload):
+                    raw = _gathered(provider, client, payload, deadline)
+                else:
+                    raw = _loads(provider.send(client, payload, deadline), provider, request.model)
+        return account.answered(raw)
+
+    async def areply(self, request: Request, origin: Origin, api_key: str | None = None) -> Reply:
+        """As `reply`, awaited."""
+        provider = self.provider
+        payload, account, deadline, access = self._open(request, origin, api_key)
+        with account:
+            client = await self._aclient(access)
+            if provider.must_stream(payload):
+                raw = await deadline.bound(_agathered(provider, client, payload, deadline))
+            else:
+                body = await deadline.bound(provider.asend(client, payload, deadline))
+                raw = _loads(body, provider, request.model)
+        return account.answered(raw)
+
+    def stream(self, request: Request, origin: Origin, api_key: str | None = None) -> ReplyStream:
+        """One call, its answer as it is written; the request goes out when the first piece is asked for."""
+        provider = self.provider
+        payload, account, deadline, access = self._open(request, origin, api_key)
+        with account:
+            events = provider.stream(self._client(access), payload, deadline)
+        return ReplyStream(events, provider.gather(), account, deadline)
+
+    async def astream(self, request: Request, origin: Origin, api_key: str | None = None) -> AsyncReplyStream:
+        """As `stream`, awaited."""
+        provider = self.provider
+        payload, account, deadline, access = self._open(request, origin, api_key)
+        with account:
+            events = provider.astream(await self._aclient(access), payload, deadline)
+        return AsyncReplyStream(events, provider.gather(), account, deadline)
+
+    def generate(
+        self,
+        contents: Any,
+        model: str,
+        temperature: float = 0.3,
+        max_output_tokens: int = 8192 * 2,
+        system_instruction: str | None = None,
+        json_output: bool = False,
+        thinking_budget: int | None = None,
+        timeout_s: float | None = None,
+        context: str | None = None,
+        **kwargs: Any,
+    ) -> str:
+        """Text for `contents` from `model`, logged under `context` (the caller's name if None).
+
+        `contents` is text, or a list of text, images (PIL, bytes, path), PDF files and role dicts. `max_output_tokens` bounds
+        the text; a `thinking_budget` (tokens: None the model's own way, 0 none, n that many) comes on top. `timeout_s` is for
+        the whole call. `kwargs`: `json_schema`, `api_key`, `segment` and the provider's own options; others are dropped.
+
+        Raises:
+            MissingKeyError, ContentsError, ProviderError, ReplyError: see `muse.errors`.
+        """
+        options = _options(
+            temperature, max_output_tokens, system_instruction, json_output, thinking_budget, timeout_s, kwargs
+        )
+        origin, api_key = _origin(options, context, caller_context(2) if context is None else "")
+        return self.reply(make_request(contents, model, options), origin, api_key).text
+
+    async def agenerate(
+        self,
+        contents: Any,
+        model: str,
+        temperature: float = 0.3,
+        max_output_tokens: int = 8192 * 2,
+        system_instruction: str | None = None,
+        json_output: bool = False,
+        thinking_budget: int | None = None,
+        timeout_s: float | None = None,
+        context: str | None = None,
+        **kwargs: Any,
+    ) -> str:
+        """As `generate`, awaited."""
+        options = _options(
+            temperature, max_output_tokens, system_instruction, json_output, thinking_budget, timeout_s, kwargs
+        )
+        origin, api_key = _origin(options, context, caller_context(2) if context is None else "")
+        return (await self.areply(make_request(contents, model, options), origin, api_key)).text
+
+    async def run_agent(
+        self, config: Mapping[str, Any], on_event: Callable[[dict[str, Any]], None] | None = None
+    ) -> str:
+        """Run an agent to its answer, with MCP tools between turns and events to `on_event`.
+
+        `config` (all but the first two optional): `prompt`, `model`, `max_tokens`, `max_turns`, `thinking_budget`,
+        `timeout_s`, `instruction`, `extra_context`, `mcp_server_url`, `disable_mcp`, `tools`, `agent_id`, `persona`,
+        `continue_from`.
+
+        Raises:
+            ValueError: `prompt` or `model` is missing.
+            RuntimeError: tools are wanted and no `mcp_server_url` is given.
+        """
+
+        async def ask(request: Request, context: str) -> Reply:
+            return await self.areply(request, Origin(context))
+
+        return await run_loop(config, on_event, ask=ask, provider=self.spec.name)
+
+    def _open(self, request: Request, origin: Origin, api_key: str | None) -> tuple[Payload, Account, Deadline, Access]:
+        """Everything a call needs before it touches the network; contents and keys are checked here."""
+        deadline = Deadline.after(request.timeout_s)
+        encoded = self.provider.encode(request)
+        unknown = tuple(name for name in request.extras if name not in self.spec.options)
+        account = Account(self.provider, request, origin, deadline, encoded.dropped + unknown)
+        with account:
+            access = self.provider.access(api_key)
+        return encoded.payload, account, deadline, access
+
+    def _client(self, access: Access) -> Any:
+        try:
+            return self._clients.get(access)
+        except ModuleNotFoundError as exc:
+            raise _missing_sdk(self.provider, exc) from exc
+
+    async def _aclient(self, access: Access) -> Any:
+        try:
+            return await self._clients.aget(access)
+        except ModuleNotFoundError as exc:
+            raise _missing_sdk(self.provider, exc) from exc
+
+
+def _missing_sdk(provider: Provider, exc: ModuleNotFoundError) -> ConfigError:
+    spec = provider.spec
+    return ConfigError(
+        f"provider {spec.name!r}",
+        f"no module {exc.name!r} on this Python",
+        f"the package that brings it: pip install 'muse-router[{spec.extra or spec.name}]'",
+    )
+
+
+def _options(
+    temperature: float,
+    max_output_tokens: int,
+    system_instruction: str | None,
+    json_output: bool,
+    thinking_budget: int | None,
+    timeout_s: float | None,
+    further: Mapping[str, Any],
+) -> dict[str, Any]:
+    return {
+        "temperature": temperature,
+        "max_output_tokens": max_output_tokens,
+        "system_instruction": system_instruction,
+        "json_output": json_output,
+        "thinking_budget": thinking_budget,
+        "timeout_s": timeout_s,
+        **further,
+    }
+
+
+def _origin(options: dict[str, Any], context: str | None, caller: str) -> tuple[Origin, str | None]:
+    """The call's origin and key, taken out of `options`."""
+    origin = Origin(context or caller, segment=options.pop("segment", None) or os.environ.get("SEGMENT_KEY"))
+    return origin, options.pop("api_key", None)
+
+
+def _loads(body: bytes, provider: Provider, model: str) -> Mapping[str, Any]:
+    try:
+        raw = json.loads(body)
+    except ValueError:
+        raw = None
+    if not isinstance(raw, dict):
+        raise unreadable_error(provider.spec.name, model, body)
+    return raw
+
+
+def _gathered(provider: Provider, client: Any, payload: Payload, deadline: Deadline) -> Mapping[str, Any]:
+    """A whole answer by way of a stream, for answers too long to wait for in silence."""
+    gatherer = provider.gather()
+    with closing(provider.stream(client, payload, deadline)) as events:  # type: ignore[type-var]
+        for event in events:
+            deadline.left_s()
+            gatherer.feed(event)
+    return _whole(gatherer.raw(), provider, payload)
+
+
+async def _agathered(provider: Provider, client: Any, payload: Payload, deadline: Deadline) -> Mapping[str, Any]:
+    """As `_gathered`, awaited."""
+    gatherer = provider.gather()
+    async with aclosing(provider.astream(client, payload, deadline)) as events:  # type: ignore[type-var]
+        async for event in events:
+            gatherer.feed(event)
+    return _whole(gatherer.raw(), provider, payload)
+
+
+def _whole(raw: Mapping[str, Any] | None, provider: Provider, payload: Payload) -> Mapping[str, Any]:
+    if raw is None:
+        raise unreadable_error(provider.spec.name, str(payload.get("model", "")), b"a stream without its end")
+    return raw

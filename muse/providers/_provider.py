@@ -1,0 +1,110 @@
+"""What a provider file has to supply: the wire form, the clients, the one impure line; nothing of what surrounds a call."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any, ClassVar
+
+from msgspec import Struct
+
+from muse import keys
+from muse.errors import ProviderError
+from muse.messages import Reply, Request
+from muse.policies.deadline import Deadline
+from muse.spec import Spec
+from muse.streams import Gatherer
+
+Payload = dict[str, Any]
+
+
+class Access(Struct, frozen=True):
+    """With which key, and to which address (None: the SDK's own), a client talks; the key stays out of `repr`."""
+
+    key: str | None = None
+    base_url: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Access({'with' if self.key else 'without'} a key, base_url={self.base_url!r})"
+
+
+class Encoded(Struct, frozen=True):
+    """A wire payload, and the options of the request that the model does not take."""
+
+    payload: Payload
+    dropped: tuple[str, ...] = ()
+
+
+class Provider(ABC):
+    """One wire form; `sdk` is the module whose absence means that the spec's extra is not installed."""
+
+    spec: Spec
+    sdk: ClassVar[str] = ""
+
+    @abstractmethod
+    def encode(self, request: Request) -> Encoded:
+        """The request in the provider's form; pure."""
+
+    @abstractmethod
+    def decode(self, raw: Mapping[str, Any], request: Request) -> Reply:
+        """The provider's answer as a reply; pure.
+
+        Raises:
+            ProviderError: the answer is an error in a good answer's clothes.
+        """
+
+    @abstractmethod
+    def gather(self) -> Gatherer:
+        """A fresh collector of this provider's stream events."""
+
+    @abstractmethod
+    def client(self, access: Access) -> Any:
+        """A new sync client; the SDK is imported here."""
+
+    @abstractmethod
+    def aclient(self, access: Access) -> Any:
+        """A new async client for the running loop."""
+
+    @abstractmethod
+    async def aclose(self, client: Any) -> None:
+        """Close an async client."""
+
+    @abstractmethod
+    def send(self, client: Any, payload: Payload, deadline: Deadline) -> bytes:
+        """The one impure line: the body of the answer."""
+
+    @abstractmethod
+    async def asend(self, client: Any, payload: Payload, deadline: Deadline) -> bytes:
+        """As `send`, awaited."""
+
+    @abstractmethod
+    def stream(self, client: Any, payload: Payload, deadline: Deadline) -> Iterator[Any]:
+        """The events of a streamed answer; closing the iterator cancels the request."""
+
+    @abstractmethod
+    def astream(self, client: Any, payload: Payload, deadline: Deadline) -> AsyncIterator[Any]:
+        """As `stream`, awaited."""
+
+    @abstractmethod
+    def fault(self, exc: Exception, model: str) -> ProviderError | None:
+        """What an exception of the SDK or transport means; None if it is neither's."""
+
+    def must_stream(self, payload: Payload) -> bool:
+        """Whether an answer to this payload may take longer than an unstreamed connection lasts."""
+        return False
+
+    def access(self, api_key: str | None = None) -> Access:
+        """Key and address for a call, read at call time.
+
+        Raises:
+            MissingKeyError: the provider needs a key and there is none.
+        """
+        spec = self.spec
+        find = keys.need_key if spec.key_required else keys.find_key
+        return Access(find(spec.env_key, api_key), base_url(spec))
+
+
+def base_url(spec: Spec) -> str | None:
+    """The address in force: the `<NAME>_BASE_URL` variable, else the spec's; None is the SDK's own."""
+    by_env = keys.look_up(spec.base_url_env) if spec.base_url_env else None
+    return (by_env or spec.base_url or "").rstrip("/") or None

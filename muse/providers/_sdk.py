@@ -1,0 +1,166 @@
+"""Providers whose SDK has the shape that openai and anthropic share: one client class, `post`, one error tree; no wire form."""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Iterator, Mapping
+from importlib import import_module
+from typing import Any, ClassVar
+
+from msgspec import Struct
+
+from muse.errors import ContentsError, ProviderError, ProviderTimeout
+from muse.messages import File, Image, Part
+from muse.policies.deadline import Deadline
+from muse.providers._faults import connection_error, status_error, unreadable_error
+from muse.providers._provider import Access, Payload, Provider
+from muse.spec import Profile
+
+_TRANSPORTS = ("httpx2", "httpcore2", "aiohttp", "httpx", "httpcore")
+
+
+class Line(Struct, frozen=True):
+    """An SDK client and the type by which its `post` hands back the raw answer."""
+
+    sdk: Any
+    raw: type[Any]
+
+
+class SdkProvider(Provider):
+    """A provider behind `client.post(path, body=...)`.
+
+    That is the SDKs' documented door for plain dicts: it keeps authentication, proxies, base URL and error classes and leaves
+    out the walk of typed methods through every union member of every message. The SDKs' own retries are off.
+    """
+
+    path: ClassVar[str]
+
+    @abstractmethod
+    def connect(self, sdk: Any, access: Access, http_client: Any, *, is_async: bool) -> Any:
+        """The SDK's client object with retries off."""
+
+    def client(self, access: Access) -> Line:
+        sdk, http = import_module(self.sdk), import_module("muse.providers._http")
+        return Line(self.connect(sdk, access, http.sync_client(), is_async=False), http.Response)
+
+    def aclient(self, access: Access) -> Line:
+        sdk, http = import_module(self.sdk), import_module("muse.providers._http")
+        return Line(self.connect(sdk, access, http.async_client(sdk), is_async=True), http.Response)
+
+    async def aclose(self, client: Line) -> None:
+        await client.sdk.close()
+
+    def send(self, client: Line, payload: Payload, deadline: Deadline) -> bytes:
+        options = {"timeout": deadline.left_s()}
+        body: bytes = client.sdk.post(self.path, body=payload, cast_to=client.raw, options=options).content
+        return body
+
+    async def asend(self, client: Line, payload: Payload, deadline: Deadline) -> bytes:
+        options = {"timeout": deadline.left_s()}
+        body: bytes = (await client.sdk.post(self.path, body=payload, cast_to=client.raw, options=options)).content
+        return body
+
+    def stream(self, client: Line, payload: Payload, deadline: Deadline) -> Iterator[Any]:
+        options = {"timeout": deadline.left_s()}
+        events = client.sdk.post(self.path, body=self.streamed(payload), cast_to=object, options=options, stream=True)
+        with events:
+            yield from events
+
+    async def astream(self, client: Line, payload: Payload, deadline: Deadline) -> AsyncIterator[Any]:
+        options = {"timeout": deadline.left_s()}
+        body = self.streamed(payload)
+        async with await client.sdk.post(self.path, body=body, cast_to=object, options=options, stream=True) as events:
+            async for event in events:
+                yield event
+
+    def streamed(self, payload: Payload) -> Payload:
+        """The payload of a streamed request."""
+        return payload | {"stream": True}
+
+    def fault(self, exc: Exception, model: str) -> ProviderError | None:
+        name = self.spec.name
+        sdk = sys.modules.get(self.sdk)
+        if sdk is None or not isinstance(exc, sdk.APIError):
+            return transport_fault(exc, name, model)
+        if isinstance(exc, sdk.APIConnectionError):
+            return transport_fault(exc.__cause__ or exc, name, model) or connection_error(name, model, exc)
+        code, message = error_words(exc.body)
+        if not isinstance(exc, sdk.APIStatusError):
+            return status_error(name, model, STREAM_STATUS, code=code, message=message or exc.message)
+        headers = exc.response.headers
+        return status_error(name, model, exc.status_code, code=code, message=message or exc.message, headers=headers)
+
+
+# An error event in a stream that began well has no HTTP status of its own but the 200 it began with.
+STREAM_STATUS = 200
+
+
+def transport_fault(exc: BaseException, provider: str, model: str) -> ProviderError | None:
+    """The error for an exception of an HTTP library or socket beneath an SDK; None if it is neither's.
+
+    The aiohttp transport of openai's SDK reports a refused or dropped connection as a time-out of connecting, so that one is
+    told by its cause.
+    """
+    home = type(exc).__module__.partition(".")[0]
+    if home == "json":
+        return unreadable_error(provider, model, b"a piece of a stream")
+    if isinstance(exc, TimeoutError):
+        return None
+    if home not in _TRANSPORTS and not isinstance(exc, OSError):
+        return None
+    cause = exc.__cause__
+    if type(exc).__name__ in _TIMEOUTS and (cause is None or type(cause).__name__ not in _DROPPED):
+        return ProviderTimeout("no answer in time", provider=provider, model=model, code="timeout", retryable=True)
+    return connection_error(provider, model, exc)
+
+
+_TIMEOUTS = frozenset({"ReadTimeout", "WriteTimeout", "ConnectTimeout", "PoolTimeout", "TimeoutException"})
+_DROPPED = frozenset({"ClientConnectorError", "ServerDisconnectedError", "ClientConnectionResetError", "ClientOSError"})
+
+
+def error_words(body: object) -> tuple[object, object]:
+    """`(code, message)` of an error body in OpenAI's or Anthropic's shape, nested under `error` or flat."""
+    if not isinstance(body, Mapping):
+        return None, body
+    error = body.get("error", body)
+    if not isinstance(error, Mapping):
+        return None, error
+    return error.get("code") or error.get("type"), error.get("message")
+
+
+def data_url(part: Image | File) -> str:
+    """A picture or document as a `data:` URL (RFC 2397)."""
+    return f"data:{part.media_type};base64,{base64.b64encode(part.data).decode('ascii')}"
+
+
+def refuse_parts(parts: tuple[Part, ...], profile: Profile, model: str) -> None:
+    """See that the model takes every part.
+
+    Raises:
+        ContentsError: an image or file for a model that reads none.
+    """
+    for part in parts:
+        if isinstance(part, Image) and not profile.images:
+            raise ContentsError(f"{model} reads no images; route this context to a model that sees (muse providers)")
+        if isinstance(part, File) and not profile.files:
+            raise ContentsError(
+                f"{model} reads no files; send its text, or route this context to a model that reads PDF"
+            )
+
+
+def stream_error(provider: str, model: str, body: Mapping[str, Any]) -> ProviderError:
+    """The error for an error body that came with a good status, in a stream or as a whole answer."""
+    code, message = error_words(body)
+    return status_error(provider, model, STREAM_STATUS, code=code, message=message or "an answer without output")
+
+
+def parse_args(text: object) -> Mapping[str, Any]:
+    """A tool call's arguments, which come as JSON text; what is no JSON object is kept under `_invalid` for the tool to refuse."""
+    try:
+        args = json.loads(str(text or "{}"))
+    except ValueError:
+        args = None
+    return args if isinstance(args, dict) else {"_invalid": text}

@@ -1,0 +1,216 @@
+"""OpenAI by way of its Responses API: requests into its input items, its output items into replies.
+
+Sources: the API reference of `POST /responses`; the deployment checklist (no temperature beside reasoning); the model pages
+(which efforts a family takes). `client.post` is the SDK's door for plain dicts: it keeps authentication, proxies and error
+classes and leaves out the walk through every union member that typed methods make.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+from muse.messages import (
+    DEFAULT_TEMPERATURE,
+    Assistant,
+    File,
+    Finish,
+    Image,
+    Part,
+    Reply,
+    Request,
+    Results,
+    ToolCall,
+    Turn,
+    User,
+)
+from muse.providers._base import Access, Capabilities, Encoded, Payload, Profile, Spec, bind
+from muse.providers._sdk import SdkProvider, data_url, parse_args, refuse_parts, stream_error
+from muse.schema import close_objects
+from muse.usage import Usage, usage_of
+
+__all__ = ["generate", "agenerate", "run_agent"]
+
+_ALL = ("low", "medium", "high", "xhigh", "max")
+SPEC = Spec(
+    name="openai",
+    label="OpenAI (GPT)",
+    env_key="OPENAI_API_KEY",
+    base_url_env="OPENAI_BASE_URL",
+    tiers={1: "gpt-6-astra", 2: "gpt-6.1-sol", 3: "gpt-6-luna"},
+    prefixes=("gpt-", "o1", "o3", "o4", "chatgpt-", "codex-"),
+    capabilities=Capabilities(
+        vision=True, files=True, structured_output=True, function_calling=True, max_context_tokens=1_050_000
+    ),
+    profiles=(
+        Profile("gpt-6.1-*", "effort", _ALL, can_stop_thinking=False, temperature=False, files=True),
+        Profile("gpt-6-astra*", "effort", _ALL, can_stop_thinking=False, temperature=False, files=True),
+        Profile("gpt-5-*", "effort", ("minimal", "low", "medium", "high"), temperature=False, files=True),
+        Profile("gpt-5", "effort", ("minimal", "low", "medium", "high"), temperature=False, files=True),
+        Profile("o[134]*", "effort", ("low", "medium", "high"), can_stop_thinking=False, temperature=False, files=True),
+        Profile("gpt-3.5*", images=False, schema=False),
+        Profile("gpt-4o*", files=True),
+        Profile("gpt-4.1*", files=True),
+        Profile("gpt-4*", schema=False),
+        Profile("chatgpt-4o*", files=True),
+        Profile("*", "effort", ("none", *_ALL), temperature=False, files=True),
+    ),
+    options=frozenset({"top_p"}),
+    extra="openai",
+    price_id="openai",
+)
+
+_FINISHES: Mapping[str, Finish] = {"max_output_tokens": "length", "content_filter": "blocked"}
+
+
+class OpenAIProvider(SdkProvider):
+    """The Responses API, stateless: nothing is stored, reasoning comes back encrypted to be replayed."""
+
+    spec = SPEC
+    sdk = "openai"
+    path: ClassVar[str] = "/responses"
+
+    def connect(self, sdk: Any, access: Access, http_client: Any, *, is_async: bool) -> Any:
+        kind = sdk.AsyncOpenAI if is_async else sdk.OpenAI
+        return kind(api_key=access.key, base_url=access.base_url, max_retries=0, http_client=http_client)
+
+    def encode(self, request: Request) -> Encoded:
+        profile = SPEC.profile(request.model)
+        dropped: list[str] = []
+        payload: Payload = {
+            "model": request.model,
+            "input": [item for turn in request.turns for item in _items(turn, profile, request.model)],
+            "max_output_tokens": request.max_output_tokens + max(request.thinking_budget or 0, 0),
+            "store": False,
+        }
+        if request.system:
+            payload["instructions"] = request.system
+        if profile.temperature:
+            payload["temperature"] = request.temperature
+            payload |= {"top_p": request.extras["top_p"]} if "top_p" in request.extras else {}
+        elif request.temperature != DEFAULT_TEMPERATURE:
+            dropped.append("temperature")
+        if request.tools:
+            payload["tools"] = [_tool(tool.name, tool.description, tool.schema) for tool in request.tools]
+        _add_reasoning(payload, request, profile, dropped)
+        _add_format(payload, request)
+        return Encoded(payload, tuple(dropped))
+
+    def decode(self, raw: Mapping[str, Any], request: Request) -> Reply:
+        error = raw.get("error")
+        if error or raw.get("status") == "failed" or "output" not in raw:
+            raise stream_error(SPEC.name, request.model, raw)
+        items = raw["output"] or []
+        text = "".join(_texts(items, "output_text", "text"))
+        refusal = "".join(_texts(items, "refusal", "refusal"))
+        calls = tuple(_call(item) for item in items if item.get("type") == "function_call")
+        finish: Finish = "blocked" if refusal else "tools" if calls else "stop"
+        if raw.get("status") == "incomplete":
+            finish = _FINISHES.get((raw.get("incomplete_details") or {}).get("reason", ""), "length")
+        thinking = "\n\n".join(
+            part["text"] for item in items if item.get("type") == "reasoning" for part in item.get("summary") or ()
+        )
+        turn = Assistant(text, calls, native=items, provider=SPEC.name)
+        usage = usage_of(raw.get("usage"))
+        return Reply(text or refusal, turn, usage, finish, raw.get("model") or request.model, SPEC.name, thinking)
+
+    def gather(self) -> _Gatherer:
+        return _Gatherer()
+
+
+class _Gatherer:
+    """Responses events: the last one carries the whole response."""
+
+    def __init__(self) -> None:
+        self._whole: Mapping[str, Any] | None = None
+
+    def feed(self, event: Any) -> str:
+        match event.get("type"):
+            case "response.output_text.delta":
+                return str(event["delta"])
+            case "response.completed" | "response.incomplete" | "response.failed":
+                self._whole = event["response"]
+            case "error":
+                raise stream_error(SPEC.name, "", {"error": event})
+        return ""
+
+    def usage(self) -> Usage | None:
+        return usage_of(self._whole.get("usage")) if self._whole else None
+
+    def raw(self) -> Mapping[str, Any] | None:
+        return self._whole
+
+
+def _items(turn: Turn, profile: Profile, model: str) -> Iterator[dict[str, Any]]:
+    """A turn as input items; another provider's assistant turn is replayed as its text and calls."""
+    match turn:
+        case User(parts):
+            refuse_parts(parts, profile, model)
+            yield {"role": "user", "content": [_part(part) for part in parts]}
+        case Assistant(native=native, provider="openai") if native:
+            yield from native
+        case Assistant(text, calls):
+            if text:
+                yield {"role": "assistant", "content": [{"type": "output_text", "text": text}]}
+            for call in calls:
+                args = json.dumps(dict(call.args), ensure_ascii=False)
+                yield {"type": "function_call", "call_id": call.call_id, "name": call.name, "arguments": args}
+        case Results(results):
+            for result in results:
+                output = [_part(part) for part in result.parts]
+                yield {"type": "function_call_output", "call_id": result.call_id, "output": output}
+
+
+def _part(part: Part) -> dict[str, Any]:
+    match part:
+        case Image():
+            return {"type": "input_image", "image_url": data_url(part), "detail": "auto"}
+        case File():
+            return {"type": "input_file", "filename": part.name, "file_data": data_url(part)}
+        case str():
+            return {"type": "input_text", "text": part}
+
+
+def _tool(name: str, description: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": "function", "name": name, "description": description, "parameters": schema, "strict": False}
+
+
+def _add_reasoning(payload: Payload, request: Request, profile: Profile, dropped: list[str]) -> None:
+    if profile.thinking != "effort":
+        if request.thinking_budget:
+            dropped.append("thinking_budget")
+        return
+    payload["include"] = ["reasoning.encrypted_content"]
+    if request.thinking_budget is not None:
+        effort = profile.effort(request.thinking_budget)
+        payload["reasoning"] = {"effort": effort} | ({} if request.thinking_budget <= 0 else {"summary": "auto"})
+
+
+def _add_format(payload: Payload, request: Request) -> None:
+    """A schema in strict form where it can be closed; plain JSON, for which the input has to name JSON, otherwise."""
+    if request.json_schema is not None:
+        closed = close_objects(request.json_schema, require_all=True)
+        form = {
+            "type": "json_schema",
+            "name": "reply",
+            "schema": closed or request.json_schema,
+            "strict": closed is not None,
+        }
+        payload["text"] = {"format": form}
+    elif request.json_output:
+        payload["text"] = {"format": {"type": "json_object"}}
+        payload["input"].append({"role": "developer", "content": "Answer with one JSON object."})
+
+
+def _texts(items: list[Mapping[str, Any]], kind: str, key: str) -> Iterator[str]:
+    for item in items:
+        if item.get("type") == "message":
+            yield from (part[key] for part in item.get("content") or () if part.get("type") == kind)
+
+
+def _call(item: Mapping[str, Any]) -> ToolCall:
+    return ToolCall(item["call_id"], item["name"], parse_args(item.get("arguments")))
+
+
+generate, agenerate, run_agent = bind(OpenAIProvider())

@@ -1,0 +1,186 @@
+"""A context becomes a `Route`: pure, no file and no network, always with its reason."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from fnmatch import translate
+from functools import lru_cache
+
+from msgspec import Struct
+
+from muse.config import Config, Entry
+from muse.contexts import ContextInfo
+from muse.errors import ConfigError, UnknownProviderError
+from muse.messages import Route
+from muse.spec import Spec, Tier, provider_of
+
+_WILDCARD = re.compile(r"[*?[]")
+PROVIDER_ENV = "MUSE_PROVIDER"
+
+
+class Layer(Struct, frozen=True):
+    """One rule that speaks for a context: where it stands, what it says, and whether a like one above it silences it."""
+
+    where: str
+    entry: Entry
+    shadowed: bool = False
+
+
+class Explanation(Struct, frozen=True):
+    """A route with every rule that matched: `won` says which rule gave each field, the rest are shadowed or silent."""
+
+    route: Route
+    layers: tuple[Layer, ...]
+    won: Mapping[str, str]
+
+
+class Globs:
+    """Patterns by specificity: more literal characters, then fewer wildcards, then earlier in the file; no ties.
+
+    Patterns are kept by the literal text before their first wildcard, so that a look-up tries few of them, and each is
+    compiled when it is first tried.
+    """
+
+    def __init__(self, patterns: Iterator[str]) -> None:
+        self._by_prefix: dict[str, list[tuple[tuple[int, int, int], str]]] = {}
+        for place, pattern in enumerate(patterns):
+            match = _WILDCARD.search(pattern)
+            if match:
+                rank = (-_literal_count(pattern), _wildcard_count(pattern), place)
+                self._by_prefix.setdefault(pattern[: match.start()], []).append((rank, pattern))
+        self._lengths = sorted({len(prefix) for prefix in self._by_prefix}, reverse=True)
+
+    def matches(self, context: str) -> Iterator[str]:
+        """Every pattern that matches, most specific first."""
+        hits = [
+            ranked
+            for length in self._lengths
+            if length <= len(context)
+            for ranked in self._by_prefix.get(context[:length], ())
+            if _compiled(ranked[1]).match(context)
+        ]
+        return (pattern for _, pattern in sorted(hits))
+
+
+@lru_cache(maxsize=65536)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    """A glob as fnmatch means it: case counts; its translation cannot backtrack exponentially."""
+    return re.compile(translate(pattern))
+
+
+def _literal_count(pattern: str) -> int:
+    return len(re.sub(r"\[[^\]]+\]|[*?]", "", pattern))
+
+
+def _wildcard_count(pattern: str) -> int:
+    return len(re.findall(r"\[[^\]]+\]|[*?]", pattern))
+
+
+class Router:
+    """Routes under one configuration, set of contexts and set of specs; make a new one when any of them changes."""
+
+    def __init__(self, config: Config, contexts: Mapping[str, ContextInfo], specs: Mapping[str, Spec]) -> None:
+        self.config = config
+        self.contexts = contexts
+        self.specs = specs
+        self._overrides = Globs(iter(config.contexts))
+        self._known = Globs(iter(contexts))
+
+    def route(self, context: str | None, environ: Mapping[str, str]) -> Route:
+        """Who serves `context` (None and "" get the default).
+
+        Raises:
+            UnknownProviderError: the provider that the rules lead to is not registered.
+            ConfigError: it has no model for this tier or a more capable one.
+        """
+        return self.explain(context, environ).route
+
+    def explain(self, context: str | None, environ: Mapping[str, str]) -> Explanation:
+        """The route of `context` with every rule that matched it.
+
+        One fold over layers: exact override, most specific glob override, exact known context, most specific known glob,
+        default. The first layer that says `provider`, `tier` or `model` wins that field; a `model` yields to a tier or to
+        another provider said in a layer above it, and binds to its own layer's provider, or the one its name belongs to.
+        """
+        name = context or ""
+        layers = tuple(self._layers(name, environ))
+        counting = [layer for layer in layers if not layer.shadowed]
+        by_provider = _first(counting, lambda entry: entry.provider)
+        by_tier = _first(counting, lambda entry: entry.tier)
+        by_model = _first(counting, lambda entry: entry.model)
+        provider, tier = counting[by_provider].entry.provider or "", counting[by_tier].entry.tier or Tier.FLASH
+        won = {"provider": counting[by_provider].where, "tier": counting[by_tier].where}
+        bound = self._bound_model(counting, by_provider, by_tier, by_model)
+        if bound is not None:
+            provider, model = bound
+            won["model"] = counting[by_model].where
+            if counting[by_model].entry.provider or provider != counting[by_provider].entry.provider:
+                won["provider"] = won["model"]
+        else:
+            model, won["model"] = self.model_at(provider, tier, environ, where=won["provider"])
+        decided_by = min(by_provider, by_tier if bound is None else by_model)
+        route = Route(name, provider, model, tier, counting[decided_by].where)
+        return Explanation(route, layers, won)
+
+    def model_at(self, provider: str, tier: int, environ: Mapping[str, str], *, where: str) -> tuple[str, str]:
+        """`(model, where it comes from)` of a provider at a tier; a tier without a model falls to the more capable one.
+
+        Raises:
+            UnknownProviderError: no such provider.
+            ConfigError: no model at this tier or above.
+        """
+        spec = self.specs.get(provider)
+        if spec is None:
+            raise UnknownProviderError(provider, self.specs, path=where)
+        named = self.config.models.get(provider, {})
+        by_env = environ.get(spec.model_env)
+        for level in range(int(tier), 0, -1):
+            if level in named:
+                return named[level], f"providers.models[{provider!r}]['{level}']"
+            if by_env:
+                return by_env, spec.model_env
+            if level in spec.tiers:
+                return spec.tiers[level], f"{provider} tier {level}"
+        raise ConfigError(
+            f"providers.models[{provider!r}]",
+            f"no model for tier {int(tier)} or a more capable one",
+            f"a model name under '{int(tier)}' (or set {spec.model_env})",
+        )
+
+    def _bound_model(
+        self, layers: list[Layer], by_provider: int, by_tier: int, by_model: int
+    ) -> tuple[str, str] | None:
+        """`(provider, model)` if an explicit model wins, else None."""
+        if by_model < 0 or by_tier < by_model:
+            return None
+        entry = layers[by_model].entry
+        model = entry.model or ""
+        owner = entry.provider or provider_of(model, self.specs)
+        said = layers[by_provider].entry.provider or ""
+        if by_provider < by_model and owner not in (None, said):
+            return None
+        return owner or said, model
+
+    def _layers(self, context: str, environ: Mapping[str, str]) -> Iterator[Layer]:
+        overrides = self.config.contexts
+        if context in overrides:
+            yield Layer(f"providers.contexts[{context!r}]", overrides[context])
+        for rank, pattern in enumerate(self._overrides.matches(context)):
+            if pattern != context:
+                yield Layer(f"providers.contexts[{pattern!r}]", overrides[pattern], shadowed=rank > 0)
+        if context in self.contexts:
+            yield Layer(f"context {context!r}", Entry(tier=self.contexts[context].tier))
+        for rank, pattern in enumerate(self._known.matches(context)):
+            if pattern != context:
+                entry = Entry(tier=self.contexts[pattern].tier)
+                yield Layer(f"context {pattern!r}", entry, shadowed=rank > 0)
+        switched = environ.get(PROVIDER_ENV)
+        if switched:
+            yield Layer(PROVIDER_ENV, Entry(provider=switched))
+        yield Layer("providers.default", self.config.default)
+
+
+def _first(layers: list[Layer], field: Callable[[Entry], object]) -> int:
+    """The index of the first layer that says a field; -1 if none does."""
+    return next((i for i, layer in enumerate(layers) if field(layer.entry) is not None), -1)

@@ -1,0 +1,154 @@
+"""What a provider declares about itself, once: names, models, what each model family takes; it makes no call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import IntEnum
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+
+class Tier(IntEnum):
+    """How capable a model is asked for: 1 the most capable, 3 the fastest and cheapest."""
+
+    PRO = 1
+    FLASH = 2
+    LITE = 3
+
+
+TierModels = Mapping[int, str]
+
+
+class Capabilities(Struct, frozen=True):
+    """What a provider can do; known without a key and without its SDK."""
+
+    streaming: bool = True
+    threads: bool = True
+    tools: bool = True
+    vision: bool = False
+    files: bool = False
+    system_prompt: bool = True
+    message_history: bool = True
+    max_context_tokens: int = 128_000
+    structured_output: bool = False
+    function_calling: bool = False
+
+    def names(self) -> tuple[str, ...]:
+        """The abilities that are there, in order of declaration, for tables."""
+        marks = {
+            "streaming": self.streaming,
+            "threads": self.threads,
+            "tools": self.tools,
+            "vision": self.vision,
+            "files": self.files,
+            "system_prompt": self.system_prompt,
+            "message_history": self.message_history,
+            "structured_output": self.structured_output,
+            "function_calling": self.function_calling,
+        }
+        return tuple(name for name, present in marks.items() if present)
+
+
+Thinking = Literal["none", "budget", "effort", "adaptive"]
+
+
+class Profile(Struct, frozen=True):
+    """What one family of models accepts; `match` is a glob over lower-case model names.
+
+    `thinking` says how a thinking budget is sent: not at all, as a number of tokens, as an effort word, or as the
+    provider's adaptive mode with an effort word. `efforts` are the words the family takes, weakest first; the first one is
+    what a budget of 0 becomes unless `can_stop_thinking`. `output_cap` is the largest output limit in tokens,
+    `output_limit` the name of that field where one wire form has two.
+    """
+
+    match: str
+    thinking: Thinking = "none"
+    efforts: tuple[str, ...] = ()
+    can_stop_thinking: bool = True
+    min_budget: int = 0
+    temperature: bool = True
+    images: bool = True
+    files: bool = True
+    schema: bool = True
+    output_cap: int | None = None
+    output_limit: str = "max_tokens"
+
+    def effort(self, budget: int) -> str:
+        """The effort word nearest to a budget in tokens.
+
+        The steps 1,024 / 8,192 / 24,576 for low / medium / high are those that Google documents for its
+        OpenAI-compatible endpoint; above the last one comes the strongest word the family has below "max".
+        """
+        if budget <= 0:
+            return self.efforts[0]
+        wanted = next((word for word, top in _EFFORT_STEPS if budget <= top), "xhigh")
+        if wanted in self.efforts:
+            return wanted
+        spoken = [word for word in self.efforts if word != "max"]
+        return spoken[-1] if wanted in ("high", "xhigh") else spoken[0]
+
+
+_EFFORT_STEPS = (("low", 1_024), ("medium", 8_192), ("high", 24_576))
+
+
+class Spec(Struct, frozen=True):
+    """One provider as registry, settings page, docs tables and cost lookup need it.
+
+    `prefixes` are the lower-case beginnings of its model names, by which a provider is inferred from a model;
+    `profiles` are searched in order, the first match counts; `options` are the call options beyond the common ones that
+    it takes; `extra` is the pip extra that brings its SDK; `price_id` its name in the price list.
+    """
+
+    name: str
+    label: str
+    env_key: str
+    tiers: TierModels
+    prefixes: tuple[str, ...] = ()
+    capabilities: Capabilities = Capabilities()
+    profiles: tuple[Profile, ...] = ()
+    options: frozenset[str] = frozenset()
+    base_url: str | None = None
+    base_url_env: str = ""
+    key_required: bool = True
+    extra: str = ""
+    price_id: str | None = None
+    free: bool = False
+
+    @property
+    def model_env(self) -> str:
+        """The variable that names the model where journal.json names none: `<NAME>_MODEL`."""
+        return f"{self.name.upper()}_MODEL"
+
+    def having(self, **changes: Any) -> Spec:
+        """A copy with some fields changed."""
+        return replace(self, **changes)
+
+    def profile(self, model: str) -> Profile:
+        """What the family of `model` accepts; the last profile is the provider's own default."""
+        name = model.lower()
+        for profile in self.profiles:
+            if fnmatchcase(name, profile.match):
+                return profile
+        return _ANY_MODEL
+
+
+_ANY_MODEL = Profile("*")
+
+
+def provider_of(model: str, specs: Mapping[str, Spec]) -> str | None:
+    """The provider that serves `model`, told by the longest matching prefix; None if no one claims it.
+
+    A spec whose tiers name the model outright wins over any prefix.
+    """
+    name = model.lower()
+    best: tuple[int, str] | None = None
+    for spec in specs.values():
+        if model in spec.tiers.values():
+            return spec.name
+        for prefix in spec.prefixes:
+            if name.startswith(prefix) and (best is None or len(prefix) > best[0]):
+                best = (len(prefix), spec.name)
+    return best[1] if best else None

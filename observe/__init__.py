@@ -1,0 +1,1 @@
+"""What is read from screens and recordings: describing, detecting; it knows no vendor."""
