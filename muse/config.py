@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
@@ -13,6 +14,9 @@ from muse.spec import Tier
 
 DEFAULT_PROVIDER = "google"
 DEFAULT_TIER = Tier.FLASH
+_DEEPEST = 64
+# A gateway's name makes the names of its variables: `<NAME>_API_KEY`, `<NAME>_MODEL`.
+_GATEWAY_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 _T = TypeVar("_T")
 Check = Callable[[Any, str], Any]
@@ -100,16 +104,39 @@ def read(text: bytes | str, where: str) -> tuple[dict[str, Any], tuple[Problem, 
         return entries
 
     try:
-        data = json.loads(text, object_pairs_hook=unique)
+        data = json.loads(text, object_pairs_hook=unique, parse_constant=_refuse_constant)
     except UnicodeDecodeError as exc:
         raise ConfigError(where, f"a byte that is not UTF-8 at position {exc.start}", "UTF-8 text") from exc
     except json.JSONDecodeError as exc:
         raise ConfigError(where, f"{exc.msg} (line {exc.lineno}, column {exc.colno})", "a JSON object") from exc
     except RecursionError as exc:
         raise ConfigError(where, "objects nested too deep to read", "a JSON object as in the schema") from exc
+    except ValueError as exc:  # a number of thousands of digits, or NaN
+        raise ConfigError(where, str(exc), "a JSON object") from exc
+    if _is_deeper(data, _DEEPEST):
+        raise ConfigError(where, f"objects nested more than {_DEEPEST} deep", "a JSON object as in the schema")
     if not isinstance(data, dict):
         raise ConfigError(where, _found(data), "a JSON object")
     return data, tuple(duplicates)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name}, which is no JSON number")
+
+
+def _is_deeper(data: object, most: int) -> bool:
+    """Whether `data` has containers inside each other more than `most` deep."""
+    level: list[object] = [data]
+    for _ in range(most + 1):
+        level = [
+            child
+            for node in level
+            if isinstance(node, (dict, list))
+            for child in (node.values() if isinstance(node, dict) else node)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def parse(data: Mapping[str, Any], known: Collection[str] | None = None) -> tuple[Config, tuple[Problem, ...]]:
@@ -137,21 +164,22 @@ class _Parser:
         default = self._default(providers.get("default", {}))
         config = Config(
             default=default,
-            contexts=self._map(providers.get("contexts"), "providers.contexts", self._entry),
-            models=self._map(providers.get("models"), "providers.models", self._tier_models),
-            gateways=self._gateways(providers.get("compatible")),
+            contexts=self._map(providers.get("contexts", {}), "providers.contexts", self._entry),
+            models=self._models(providers.get("models", {})),
+            gateways=self._gateways(providers.get("compatible", {})),
             local=self._local(providers.get("local", {})),
             system_instruction=providers.get("system_instruction"),
             descriptors=self._descriptors(top.get("descriptors", {})),
             identity=top.get("identity", {}),
-            env=self._map(top.get("env"), "env", self._env),
+            env=self._map(top.get("env", {}), "env", self._env),
         )
         return config, tuple(self.problems)
 
     def _default(self, raw: Mapping[str, Any]) -> Entry:
         entry = self._entry(raw, "providers.default")
         self.tier = entry.tier or DEFAULT_TIER
-        return Entry(entry.provider or DEFAULT_PROVIDER, self.tier, entry.model)
+        provider = entry.provider or (None if entry.model else DEFAULT_PROVIDER)
+        return Entry(provider, self.tier, entry.model)
 
     def _entry(self, raw: object, path: str) -> Entry:
         fields = self._fields(self._object(raw, path), path, _ENTRY)
@@ -163,14 +191,18 @@ class _Parser:
 
     def _tier(self, raw: object, path: str) -> Tier:
         """A tier; whatever is not 1, 2 or 3 is a problem and becomes the default tier (CONTRACT, resolve_provider)."""
-        if isinstance(raw, int) and not isinstance(raw, bool) and raw in (1, 2, 3):
-            return Tier(raw)
+        if isinstance(raw, (int, float)) and not isinstance(raw, bool) and raw in (1, 2, 3):
+            return Tier(int(raw))
         self._problem(path, _found(raw), "1, 2 or 3")
         return self.tier
 
+    def _models(self, raw: object) -> Mapping[str, Mapping[int, str]]:
+        for name in self._object(raw, "providers.models"):
+            if self.known is not None and name not in self.known:
+                self._problem(f"providers.models[{name!r}]", repr(name), f"one of {', '.join(sorted(self.known))}")
+        return self._map(raw, "providers.models", self._tier_models)
+
     def _tier_models(self, raw: object, path: str) -> Mapping[int, str]:
-        if self.known is not None and (name := path.partition("[")[2][1:-2]) not in self.known:
-            self._problem(path, repr(name), f"one of {', '.join(sorted(self.known))}")
         models: dict[int, str] = {}
         for key, model in self._object(raw, path).items():
             place = f"{path}[{key!r}]"
@@ -181,31 +213,27 @@ class _Parser:
         return models
 
     def _gateways(self, raw: object) -> Mapping[str, Gateway]:
-        rows = self._map(raw, "providers.compatible", self._gateway)
-        return {name: row for name, row in rows.items() if row is not None}
+        rows = (self._gateway(name, row) for name, row in self._object(raw, "providers.compatible").items())
+        return {row.name: row for row in rows if row is not None}
 
-    def _gateway(self, raw: object, path: str) -> Gateway | None:
-        name = path.partition("[")[2][1:-2]
+    def _gateway(self, name: str, raw: object) -> Gateway | None:
+        path = f"providers.compatible[{name!r}]"
         fields = self._fields(self._object(raw, path), path, _GATEWAY)
+        if not _GATEWAY_NAME.fullmatch(name):
+            self._problem(path, repr(name), "a name of letters, digits, _ and -, a letter first")
+            return None
         base_url = fields.get("base_url", "")
         if not base_url.startswith(("http://", "https://")):
             self._problem(f"{path}.base_url", repr(base_url), "an address that begins with http:// or https://")
             return None
-        models = self._tier_models_of_gateway(fields.get("models", {}), f"{path}.models")
+        models = self._tier_models(fields.get("models", {}), f"{path}.models")
         return Gateway(
             name, base_url, fields.get("env_key", ""), fields.get("label", ""), models, fields.get("images", False)
         )
 
-    def _tier_models_of_gateway(self, raw: object, path: str) -> Mapping[int, str]:
-        known, self.known = self.known, None
-        try:
-            return self._tier_models(raw, path)
-        finally:
-            self.known = known
-
     def _local(self, raw: Mapping[str, Any]) -> LocalModel:
         fields = self._fields(raw, "providers.local", _LOCAL)
-        tokens = fields.get("context_tokens", 4096)
+        tokens = int(fields.get("context_tokens", 4096))
         if not 512 <= tokens <= 1_048_576:
             self._problem("providers.local.context_tokens", str(tokens), "512 to 1048576")
             tokens = 4096
@@ -242,7 +270,9 @@ class _Parser:
             return self._is_text(value, path)
         if isinstance(value, kind) and isinstance(value, bool) == (kind is bool):
             return True
-        self._problem(path, _found(value), _NAMES[kind])
+        if kind is int and isinstance(value, float) and value.is_integer():  # to JSON, 4096.0 is a whole number
+            return True
+        self._problem(path, _found(value) if path != "env" else type(value).__name__, _NAMES[kind])
         return False
 
     def _is_text(self, value: object, path: str, *, empty: bool = False, secret: bool = False) -> bool:
@@ -254,7 +284,7 @@ class _Parser:
     def _object(self, raw: object, path: str | None) -> Mapping[str, Any]:
         if isinstance(raw, Mapping):
             return raw
-        if raw is not None and path is not None:
+        if path is not None:
             self._problem(path, _found(raw), _NAMES[dict])
         return {}
 

@@ -103,8 +103,12 @@ def _files(folder: str) -> Iterator[os.DirEntry[str]]:
 def _stamps(places: list[tuple[Kind, str, str]]) -> Iterator[_Stamp]:
     for _, _, folder in places:
         for entry in _files(folder):
-            info = entry.stat()
-            yield entry.path, info.st_mtime_ns, info.st_size
+            try:
+                info = entry.stat()
+            except OSError:  # a link to nowhere: reading it will say so
+                yield entry.path, 0, 0
+            else:
+                yield entry.path, info.st_mtime_ns, info.st_size
 
 
 def _read_all(places: list[tuple[Kind, str, str]]) -> Found:
@@ -125,6 +129,6 @@ def _read(path: str) -> Mapping[str, Any] | Problem:
         data = json.loads(Path(path).read_bytes())
     except OSError as exc:
         return Problem(path, f"an unreadable file ({exc.strerror})", "a JSON object")
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         return Problem(path, f"no JSON ({exc})", "a JSON object")
     return data if isinstance(data, Mapping) else Problem(path, type(data).__name__, "a JSON object")

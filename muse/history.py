@@ -69,7 +69,7 @@ def turns_of_run(agent_id: str) -> tuple[Turn, ...]:
 
 
 def _events(text: str) -> Iterator[Mapping[str, Any]]:
-    for line in text.splitlines():
+    for line in text.split("\n"):  # splitlines() also cuts at U+2028, which JSON text may hold
         try:
             event = json.loads(line)
         except ValueError:

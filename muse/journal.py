@@ -7,6 +7,7 @@ import copy
 import json
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -55,6 +56,8 @@ class _Seen(Struct, frozen=True):
 _seen: dict[str, _Seen] = {}
 _nearest: dict[str, tuple[str, float]] = {}
 _lock = threading.Lock()
+if sys.platform != "win32":  # a child must not inherit a lock that a thread it does not have was holding
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
 def folder() -> Path:
@@ -73,7 +76,7 @@ def config_path() -> str:
     """The journal.json in force: `<journal>/config/journal.json`, or without `JOURNAL_PATH` the nearest one upwards."""
     named = os.environ.get("JOURNAL_PATH")
     if named:
-        return os.path.join(named, "config", "journal.json")
+        return os.path.join(os.path.abspath(named), "config", "journal.json")
     return _nearest_config() or str(folder() / "config" / "journal.json")
 
 
@@ -120,19 +123,29 @@ def load() -> Snapshot:
 def _look(path: str, stamp: Stamp, seen: _Seen | None) -> Snapshot:
     """Read the file; parse it only if its text is another one than before."""
     settled = time.time_ns() - stamp[1] > _SETTLED_NS
-    text = _read_text(path) if stamp != _NO_FILE else b"{}"
+    text, failure = _text_of(path, stamp)
     if seen is not None and seen.text == text:
         snapshot = replace(seen.snapshot, stamp=stamp)
     else:
-        snapshot = _parse_text(path, stamp, text, seen)
+        snapshot = _parse_text(path, stamp, text, failure, seen)
     if len(_seen) >= _KEPT_FILES and path not in _seen:
         _seen.pop(next(iter(_seen)))
     _seen[path] = _Seen(stamp, settled, text, snapshot)
     return snapshot
 
 
-def _parse_text(path: str, stamp: Stamp, text: bytes, seen: _Seen | None) -> Snapshot:
+def _text_of(path: str, stamp: Stamp) -> tuple[bytes, ConfigError | None]:
+    """`(text, None)`, or `(b"", why the file cannot be read)`."""
     try:
+        return (_read_text(path) if stamp != _NO_FILE else b"{}"), None
+    except ConfigError as exc:
+        return b"", exc
+
+
+def _parse_text(path: str, stamp: Stamp, text: bytes, failure: ConfigError | None, seen: _Seen | None) -> Snapshot:
+    try:
+        if failure is not None:
+            raise failure
         snapshot = _snapshot(path, stamp, text)
     except ConfigError as exc:
         if seen is None:
@@ -183,7 +196,7 @@ def update(
         ConflictError: the file moved since `expected`; nothing was written.
         ConfigError: the changed data has a new problem (its path is in the text), or the file cannot be read.
     """
-    path = Path(config_path())
+    path = Path(config_path()).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     with _file_lock(path.with_name(path.name + ".lock")):
         stamp = _stamp_of(str(path))
@@ -193,8 +206,18 @@ def update(
         data = copy.deepcopy(before)
         change(data)
         _refuse_new_problems(before, data, known)
-        write_atomic(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+        write_atomic(path, _as_text(data))
     return load()
+
+
+def _as_text(data: Mapping[str, Any]) -> str:
+    """`data` as JSON for people to read; a lone surrogate, which UTF-8 cannot hold, stays an escape."""
+    text = json.dumps(data, indent=2, ensure_ascii=False)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(data, indent=2)
+    return text + "\n"
 
 
 def _refuse_new_problems(before: Mapping[str, Any], after: Mapping[str, Any], known: Collection[str] | None) -> None:

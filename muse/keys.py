@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
+import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,10 +13,14 @@ from pathlib import Path
 from muse import journal
 from muse.errors import MissingKeyError
 
-_Stamp = tuple[int, int]
+log = logging.getLogger(__name__)
+
+_Stamp = tuple[int, int, int]
 _files: dict[str, tuple[_Stamp, Mapping[str, str]]] = {}
 _used: set[str] = set()
 _lock = threading.Lock()
+if sys.platform != "win32":  # as in muse.journal: no child inherits a held lock
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 MASK = "[key]"
 _SHORTEST_SECRET = 6
 
@@ -61,6 +67,18 @@ def look_up(name: str) -> str | None:
     return None
 
 
+def fill_environment(config_env: Mapping[str, str]) -> None:
+    """Put the `env` entries of journal.json into the environment, where a variable is unset or empty.
+
+    An entry that no environment can hold is passed over with a warning that says its name, not its value.
+    """
+    for name, value in config_env.items():
+        if not name or "=" in name or "\0" in name or "\0" in value:
+            log.warning("env[%r]: found a name or value no variable can have, expected one without '=' and NUL", name)
+        elif value and not os.environ.get(name):
+            os.environ[name] = value
+
+
 def _dotenv_files() -> list[str]:
     """The nearest `.env` from the working folder upwards, then the journal's own."""
     files: list[str] = []
@@ -81,7 +99,7 @@ def _read_dotenv(path: str) -> Mapping[str, str]:
     from dotenv import dotenv_values  # 7 ms, and only who has a .env file pays it
 
     info = os.stat(path)
-    stamp = (info.st_mtime_ns, info.st_size)
+    stamp = (info.st_ino, info.st_mtime_ns, info.st_size)
     with _lock:
         known = _files.get(path)
         if known is not None and known[0] == stamp:
@@ -94,7 +112,7 @@ def _read_dotenv(path: str) -> Mapping[str, str]:
 
 def mask(text: str) -> str:
     """`text` with every key that was used in this process replaced; for errors and logs that quote others."""
-    for key in _used:
+    for key in sorted(tuple(_used), key=len, reverse=True):  # a key may begin like a longer one
         if len(key) >= _SHORTEST_SECRET and key in text:
             text = text.replace(key, MASK)
     return text

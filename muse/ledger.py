@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -33,6 +34,8 @@ class _Handle(Struct):
 
 _handles: dict[str, _Handle] = {}
 _lock = threading.Lock()
+if sys.platform != "win32":  # as in muse.journal: no child inherits a held lock
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 _complained: set[str] = set()
 
 
@@ -46,7 +49,11 @@ def append(entry: Mapping[str, Any]) -> None:
     today = time.localtime()
     name = f"{today.tm_year:04d}{today.tm_mon:02d}{today.tm_mday:02d}.jsonl"
     path = os.path.join(journal.folder(), "tokens", name)
-    line = (_DUMP(entry) + "\n").encode("utf-8", errors="replace")
+    try:
+        line = (_DUMP(entry) + "\n").encode("utf-8", errors="replace")
+    except (TypeError, ValueError, RecursionError) as exc:
+        log.warning("a token log line for %r is no JSON (%s); it is left out", entry.get("context"), exc)
+        return
     with _lock:
         try:
             _write(path, line)
@@ -66,7 +73,7 @@ def _write(path: str, line: bytes) -> None:
         line = b"\n" + line
     written = os.write(handle.number, line)
     if written < len(line):
-        raise OSError(f"only {written} of {len(line)} bytes could be written")
+        raise OSError(errno.ENOSPC, "a line could be written only in part")
 
 
 def _ends_torn(number: int) -> bool:

@@ -94,7 +94,7 @@ class GenerateOptions(TypedDict, total=False):
 
     `model` overrides the routed model, and with it the provider if the name belongs to another one. `json_schema` asks
     for an answer of that JSON Schema. `complete=True` has the model continue the text instead of answering it, where a
-    provider can (others answer it as a message). `stop`, `seed`, `top_p`, `cached_content` go to providers that take them.
+    provider can (others answer it as a message); `grammar` (GBNF) binds what it may write, where there is a model of one's own. `stop`, `seed`, `top_p`, `cached_content` go to providers that take them.
     """
 
     model: str
@@ -106,11 +106,13 @@ class GenerateOptions(TypedDict, total=False):
     thinking_budget: int | None
     timeout_s: float | None
     complete: bool
+    grammar: str
     top_p: float
     stop: Sequence[str]
     seed: int
     cached_content: str
     segment: str
+    api_key: str
 
 
 DEFAULT_TEMPERATURE = 0.3
@@ -131,6 +133,13 @@ class Request(Struct, frozen=True):
     thinking_budget: int | None = None
     timeout_s: float | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def text_chars(self) -> int:
+        """How many characters of text it says, for estimates of its tokens."""
+        said = (part for turn in self.turns if isinstance(turn, User) for part in turn.parts if isinstance(part, str))
+        replayed = (turn.text for turn in self.turns if isinstance(turn, Assistant))
+        return sum(map(len, said)) + sum(map(len, replayed)) + len(self.system or "")
 
 
 class Route(Struct, frozen=True):
@@ -256,7 +265,7 @@ def _add_turn(entry: object, where: str, system: list[str], turns: list[Turn]) -
         turns.append(entry)  # type: ignore[arg-type]
         return
     role = entry.get("role")
-    if role not in _ROLES or "content" not in entry:
+    if not isinstance(role, str) or role not in _ROLES or "content" not in entry:
         raise ContentsError(
             f"{where}: found a dict with keys {sorted(map(str, entry))} and role {role!r},"
             f" expected {{'role': 'user' | 'assistant' | 'system', 'content': ...}}"

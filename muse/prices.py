@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -53,6 +54,8 @@ class Cost(Struct, frozen=True):
 _book: dict[str, tuple[Rates, ...] | None] = {}
 _book_is_read = False
 _lock = threading.Lock()
+if sys.platform != "win32":  # as in muse.journal: no child inherits a held lock
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
 def cost_of(model: str, usage: Usage, price_id: str | None) -> Cost | None:

@@ -8,15 +8,19 @@ from fnmatch import translate
 from functools import lru_cache
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from muse.config import Config, Entry
+from muse.config import DEFAULT_PROVIDER, Config, Entry
 from muse.contexts import ContextInfo
 from muse.errors import ConfigError, UnknownProviderError
 from muse.messages import Route
 from muse.spec import Spec, Tier, provider_of
 
 _WILDCARD = re.compile(r"[*?[]")
+# What a glob leaves open: `*`, `?` and closed classes; as fnmatch has it, `]` may be a class's first member.
+_OPEN = re.compile(r"\[!?+\]?+[^\]]*\]|[*?]")
 PROVIDER_ENV = "MUSE_PROVIDER"
+_Rank = tuple[int, int, int]
 
 
 class Layer(Struct, frozen=True):
@@ -38,27 +42,29 @@ class Explanation(Struct, frozen=True):
 class Globs:
     """Patterns by specificity: more literal characters, then fewer wildcards, then earlier in the file; no ties.
 
-    Patterns are kept by the literal text before their first wildcard, so that a look-up tries few of them, and each is
-    compiled when it is first tried.
+    Patterns are kept by the literal text before their first wildcard, and with their longest literal piece: a look-up
+    compiles and tries only those whose pieces the context has.
     """
 
     def __init__(self, patterns: Iterator[str]) -> None:
-        self._by_prefix: dict[str, list[tuple[tuple[int, int, int], str]]] = {}
+        self._by_prefix: dict[str, list[tuple[_Rank, str, str]]] = {}
         for place, pattern in enumerate(patterns):
             match = _WILDCARD.search(pattern)
             if match:
-                rank = (-_literal_count(pattern), _wildcard_count(pattern), place)
-                self._by_prefix.setdefault(pattern[: match.start()], []).append((rank, pattern))
+                pieces = _OPEN.split(pattern)
+                rank = (-sum(map(len, pieces)), len(pieces) - 1, place)
+                row = (rank, max(pieces, key=len), pattern)
+                self._by_prefix.setdefault(pattern[: match.start()], []).append(row)
         self._lengths = sorted({len(prefix) for prefix in self._by_prefix}, reverse=True)
 
     def matches(self, context: str) -> Iterator[str]:
         """Every pattern that matches, most specific first."""
         hits = [
-            ranked
+            (rank, pattern)
             for length in self._lengths
             if length <= len(context)
-            for ranked in self._by_prefix.get(context[:length], ())
-            if _compiled(ranked[1]).match(context)
+            for rank, piece, pattern in self._by_prefix.get(context[:length], ())
+            if piece in context and _compiled(pattern).match(context)
         ]
         return (pattern for _, pattern in sorted(hits))
 
@@ -67,14 +73,6 @@ class Globs:
 def _compiled(pattern: str) -> re.Pattern[str]:
     """A glob as fnmatch means it: case counts; its translation cannot backtrack exponentially."""
     return re.compile(translate(pattern))
-
-
-def _literal_count(pattern: str) -> int:
-    return len(re.sub(r"\[[^\]]+\]|[*?]", "", pattern))
-
-
-def _wildcard_count(pattern: str) -> int:
-    return len(re.findall(r"\[[^\]]+\]|[*?]", pattern))
 
 
 class Router:
@@ -86,6 +84,10 @@ class Router:
         self.specs = specs
         self._overrides = Globs(iter(config.contexts))
         self._known = Globs(iter(contexts))
+        default = config.default
+        if default.provider is None:  # it names a model alone
+            default = replace(default, provider=provider_of(default.model or "", specs) or DEFAULT_PROVIDER)
+        self._default = default
 
     def route(self, context: str | None, environ: Mapping[str, str]) -> Route:
         """Who serves `context` (None and "" get the default).
@@ -163,6 +165,15 @@ class Router:
         return owner or said, model
 
     def _layers(self, context: str, environ: Mapping[str, str]) -> Iterator[Layer]:
+        if context:
+            yield from self._rules(context)
+        switched = environ.get(PROVIDER_ENV)
+        if switched:
+            yield Layer(PROVIDER_ENV, Entry(provider=switched))
+        yield Layer("providers.default", self._default)
+
+    def _rules(self, context: str) -> Iterator[Layer]:
+        """What journal.json and then the known contexts say of a context that has a name."""
         overrides = self.config.contexts
         if context in overrides:
             yield Layer(f"providers.contexts[{context!r}]", overrides[context])
@@ -175,10 +186,6 @@ class Router:
             if pattern != context:
                 entry = Entry(tier=self.contexts[pattern].tier)
                 yield Layer(f"context {pattern!r}", entry, shadowed=rank > 0)
-        switched = environ.get(PROVIDER_ENV)
-        if switched:
-            yield Layer(PROVIDER_ENV, Entry(provider=switched))
-        yield Layer("providers.default", self.config.default)
 
 
 def _first(layers: list[Layer], field: Callable[[Entry], object]) -> int:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from muse.errors import InterruptedReply, MuseError
+from muse.errors import InterruptedReply, MuseError, ProviderDown
 from muse.messages import Reply
 from muse.policies.deadline import Deadline, time_limit
 from muse.usage import Usage
@@ -69,9 +69,14 @@ class _Stream:
     def _end(self) -> None:
         """All events are there: account for the reply, or say that its end is missing."""
         raw = self._gatherer.raw()
-        if raw is None:
+        if raw is None and not self._pieces:
+            self._fail(ProviderDown("the stream ended before an answer began", code="no_stream", retryable=True))
+        elif raw is None:
             self._fail(InterruptedReply("the stream ended before the answer did", text=self.text))
-            return
+        else:
+            self._settle(raw)
+
+    def _settle(self, raw: Mapping[str, Any]) -> None:
         try:
             self._reply = self._account.answered(raw)
         except MuseError as exc:

@@ -25,10 +25,11 @@ _REASONING = ("reasoning_tokens",)
 _THOUGHTS = ("thoughts_token_count", "thoughtsTokenCount")
 _CACHE_READ = ("cache_read_input_tokens",)
 _CACHE_WRITE = ("cache_creation_input_tokens",)
+_WRITTEN = ("cache_write_tokens",)
 # Where OpenAI-shaped usage nests its details.
 _INPUT_DETAILS = ("input_tokens_details", "prompt_tokens_details")
 _OUTPUT_DETAILS = ("output_tokens_details", "completion_tokens_details")
-_KNOWN = {*_INPUT, *_OUTPUT, *_TOTAL, *_CACHED, *_REASONING, *_THOUGHTS, *_CACHE_READ, *_CACHE_WRITE}
+_KNOWN = {*_INPUT, *_OUTPUT, *_TOTAL, *_CACHED, *_REASONING, *_THOUGHTS, *_CACHE_READ, *_CACHE_WRITE, *_WRITTEN}
 
 
 class Usage(Struct, frozen=True):
@@ -85,13 +86,18 @@ def estimate_usage(prompt_chars: int, reply_chars: int) -> Usage:
 
 
 def usage_of(raw: object) -> Usage:
-    """Any provider's usage as `Usage` (one request); see `normalize_usage` for the forms that are understood."""
+    """Any provider's usage as `Usage` (one request); see `normalize_usage` for the forms that are understood.
+
+    Cached and written input never exceed the input they are part of, whatever was reported.
+    """
     counts = normalize_usage(raw)
+    counted_in = counts.get("input_tokens", 0)
+    cached = min(counts.get("cached_tokens", 0), counted_in)
     usage = Usage(
-        counts.get("input_tokens", 0),
+        counted_in,
         counts.get("output_tokens", 0),
-        counts.get("cached_tokens", 0),
-        counts.get("cache_write_tokens", 0),
+        cached,
+        min(counts.get("cache_write_tokens", 0), counted_in - cached),
         counts.get("reasoning_tokens", 0),
         requests=1,
     )
@@ -129,7 +135,7 @@ def _known_counts(entries: Mapping[str, Any]) -> dict[str, int]:
     counts = {"input_tokens": counted_in, "output_tokens": counted_out, "total_tokens": total or 0}
     optional = {
         "cached_tokens": _first(entries, _CACHED) or read or _nested(entries, "input", "cached_tokens"),
-        "cache_write_tokens": written or _first(entries, ("cache_write_tokens",)),
+        "cache_write_tokens": written or _first(entries, _WRITTEN),
         "reasoning_tokens": _first(entries, _REASONING)
         or thoughts
         or _nested(entries, "output", "reasoning_tokens")
@@ -164,16 +170,16 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _entries(raw: object) -> Mapping[str, Any]:
-    """`raw` as a mapping: itself, its attributes, or those of its `usage_metadata` (a whole Gemini response)."""
+def _entries(raw: object, *, whole: bool = True) -> Mapping[str, Any]:
+    """`raw` as a mapping: itself, its attributes, or those of a `whole` Gemini response's `usage_metadata`."""
     if raw is None or isinstance(raw, (str, bytes, int, float, list, tuple)):
         return {}
     if isinstance(raw, Mapping):
-        inner = raw.get("usage_metadata", raw.get("usageMetadata"))
-        return _entries(inner) if inner is not None else raw
-    inner = getattr(raw, "usage_metadata", None)
+        inner = raw.get("usage_metadata", raw.get("usageMetadata")) if whole else None
+        return _entries(inner, whole=False) if inner is not None else raw
+    inner = getattr(raw, "usage_metadata", None) if whole else None
     if inner is not None:
-        return _entries(inner)
+        return _entries(inner, whole=False)
     names = (*_KNOWN, *_INPUT_DETAILS, *_OUTPUT_DETAILS, "details")
     found = {name: getattr(raw, name, None) for name in names}
     return {name: value for name, value in found.items() if value is not None} or _attributes(raw)

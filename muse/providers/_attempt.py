@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from muse import ledger, prices
 from muse.errors import BlockedReply, EmptyReply, MuseError, ProviderError, ReplyError, TruncatedReply
-from muse.messages import Attempt, Reply, Request, Route, User
+from muse.messages import Attempt, Reply, Request, Route
 from muse.policies.deadline import Deadline
 from muse.providers._faults import timeout_error
 from muse.providers._provider import Provider
@@ -94,6 +94,9 @@ class Account:
         self._log(self._request.model, spent, "closed", cost_usd, note, None)
 
     def _translated(self, exc: BaseException) -> BaseException:
+        if isinstance(exc, ProviderError):
+            exc.provider = exc.provider or self._provider.spec.name
+            exc.model = exc.model or self._request.model
         if isinstance(exc, MuseError) or not isinstance(exc, Exception):
             return exc
         known = self._provider.fault(exc, self._request.model)
@@ -104,9 +107,7 @@ class Account:
         return exc
 
     def _estimated(self, text: str) -> Usage:
-        parts = (part for turn in self._request.turns if isinstance(turn, User) for part in turn.parts)
-        asked = sum(len(part) for part in parts if isinstance(part, str)) + len(self._request.system or "")
-        return estimate_usage(asked, len(text))
+        return estimate_usage(self._request.text_chars, len(text))
 
     def _cost(self, model: str, usage: Usage) -> tuple[float | None, str | None]:
         """`(dollars, None)` or `(None, why there is no figure)`."""

@@ -16,7 +16,7 @@ from muse.policies.deadline import Deadline, time_limit
 from muse.providers._attempt import Account, Origin
 from muse.providers._clients import Clients
 from muse.providers._faults import unreadable_error
-from muse.providers._provider import Access, Payload, Provider
+from muse.providers._provider import Access, Answer, Payload, Provider
 from muse.spec import Spec
 from muse.streams import AsyncReplyStream, ReplyStream
 
@@ -220,7 +220,9 @@ def _origin(options: dict[str, Any], context: str | None, caller: str) -> tuple[
     return origin, options.pop("api_key", None)
 
 
-def _loads(body: bytes, provider: Provider, model: str) -> Mapping[str, Any]:
+def _loads(body: Answer, provider: Provider, model: str) -> Mapping[str, Any]:
+    if not isinstance(body, bytes):
+        return body
     try:
         raw = json.loads(body)
     except ValueError:

@@ -23,7 +23,10 @@ _LONGEST_MESSAGE = 500
 _RETRYABLE = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 # Codes by which providers tell a used-up account from too much at once.
 _QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "quota_exceeded"})
-_QUOTA_WORDS = ("credit balance is too low", "exceeded your current quota", "perday", "per day")
+_QUOTA_WORDS = ("credit balance is too low", "exceeded your current quota")
+_QUOTA_STATUSES = frozenset({400, 402, 403, 429})
+# A wrong key that comes as a 400 (Google), or in the middle of a stream.
+_KEY_CODES = frozenset({"API_KEY_INVALID", "authentication_error", "invalid_api_key", "permission_error"})
 _OVERLOADED = frozenset({"overloaded_error", "server_error", "internal_error", "server_overloaded", "slow_down"})
 
 
@@ -35,15 +38,18 @@ def status_error(
     code: object = None,
     message: object = "",
     headers: Mapping[str, str] | None = None,
+    is_quota: bool | None = None,
 ) -> ProviderError:
     """The error for an HTTP answer that is not a good one; keys are masked in its text.
+
+    `is_quota` says whether the account is used up where the caller knows it; None tells it by code and words.
 
     401 and 403 are `AuthError`, 404 `NotFoundError`, a used-up quota `QuotaError` whatever its status, 408 and 504
     `ProviderTimeout`, 429 `RateLimitError`, 5xx and overload codes `ProviderDown`, other 4xx `RequestError`.
     """
     words = _shorten(str(message or "no message"))
-    sign = str(code) if code not in (None, "") else None
-    kind = _class_of(status, sign or "", words)
+    sign = str(code) if code not in (None, "", status, str(status)) else None
+    kind = _class_of(status, sign or "", words, is_quota)
     return kind(
         words,
         provider=provider,
@@ -76,10 +82,11 @@ def unreadable_error(provider: str, model: str, body: bytes) -> ProviderDown:
     return ProviderDown(f"answered with {what}", provider=provider, model=model, code="unreadable", retryable=True)
 
 
-def _class_of(status: int, code: str, message: str) -> type[ProviderError]:
-    lower = message.lower()
-    if code in _QUOTA_CODES or (status in (400, 402, 403, 429) and any(word in lower for word in _QUOTA_WORDS)):
+def _class_of(status: int, code: str, message: str, is_quota: bool | None) -> type[ProviderError]:
+    if is_quota or (is_quota is None and _tells_quota(status, code, message)):
         return QuotaError
+    if code in _KEY_CODES:
+        return AuthError
     by_status: dict[int, type[ProviderError]] = {
         401: AuthError,
         402: QuotaError,
@@ -96,6 +103,11 @@ def _class_of(status: int, code: str, message: str) -> type[ProviderError]:
     if status >= 500 or code in _OVERLOADED or status < 400:
         return ProviderDown
     return RequestError
+
+
+def _tells_quota(status: int, code: str, message: str) -> bool:
+    lower = message.lower()
+    return code in _QUOTA_CODES or (status in _QUOTA_STATUSES and any(word in lower for word in _QUOTA_WORDS))
 
 
 def _retry_after_s(headers: Mapping[str, Any]) -> float | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterable
 from functools import lru_cache
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 from urllib.request import getproxies
@@ -22,6 +23,8 @@ from muse.policies.deadline import wait_s
 Response = httpx2.Response
 KEEP_ALIVE_S = 300.0
 _CONNECT_S = 10.0
+# One event of a stream may carry a whole picture.
+_READ_BUFFER = 4 * 1024 * 1024
 
 
 class _LimitedStream(httpcore2.NetworkStream):
@@ -98,3 +101,10 @@ def async_client(sdk: Any) -> httpx2.AsyncClient:
     limits = httpx2.Limits(max_connections=0, keepalive_expiry=KEEP_ALIVE_S)
     client: httpx2.AsyncClient = sdk.DefaultAioHttpClient(limits=limits, verify=tls_context())
     return client
+
+
+def aiohttp_session() -> Any:
+    """An aiohttp session for one key and event loop, for an SDK that takes one."""
+    aiohttp = import_module("aiohttp")
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, ssl=tls_context())
+    return aiohttp.ClientSession(connector=connector, trust_env=True, read_bufsize=_READ_BUFFER)

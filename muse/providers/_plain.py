@@ -54,8 +54,7 @@ class PlainBackend:
         return AsyncReplyStream(events(), keeper, keeper, Deadline.after(request.timeout_s))
 
     def _reply(self, request: Request, text: str, origin: Origin) -> Reply:
-        asked = sum(len(part) for part in _parts(request) if isinstance(part, str))
-        usage = estimate_usage(asked, len(text))
+        usage = estimate_usage(request.text_chars, len(text))
         name = self.spec.name
         return Reply(text, Assistant(text, provider=name), usage, "stop", request.model, name, route=origin.route)
 

@@ -9,13 +9,14 @@ from typing import Any, ClassVar
 from msgspec import Struct
 
 from muse import keys
-from muse.errors import ProviderError
+from muse.errors import MuseError
 from muse.messages import Reply, Request
 from muse.policies.deadline import Deadline
 from muse.spec import Spec
 from muse.streams import Gatherer
 
 Payload = dict[str, Any]
+Answer = bytes | Mapping[str, Any]
 
 
 class Access(Struct, frozen=True):
@@ -70,11 +71,11 @@ class Provider(ABC):
         """Close an async client."""
 
     @abstractmethod
-    def send(self, client: Any, payload: Payload, deadline: Deadline) -> bytes:
-        """The one impure line: the body of the answer."""
+    def send(self, client: Any, payload: Payload, deadline: Deadline) -> Answer:
+        """The one impure line: the body of the answer, or the answer itself where no body is at hand."""
 
     @abstractmethod
-    async def asend(self, client: Any, payload: Payload, deadline: Deadline) -> bytes:
+    async def asend(self, client: Any, payload: Payload, deadline: Deadline) -> Answer:
         """As `send`, awaited."""
 
     @abstractmethod
@@ -86,7 +87,7 @@ class Provider(ABC):
         """As `stream`, awaited."""
 
     @abstractmethod
-    def fault(self, exc: Exception, model: str) -> ProviderError | None:
+    def fault(self, exc: Exception, model: str) -> MuseError | None:
         """What an exception of the SDK or transport means; None if it is neither's."""
 
     def must_stream(self, payload: Payload) -> bool:

@@ -154,7 +154,8 @@ def refuse_parts(parts: tuple[Part, ...], profile: Profile, model: str) -> None:
 def stream_error(provider: str, model: str, body: Mapping[str, Any]) -> ProviderError:
     """The error for an error body that came with a good status, in a stream or as a whole answer."""
     code, message = error_words(body)
-    return status_error(provider, model, STREAM_STATUS, code=code, message=message or "an answer without output")
+    status = code if isinstance(code, int) and 400 <= code < 600 else STREAM_STATUS
+    return status_error(provider, model, status, code=code, message=message or "an answer without output")
 
 
 def parse_args(text: object) -> Mapping[str, Any]:

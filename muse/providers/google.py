@@ -1,3 +1,345 @@
-from muse.spec import Spec
+"""Google by way of the Gemini API's generateContent: requests into contents and parts, candidates into replies.
 
-SPEC = Spec("google", "google", "GOOGLE_API_KEY", {1: "google-1", 2: "google-2", 3: "google-3"})
+Sources: the REST reference of `models.generateContent`; the thinking page (budgets up to Gemini 2.5, levels after, which levels a
+family takes); the guide to Gemini 3.5 (a function response carries the id of its call). The payload is the REST body itself,
+handed to the SDK as `extra_body`: its typed walk over every part is left out, its authentication, addresses and errors stay.
+"""
+
+from __future__ import annotations
+
+import base64
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping
+from importlib import import_module
+from typing import Any
+
+from msgspec import Struct
+
+from muse.errors import ProviderError
+from muse.messages import (
+    Assistant,
+    File,
+    Finish,
+    Image,
+    Part,
+    Reply,
+    Request,
+    Results,
+    ToolCall,
+    ToolResult,
+    Turn,
+    User,
+)
+from muse.policies.deadline import Deadline
+from muse.providers._base import Access, Capabilities, Encoded, Payload, Profile, Provider, Spec, bind, status_error
+from muse.providers._sdk import STREAM_STATUS, refuse_parts, transport_fault
+from muse.usage import Usage, usage_of
+
+__all__ = ["generate", "agenerate", "run_agent"]
+
+# The output limit is exclusive: 65,536 itself is refused.
+_OUTPUT_CAP = 65_535
+_LEVELS = ("minimal", "low", "medium", "high")
+_FROM_LOW = ("low", "medium", "high")
+
+
+def _levels(match: str, levels: tuple[str, ...]) -> Profile:
+    return Profile(match, "effort", levels, files=True, output_cap=_OUTPUT_CAP)
+
+
+SPEC = Spec(
+    name="google",
+    label="Google (Gemini)",
+    env_key="GOOGLE_API_KEY",
+    base_url_env="GOOGLE_GEMINI_BASE_URL",
+    tiers={1: "gemini-4-argon", 2: "gemini-3.8-flash", 3: "gemini-3.5-flash-lite"},
+    prefixes=("gemini-", "gemma-"),
+    capabilities=Capabilities(
+        vision=True, files=True, structured_output=True, function_calling=True, max_context_tokens=1_048_576
+    ),
+    profiles=(
+        Profile("gemini-2.5-pro*", "budget", min_budget=128, files=True, output_cap=_OUTPUT_CAP),
+        Profile(
+            "gemini-2.5-flash-lite*", "budget", thinking_off="0", min_budget=512, files=True, output_cap=_OUTPUT_CAP
+        ),
+        Profile("gemini-2.5*", "budget", thinking_off="0", files=True, output_cap=_OUTPUT_CAP),
+        Profile("gemini-[12].*", files=True, output_cap=8_192),
+        Profile("gemma-*", schema=False, output_cap=8_192),
+        _levels("gemini-3.[78]*", _FROM_LOW),
+        _levels("gemini-3.1-pro*", _FROM_LOW),
+        _levels("gemini-3*", _LEVELS),
+        _levels("*", _FROM_LOW),
+    ),
+    options=frozenset({"top_p", "stop", "seed", "cached_content"}),
+    extra="google",
+    price_id="google",
+)
+
+_FINISHES: Mapping[str, Finish] = {
+    "MAX_TOKENS": "length",
+    "SAFETY": "blocked",
+    "RECITATION": "blocked",
+    "LANGUAGE": "blocked",
+    "BLOCKLIST": "blocked",
+    "PROHIBITED_CONTENT": "blocked",
+    "SPII": "blocked",
+    "IMAGE_SAFETY": "blocked",
+}
+_OWN_ID = "muse-call-"
+
+
+class _Line(Struct, frozen=True):
+    """An SDK client, its types, and the aiohttp session that async calls go through."""
+
+    sdk: Any
+    types: Any
+    session: Any = None
+
+
+class GoogleProvider(Provider):
+    """The Gemini API; the SDK's own retries and its automatic function calling are off."""
+
+    spec = SPEC
+    sdk = "google.genai"
+
+    def client(self, access: Access) -> _Line:
+        genai, http = import_module(self.sdk), import_module("muse.providers._http")
+        options = self._options(genai, access, http)
+        options.httpx_client = http.sync_client()
+        return _Line(genai.Client(api_key=access.key, http_options=options), genai.types)
+
+    def aclient(self, access: Access) -> _Line:
+        genai, http = import_module(self.sdk), import_module("muse.providers._http")
+        options = self._options(genai, access, http)
+        options.aiohttp_client = http.aiohttp_session()
+        return _Line(genai.Client(api_key=access.key, http_options=options), genai.types, options.aiohttp_client)
+
+    def _options(self, genai: Any, access: Access, http: Any) -> Any:
+        """The SDK's options: one attempt, the shared TLS context, the address."""
+        tls = http.tls_context()
+        return genai.types.HttpOptions(
+            base_url=access.base_url,
+            retry_options=genai.types.HttpRetryOptions(attempts=1),
+            client_args={"verify": tls},
+            async_client_args={"ssl": tls},
+        )
+
+    async def aclose(self, client: _Line) -> None:
+        if client.session is not None:
+            await client.session.close()
+
+    def send(self, client: _Line, payload: Payload, deadline: Deadline) -> bytes:
+        answer = client.sdk.models.generate_content(**_arguments(client, payload, deadline, raw=True))
+        return (answer.sdk_http_response.body or "").encode()
+
+    async def asend(self, client: _Line, payload: Payload, deadline: Deadline) -> bytes:
+        answer = await client.sdk.aio.models.generate_content(**_arguments(client, payload, deadline, raw=True))
+        return (answer.sdk_http_response.body or "").encode()
+
+    def stream(self, client: _Line, payload: Payload, deadline: Deadline) -> Iterator[Any]:
+        yield from client.sdk.models.generate_content_stream(**_arguments(client, payload, deadline, raw=False))
+
+    async def astream(self, client: _Line, payload: Payload, deadline: Deadline) -> AsyncIterator[Any]:
+        arguments = _arguments(client, payload, deadline, raw=False)
+        async for chunk in await client.sdk.aio.models.generate_content_stream(**arguments):
+            yield chunk
+
+    def encode(self, request: Request) -> Encoded:
+        profile = SPEC.profile(request.model)
+        dropped: list[str] = []
+        wanted = request.max_output_tokens + max(request.thinking_budget or 0, 0)
+        config: Payload = {
+            "temperature": request.temperature,
+            "maxOutputTokens": min(wanted, profile.output_cap or wanted),
+        }
+        config |= {wire: request.extras[name] for name, wire in _SAMPLING.items() if name in request.extras}
+        _add_thinking(config, request, profile, dropped)
+        if request.json_schema is not None and profile.schema:
+            config |= {"responseMimeType": "application/json", "responseJsonSchema": request.json_schema}
+        elif request.json_output or request.json_schema is not None:
+            config["responseMimeType"] = "application/json"
+        body: Payload = {
+            "contents": [_content(turn, profile, request.model) for turn in request.turns],
+            "generationConfig": config,
+        }
+        if request.system:
+            body["systemInstruction"] = {"parts": [{"text": request.system}]}
+        if request.tools:
+            tools = [_tool(tool.name, tool.description, tool.schema) for tool in request.tools]
+            body["tools"] = [{"functionDeclarations": tools}]
+        if "cached_content" in request.extras:
+            body["cachedContent"] = request.extras["cached_content"]
+        return Encoded({"model": request.model, "body": body}, tuple(dropped))
+
+    def decode(self, raw: Mapping[str, Any], request: Request) -> Reply:
+        if "error" in raw:
+            raise _body_error(raw, STREAM_STATUS, request.model)
+        candidates = raw.get("candidates") or ()
+        if not candidates and not raw.get("promptFeedback"):
+            message = "an answer without candidates"
+            raise status_error(SPEC.name, request.model, STREAM_STATUS, code="no_candidates", message=message)
+        candidate = candidates[0] if candidates else {"finishReason": "SAFETY"}
+        content = candidate.get("content") or {}
+        parts = content.get("parts") or ()
+        text = "".join(part["text"] for part in parts if "text" in part and not part.get("thought"))
+        thinking = "".join(part["text"] for part in parts if "text" in part and part.get("thought"))
+        calls = tuple(_calls(parts))
+        finish = _FINISHES.get(candidate.get("finishReason") or "", "tools" if calls else "stop")
+        turn = Assistant(text, calls, native=content or None, provider=SPEC.name)
+        usage = usage_of(raw.get("usageMetadata"))
+        return Reply(text, turn, usage, finish, raw.get("modelVersion") or request.model, SPEC.name, thinking)
+
+    def gather(self) -> _Gatherer:
+        return _Gatherer()
+
+    def fault(self, exc: Exception, model: str) -> ProviderError | None:
+        genai = sys.modules.get(self.sdk)
+        if genai is not None and isinstance(exc, genai.errors.APIError):
+            return _body_error(exc.details, exc.code, model)
+        if genai is not None and isinstance(exc, genai.errors.UnknownApiResponseError):
+            return transport_fault(exc.__cause__ or exc, SPEC.name, model)
+        return transport_fault(exc, SPEC.name, model)
+
+
+_SAMPLING = {"top_p": "topP", "seed": "seed", "stop": "stopSequences"}
+
+
+def _arguments(client: _Line, payload: Payload, deadline: Deadline, *, raw: bool) -> dict[str, Any]:
+    """A call's arguments: the body goes along as it is, in place of the contents that the method asks for."""
+    types = client.types
+    options = types.HttpOptions(extra_body=payload["body"], timeout=max(1, int(deadline.left_s() * 1000)))
+    off = types.AutomaticFunctionCallingConfig(disable=True)
+    config = types.GenerateContentConfig(
+        http_options=options, automatic_function_calling=off, should_return_http_response=raw or None
+    )
+    return {"model": payload["model"], "contents": "-", "config": config}
+
+
+class _Gatherer:
+    """Chunks put together into the one answer they are pieces of."""
+
+    def __init__(self) -> None:
+        self._head: dict[str, Any] = {}
+        self._parts: list[dict[str, Any]] = []
+        self._finish: str | None = None
+
+    def feed(self, event: Any) -> str:
+        chunk = event.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"sdk_http_response"})
+        self._head |= {key: chunk[key] for key in ("usageMetadata", "modelVersion", "promptFeedback") if key in chunk}
+        if "promptFeedback" in chunk:
+            self._finish = "SAFETY"
+        candidate = next(iter(chunk.get("candidates") or ()), {})
+        self._finish = candidate.get("finishReason") or self._finish
+        parts = (candidate.get("content") or {}).get("parts") or ()
+        return "".join(self._add(part) for part in parts)
+
+    def _add(self, part: dict[str, Any]) -> str:
+        """Join a text part to the one before it if both are of one kind and nothing is signed; the text it shows."""
+        last = self._parts[-1] if self._parts else {}
+        alike = "text" in part and "text" in last and bool(part.get("thought")) == bool(last.get("thought"))
+        if alike and "thoughtSignature" not in last:
+            last["text"] += part["text"]
+            last |= {key: value for key, value in part.items() if key != "text"}
+        else:
+            self._parts.append(dict(part))
+        return str(part.get("text", "")) if not part.get("thought") else ""
+
+    def usage(self) -> Usage | None:
+        return usage_of(self._head["usageMetadata"]) if "usageMetadata" in self._head else None
+
+    def raw(self) -> Mapping[str, Any] | None:
+        if self._finish is None:
+            return None
+        content = {"role": "model", "parts": self._parts}
+        return {**self._head, "candidates": [{"content": content, "finishReason": self._finish}]}
+
+
+def _add_thinking(config: Payload, request: Request, profile: Profile, dropped: list[str]) -> None:
+    budget = request.thinking_budget
+    if budget is None:
+        return
+    if profile.thinking == "none":
+        dropped.extend(["thinking_budget"] if budget else [])
+    elif profile.thinking == "budget":
+        least = 0 if profile.thinking_off and budget == 0 else profile.min_budget
+        tokens = budget if budget < 0 else max(budget, least)
+        config["thinkingConfig"] = {"thinkingBudget": tokens, "includeThoughts": tokens != 0}
+    else:
+        config["thinkingConfig"] = {"thinkingLevel": profile.effort(budget).upper(), "includeThoughts": budget != 0}
+
+
+def _content(turn: Turn, profile: Profile, model: str) -> dict[str, Any]:
+    """A turn as content; another provider's assistant turn is replayed as its text and calls."""
+    match turn:
+        case User(parts):
+            refuse_parts(parts, profile, model)
+            return {"role": "user", "parts": [_part(part) for part in parts]}
+        case Assistant(native=native, provider="google") if native:
+            return {"role": "model", **native}
+        case Assistant(text, calls):
+            return {"role": "model", "parts": list(_assistant_parts(text, calls))}
+        case Results(results):
+            return {"role": "user", "parts": [part for result in results for part in _result_parts(result)]}
+
+
+def _assistant_parts(text: str, calls: tuple[ToolCall, ...]) -> Iterator[dict[str, Any]]:
+    if text:
+        yield {"text": text}
+    for call in calls:
+        yield {"functionCall": {"name": call.name, "args": dict(call.args)} | _id_of(call.call_id)}
+
+
+def _result_parts(result: ToolResult) -> Iterator[dict[str, Any]]:
+    """A tool result as a function response; pictures stand beside it, since a response holds JSON only."""
+    text = "\n".join(part for part in result.parts if isinstance(part, str))
+    response = {"error": text} if result.failed else {"result": text}
+    yield {"functionResponse": {"name": result.name, "response": response} | _id_of(result.call_id)}
+    yield from (_part(part) for part in result.parts if not isinstance(part, str))
+
+
+def _id_of(call_id: str) -> dict[str, str]:
+    """The id of a call that the model gave one."""
+    return {} if call_id.startswith(_OWN_ID) else {"id": call_id}
+
+
+def _part(part: Part) -> dict[str, Any]:
+    match part:
+        case Image() | File():
+            data = base64.b64encode(part.data).decode("ascii")
+            return {"inlineData": {"mimeType": part.media_type, "data": data}}
+        case str():
+            return {"text": part}
+
+
+def _calls(parts: Iterator[Mapping[str, Any]] | Any) -> Iterator[ToolCall]:
+    for index, part in enumerate(parts):
+        if "functionCall" in part:
+            call = part["functionCall"]
+            yield ToolCall(call.get("id") or f"{_OWN_ID}{index}", call["name"], call.get("args") or {})
+
+
+def _tool(name: str, description: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {"name": name, "description": description, "parametersJsonSchema": schema}
+
+
+def _body_error(body: Any, status: int, model: str) -> ProviderError:
+    """The error of a body `{"error": {code, message, status, details}}`; quota and retry time stand in its details."""
+    error = body.get("error", body) if isinstance(body, Mapping) else {"message": str(body)}
+    details = [detail for detail in error.get("details") or () if isinstance(detail, Mapping)]
+    reason = next((detail["reason"] for detail in details if detail.get("reason")), None)
+    quota_ids = [
+        str(violation.get("quotaId", "")) for detail in details for violation in detail.get("violations") or ()
+    ]
+    delay = next((str(detail["retryDelay"]) for detail in details if detail.get("retryDelay")), None)
+    return status_error(
+        SPEC.name,
+        model,
+        status,
+        code=reason or error.get("status") or error.get("code"),
+        message=error.get("message"),
+        headers={"retry-after": delay.rstrip("s")} if delay else None,
+        is_quota=any("PerDay" in quota_id for quota_id in quota_ids),
+    )
+
+
+generate, agenerate, run_agent = bind(GoogleProvider())

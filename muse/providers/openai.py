@@ -44,11 +44,11 @@ SPEC = Spec(
         vision=True, files=True, structured_output=True, function_calling=True, max_context_tokens=1_050_000
     ),
     profiles=(
-        Profile("gpt-6.1-*", "effort", _ALL, can_stop_thinking=False, temperature=False, files=True),
-        Profile("gpt-6-astra*", "effort", _ALL, can_stop_thinking=False, temperature=False, files=True),
+        Profile("gpt-6.1-*", "effort", _ALL, temperature=False, files=True),
+        Profile("gpt-6-astra*", "effort", _ALL, temperature=False, files=True),
         Profile("gpt-5-*", "effort", ("minimal", "low", "medium", "high"), temperature=False, files=True),
         Profile("gpt-5", "effort", ("minimal", "low", "medium", "high"), temperature=False, files=True),
-        Profile("o[134]*", "effort", ("low", "medium", "high"), can_stop_thinking=False, temperature=False, files=True),
+        Profile("o[134]*", "effort", ("low", "medium", "high"), temperature=False, files=True),
         Profile("gpt-3.5*", images=False, schema=False),
         Profile("gpt-4o*", files=True),
         Profile("gpt-4.1*", files=True),

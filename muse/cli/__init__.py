@@ -1,0 +1,204 @@
+"""The `muse` command: finds the subcommand, runs it, makes an exit status of its end; it knows what none of them does.
+
+A subcommand is a file beside this one with `HELP`, `add_arguments(parser)` and `run(args) -> int`, imported when it is typed.
+Further ones come from entry points of the group `muse.commands`: a callable that takes its arguments and returns a status.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Protocol
+
+from msgspec import Struct
+
+from muse import __version__, journal, keys
+from muse.errors import ConfigError, MuseError
+
+log = logging.getLogger(__name__)
+
+GROUP = "muse.commands"
+FAILED, MISUSED, CLOSED_PIPE, INTERRUPTED = 1, 2, 128 + 13, 128 + 2
+_HOUSES = ("muse", "think", "observe", "apps")
+
+
+class Row(Struct, frozen=True):
+    """A subcommand as the overview shows it; `fills` says whether the journal's `env` is applied before it runs."""
+
+    help: str
+    example: str
+    fills: bool = True
+
+
+COMMANDS: Mapping[str, Row] = {
+    "route": Row("who answers a context, and why", "muse route observe.enrich --explain"),
+    "routes": Row("every known context with its route", "muse routes 'agent.*'"),
+    "check": Row("what is wrong in journal.json, descriptors, code and keys", "muse check", fills=False),
+    "providers": Row("what there is to route to, and whether it answers", "muse providers --test openai"),
+    "usage": Row("tokens and cost, from the token log", "muse usage --since 7d --by model"),
+    "local": Row("the embedded model: is it there, get it", "muse local fetch"),
+    "docs": Row("write the tables in docs/ anew from the code", "muse docs --check", fills=False),
+}
+
+
+class _Module(Protocol):
+    """What a subcommand's file holds."""
+
+    HELP: str
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
+    def run(self, args: argparse.Namespace) -> int: ...
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line (that of the process if None).
+
+    Returns the exit status: 0 done, 1 failed, 2 used wrongly, 130 interrupted, 141 when the reader of the output went away.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = not {"-d", "--debug"}.isdisjoint(words)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    try:
+        with _logging("-v" in words or "--verbose" in words, debug):
+            status = _dispatch(words)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("muse: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the interpreter's last flush is silent
+        return CLOSED_PIPE
+    except (MuseError, OSError) as exc:
+        if debug:
+            traceback.print_exception(exc)
+        print(f"muse: {exc}", file=sys.stderr)
+        return FAILED
+    return status
+
+
+def _dispatch(words: list[str]) -> int:
+    flags: list[str] = []
+    while words and words[0] in ("-v", "--verbose", "-d", "--debug"):
+        flags.append(words.pop(0))
+    if words and words[0] == "help":
+        words = [*words[1:2], "--help"]
+    if not words or words[0] in ("-h", "--help"):
+        print(overview())
+        return 0
+    name, *rest = words
+    if name == "--version":
+        print(f"muse {__version__}")
+        return 0
+    if name in COMMANDS:
+        return _run_own(name, flags + rest)
+    return _run_further(name, flags + rest)
+
+
+def _run_own(name: str, words: list[str]) -> int:
+    module: _Module = import_module(f"muse.cli.{name}")  # type: ignore[assignment]
+    row = COMMANDS[name]
+    parser = argparse.ArgumentParser(
+        prog=f"muse {name}", description=f"{module.HELP}", epilog=f"For example: {row.example}", allow_abbrev=False
+    )
+    module.add_arguments(parser)
+    parser.add_argument("-v", "--verbose", action="store_true", help="say more of what is done")
+    parser.add_argument("-d", "--debug", action="store_true", help="log everything, and show where an error comes from")
+    try:
+        args = parser.parse_args(words)
+    except SystemExit as exc:  # argparse ends the process after --help and wrong usage
+        return exc.code if isinstance(exc.code, int) else MISUSED
+    if row.fills:
+        _fill_environment()
+    return module.run(args)
+
+
+def _fill_environment() -> None:
+    try:
+        keys.fill_environment(journal.load().config.env)
+    except ConfigError as exc:
+        log.debug("no variables from journal.json (%s); the command says so itself if it needs that file", exc)
+
+
+def _run_further(name: str, words: list[str]) -> int:
+    """A command of another package, or one line that says what there is."""
+    from importlib.metadata import entry_points  # 15 ms, and only an unknown name pays it
+
+    if name.startswith("-"):
+        return _misused(f"unknown option {name!r}")
+    point = next(iter(entry_points(group=GROUP, name=name)), None)
+    if point is None:
+        return _misused(f"unknown command {name!r}")
+    try:
+        command: Callable[[list[str]], int | None] = point.load()
+    except (ImportError, AttributeError) as exc:
+        log.debug("entry point %s", point, exc_info=True)
+        owner = point.dist.name if point.dist else "an unknown package"
+        print(f"muse: {name}: {owner} names {point.value}, which cannot be loaded ({exc})", file=sys.stderr)
+        return FAILED
+    _fill_environment()
+    try:
+        return command(words) or 0
+    except SystemExit as exc:
+        return exc.code if isinstance(exc.code, int) else FAILED if exc.code else 0
+
+
+def _misused(what: str) -> int:
+    from difflib import get_close_matches
+
+    names = [*COMMANDS, *(name for name, _ in _further())]
+    near = get_close_matches(what.split("'")[1], names, n=1)
+    guess = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(names)}"
+    print(f"muse: {what}; {guess} (muse --help)", file=sys.stderr)
+    return MISUSED
+
+
+def overview() -> str:
+    """What `muse` alone prints: each command with its help and one example."""
+    bold, dim, plain = ("\x1b[1m", "\x1b[2m", "\x1b[0m") if _in_color() else ("", "", "")
+    rows = [(name, row.help, row.example) for name, row in COMMANDS.items()]
+    rows += [(name, text, f"muse {name} --help") for name, text in _further()]
+    width = max(len(name) for name, _, _ in rows)
+    lines = [f"{bold}muse{plain} {__version__}: one door for every model call; journal.json says who answers.", ""]
+    for name, text, example in rows:
+        lines += [f"  {bold}{name.ljust(width)}{plain}  {text}", f"  {' ' * width}  {dim}$ {example}{plain}"]
+    lines += ["", "`muse COMMAND --help` lists a command's options; -v says more, -d shows where an error comes from."]
+    return "\n".join(lines)
+
+
+def _in_color() -> bool:
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _further() -> Iterator[tuple[str, str]]:
+    """`(name, what it is)` of each command of another package, in order; none of them is imported."""
+    from importlib.metadata import entry_points
+
+    from muse.cli._summary import summary_of
+
+    for point in sorted(set(entry_points(group=GROUP)), key=lambda point: point.name):
+        if point.name not in COMMANDS:
+            yield point.name, summary_of(point.module) or f"from {point.dist.name if point.dist else point.module}"
+
+
+@contextmanager
+def _logging(verbose: bool, debug: bool) -> Iterator[None]:
+    """Log muse's own words to stderr while a command runs: warnings, with -v what is done, with -d everything."""
+    level = logging.DEBUG if debug else logging.INFO if verbose else logging.WARNING
+    logging.basicConfig(format="muse: %(levelname)s: %(message)s")
+    loggers = [logging.getLogger(house) for house in _HOUSES]
+    before = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(level)
+        yield
+    finally:
+        for logger, old in zip(loggers, before, strict=True):
+            logger.setLevel(old)

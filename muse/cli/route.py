@@ -1,0 +1,152 @@
+"""`muse route`: who answers one context, and with `--explain` which rule decided what; it makes no call."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from muse import models
+from muse.cli import _terminal
+from muse.config import Entry
+from muse.messages import Route
+from muse.routing import PROVIDER_ENV, Explanation, Layer
+
+HELP = "Print which provider, model and tier answer a context."
+FIELDS = ("provider", "model", "tier")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The context, and how much to say of it."""
+    parser.add_argument("context", metavar="CONTEXT", help="such as observe.describe.frame; '' asks for the default")
+    parser.add_argument(
+        "--explain", action="store_true", help="every rule that matches, what it gives, what overrules it"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the route; 0."""
+    found = models.explain(args.context)
+    if args.json:
+        _terminal.print_json(_as_json(found, explain=args.explain))
+        return 0
+    line = f"{found.route.context or '(no context)'} -> {_answer(found.route)}"
+    if not args.explain:
+        _terminal.say(f"{line}, by {found.route.reason}")
+        return 0
+    _terminal.say(line, "bold")
+    print()
+    for row in _decisions(found):
+        _terminal.say(row)
+    print("\nRules that match, strongest first:\n")
+    for row in _rules(found):
+        _terminal.say(row)
+    return 0
+
+
+def _answer(route: Route) -> str:
+    return f"{route.provider} {route.model} (tier {int(route.tier)}, {route.tier.name.lower()})"
+
+
+def _decisions(found: Explanation) -> Iterator[str]:
+    """One line for each field: its value and why it is that one."""
+    route = found.route
+    values = {
+        "provider": route.provider,
+        "model": route.model,
+        "tier": f"{int(route.tier)} ({route.tier.name.lower()})",
+    }
+    size = max(map(len, values.values()))
+    for field in FIELDS:
+        yield f"  {field:8}  {values[field]:{size}}  {_why(found, field)}"
+
+
+def _why(found: Explanation, field: str) -> str:
+    where = found.won[field]
+    layer = next((layer for layer in found.layers if layer.where == where), None)
+    if layer is None:
+        tiers = found.route.tier
+        if where == f"{found.route.provider} tier {int(tiers)}":
+            return f"{found.route.provider}'s own model for this tier; no rule that counts names a model"
+        if where.startswith(f"{found.route.provider} tier "):
+            return f"{where}: the next more capable tier that has a model"
+        return f"{where}, which stands in for {found.route.provider}'s own model of the tier"
+    if field == "provider" and _said(layer.entry, "provider") is None:
+        return f"told by the name of the model that {where} says"
+    return f"{where}, {_kind(found.route.context, layer)}"
+
+
+def _kind(context: str, layer: Layer) -> str:
+    """What sort of rule a layer is."""
+    if layer.where == "providers.default":
+        return "as no rule above says one"
+    if layer.where == PROVIDER_ENV:
+        return "a variable of the environment"
+    own = layer.where.startswith("providers.contexts[")
+    if layer.where.endswith((f"[{context!r}]", f"context {context!r}")):
+        return "the exact entry in journal.json" if own else "what is declared of this context"
+    return "the most specific pattern of journal.json" if own else "the most specific known pattern"
+
+
+def _rules(found: Explanation) -> Iterator[str]:
+    ranks = {layer.where: rank for rank, layer in enumerate(found.layers, 1)}
+    size = max(len(layer.where) for layer in found.layers)
+    said = [", ".join(f"{name}={value}" for name, value in _says(layer.entry)) or "nothing" for layer in found.layers]
+    wide = max(map(len, said))
+    for layer, words in zip(found.layers, said, strict=True):
+        yield f"  {ranks[layer.where]:>2}  {layer.where:{size}}  {words:{wide}}  {_verdict(found, layer, ranks)}"
+
+
+def _verdict(found: Explanation, layer: Layer, ranks: Mapping[str, int]) -> str:
+    """What a rule gives, and what it says in vain."""
+    if layer.shadowed:
+        return "shadowed: of all patterns here only the most specific one counts"
+    gives = [field for field in FIELDS if found.won[field] == layer.where]
+    parts = [f"gives {' and '.join(gives)}"] if gives else []
+    for field, _ in _says(layer.entry):
+        if field not in gives:
+            rank = ranks.get(found.won[field])
+            parts.append(f"{field} overruled by {f'rule {rank}' if rank else 'a tier or provider above it'}")
+    return "; ".join(parts) or "says nothing"
+
+
+def _says(entry: Entry) -> Iterator[tuple[str, Any]]:
+    """The fields an entry says, with tiers as numbers."""
+    for field in FIELDS:
+        value = _said(entry, field)
+        if value is not None:
+            yield field, value
+
+
+def _said(entry: Entry, field: str) -> str | int | None:
+    match field:
+        case "provider":
+            return entry.provider
+        case "model":
+            return entry.model
+        case _:
+            return None if entry.tier is None else int(entry.tier)
+
+
+def _as_json(found: Explanation, *, explain: bool) -> dict[str, Any]:
+    route = found.route
+    shown: dict[str, Any] = {
+        "context": route.context,
+        "provider": route.provider,
+        "model": route.model,
+        "tier": int(route.tier),
+        "reason": route.reason,
+    }
+    if explain:
+        shown["won"] = dict(found.won)
+        shown["rules"] = [
+            {
+                "where": layer.where,
+                "says": dict(_says(layer.entry)),
+                "gives": [field for field in FIELDS if found.won[field] == layer.where],
+                "shadowed": layer.shadowed,
+            }
+            for layer in found.layers
+        ]
+    return shown

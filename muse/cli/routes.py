@@ -1,0 +1,126 @@
+"""`muse routes`: every known context with its route and where each part of it comes from; it makes no call."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from typing import Any
+
+from msgspec import Struct
+
+from muse import contexts, journal, models
+from muse.cli import _terminal
+from muse.cli._terminal import Cell, Column
+from muse.errors import ConfigError
+from muse.routing import is_glob
+
+HELP = "List every known context and those that journal.json names, with provider, model, tier and their sources."
+FIELDS = ("provider", "model", "tier")
+
+
+class Row(Struct, frozen=True):
+    """One context: where it is declared, its route and the rule behind each field, or why it has no route."""
+
+    context: str
+    declared: str
+    values: tuple[str, str, str] = ("", "", "")
+    sources: tuple[str, str, str] = ("", "", "")
+    problem: str = ""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which contexts, and in which form."""
+    parser.add_argument(
+        "glob", metavar="GLOB", nargs="?", default="*", help="only contexts of this form, such as 'agent.*'"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the table; 1 if a context has no route, else 0."""
+    rows = [_row(name, declared) for name, declared in _names() if fnmatchcase(name, args.glob)]
+    if args.json:
+        _terminal.print_json([_as_json(row) for row in rows])
+    elif rows:
+        _print(rows)
+    else:
+        _terminal.say(f"No known context is of the form {args.glob!r}.")
+    return int(any(row.problem for row in rows))
+
+
+def _names() -> Iterator[tuple[str, str]]:
+    """`(context, where it is declared)`: the registry's, and exact names that only journal.json has, by name."""
+    snapshot = journal.load()
+    known = contexts.registry(snapshot).contexts
+    names = {name: info.source for name, info in known.items()}
+    own = (name for name in snapshot.config.contexts if name and not is_glob(name))
+    yield from sorted({**dict.fromkeys(own, "journal.json"), **names}.items())
+
+
+def _row(name: str, declared: str) -> Row:
+    shown = os.path.relpath(declared) if os.path.isabs(declared) else declared
+    try:
+        found = models.explain(name)
+    except ConfigError as exc:
+        return Row(name, shown, problem=str(exc))
+    route = found.route
+    values = (route.provider, route.model, str(int(route.tier)))
+    return Row(name, shown, values, (found.won["provider"], found.won["model"], found.won["tier"]))
+
+
+def _print(rows: list[Row]) -> None:
+    """One line a context where there is room for it (always in a pipe), else each source beneath its field."""
+    good = [row for row in rows if not row.problem]
+    columns, cells = _in_one_line(good)
+    if _terminal.is_terminal() and _terminal.natural_width(columns, cells) + len(columns) > _terminal.width():
+        columns, cells = _stacked(good)
+    if good:
+        _terminal.draw(columns, cells)
+    for row in rows:
+        if row.problem:
+            _terminal.say(f"{row.context}: no route: {row.problem}", "red")
+
+
+def _in_one_line(rows: list[Row]) -> tuple[list[Column], list[list[Cell]]]:
+    columns = [
+        Column("context", style="bold"),
+        *(Column(name) for name in FIELDS),
+        *(Column(f"{name} from", style="dim") for name in FIELDS),
+    ]
+    return columns, [[row.context, *row.values, *_short(row)] for row in rows]
+
+
+def _stacked(rows: list[Row]) -> tuple[list[Column], list[list[Cell]]]:
+    columns = [Column("context", style="bold"), *(Column(f"{name} / from") for name in FIELDS)]
+    return columns, [[row.context, *zip(row.values, _short(row), strict=True)] for row in rows]
+
+
+def _short(row: Row) -> tuple[str, ...]:
+    """The sources as a table has room for them; `muse route --explain` and `--json` give the whole path."""
+    return tuple(_shorten(source, row.context) for source in row.sources)
+
+
+def _shorten(source: str, context: str) -> str:
+    kind, bracket, name = source.partition("[")
+    if kind == "providers.contexts":
+        name = name[1:-2]
+        return "own entry" if name == context else name
+    if source.startswith("context "):
+        name = source[len("context ") + 1 : -1]
+        return "declared" if name == context else f"declared {name}"
+    return source.removeprefix("providers.").replace("'", "") if bracket else source.removeprefix("providers.")
+
+
+def _as_json(row: Row) -> dict[str, Any]:
+    shown: dict[str, Any] = {"context": row.context, "declared": row.declared}
+    if row.problem:
+        return shown | {"problem": row.problem}
+    provider, model, tier = row.values
+    return shown | {
+        "provider": provider,
+        "model": model,
+        "tier": int(tier),
+        "from": dict(zip(FIELDS, row.sources, strict=True)),
+    }

@@ -1,0 +1,170 @@
+"""The wire form of Chat Completions, as OpenAI-shaped endpoints and llama.cpp speak it; it makes no call.
+
+Sources: the API reference of `POST /chat/completions`; OpenRouter's and DeepSeek's pages for reasoning in a message.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from muse.messages import Assistant, File, Finish, Image, Part, Reply, Request, Results, ToolCall, Turn, User
+from muse.providers._provider import Payload
+from muse.providers._sdk import data_url, parse_args, refuse_parts, stream_error
+from muse.schema import close_objects
+from muse.spec import Profile
+from muse.usage import Usage, estimate_usage, usage_of
+
+_FINISHES: Mapping[str, Finish] = {"length": "length", "content_filter": "blocked", "tool_calls": "tools"}
+
+
+def chat_messages(request: Request, profile: Profile, provider: str) -> list[dict[str, Any]]:
+    """The system text and turns of a request as messages; `provider`'s own assistant messages are replayed as they were."""
+    messages: list[dict[str, Any]] = [{"role": "system", "content": request.system}] if request.system else []
+    messages += [message for turn in request.turns for message in _messages(turn, profile, request.model, provider)]
+    return messages
+
+
+def add_tools_and_format(payload: Payload, request: Request) -> None:
+    """Tools on offer, and the form of the answer: a schema (strict where it can be closed), or plain JSON."""
+    if request.tools:
+        payload["tools"] = [_tool(tool.name, tool.description, tool.schema) for tool in request.tools]
+    if request.json_schema is not None:
+        closed = close_objects(request.json_schema, require_all=True)
+        form = {"name": "reply", "schema": closed or request.json_schema, "strict": closed is not None}
+        payload["response_format"] = {"type": "json_schema", "json_schema": form}
+    elif request.json_output:
+        payload["response_format"] = {"type": "json_object"}
+        payload["messages"].append({"role": "system", "content": "Answer with one JSON object."})
+
+
+def decode_completion(raw: Mapping[str, Any], request: Request, provider: str) -> Reply:
+    """A completion as a reply; where the endpoint sends no usage, it is estimated.
+
+    Raises:
+        ProviderError: the answer is an error, or has no choices.
+    """
+    choices = raw.get("choices")
+    if raw.get("error") or not choices:
+        raise stream_error(provider, request.model, raw)
+    choice = choices[0]
+    message = choice.get("message") or {}
+    text, refusal = _said(message.get("content")), message.get("refusal") or ""
+    calls = tuple(_call(call) for call in message.get("tool_calls") or ())
+    finish = _FINISHES.get(choice.get("finish_reason") or "", "stop")
+    if calls and finish == "stop":
+        finish = "tools"
+    if refusal:
+        finish = "blocked"
+    thinking = message.get("reasoning") or message.get("reasoning_content") or ""
+    usage = usage_of(raw["usage"]) if raw.get("usage") else estimate_usage(request.text_chars, len(text))
+    turn = Assistant(text, calls, native=_replayable(message), provider=provider)
+    return Reply(text or refusal, turn, usage, finish, raw.get("model") or request.model, provider, thinking)
+
+
+class ChatGatherer:
+    """Chunks put together into the completion they are pieces of."""
+
+    def __init__(self, provider: str) -> None:
+        self._provider = provider
+        self._head: dict[str, Any] = {}
+        self._message: dict[str, Any] = {"role": "assistant", "content": ""}
+        self._calls: dict[int, dict[str, Any]] = {}
+        self._finish: str | None = None
+        self._usage: Mapping[str, Any] | None = None
+
+    def feed(self, event: Any) -> str:
+        if event.get("error"):
+            raise stream_error(self._provider, "", event)
+        self._head |= {key: event[key] for key in ("id", "model", "created") if event.get(key)}
+        self._usage = event.get("usage") or self._usage
+        choices = event.get("choices") or ()
+        return self._add(choices[0]) if choices else ""
+
+    def _add(self, choice: Mapping[str, Any]) -> str:
+        self._finish = choice.get("finish_reason") or self._finish
+        delta = choice.get("delta") or {}
+        for key in ("reasoning", "reasoning_content", "refusal"):
+            if delta.get(key):
+                self._message[key] = self._message.get(key, "") + delta[key]
+        for piece in delta.get("tool_calls") or ():
+            self._add_call(piece)
+        text = _said(delta.get("content"))
+        self._message["content"] += text
+        return text
+
+    def _add_call(self, piece: Mapping[str, Any]) -> None:
+        empty = {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
+        call = self._calls.setdefault(piece.get("index", len(self._calls)), empty)
+        call["id"] = piece.get("id") or call["id"]
+        function = piece.get("function") or {}
+        call["function"]["name"] += function.get("name") or ""
+        call["function"]["arguments"] += function.get("arguments") or ""
+
+    def usage(self) -> Usage | None:
+        return usage_of(self._usage) if self._usage else None
+
+    def raw(self) -> Mapping[str, Any] | None:
+        if self._finish is None:
+            return None
+        message = self._message
+        if self._calls:
+            message["tool_calls"] = [self._calls[index] for index in sorted(self._calls)]
+        return {**self._head, "choices": [{"message": message, "finish_reason": self._finish}], "usage": self._usage}
+
+
+def _said(content: object) -> str:
+    """A message's text: a string, or the text parts of a list."""
+    if isinstance(content, list):
+        return "".join(part.get("text") or "" for part in content if isinstance(part, Mapping))
+    return str(content or "")
+
+
+def _replayable(message: Mapping[str, Any]) -> dict[str, Any]:
+    """An assistant message as it may be sent back: gateways refuse `null` refusals and unknown annotations."""
+    kept = ("role", "content", "tool_calls", "reasoning_details")
+    return {"role": "assistant"} | {key: message[key] for key in kept if message.get(key)}
+
+
+def _messages(turn: Turn, profile: Profile, model: str, provider: str) -> Iterator[dict[str, Any]]:
+    match turn:
+        case User(parts):
+            refuse_parts(parts, profile, model)
+            only = parts[0] if len(parts) == 1 and isinstance(parts[0], str) else None
+            yield {"role": "user", "content": only or [_part(part) for part in parts]}
+        case Assistant(native=native, provider=author) if native and author == provider:
+            yield native
+        case Assistant(text, calls):
+            message: dict[str, Any] = {"role": "assistant", "content": text or None}
+            if calls:
+                message["tool_calls"] = [_call_again(call) for call in calls]
+            yield message
+        case Results(results):
+            for result in results:
+                text = "\n".join(part if isinstance(part, str) else f"[{part.media_type}]" for part in result.parts)
+                yield {"role": "tool", "tool_call_id": result.call_id, "content": text}
+
+
+def _part(part: Part) -> dict[str, Any]:
+    match part:
+        case Image():
+            return {"type": "image_url", "image_url": {"url": data_url(part)}}
+        case File():
+            return {"type": "file", "file": {"filename": part.name, "file_data": data_url(part)}}
+        case str():
+            return {"type": "text", "text": part}
+
+
+def _tool(name: str, description: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "description": description, "parameters": schema}}
+
+
+def _call(call: Mapping[str, Any]) -> ToolCall:
+    function = call.get("function") or {}
+    return ToolCall(str(call.get("id") or ""), str(function.get("name") or ""), parse_args(function.get("arguments")))
+
+
+def _call_again(call: ToolCall) -> dict[str, Any]:
+    arguments = json.dumps(dict(call.args), ensure_ascii=False)
+    return {"id": call.call_id, "type": "function", "function": {"name": call.name, "arguments": arguments}}

@@ -1,0 +1,167 @@
+"""A provider that says what it is told, for tests and dry runs: no network, no key, the same answer every time.
+
+Unscripted it answers with the last thing the user said. `muse.testing.script` makes it play given replies, tool calls and
+failures, and record what it was asked.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import Any
+
+from msgspec import Struct, structs
+
+from muse.errors import MuseError
+from muse.messages import Assistant, Finish, Part, Reply, Request, Results, ToolCall, User
+from muse.policies.deadline import Deadline
+from muse.providers._base import Access, Capabilities, Encoded, Payload, Profile, Provider, Spec, bind
+from muse.usage import Usage, estimate_usage
+
+__all__ = ["generate", "agenerate", "run_agent"]
+
+SPEC = Spec(
+    name="echo",
+    label="Echo (says it again)",
+    env_key="",
+    tiers={1: "echo-1", 2: "echo-1", 3: "echo-1"},
+    prefixes=("echo-",),
+    capabilities=Capabilities(vision=True, files=True, structured_output=True, function_calling=True),
+    profiles=(Profile("*", files=True),),
+    key_required=False,
+    free=True,
+)
+
+
+class Say(Struct, frozen=True):
+    """One scripted answer: text, thinking, tool calls, and how it ended (told from the calls if left out)."""
+
+    text: str = ""
+    calls: tuple[ToolCall, ...] = ()
+    thinking: str = ""
+    finish: Finish | None = None
+    usage: Usage | None = None
+
+
+Step = str | Say | BaseException
+
+
+class Script:
+    """Answers to give in order; what was asked is kept in `requests`."""
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        self.steps: deque[Step] = deque(steps)
+        self.requests: list[Request] = []
+
+
+class EchoProvider(Provider):
+    """Plays the innermost script, else says the last user text again."""
+
+    spec = SPEC
+
+    def __init__(self) -> None:
+        self.scripts: list[Script] = []
+
+    def encode(self, request: Request) -> Encoded:
+        return Encoded({"request": request})
+
+    def decode(self, raw: Mapping[str, Any], request: Request) -> Reply:
+        said: Say = raw["say"]
+        finish = said.finish or ("tools" if said.calls else "stop")
+        usage = said.usage or estimate_usage(request.text_chars, len(said.text + said.thinking))
+        turn = Assistant(said.text, said.calls, native=said, provider=SPEC.name)
+        usage = structs.replace(usage, estimated=False, requests=1)
+        return Reply(said.text, turn, usage, finish, request.model, SPEC.name, said.thinking)
+
+    def client(self, access: Access) -> None:
+        return None
+
+    def aclient(self, access: Access) -> None:
+        return None
+
+    async def aclose(self, client: None) -> None:
+        """Nothing to close."""
+
+    def send(self, client: None, payload: Payload, deadline: Deadline) -> Mapping[str, Any]:
+        return {"say": self._next(payload["request"])}
+
+    async def asend(self, client: None, payload: Payload, deadline: Deadline) -> Mapping[str, Any]:
+        return self.send(client, payload, deadline)
+
+    def stream(self, client: None, payload: Payload, deadline: Deadline) -> Iterator[Any]:
+        said = self._next(payload["request"])
+        words = said.text.split(" ")
+        yield from (word + " " for word in words[:-1])
+        yield words[-1]
+        yield said
+
+    async def astream(self, client: None, payload: Payload, deadline: Deadline) -> AsyncIterator[Any]:
+        for piece in self.stream(client, payload, deadline):
+            yield piece
+
+    def gather(self) -> _Gatherer:
+        return _Gatherer()
+
+    def fault(self, exc: Exception, model: str) -> MuseError | None:
+        return None
+
+    def _next(self, request: Request) -> Say:
+        """The next scripted answer, or the echo."""
+        if not self.scripts:
+            return _echo(request)
+        script = self.scripts[-1]
+        script.requests.append(request)
+        if not script.steps:
+            raise AssertionError(f"echo was asked once more than its script has answers: {_last_words(request)!r}")
+        step = script.steps.popleft()
+        if isinstance(step, BaseException):
+            raise step
+        return Say(step) if isinstance(step, str) else step
+
+
+class _Gatherer:
+    """Words, then the whole."""
+
+    def __init__(self) -> None:
+        self._said: Say | None = None
+
+    def feed(self, event: Any) -> str:
+        if isinstance(event, Say):
+            self._said = event
+            return ""
+        return str(event)
+
+    def usage(self) -> Usage | None:
+        return self._said.usage if self._said else None
+
+    def raw(self) -> Mapping[str, Any] | None:
+        return {"say": self._said} if self._said else None
+
+
+def _echo(request: Request) -> Say:
+    """The last thing said; as JSON where JSON is asked for."""
+    words = _last_words(request)
+    if request.json_output or request.json_schema is not None:
+        return Say(json.dumps({"echo": words}, ensure_ascii=False))
+    return Say(words)
+
+
+def _last_words(request: Request) -> str:
+    for turn in reversed(request.turns):
+        match turn:
+            case User(parts):
+                return "\n".join(map(_shown, parts))
+            case Results(results):
+                return "\n".join(_shown(part) for result in results for part in result.parts)
+            case _:
+                continue
+    return ""
+
+
+def _shown(part: Part) -> str:
+    return part if isinstance(part, str) else repr(part)
+
+
+PROVIDER = EchoProvider()
+generate, agenerate, run_agent = bind(PROVIDER)

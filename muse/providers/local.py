@@ -1,0 +1,158 @@
+"""The embedded model, so that nothing needs a key: requests in the form that llama.cpp takes; the engine is `_local`'s.
+
+It is a demonstration and an offline stand-in, not an assistant (docs/providers/local.md has the measured rates). It stands in for
+another provider only where journal.json says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from muse import journal, keys
+from muse.errors import ConfigError, ContentsError, MuseError, ProviderDown, RequestError
+from muse.messages import Assistant, Reply, Request, User
+from muse.policies.deadline import Deadline
+from muse.providers._base import Access, Capabilities, Encoded, Payload, Profile, Provider, Spec, bind
+from muse.providers._chat import ChatGatherer, add_tools_and_format, chat_messages, decode_completion
+from muse.providers._local.engine import Engine, EngineDied, EngineMissing, EngineRefused, WeightsMissing
+from muse.providers._local.weights import SMOLLM2, find_weights
+
+__all__ = ["generate", "agenerate", "run_agent"]
+
+MODEL_ENV = "MUSE_LOCAL_MODEL"
+_MODEL = SMOLLM2.name.lower()
+_SAMPLING = ("top_p", "stop", "seed", "grammar")
+
+SPEC = Spec(
+    name="local",
+    label="Local (embedded model)",
+    env_key="",
+    tiers={1: _MODEL, 2: _MODEL, 3: _MODEL},
+    prefixes=("smollm2",),
+    capabilities=Capabilities(tools=False, structured_output=True, max_context_tokens=4_096),
+    profiles=(Profile("*", images=False, files=False),),
+    options=frozenset({*_SAMPLING, "complete"}),
+    key_required=False,
+    extra="local",
+    free=True,
+)
+
+
+class LocalAccess(Access, frozen=True):
+    """Which model file, and how many tokens of prompt and answer it holds."""
+
+    context_tokens: int = 4_096
+
+
+class LocalProvider(Provider):
+    """llama.cpp in a child process of this one; answers at temperature 0 repeat exactly."""
+
+    spec = SPEC
+    sdk = "xllamacpp"
+
+    def access(self, api_key: str | None = None) -> LocalAccess:
+        """The model file in force: `MUSE_LOCAL_MODEL`, else `providers.local.model_path`, else the bundled one.
+
+        Raises:
+            ConfigError: there is no model file; the text says how to get one.
+        """
+        said = journal.load().config.local
+        named = keys.look_up(MODEL_ENV) or said.model_path
+        try:
+            weights = find_weights(named)
+        except WeightsMissing as exc:
+            raise _setup_error(exc) from exc
+        return LocalAccess(base_url=str(weights.path), context_tokens=said.context_tokens)
+
+    def client(self, access: Access) -> Engine:
+        tokens = access.context_tokens if isinstance(access, LocalAccess) else SPEC.capabilities.max_context_tokens
+        return Engine.shared(Path(access.base_url or ""), n_ctx=tokens)
+
+    def aclient(self, access: Access) -> Engine:
+        return self.client(access)
+
+    async def aclose(self, client: Engine) -> None:
+        """Nothing to close: the engine is the whole process's."""
+
+    def encode(self, request: Request) -> Encoded:
+        profile = SPEC.profile(request.model)
+        if request.tools:
+            raise ContentsError(
+                f"{request.model} calls no tools; route this context to a provider that does (muse providers),"
+                f" or run the agent without tools"
+            )
+        dropped = ("thinking_budget",) if request.thinking_budget else ()
+        body: Payload = {"max_tokens": request.max_output_tokens, "temperature": request.temperature}
+        body |= {name: request.extras[name] for name in _SAMPLING if name in request.extras}
+        body["messages"] = chat_messages(request, profile, SPEC.name)
+        add_tools_and_format(body, request)
+        if not request.extras.get("complete"):
+            return Encoded({"op": "chat", "body": body}, dropped)
+        del body["messages"]
+        return Encoded({"op": "complete", "body": body | {"prompt": _plain_text(request)}}, dropped)
+
+    def decode(self, raw: Mapping[str, Any], request: Request) -> Reply:
+        return decode_completion(_as_chat(raw) | {"model": request.model}, request, SPEC.name)
+
+    def send(self, client: Engine, payload: Payload, deadline: Deadline) -> Mapping[str, Any]:
+        return client.request(payload["op"], payload["body"], timeout_s=deadline.left_s())
+
+    async def asend(self, client: Engine, payload: Payload, deadline: Deadline) -> Mapping[str, Any]:
+        return await client.arequest(payload["op"], payload["body"], timeout_s=deadline.left_s())
+
+    def stream(self, client: Engine, payload: Payload, deadline: Deadline) -> Iterator[Any]:
+        for chunk in client.stream(payload["op"], payload["body"], timeout_s=deadline.left_s()):
+            yield _as_chat(chunk)
+
+    async def astream(self, client: Engine, payload: Payload, deadline: Deadline) -> AsyncIterator[Any]:
+        async for chunk in client.astream(payload["op"], payload["body"], timeout_s=deadline.left_s()):
+            yield _as_chat(chunk)
+
+    def gather(self) -> ChatGatherer:
+        return ChatGatherer(SPEC.name)
+
+    def fault(self, exc: Exception, model: str) -> MuseError | None:
+        match exc:
+            case EngineMissing() | WeightsMissing():
+                return _setup_error(exc)
+            case EngineRefused(status=status, code=code, message=message):
+                return RequestError(message, provider=SPEC.name, model=model, status=status, code=code)
+            case EngineDied():
+                return ProviderDown(str(exc), provider=SPEC.name, model=model, code="engine_died", retryable=True)
+        return None
+
+
+def _setup_error(exc: EngineMissing | WeightsMissing) -> ConfigError:
+    error = ConfigError("provider 'local'", "no engine or model file", "both")
+    error.args = (str(exc),)
+    return error
+
+
+def _plain_text(request: Request) -> str:
+    """All that is said, in order, as one text to be continued."""
+    pieces: list[str] = [request.system] if request.system else []
+    for turn in request.turns:
+        match turn:
+            case User(parts):
+                pieces += [part for part in parts if isinstance(part, str)]
+            case Assistant(text):
+                pieces.append(text)
+            case _:
+                pass
+    return "\n\n".join(pieces)
+
+
+def _as_chat(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """A plain completion, whole or a chunk of it, in the shape of a chat completion."""
+    choices = [
+        {**choice, "message": {"content": choice["text"]}, "delta": {"content": choice["text"]}}
+        if "text" in choice
+        else choice
+        for choice in raw.get("choices") or ()
+    ]
+    return {**raw, "choices": choices}
+
+
+generate, agenerate, run_agent = bind(LocalProvider())

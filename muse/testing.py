@@ -1,0 +1,48 @@
+"""For tests of feature code: a scripted provider to route to; it knows no network and needs no key.
+
+>>> import os
+>>> from muse import models, testing
+>>> os.environ["MUSE_PROVIDER"] = "echo"
+>>> with testing.script("Six in the evening.") as script:
+...     models.generate("When does the tide turn?", "app.tides")
+'Six in the evening.'
+>>> script.requests[0].turns[0].parts
+('When does the tide turn?',)
+>>> del os.environ["MUSE_PROVIDER"]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from muse.messages import ToolCall
+from muse.providers.echo import PROVIDER, Say, Script, Step
+
+__all__ = ["Say", "Script", "calls", "script"]
+
+
+def calls(*named: tuple[str, dict[str, Any]], text: str = "") -> Say:
+    """A scripted turn that calls tools: `calls(("search", {"q": "tide"}))`."""
+    made = tuple(ToolCall(f"call-{index}", name, args) for index, (name, args) in enumerate(named))
+    return Say(text, made)
+
+
+@contextmanager
+def script(*steps: Step) -> Iterator[Script]:
+    """While it lasts, `echo` plays `steps`: text, a `Say`, or an exception to raise; `.requests` has what it was asked.
+
+    Raises:
+        AssertionError: steps were left over at the end, or more was asked than there were steps.
+    """
+    played = Script(steps)
+    PROVIDER.scripts.append(played)
+    try:
+        yield played
+    finally:
+        PROVIDER.scripts.remove(played)
+    if played.steps:
+        raise AssertionError(
+            f"{len(played.steps)} of {len(steps)} scripted steps were not used: {list(played.steps)!r}"
+        )
