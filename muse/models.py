@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from typing import Any, Unpack
+from typing import Any, TypeVar, Unpack, overload
 
 from muse import contexts, journal, ledger, prices
 from muse.contexts import Registry
 from muse.descriptors import LOOK_AGAIN_S
+from muse.errors import InvalidReply
 from muse.journal import Snapshot
 from muse.messages import GenerateOptions, Reply, Request, Route, make_request
+from muse.objects import Form, Model, read_object, repair, schema_of
 from muse.providers import _BUILT_IN, backend_of, specs
 from muse.providers._attempt import Origin
+from muse.providers._backend import Backend
 from muse.routing import PROVIDER_ENV, Explanation, Router
 from muse.spec import Spec, Tier, provider_of
 from muse.streams import AsyncReplyStream, ReplyStream
@@ -33,6 +36,7 @@ CONTEXT_DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 _MOST_ROUTES = 10_000
+_M = TypeVar("_M", bound=Model)
 
 
 class _Desk:
@@ -200,7 +204,46 @@ async def astream(contents: Any, context: str, **options: Unpack[GenerateOptions
     return await backend.astream(request, origin, api_key)
 
 
-def _prepare(contents: Any, context: str, options: Mapping[str, Any]) -> tuple[Any, Request, Origin, str | None]:
+@overload
+def generate_object(contents: Any, context: str, schema: type[_M], **options: Unpack[GenerateOptions]) -> _M: ...
+@overload
+def generate_object(
+    contents: Any, context: str, schema: Mapping[str, Any], **options: Unpack[GenerateOptions]
+) -> Any: ...
+def generate_object(contents: Any, context: str, schema: Form, **options: Unpack[GenerateOptions]) -> Any:
+    """An object of the form `schema`: an instance of that Pydantic model, or a JSON value that fits that JSON Schema.
+
+    The provider is given the schema in its own strict form. A reply that does not fit is sent back once with what is wrong.
+
+    Raises:
+        InvalidReply: the second reply does not fit either; `text` is that reply.
+        MuseError: as `reply`.
+    """
+    backend, request, origin, api_key = _prepare(contents, context, {**options, "json_schema": schema_of(schema)})
+    first = backend.reply(request, origin, api_key)
+    try:
+        return read_object(first, schema)
+    except InvalidReply as problem:
+        return read_object(backend.reply(repair(request, first, problem), origin, api_key), schema)
+
+
+@overload
+async def agenerate_object(contents: Any, context: str, schema: type[_M], **options: Unpack[GenerateOptions]) -> _M: ...
+@overload
+async def agenerate_object(
+    contents: Any, context: str, schema: Mapping[str, Any], **options: Unpack[GenerateOptions]
+) -> Any: ...
+async def agenerate_object(contents: Any, context: str, schema: Form, **options: Unpack[GenerateOptions]) -> Any:
+    """As `generate_object`, awaited."""
+    backend, request, origin, api_key = _prepare(contents, context, {**options, "json_schema": schema_of(schema)})
+    first = await backend.areply(request, origin, api_key)
+    try:
+        return read_object(first, schema)
+    except InvalidReply as problem:
+        return read_object(await backend.areply(repair(request, first, problem), origin, api_key), schema)
+
+
+def _prepare(contents: Any, context: str, options: Mapping[str, Any]) -> tuple[Backend, Request, Origin, str | None]:
     """Route a call and put its request together."""
     given = dict(options)
     desk = _front_desk()

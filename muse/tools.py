@@ -92,6 +92,17 @@ def _event_result(parts: tuple[Part, ...]) -> Any:
     return shown[0] if len(shown) == 1 else shown
 
 
+def require_url(url: str | None) -> str:
+    """`url` itself.
+
+    Raises:
+        RuntimeError: it is missing or blank.
+    """
+    if not url or not url.strip():
+        raise RuntimeError(_MISSING_URL)
+    return url
+
+
 @asynccontextmanager
 async def open_client(url: str | None, headers: Mapping[str, str] | None = None) -> AsyncIterator[Any]:
     """An MCP client connected to the server at `url`; its `.session` has `list_tools` and `call_tool`.
@@ -99,14 +110,13 @@ async def open_client(url: str | None, headers: Mapping[str, str] | None = None)
     Raises:
         RuntimeError: `url` is missing or blank.
     """
-    if not url or not url.strip():
-        raise RuntimeError(_MISSING_URL)
+    address = require_url(url)
     from mcp import Client  # 0.4 s, and only who uses tools pays it
     from mcp.client.streamable_http import streamable_http_client
     from mcp.shared._httpx_utils import create_mcp_http_client
 
     async with create_mcp_http_client(headers=dict(headers or {})) as http_client:
-        async with Client(streamable_http_client(url, http_client=http_client)) as client:
+        async with Client(streamable_http_client(address, http_client=http_client)) as client:
             yield client
 
 

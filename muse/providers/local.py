@@ -94,7 +94,8 @@ class LocalProvider(Provider):
         return Encoded({"op": "complete", "body": body | {"prompt": _plain_text(request)}}, dropped)
 
     def decode(self, raw: Mapping[str, Any], request: Request) -> Reply:
-        return decode_completion(_as_chat(raw) | {"model": request.model}, request, SPEC.name)
+        served = str(raw.get("model") or request.model).lower()
+        return decode_completion(_as_chat(raw) | {"model": served}, request, SPEC.name)
 
     def send(self, client: Engine, payload: Payload, deadline: Deadline) -> Mapping[str, Any]:
         return client.request(payload["op"], payload["body"], timeout_s=deadline.left_s())

@@ -1,0 +1,85 @@
+"""Personas: who an agent is, from its JSON and text files; it knows no provider and runs nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from muse import descriptors, journal
+from muse.descriptors import Descriptor
+from muse.prompts import fill, identity_fields
+
+DEFAULT_PERSONA = "default"
+
+
+def get_agents() -> dict[str, dict[str, Any]]:
+    """Every persona by its key (`name`, or `app:name`): its JSON fields with `title`, `source` and `app`."""
+    return {_key(descriptor): _described(descriptor) for descriptor in _found()}
+
+
+def get_agent(persona: str = DEFAULT_PERSONA, facet: str | None = None) -> dict[str, Any]:
+    """One persona: its JSON fields with `instruction`, `extra_context` and `persona`, the journal's identity filled in.
+
+    `facet` is a part of the journal's life (such as "work") that the run is about; the text may name it as `$facet`.
+
+    Raises:
+        FileNotFoundError: there is no such persona, or its text is missing; the persona is named.
+        ConfigError: its text has a field that is not known; file and field are named.
+    """
+    descriptor = next((found for found in _found() if _key(found) == persona), None)
+    if descriptor is None:
+        known = ", ".join(sorted(_key(found) for found in _found()))
+        raise FileNotFoundError(f"Agent persona not found: {persona!r}. Known personas: {known}")
+    path = Path(descriptor.path).with_suffix(".txt")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as exc:
+        raise FileNotFoundError(f"Agent persona {persona!r} has no text: {path} is missing") from exc
+    config = journal.load().config
+    fields = identity_fields(config.identity) | {"facet": facet or ""}
+    instruction = fill(text, fields, where=str(path)).strip()
+    return {
+        **_described(descriptor),
+        "persona": persona,
+        "instruction": instruction,
+        "extra_context": _extra_context(descriptor.data, config.identity, facet),
+    }
+
+
+def _found() -> Iterator[Descriptor]:
+    """The personas; a later one of the same key takes the place of the earlier."""
+    snapshot = journal.load()
+    found = descriptors.find(snapshot.config.descriptors, os.path.dirname(snapshot.path))
+    by_key = {_key(descriptor): descriptor for descriptor in found.descriptors if descriptor.kind == "agent"}
+    return iter(by_key.values())
+
+
+def _key(descriptor: Descriptor) -> str:
+    return descriptor.name if descriptor.owner == "system" else f"{descriptor.owner}:{descriptor.name}"
+
+
+def _described(descriptor: Descriptor) -> dict[str, Any]:
+    is_system = descriptor.owner == "system"
+    return {
+        **descriptor.data,
+        "title": descriptor.data.get("title") or descriptor.name,
+        "source": "system" if is_system else "app",
+        "app": None if is_system else descriptor.owner,
+    }
+
+
+def _extra_context(data: Mapping[str, Any], identity: Mapping[str, Any], facet: str | None) -> str:
+    """What the first message tells beside the prompt: whose journal it is, and the persona's own `extra_context`."""
+    names = identity_fields(identity)
+    lines = [f"This is the journal of {names['name']}."] if identity.get("name") else []
+    if names["bio"]:
+        lines.append(names["bio"])
+    if names["timezone"]:
+        lines.append(f"Time zone: {names['timezone']}.")
+    if facet:
+        lines.append(f"This is about the facet {facet!r}.")
+    if data.get("extra_context"):
+        lines.append(str(data["extra_context"]))
+    return "\n".join(lines)

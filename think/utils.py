@@ -1,0 +1,96 @@
+"""The face that the seed names: what feature code takes from here stands in muse; nothing of its own."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+from muse import journal, prompts
+from muse.journal import day_path
+from muse.keys import fill_environment
+from muse.personas import get_agent, get_agents
+from muse.prompts import Prompt, identity_fields
+from muse.tools import open_client, require_url
+
+__all__ = [
+    "create_mcp_client",
+    "day_path",
+    "get_agent",
+    "get_agents",
+    "get_config",
+    "get_journal",
+    "load_prompt",
+    "setup_cli",
+]
+
+
+def create_mcp_client(url: str) -> AbstractAsyncContextManager[Any]:
+    """An MCP client for the server at `url`, as an async context manager; its `.session` lists and calls tools.
+
+    Raises:
+        RuntimeError: `url` is missing or blank.
+    """
+    require_url(url)
+    return open_client(url)
+
+
+def get_journal() -> str:
+    """The journal folder, made if it is missing."""
+    path = journal.folder()
+    path.mkdir(parents=True, exist_ok=True)
+    return str(path)
+
+
+def get_config() -> dict[str, Any]:
+    """What journal.json says, as a dict of the caller's own; `identity` always has all its fields.
+
+    A missing file is an empty one.
+    """
+    data = journal.load().data
+    given = data.get("identity")
+    identity = given if isinstance(given, Mapping) else {}
+    return {**data, "identity": {**_NO_ONE, **identity}}
+
+
+_NO_ONE: Mapping[str, Any] = {
+    "name": "",
+    "preferred": "",
+    "bio": "",
+    "pronouns": {},
+    "aliases": [],
+    "email_addresses": [],
+    "timezone": "",
+}
+
+
+def load_prompt(name: str, base_dir: str | Path | None = None, context: Mapping[str, Any] | None = None) -> Prompt:
+    """The prompt `<name>.txt`, beside the caller's own file if `base_dir` is None, with the identity's fields filled in.
+
+    `context` adds fields of the caller's own.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ConfigError: the text has a field that is neither the identity's nor in `context`.
+    """
+    folder = base_dir or Path(str(sys._getframe(1).f_globals.get("__file__", "."))).parent
+    fields = identity_fields(journal.load().config.identity) | dict(context or {})
+    return prompts.load_prompt(name, folder, fields)
+
+
+def setup_cli(parser: argparse.ArgumentParser, parse_known: bool = False) -> Any:
+    """Add `-v/--verbose` and `-d/--debug`, parse, set logging up, and fill the environment from journal.json's `env`.
+
+    Returns the namespace, or `(namespace, rest)` with `parse_known`.
+    """
+    parser.add_argument("-v", "--verbose", action="store_true", help="say more of what happens")
+    parser.add_argument("-d", "--debug", action="store_true", help="say everything, with traces of errors")
+    args, rest = parser.parse_known_args() if parse_known else (parser.parse_args(), [])
+    level = logging.DEBUG if args.debug else logging.INFO if args.verbose else logging.WARNING
+    logging.basicConfig(level=level)
+    fill_environment(journal.load().config.env)
+    return (args, rest) if parse_known else args
