@@ -53,6 +53,7 @@ STATIC = _static(
     ("detect.created", Tier.LITE, "Creation Date", "Think"),
     ("planner.generate", Tier.FLASH, "Agent Planner", "Think"),
     ("muse.test", Tier.LITE, "Provider Test", "Muse"),
+    ("test.*", Tier.LITE, "Integration Tests", "Muse"),
     ("app.chat.title", Tier.LITE, "Chat Title", "Apps"),
     ("agent.*", Tier.FLASH, "Agents", "Agents"),
 )

@@ -7,8 +7,10 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from msgspec import Struct
+
 from muse import journal
-from muse.messages import Assistant, Turn, User
+from muse.messages import Assistant, Results, ToolCall, ToolResult, Turn, User
 
 log = logging.getLogger(__name__)
 _LONGEST_VALUE = 50
@@ -39,13 +41,12 @@ def parse_agent_events_to_turns(agent_id: str) -> list[dict[str, str]]:
     A `start` with a prompt is a user turn; a `finish` an assistant turn: its text, then the tools used since the last one.
     An unknown run gives `[]` and a warning.
     """
-    path = journal.folder() / "agents" / f"{agent_id}.jsonl"
-    if not path.is_file():
-        log.warning("Cannot continue from %s: log not found", agent_id)
+    text = _log_of(agent_id)
+    if text is None:
         return []
     turns: list[dict[str, str]] = []
     calls: list[Mapping[str, Any]] = []
-    for event in _events(path.read_text(encoding="utf-8", errors="replace")):
+    for event in _events(text):
         match event.get("event"):
             case "start" if event.get("prompt"):
                 turns.append({"role": "user", "content": str(event["prompt"])})
@@ -55,17 +56,101 @@ def parse_agent_events_to_turns(agent_id: str) -> list[dict[str, str]]:
                 text = str(event.get("result") or "").strip() + format_tool_summary(calls)
                 turns.append({"role": "assistant", "content": text})
                 calls = []
+            case _:
+                pass
     return turns
 
 
-def turns_of_run(agent_id: str) -> tuple[Turn, ...]:
-    """As `parse_agent_events_to_turns`, as turns for a request."""
-    pairs = parse_agent_events_to_turns(agent_id)
-    return tuple(
-        User((pair["content"],)) if pair["role"] == "user" else Assistant(pair["content"])
-        for pair in pairs
-        if pair["content"].strip()
-    )
+class Past(Struct, frozen=True):
+    """An earlier run as a conversation; if it was cut off, with the calls of its last turn that ended and that did not."""
+
+    turns: tuple[Turn, ...] = ()
+    ended: tuple[ToolResult, ...] = ()
+    pending: tuple[ToolCall, ...] = ()
+
+
+def past_of(agent_id: str) -> Past:
+    """Run `agent_id` as turns for a request: prompts, answers, tool calls and tool results, for any provider.
+
+    An unknown run gives an empty past and a warning.
+    """
+    text = _log_of(agent_id)
+    book = _Book()
+    for event in _events(text or ""):
+        book.take(event)
+    return book.past()
+
+
+class _Book:
+    """Events taken one by one, put together into turns: the calls of one turn are those that begin before it is over."""
+
+    def __init__(self) -> None:
+        self.turns: list[Turn] = []
+        self.calls: dict[str, ToolCall] = {}
+        self.results: dict[str, ToolResult] = {}
+
+    def take(self, event: Mapping[str, Any]) -> None:
+        """One event of the run's log."""
+        match event.get("event"):
+            case "start" if event.get("prompt"):
+                self.turns.append(User((str(event["prompt"]),)))
+            case "tool_start":
+                if self.calls and len(self.results) == len(self.calls):
+                    self._end_turn()
+                call = _call_of(event, len(self.turns), len(self.calls))
+                self.calls[call.call_id] = call
+            case "tool_end":
+                call = _call_of(event, len(self.turns), len(self.results))
+                if call.call_id in self.calls:
+                    self.results[call.call_id] = _result_of(event, call)
+            case "finish":
+                self._end_turn()
+                if str(event.get("result") or "").strip():
+                    self.turns.append(Assistant(str(event["result"]).strip()))
+            case _:
+                pass
+
+    def past(self) -> Past:
+        """What was taken so far."""
+        pending = tuple(call for key, call in self.calls.items() if key not in self.results)
+        if not pending:
+            self._end_turn()
+            return Past(tuple(self.turns))
+        self.turns.append(Assistant("", tuple(self.calls.values())))
+        return Past(tuple(self.turns), tuple(self.results.values()), pending)
+
+    def _end_turn(self) -> None:
+        if self.calls:
+            self.turns.append(Assistant("", tuple(self.calls.values())))
+            self.turns.append(Results(tuple(self.results[key] for key in self.calls if key in self.results)))
+        self.calls, self.results = {}, {}
+
+
+def _call_of(event: Mapping[str, Any], turn: int, index: int) -> ToolCall:
+    args = event.get("args")
+    call_id = str(event.get("call_id") or f"call-{turn}-{index}")
+    return ToolCall(call_id, str(event.get("tool") or "unknown"), args if isinstance(args, Mapping) else {})
+
+
+def _result_of(event: Mapping[str, Any], call: ToolCall) -> ToolResult:
+    """A recorded result as the model saw it: an error under its key, several texts as a list, else one text."""
+    shown = event.get("result")
+    if isinstance(shown, Mapping) and "error" in shown:
+        return ToolResult(call.call_id, call.name, (f"Error: {shown['error']}",), failed=True)
+    pieces = shown if isinstance(shown, list) else [shown]
+    texts = tuple(piece if isinstance(piece, str) else json.dumps(piece, ensure_ascii=False) for piece in pieces)
+    return ToolResult(call.call_id, call.name, texts or ("(no output)",))
+
+
+def _log_of(agent_id: str) -> str | None:
+    """A run's log as text, finished or under way; None, with a warning, if there is none."""
+    folder = journal.folder() / "agents"
+    for name in (f"{agent_id}.jsonl", f"{agent_id}_active.jsonl"):
+        path = folder / name
+        if path.is_file():
+            return path.read_text(encoding="utf-8", errors="replace")
+    log.warning("Cannot continue from %s: log not found", agent_id)
+    return None
 
 
 def _events(text: str) -> Iterator[Mapping[str, Any]]:

@@ -62,14 +62,19 @@ if sys.platform != "win32":  # a child must not inherit a lock that a thread it 
 
 def folder() -> Path:
     """The journal folder: `$JOURNAL_PATH`, else `journal/` beside the nearest journal.json, else the user's data folder."""
+    return Path(folder_name())
+
+
+def folder_name() -> str:
+    """`folder` as text, for what is done at every call."""
     named = os.environ.get("JOURNAL_PATH")
     if named:
-        return Path(named).absolute()
+        return os.path.abspath(named)
     near = _nearest_config()
     if near:
-        return Path(near).parent / "journal"
+        return os.path.join(os.path.dirname(near), "journal")
     data_home = os.environ.get("XDG_DATA_HOME") or os.path.join(os.path.expanduser("~"), ".local", "share")
-    return Path(data_home) / "muse" / "journal"
+    return os.path.join(data_home, "muse", "journal")
 
 
 def config_path() -> str:
@@ -206,8 +211,15 @@ def update(
         data = copy.deepcopy(before)
         change(data)
         _refuse_new_problems(before, data, known)
+        _sweep(path)
         write_atomic(path, _as_text(data))
     return load()
+
+
+def _sweep(path: Path) -> None:
+    """Remove what writers left behind that were killed; the lock is held, so none of them is at work."""
+    for remains in path.parent.glob(f".{path.name}.*.tmp"):
+        remains.unlink(missing_ok=True)
 
 
 def _as_text(data: Mapping[str, Any]) -> str:
@@ -230,11 +242,12 @@ def _refuse_new_problems(before: Mapping[str, Any], after: Mapping[str, Any], kn
 def write_atomic(path: Path, text: str) -> None:
     """Write a file of mode 0600 whole or not at all: a temporary file beside it, synced, then renamed over it."""
     target = path.resolve()
+    content = text.encode("utf-8")
     temporary = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)

@@ -82,13 +82,13 @@ def fill_environment(config_env: Mapping[str, str]) -> None:
 def _dotenv_files() -> list[str]:
     """The nearest `.env` from the working folder upwards, then the journal's own."""
     files: list[str] = []
-    place = Path.cwd()
-    for parent in (place, *place.parents):
-        candidate = os.path.join(parent, ".env")
+    place, below = os.getcwd(), ""
+    while place != below and not files:
+        candidate = os.path.join(place, ".env")
         if os.path.isfile(candidate):
             files.append(candidate)
-            break
-    own = os.path.join(journal.folder(), ".env")
+        place, below = os.path.dirname(place), place
+    own = os.path.join(journal.folder_name(), ".env")
     if own not in files and os.path.isfile(own):
         files.append(own)
     return files
@@ -112,7 +112,7 @@ def _read_dotenv(path: str) -> Mapping[str, str]:
 
 def mask(text: str) -> str:
     """`text` with every key that was used in this process replaced; for errors and logs that quote others."""
-    for key in sorted(tuple(_used), key=len, reverse=True):  # a key may begin like a longer one
+    for key in sorted(_used, key=len, reverse=True):  # a key may begin like a longer one
         if len(key) >= _SHORTEST_SECRET and key in text:
             text = text.replace(key, MASK)
     return text

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from muse import journal
@@ -20,16 +21,17 @@ from muse import journal
 log = logging.getLogger(__name__)
 
 _HOUSES = ("think.", "observe.", "muse.", "apps.")
-_DUMP = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
+_encode = msgspec.json.Encoder(enc_hook=str).encode
 _KEPT_HANDLES = 4
 
 
 class _Handle(Struct):
-    """An open token log of this process."""
+    """An open token log of this process; `end` is where this process's last line ended."""
 
     path: str
     number: int
     pid: int
+    end: int = 0
 
 
 _handles: dict[str, _Handle] = {}
@@ -48,9 +50,9 @@ def append(entry: Mapping[str, Any]) -> None:
     """
     today = time.localtime()
     name = f"{today.tm_year:04d}{today.tm_mon:02d}{today.tm_mday:02d}.jsonl"
-    path = os.path.join(journal.folder(), "tokens", name)
+    path = os.path.join(journal.folder_name(), "tokens", name)
     try:
-        line = (_DUMP(entry) + "\n").encode("utf-8", errors="replace")
+        line = _line_of(entry)
     except (TypeError, ValueError, RecursionError) as exc:
         log.warning("a token log line for %r is no JSON (%s); it is left out", entry.get("context"), exc)
         return
@@ -62,6 +64,15 @@ def append(entry: Mapping[str, Any]) -> None:
             _complain(path, exc)
 
 
+def _line_of(entry: Mapping[str, Any]) -> bytes:
+    """`entry` as a line; a lone surrogate, which UTF-8 cannot hold, becomes a question mark."""
+    try:
+        return _encode(entry) + b"\n"
+    except UnicodeEncodeError:
+        text = json.dumps(entry, ensure_ascii=False, separators=(",", ":"), default=str)
+        return text.encode("utf-8", errors="replace") + b"\n"
+
+
 def _write(path: str, line: bytes) -> None:
     handle = _open(path)
     info = os.fstat(handle.number)
@@ -69,17 +80,27 @@ def _write(path: str, line: bytes) -> None:
         _drop(path)
         handle = _open(path)
         info = os.fstat(handle.number)
-    if info.st_size and _ends_torn(handle.number):
+    if info.st_size not in (0, handle.end) and _ends_torn(handle.number):
         line = b"\n" + line
     written = os.write(handle.number, line)
     if written < len(line):
         raise OSError(errno.ENOSPC, "a line could be written only in part")
+    handle.end = info.st_size + written
 
 
 def _ends_torn(number: int) -> bool:
-    """Whether the file's last byte is not a newline."""
-    os.lseek(number, -1, os.SEEK_END)
-    return os.read(number, 1) != b"\n"
+    """Whether the file's last byte is not a newline; a line that another process is just writing is waited for.
+
+    A long line becomes visible page by page. An empty write waits for the one under way, as appends to a file follow
+    one another; if the file ends where it did before that, its last line has no writer any more.
+    """
+    while True:
+        end = os.lseek(number, -1, os.SEEK_END)
+        if os.read(number, 1) == b"\n":
+            return False
+        os.write(number, b"")
+        if os.lseek(number, -1, os.SEEK_END) == end:
+            return True
 
 
 def _open(path: str) -> _Handle:
@@ -87,6 +108,7 @@ def _open(path: str) -> _Handle:
     handle = _handles.get(path)
     if handle is not None and handle.pid == os.getpid():
         return handle
+    _drop(path)
     try:
         number = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except FileNotFoundError:

@@ -57,11 +57,12 @@ class ToolResult(Struct, frozen=True):
 
 
 class Tool(Struct, frozen=True):
-    """A tool as offered to a model: `schema` is the JSON Schema of its arguments."""
+    """A tool as offered to a model: `schema` is the JSON Schema of its arguments, `read_only` that it changes nothing."""
 
     name: str
     description: str
     schema: Mapping[str, Any]
+    read_only: bool = False
 
 
 class User(Struct, frozen=True):
@@ -120,12 +121,16 @@ DEFAULT_MAX_OUTPUT_TOKENS = 8192 * 2
 
 
 class Request(Struct, frozen=True):
-    """One call, provider-neutral; `extras` are options beyond the common ones, `timeout_s` is for the whole call."""
+    """One call, provider-neutral; `extras` are options beyond the common ones, `timeout_s` is for the whole call.
+
+    `may_call_tools=False` names the tools that the conversation has used, and asks for an answer without them.
+    """
 
     model: str
     turns: tuple[Turn, ...]
     system: str | None = None
     tools: tuple[Tool, ...] = ()
+    may_call_tools: bool = True
     temperature: float | None = DEFAULT_TEMPERATURE
     max_output_tokens: int = DEFAULT_MAX_OUTPUT_TOKENS
     json_output: bool = False
@@ -308,9 +313,9 @@ def _part(entry: object, where: str) -> Part:
             return _binary(bytes(entry), where, "document.pdf")
         case _ if _is_pil(entry):
             return _encode_pil(entry, where)
-    raise ContentsError(
-        f"{where}: found {type(entry).__name__}, expected text, a PIL image, bytes, a path, or a role dict"
-    )
+        case _:
+            kind = type(entry).__name__
+            raise ContentsError(f"{where}: found {kind}, expected text, a PIL image, bytes, a path, or a role dict")
 
 
 def _text(text: str, where: str) -> str:
@@ -355,7 +360,7 @@ def _encode_pil(image: Any, where: str) -> Image:
     form = "JPEG" if image.format == "JPEG" else "PNG"
     try:
         image.save(buffer, form, **({"quality": 90} if form == "JPEG" else {"compress_level": 1}))
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, SyntaxError) as exc:  # Pillow calls a broken PNG chunk a syntax error
         raise ContentsError(f"{where}: cannot encode the {image.mode} image as {form}: {exc}") from exc
     return Image(buffer.getvalue(), f"image/{form.lower()}")
 
@@ -374,6 +379,7 @@ def make_request(contents: object, model: str, options: Mapping[str, Any]) -> Re
     if not isinstance(limit, int) or limit < 1:
         raise ValueError(f"max_output_tokens: found {limit!r}, expected a whole number of tokens above 0")
     common = {name: given.pop(name) for name in _COMMON if name in given}
+    said = _text(said, "system_instruction") if said and said.strip() else None
     system_text = "\n\n".join(text for text in (said, system) if text) or None
     return Request(model=model, turns=turns, system=system_text, extras=given, **common)
 

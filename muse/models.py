@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, TypeVar, Unpack, overload
 
-from muse import contexts, journal, ledger, prices
+from muse import config, contexts, journal, ledger, prices
 from muse.contexts import Registry
 from muse.descriptors import LOOK_AGAIN_S
 from muse.errors import InvalidReply
@@ -25,7 +25,8 @@ from muse.usage import normalize_usage, usage_of
 TIER_PRO = Tier.PRO
 TIER_FLASH = Tier.FLASH
 TIER_LITE = Tier.LITE
-DEFAULT_TIER = Tier.FLASH
+DEFAULT_PROVIDER = config.DEFAULT_PROVIDER
+DEFAULT_TIER = config.DEFAULT_TIER
 
 PROVIDER_DEFAULTS: dict[str, dict[int, str]] = {name: dict(spec.tiers) for name, spec in _BUILT_IN.items()}
 GEMINI_PRO, GEMINI_FLASH, GEMINI_LITE = (PROVIDER_DEFAULTS["google"][tier] for tier in Tier)
@@ -153,7 +154,8 @@ def generate(
         "timeout_s": timeout_s,
         **kwargs,
     }
-    return reply(contents, context, **options).text  # type: ignore[misc]
+    backend, request, origin, api_key = _prepare(contents, context, options)
+    return backend.reply(request, origin, api_key).text
 
 
 async def agenerate(
@@ -177,7 +179,8 @@ async def agenerate(
         "timeout_s": timeout_s,
         **kwargs,
     }
-    return (await areply(contents, context, **options)).text  # type: ignore[misc]
+    backend, request, origin, api_key = _prepare(contents, context, options)
+    return (await backend.areply(request, origin, api_key)).text
 
 
 def reply(contents: Any, context: str, **options: Unpack[GenerateOptions]) -> Reply:
@@ -247,6 +250,7 @@ def _prepare(contents: Any, context: str, options: Mapping[str, Any]) -> tuple[B
     """Route a call and put its request together."""
     given = dict(options)
     desk = _front_desk()
+    current = desk.snapshot.config
     found = desk.route(context)
     asked = given.pop("model", None)
     if asked:
@@ -254,9 +258,9 @@ def _prepare(contents: Any, context: str, options: Mapping[str, Any]) -> tuple[B
     segment = given.pop("segment", None) or os.environ.get("SEGMENT_KEY")
     api_key = given.pop("api_key", None)
     if not given.get("system_instruction"):
-        given["system_instruction"] = desk.snapshot.config.system_instruction
+        given["system_instruction"] = current.system_instruction
     request = make_request(contents, found.model, given)
-    return backend_of(found.provider), request, Origin(context, found, segment), api_key
+    return backend_of(found.provider, current), request, Origin(context, found, segment), api_key
 
 
 def _overridden(found: Route, model: str, known: Mapping[str, Spec]) -> Route:

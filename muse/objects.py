@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from muse.errors import InvalidReply
 from muse.messages import Assistant, Reply, Request, User
-from muse.schema import drop_nulls
+from muse.schema import drop_nulls, require_fit
 
 _LONGEST_COMPLAINT = 1_000
 
@@ -38,9 +38,10 @@ def schema_of(form: Form) -> Mapping[str, Any]:
     """
     if isinstance(form, Mapping):
         return form
-    if isinstance(form, type) and hasattr(form, "model_json_schema"):
+    try:
         return form.model_json_schema()
-    raise TypeError(f"schema: found {form!r}, expected a Pydantic model class or a JSON Schema as a dict")
+    except AttributeError as exc:
+        raise TypeError(f"schema: found {form!r}, expected a Pydantic model class or a JSON Schema as a dict") from exc
 
 
 def read_object(reply: Reply, form: Form) -> Any:
@@ -54,7 +55,7 @@ def read_object(reply: Reply, form: Form) -> Any:
         value = drop_nulls(json.loads(_without_fence(reply.text)), schema)
         if not isinstance(form, Mapping):
             return form.model_validate(value)
-        _check(value, schema)
+        require_fit(value, schema)
     except ValueError as exc:
         complaint = " ".join(str(exc).split())[:_LONGEST_COMPLAINT]
         raise InvalidReply(complaint, text=reply.text, provider=reply.provider, model=reply.model) from exc
@@ -65,20 +66,6 @@ def repair(request: Request, reply: Reply, problem: InvalidReply) -> Request:
     """The request once more, with the reply that did not fit and what is wrong with it."""
     words = f"That does not fit: {problem}. Answer again, with the whole JSON and nothing else, so that it fits."
     return replace(request, turns=(*request.turns, Assistant(reply.text), User((words,))))
-
-
-def _check(value: Any, schema: Mapping[str, Any]) -> None:
-    """See that a value fits its schema.
-
-    Raises:
-        ValueError: it does not; the first problem is said with its place.
-    """
-    from jsonschema import Draft202012Validator, ValidationError  # 50 ms, and only who checks an object pays it
-
-    try:
-        Draft202012Validator(schema).validate(value)
-    except ValidationError as exc:
-        raise ValueError(f"{exc.json_path}: {exc.message}") from exc
 
 
 def _without_fence(text: str) -> str:

@@ -42,8 +42,8 @@ class Explanation(Struct, frozen=True):
 class Globs:
     """Patterns by specificity: more literal characters, then fewer wildcards, then earlier in the file; no ties.
 
-    Patterns are kept by the literal text before their first wildcard, and with their longest literal piece: a look-up
-    compiles and tries only those whose pieces the context has.
+    Patterns are kept by the literal text before their first wildcard, and with the longest literal piece after it: a
+    look-up compiles and tries only those of which the context has both.
     """
 
     def __init__(self, patterns: Iterator[str]) -> None:
@@ -53,7 +53,7 @@ class Globs:
             if match:
                 pieces = _OPEN.split(pattern)
                 rank = (-sum(map(len, pieces)), len(pieces) - 1, place)
-                row = (rank, max(pieces, key=len), pattern)
+                row = (rank, max(pieces[1:], key=len, default=pattern), pattern)
                 self._by_prefix.setdefault(pattern[: match.start()], []).append(row)
         self._lengths = sorted({len(prefix) for prefix in self._by_prefix}, reverse=True)
 

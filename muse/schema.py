@@ -93,3 +93,27 @@ def _admits_null(schema: Any) -> bool:
         return True
     branches = (branch for key in ("anyOf", "oneOf") for branch in schema.get(key, ()))
     return "null" in _types(schema) or any(_admits_null(branch) for branch in branches)
+
+
+def require_fit(value: Any, schema: Mapping[str, Any]) -> None:
+    """See that a value fits its schema.
+
+    Raises:
+        ValueError: it does not (the first problem is said with its place), or the schema is none, or it refers to what
+            is not in it (nothing is fetched).
+    """
+    from jsonschema import Draft202012Validator, SchemaError, ValidationError  # 50 ms, and only who checks pays it
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
+
+    try:
+        Draft202012Validator.check_schema(schema)
+        Draft202012Validator(schema, registry=Registry()).validate(value)
+    except ValidationError as exc:
+        raise ValueError(f"{exc.json_path}: {exc.message}") from exc
+    except SchemaError as exc:
+        raise ValueError(f"the schema itself is not one: {exc.message}") from exc
+    except Unresolvable as exc:
+        raise ValueError(f"the schema refers to {exc.ref!r}, which is not in it") from exc
+    except RecursionError as exc:
+        raise ValueError("the schema refers to itself without an end") from exc

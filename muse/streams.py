@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from muse.errors import InterruptedReply, MuseError, ProviderDown
+from muse.errors import InterruptedReply, MuseError, ProviderDown, ProviderError
 from muse.messages import Reply
 from muse.policies.deadline import Deadline, time_limit
 from muse.usage import Usage
@@ -48,6 +48,7 @@ class _Stream:
         self._pieces: list[str] = []
         self._reply: Reply | None = None
         self._error: BaseException | None = None
+        self._begun = False
         self._closed = False
 
     @property
@@ -89,9 +90,7 @@ class _Stream:
         usage = self._gatherer.usage()
         error = self._account.failed(exc, usage=usage, text=text)
         if text and isinstance(error, MuseError) and not isinstance(error, InterruptedReply):
-            cause = error
-            error = InterruptedReply(f"the stream broke off after {len(text)} characters: {cause}", text=text)
-            error.__cause__ = cause
+            error = _interrupted(error, text)
         self._error = error
         if error is exc:
             raise error
@@ -102,8 +101,12 @@ class _Stream:
         if self.is_over:
             return False
         self._closed = True
-        self._account.closed(self._gatherer.usage(), self.text)
+        self._account.closed(self._gatherer.usage() if self._begun else Usage(), self.text)
         return True
+
+    def __del__(self) -> None:
+        """Nobody reads on: what was spent is logged as if it had been closed (its events close themselves)."""
+        self._close()
 
     def _whole(self) -> Reply:
         if self._error is not None:
@@ -136,6 +139,7 @@ class ReplyStream(_Stream):
         return self
 
     def __next__(self) -> str:
+        self._begun = True
         while not self.is_over:
             try:
                 with time_limit(self._deadline):
@@ -212,6 +216,7 @@ class AsyncReplyStream(_Stream):
         return self
 
     async def __anext__(self) -> str:
+        self._begun = True
         while not self.is_over:
             try:
                 event = await self._deadline.bound(anext(self._events, _END))
@@ -267,6 +272,14 @@ class AsyncReplyStream(_Stream):
 
 
 _END: Any = object()
+
+
+def _interrupted(cause: MuseError, text: str) -> InterruptedReply:
+    """The error for a stream that broke off after `text`."""
+    who = {"provider": cause.provider, "model": cause.model} if isinstance(cause, ProviderError) else {}
+    error = InterruptedReply(f"the stream broke off after {len(text)} characters: {cause}", text=text, **who)
+    error.__cause__ = cause
+    return error
 
 
 def close_events(events: Iterator[Any]) -> None:

@@ -1,89 +1,152 @@
-"""The MCP tools an agent may use: listing, calling, and the allow-list where the call is made; it knows no model."""
+"""The tools an agent may use: offered, approved, called, their results made fit for a model; it knows no model.
+
+The allow-list is held where the call is made: what is not offered is refused there, whatever a model or a text it read says.
+"""
 
 from __future__ import annotations
 
 import base64
+import binascii
 import json
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from fnmatch import fnmatchcase
-from typing import Any, Protocol
+from typing import Any
+
+from msgspec import Struct
 
 from muse.errors import ToolError
 from muse.messages import Image, Part, Tool, ToolCall, ToolResult
+from muse.schema import require_fit
+from muse.servers import Link, ToolServer
+from muse.shelf import READ_MORE, READ_MORE_TOOL, Shelf
 
-_MISSING_URL = "MCP server URL not provided"
+Approver = Callable[[ToolCall], Awaitable[bool]]
+_CONNECT_S = 20.0
+_INVALID = "_invalid"
 
 
-class Session(Protocol):
-    """What is needed of an MCP client session."""
+class Policy(Struct, frozen=True):
+    """What of the servers' tools a run may use, and what of it only with somebody's yes.
 
-    async def list_tools(self, *, cursor: str | None = None) -> Any:
-        """One page of the server's tools."""
+    `allowed`: None all, empty none, else names and globs. `approve`: globs of tools to ask about with `approver`; without one
+    they are refused.
+    """
 
-    async def call_tool(self, name: str, arguments: dict[str, Any] | None = None, **kwargs: Any) -> Any:
-        """Call a tool; the result has `content`, `structured_content` and `is_error`."""
+    allowed: Collection[str] | None = None
+    approve: Sequence[str] = ()
+    approver: Approver | None = None
+
+    def allows(self, name: str) -> bool:
+        """Whether the allow-list lets a tool through."""
+        return self.allowed is None or any(fnmatchcase(name, pattern) for pattern in self.allowed)
+
+    def must_ask(self, name: str) -> bool:
+        """Whether a call of the tool needs a yes."""
+        return any(fnmatchcase(name, pattern) for pattern in self.approve)
+
+
+class _Offer(Struct, frozen=True):
+    """A tool under the name that models know it by, and the link and name to call it by."""
+
+    tool: Tool
+    link: Link
+    name: str
 
 
 class Toolbox:
-    """The tools of one session that `allowed` lets through: None all of them, `[]` none, else names and globs."""
+    """The tools of one run, from all its servers; names that two servers share get the server's name before them."""
 
-    def __init__(self, session: Session | None, allowed: Collection[str] | None, metadata: Mapping[str, Any]) -> None:
-        self._session = session
-        self._allowed = allowed
+    def __init__(self, links: Sequence[Link], policy: Policy, metadata: Mapping[str, Any]) -> None:
+        self._links = links
+        self._policy = policy
         self._metadata = dict(metadata)
-        self.tools: tuple[Tool, ...] = ()
+        self._offers: dict[str, _Offer] = {}
+        self._shelf = Shelf()
+
+    @property
+    def tools(self) -> tuple[Tool, ...]:
+        """The tools on offer now; the one for reading on joins them when a result was cut short."""
+        offered = tuple(offer.tool for offer in self._offers.values())
+        return offered if self._shelf.is_empty else (*offered, READ_MORE_TOOL)
 
     async def load(self) -> None:
-        """List the server's tools, page by page."""
-        if self._session is None:
-            return
-        listed: list[Tool] = []
-        cursor: str | None = None
-        while True:
-            page = await self._session.list_tools(cursor=cursor)
-            for tool in page.tools:
-                if self.is_allowed(tool.name):
-                    listed.append(Tool(tool.name, tool.description or "", tool.input_schema))
-            cursor = page.next_cursor
-            if not cursor:
-                break
-        self.tools = tuple(listed)
-
-    def is_allowed(self, name: str) -> bool:
-        """Whether the allow-list lets a tool through."""
-        return self._allowed is None or any(fnmatchcase(name, pattern) for pattern in self._allowed)
+        """List the tools of every server."""
+        listed = [(link, tool) for link in self._links for tool in await link.list_tools()]
+        count = Counter(tool.name for _, tool in listed)
+        for link, tool in listed:
+            name = tool.name if count[tool.name] == 1 else f"{link.server.name}__{tool.name}"
+            if self._policy.allows(name) or self._policy.allows(tool.name):
+                hints = tool.annotations
+                read_only = bool(hints and hints.read_only_hint)
+                offered = Tool(name, tool.description or "", tool.input_schema, read_only)
+                self._offers[name] = _Offer(offered, link, tool.name)
 
     async def call(self, call: ToolCall) -> tuple[ToolResult, Any]:
-        """Call a tool: `(result for the model, result for the event)`.
+        """Make a call: `(result for the model, result for the event)`.
 
         Raises:
-            ToolError: the tool is not offered, its arguments are no JSON object, or it failed; the text is for the model.
+            ToolError: refused, its arguments do not fit, or it failed; the text is for the model to read.
         """
-        if self._session is None or call.name not in {tool.name for tool in self.tools}:
-            offered = ", ".join(tool.name for tool in self.tools) or "none"
-            raise ToolError(f"tool {call.name!r} is not offered in this run; offered are: {offered}")
-        if "_invalid" in call.args:
-            raise ToolError(f"the arguments of {call.name} are not a JSON object: {str(call.args['_invalid'])[:200]}")
-        answer = await self._session.call_tool(call.name, dict(call.args), meta=self._metadata or None)
-        parts = tuple(_part(block) for block in answer.content)
+        if call.name == READ_MORE and not self._shelf.is_empty:
+            page = self._shelf.read(call.args)
+            return ToolResult(call.call_id, call.name, (page,)), page
+        offer = self._offers.get(call.name)
+        if offer is None:
+            raise ToolError(f"refused: {call.name!r} is not offered in this run; offered are: {self._names()}")
+        _check_arguments(call, offer.tool)
+        if self._policy.must_ask(call.name):
+            await self._ask(call)
+        answer = await offer.link.call(offer.name, dict(call.args), self._metadata or None, again=offer.tool.read_only)
+        parts = self._shelf.cap(_parts(answer))
         if answer.is_error:
-            raise ToolError(
-                "\n".join(part for part in parts if isinstance(part, str)) or "the tool failed without a reason"
-            )
-        if answer.structured_content is not None and not parts:
-            parts = (json.dumps(answer.structured_content, ensure_ascii=False),)
+            raise ToolError(_event_result(parts) or "the tool failed without a reason")
         return ToolResult(call.call_id, call.name, parts or ("(no output)",)), _event_result(parts)
+
+    def _names(self) -> str:
+        return ", ".join(self._offers) or "none"
+
+    async def _ask(self, call: ToolCall) -> None:
+        if self._policy.approver is None:
+            raise ToolError(f"refused: {call.name} needs somebody's approval, and there is nobody to ask in this run")
+        if not await self._policy.approver(call):
+            raise ToolError(f"refused: {call.name} was not approved")
+
+
+def _check_arguments(call: ToolCall, tool: Tool) -> None:
+    """See that a call's arguments are of the tool's schema.
+
+    Raises:
+        ToolError: they are not; the text says where.
+    """
+    if _INVALID in call.args:
+        raise ToolError(f"the arguments of {call.name} are not a JSON object: {str(call.args[_INVALID])[:200]!r}")
+    try:
+        require_fit(dict(call.args), tool.schema)
+    except ValueError as exc:
+        raise ToolError(f"the arguments of {call.name} do not fit its schema: {exc}") from exc
+
+
+def _parts(answer: Any) -> tuple[Part, ...]:
+    """A tool's answer: its blocks, or what it gave as structure alone."""
+    parts = tuple(_part(block) for block in answer.content)
+    if not parts and answer.structured_content is not None:
+        return (json.dumps(answer.structured_content, ensure_ascii=False),)
+    return parts
 
 
 def _part(block: Any) -> Part:
-    """One content block of a tool's answer."""
     match block.type:
         case "text":
             return str(block.text)
         case "image":
-            return Image(base64.b64decode(block.data), block.mime_type)
-    return json.dumps(block.model_dump(mode="json", exclude_none=True), ensure_ascii=False)
+            try:
+                return Image(base64.b64decode(block.data, validate=True), block.mime_type)
+            except binascii.Error:
+                return f"[{block.mime_type} that could not be read]"
+        case _:
+            return json.dumps(block.model_dump(mode="json", exclude_none=True), ensure_ascii=False)
 
 
 def _event_result(parts: tuple[Part, ...]) -> Any:
@@ -92,53 +155,29 @@ def _event_result(parts: tuple[Part, ...]) -> Any:
     return shown[0] if len(shown) == 1 else shown
 
 
-def require_url(url: str | None) -> str:
-    """`url` itself.
-
-    Raises:
-        RuntimeError: it is missing or blank.
-    """
-    if not url or not url.strip():
-        raise RuntimeError(_MISSING_URL)
-    return url
-
-
-@asynccontextmanager
-async def open_client(url: str | None, headers: Mapping[str, str] | None = None) -> AsyncIterator[Any]:
-    """An MCP client connected to the server at `url`; its `.session` has `list_tools` and `call_tool`.
-
-    Raises:
-        RuntimeError: `url` is missing or blank.
-    """
-    address = require_url(url)
-    from mcp import Client  # 0.4 s, and only who uses tools pays it
-    from mcp.client.streamable_http import streamable_http_client
-    from mcp.shared._httpx_utils import create_mcp_http_client
-
-    async with create_mcp_http_client(headers=dict(headers or {})) as http_client:
-        async with Client(streamable_http_client(address, http_client=http_client)) as client:
-            yield client
-
-
 @asynccontextmanager
 async def open_toolbox(
-    url: str | None, *, disabled: bool, allowed: Collection[str] | None, agent_id: str | None, persona: str
+    servers: Sequence[ToolServer], policy: Policy, *, agent_id: str | None, persona: str
 ) -> AsyncIterator[Toolbox]:
-    """The toolbox of one agent run; an empty one if tools are switched off.
+    """The toolbox of one agent run; an empty one if there are no servers or nothing is allowed.
 
-    `agent_id` and `persona` reach the server as request metadata and as headers `X-Agent-Id`, `X-Agent-Persona`.
+    `agent_id` and `persona` reach the servers as request metadata and as headers `X-Agent-Id`, `X-Agent-Persona`.
 
     Raises:
-        RuntimeError: tools are wanted and `url` is missing.
+        ToolError: a server cannot be reached.
     """
-    identity = {"agent_id": agent_id, "persona": persona}
-    if disabled or (allowed is not None and not allowed):
-        yield Toolbox(None, (), {})
-        return
-    if not url:
-        raise RuntimeError(f"{_MISSING_URL} in config")
-    headers = {"X-Agent-Id": agent_id or "", "X-Agent-Persona": persona}
-    async with open_client(url, {name: value for name, value in headers.items() if value}) as client:
-        box = Toolbox(client.session, allowed, {name: value for name, value in identity.items() if value})
+    identity = {"agent_id": agent_id, "persona": persona} if agent_id else {"persona": persona}
+    headers = {"X-Agent-Id": agent_id, "X-Agent-Persona": persona} if agent_id else {"X-Agent-Persona": persona}
+    wanted = servers if policy.allowed is None or policy.allowed else ()
+    links = [Link(server, headers) for server in wanted]
+    opened: list[Link] = []
+    try:
+        for link in links:
+            await link.open(_CONNECT_S)
+            opened.append(link)
+        box = Toolbox(opened, policy, identity)
         await box.load()
         yield box
+    finally:
+        for link in opened:
+            await link.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -122,7 +122,8 @@ def normalize_usage(raw: object) -> dict[str, int]:
 
 def _known_counts(entries: Mapping[str, Any]) -> dict[str, int]:
     """The unified counts among `entries`; empty if neither input nor output nor total is there."""
-    written = _first(entries, _CACHE_WRITE) or _nested(entries, "input", "cache_write_tokens")
+    inputs, outputs = _details(entries, "input"), _details(entries, "output")
+    written = _first(entries, _CACHE_WRITE) or _nested(inputs, "cache_write_tokens")
     read = _first(entries, _CACHE_READ)
     thoughts = _first(entries, _THOUGHTS)
     given = [_first(entries, names) for names in (_INPUT, _OUTPUT, _TOTAL)]
@@ -134,25 +135,28 @@ def _known_counts(entries: Mapping[str, Any]) -> dict[str, int]:
     total = given[2] if given[2] and not (beside or thoughts) else counted_in + counted_out
     counts = {"input_tokens": counted_in, "output_tokens": counted_out, "total_tokens": total or 0}
     optional = {
-        "cached_tokens": _first(entries, _CACHED) or read or _nested(entries, "input", "cached_tokens"),
+        "cached_tokens": _first(entries, _CACHED) or read or _nested(inputs, "cached_tokens"),
         "cache_write_tokens": written or _first(entries, _WRITTEN),
         "reasoning_tokens": _first(entries, _REASONING)
         or thoughts
-        or _nested(entries, "output", "reasoning_tokens")
-        or _nested(entries, "output", "thinking_tokens"),
+        or _nested(outputs, "reasoning_tokens")
+        or _nested(outputs, "thinking_tokens"),
     }
     return counts | {name: count for name, count in optional.items() if count}
 
 
-def _nested(entries: Mapping[str, Any], side: str, name: str) -> int | None:
-    """A count from `input_tokens_details`-like entries or from `details.input`."""
+def _details(entries: Mapping[str, Any], side: str) -> list[Mapping[str, Any]]:
+    """The `input_tokens_details`-like entries there are, and `details.input`."""
     keys = _INPUT_DETAILS if side == "input" else _OUTPUT_DETAILS
-    places = [entries.get(key) for key in keys]
-    details = entries.get("details")
-    if details is not None:
-        places.append(_entries(details).get(side))
+    places = [entries[key] for key in keys if key in entries]
+    if "details" in entries:
+        places.append(_entries(entries["details"]).get(side))
+    return [_entries(place) for place in places]
+
+
+def _nested(places: list[Mapping[str, Any]], name: str) -> int | None:
     for place in places:
-        count = _entries(place).get(name)
+        count = place.get(name)
         if _is_count(count):
             return int(count)
     return None
@@ -160,13 +164,12 @@ def _nested(entries: Mapping[str, Any], side: str, name: str) -> int | None:
 
 def _first(entries: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
     for name in names:
-        count = entries.get(name)
-        if _is_count(count):
+        if name in entries and _is_count(count := entries[name]):
             return int(count)
     return None
 
 
-def _is_count(value: object) -> bool:
+def _is_count(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 

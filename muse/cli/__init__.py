@@ -1,7 +1,8 @@
 """The `muse` command: finds the subcommand, runs it, makes an exit status of its end; it knows what none of them does.
 
-A subcommand is a file beside this one with `HELP`, `add_arguments(parser)` and `run(args) -> int`, imported when it is typed.
-Further ones come from entry points of the group `muse.commands`: a callable that takes its arguments and returns a status.
+A subcommand is a file beside this one with `HELP`, `add_arguments(parser)` and `run(args) -> int`, imported when it is
+typed. Further ones come from entry points of the group `muse.commands`: a callable that takes its arguments and returns
+a status.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class _Module(Protocol):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (that of the process if None).
 
-    Returns the exit status: 0 done, 1 failed, 2 used wrongly, 130 interrupted, 141 when the reader of the output went away.
+    Returns the exit status: 0 done, 1 failed, 2 used wrongly, 130 interrupted, 141 if its reader went away.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     debug = not {"-d", "--debug"}.isdisjoint(words)
@@ -103,7 +104,7 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _run_own(name: str, words: list[str]) -> int:
-    module: _Module = import_module(f"muse.cli.{name}")  # type: ignore[assignment]
+    module: _Module = import_module(f"muse.cli.{name}")
     row = COMMANDS[name]
     parser = argparse.ArgumentParser(
         prog=f"muse {name}", description=f"{module.HELP}", epilog=f"For example: {row.example}", allow_abbrev=False

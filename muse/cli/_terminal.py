@@ -1,7 +1,7 @@
 """How rows, bars and JSON get onto the screen or into a pipe; it knows nothing of what they mean.
 
-On a terminal a table is drawn by rich, in colour and as wide as the window. Into a pipe or file go plain aligned columns,
-one line a row, without colour codes or lines drawn.
+On a terminal a table is drawn by rich, in colour and as wide as the window. Into a pipe or file go plain aligned
+columns, one line a row, without colour codes or lines drawn.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ import json
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
+from textwrap import fill
 from typing import Any
 
 from msgspec import Struct
 
-Cell = str | tuple[str, str]
-"""A text, or a text with a quieter one beneath it."""
-
 _GAP = 2
+_EIGHTHS: tuple[str, ...] = ("", *"▏▎▍▌▋▊▉")
+_DEEP = " " * 6
+_FIXED_BLANK = "\xa0"  # a blank at which textwrap does not fold
 
 
 class Column(Struct, frozen=True):
@@ -50,18 +51,22 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2))
 
 
-def say(text: str, style: str = "") -> None:
-    """Print a line, on a terminal in `style` (rich's words for it)."""
-    if not (style and is_terminal()):
-        print(clean(text))
+def say(text: str, style: str = "", *, lead: str = "") -> None:
+    """Print a line, on a terminal in `style` (rich's words for it); `lead` comes first and in bold."""
+    _print(clean(text), style, clean(lead))
+
+
+def _print(text: str, style: str, lead: str = "") -> None:
+    if not ((style or lead) and is_terminal()):
+        print(lead + text)
         return
     from rich.console import Console
     from rich.text import Text
 
-    Console(highlight=False).print(Text(clean(text), style=style), soft_wrap=True)
+    Console(highlight=False).print(Text.assemble((lead, "bold"), (text, style)), soft_wrap=True)
 
 
-def draw(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], *, total: Sequence[Cell] | None = None) -> None:
+def draw(columns: Sequence[Column], rows: Sequence[Sequence[str]], *, total: Sequence[str] | None = None) -> None:
     """Print a table; `total` is a last row set off from the others."""
     if is_terminal():
         _draw_rich(columns, rows, total)
@@ -69,9 +74,40 @@ def draw(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], *, total: Se
         _draw_plain(columns, [*rows, total] if total else rows)
 
 
-def natural_width(columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> int:
-    """How wide a table is if nothing in it is folded."""
-    return sum(_widths(columns, rows)) + _GAP * (len(columns) - 1)
+def fits(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> bool:
+    """Whether a table can be drawn with nothing in it folded; into a pipe it always can."""
+    return not is_terminal() or sum(_widths(columns, rows)) + _GAP * len(columns) <= width()
+
+
+def wrap(label: str, items: Iterable[str], joint: str, style: str = "") -> None:
+    """Print items behind a label, on a terminal folded between items at the window's edge."""
+    text = joint.join(clean(item).replace(" ", _FIXED_BLANK) for item in items)
+    if is_terminal():
+        text = fill(
+            text,
+            max(width(), 40),
+            initial_indent=label,
+            subsequent_indent=" " * len(label),
+            break_on_hyphens=False,
+            break_long_words=False,
+        )
+        label = ""
+    _print((label + text).replace(_FIXED_BLANK, " "), style)
+
+
+def align(rows: Sequence[Sequence[str]]) -> None:
+    """Print rows in columns; in a window too narrow for that the first two stand in line, the others beneath them."""
+    cells = [[clean(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    narrow = is_terminal() and sum(widths) + _GAP * len(widths) > width()
+    for row in cells:
+        line = [cell.ljust(size) for cell, size in zip(row, widths, strict=True)]
+        if not narrow:
+            print(" " * _GAP + (" " * _GAP).join(line).rstrip())
+            continue
+        print(" " * _GAP + (" " * _GAP).join(line[:2]).rstrip())
+        for cell in row[2:]:
+            _print(fill(cell, max(width(), 40), initial_indent=_DEEP, subsequent_indent=_DEEP), "dim")
 
 
 def bar(share: float, cells: int) -> str:
@@ -81,16 +117,15 @@ def bar(share: float, cells: int) -> str:
         eighths = max(eighths, 1)
     if not (is_terminal() and (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"):
         return "#" * -(-eighths // 8)
-    return "█" * (eighths // 8) + ("", *"▏▎▍▌▋▊▉")[eighths % 8]
+    return "█" * (eighths // 8) + _EIGHTHS[eighths % 8]
 
 
-def _draw_rich(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], total: Sequence[Cell] | None) -> None:
+def _draw_rich(columns: Sequence[Column], rows: Sequence[Sequence[str]], total: Sequence[str] | None) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    stacked = any(isinstance(cell, tuple) for row in rows for cell in row)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), header_style="bold", leading=int(stacked))
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for column in columns:
         table.add_column(
             column.name, justify="right" if column.numbers else "left", style=column.style, overflow="fold"
@@ -103,31 +138,24 @@ def _draw_rich(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], total:
     Console(width=max(width(), 40)).print(table)
 
 
-def _texts(row: Sequence[Cell]) -> list[Any]:
+def _texts(row: Sequence[str]) -> list[Any]:
     from rich.text import Text
 
-    return [
-        Text(clean(cell)) if isinstance(cell, str) else Text.assemble(clean(cell[0]), "\n", (clean(cell[1]), "dim"))
-        for cell in row
-    ]
+    return [Text(clean(cell)) for cell in row]
 
 
-def _draw_plain(columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> None:
+def _draw_plain(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
     widths = _widths(columns, rows)
     for row in ([column.name.upper() for column in columns], *rows):
         cells = (
-            _flat(cell).rjust(size) if column.numbers else _flat(cell).ljust(size)
+            clean(cell).rjust(size) if column.numbers else clean(cell).ljust(size)
             for cell, column, size in zip(row, columns, widths, strict=True)
         )
         print((" " * _GAP).join(cells).rstrip())
 
 
-def _widths(columns: Sequence[Column], rows: Iterable[Sequence[Cell]]) -> list[int]:
+def _widths(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> list[int]:
     widths = [len(column.name) for column in columns]
     for row in rows:
-        widths = [max(size, len(_flat(cell))) for size, cell in zip(widths, row, strict=True)]
+        widths = [max(size, len(clean(cell))) for size, cell in zip(widths, row, strict=True)]
     return widths
-
-
-def _flat(cell: Cell) -> str:
-    return clean(cell) if isinstance(cell, str) else clean(" ".join(part for part in cell if part))

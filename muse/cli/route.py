@@ -37,11 +37,9 @@ def run(args: argparse.Namespace) -> int:
         return 0
     _terminal.say(line, "bold")
     print()
-    for row in _decisions(found):
-        _terminal.say(row)
+    _terminal.align(list(_decisions(found)))
     print("\nRules that match, strongest first:\n")
-    for row in _rules(found):
-        _terminal.say(row)
+    _terminal.align(list(_rules(found)))
     return 0
 
 
@@ -49,17 +47,16 @@ def _answer(route: Route) -> str:
     return f"{route.provider} {route.model} (tier {int(route.tier)}, {route.tier.name.lower()})"
 
 
-def _decisions(found: Explanation) -> Iterator[str]:
-    """One line for each field: its value and why it is that one."""
+def _decisions(found: Explanation) -> Iterator[tuple[str, str, str]]:
+    """For each field its value and why it is that one."""
     route = found.route
     values = {
         "provider": route.provider,
         "model": route.model,
         "tier": f"{int(route.tier)} ({route.tier.name.lower()})",
     }
-    size = max(map(len, values.values()))
     for field in FIELDS:
-        yield f"  {field:8}  {values[field]:{size}}  {_why(found, field)}"
+        yield field, values[field], _why(found, field)
 
 
 def _why(found: Explanation, field: str) -> str:
@@ -89,13 +86,12 @@ def _kind(context: str, layer: Layer) -> str:
     return "the most specific pattern of journal.json" if own else "the most specific known pattern"
 
 
-def _rules(found: Explanation) -> Iterator[str]:
+def _rules(found: Explanation) -> Iterator[tuple[str, str, str, str]]:
+    """For each rule its rank, its place, what it says and what comes of that."""
     ranks = {layer.where: rank for rank, layer in enumerate(found.layers, 1)}
-    size = max(len(layer.where) for layer in found.layers)
-    said = [", ".join(f"{name}={value}" for name, value in _says(layer.entry)) or "nothing" for layer in found.layers]
-    wide = max(map(len, said))
-    for layer, words in zip(found.layers, said, strict=True):
-        yield f"  {ranks[layer.where]:>2}  {layer.where:{size}}  {words:{wide}}  {_verdict(found, layer, ranks)}"
+    for layer in found.layers:
+        said = ", ".join(f"{name}={value}" for name, value in _says(layer.entry)) or "nothing"
+        yield str(ranks[layer.where]), layer.where, said, _verdict(found, layer, ranks)
 
 
 def _verdict(found: Explanation, layer: Layer, ranks: Mapping[str, int]) -> str:

@@ -6,15 +6,16 @@ import argparse
 import os
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from itertools import groupby
 from typing import Any
 
 from msgspec import Struct
 
 from muse import contexts, journal, models
 from muse.cli import _terminal
-from muse.cli._terminal import Cell, Column
+from muse.cli._terminal import Column
 from muse.errors import ConfigError
-from muse.routing import is_glob
+from muse.globs import is_glob
 
 HELP = "List every known context and those that journal.json names, with provider, model, tier and their sources."
 FIELDS = ("provider", "model", "tier")
@@ -71,19 +72,19 @@ def _row(name: str, declared: str) -> Row:
 
 
 def _print(rows: list[Row]) -> None:
-    """One line a context where there is room for it (always in a pipe), else each source beneath its field."""
+    """One line a context where there is room for it (always in a pipe), else the sources in a line of their own."""
     good = [row for row in rows if not row.problem]
     columns, cells = _in_one_line(good)
-    if _terminal.is_terminal() and _terminal.natural_width(columns, cells) + len(columns) > _terminal.width():
-        columns, cells = _stacked(good)
-    if good:
+    if not good or _terminal.fits(columns, cells):
         _terminal.draw(columns, cells)
+    else:
+        _print_grouped(good)
     for row in rows:
         if row.problem:
             _terminal.say(f"{row.context}: no route: {row.problem}", "red")
 
 
-def _in_one_line(rows: list[Row]) -> tuple[list[Column], list[list[Cell]]]:
+def _in_one_line(rows: list[Row]) -> tuple[list[Column], list[list[str]]]:
     columns = [
         Column("context", style="bold"),
         *(Column(name) for name in FIELDS),
@@ -92,9 +93,22 @@ def _in_one_line(rows: list[Row]) -> tuple[list[Column], list[list[Cell]]]:
     return columns, [[row.context, *row.values, *_short(row)] for row in rows]
 
 
-def _stacked(rows: list[Row]) -> tuple[list[Column], list[list[Cell]]]:
-    columns = [Column("context", style="bold"), *(Column(f"{name} / from") for name in FIELDS)]
-    return columns, [[row.context, *zip(row.values, _short(row), strict=True)] for row in rows]
+def _print_grouped(rows: list[Row]) -> None:
+    """Neighbours whose fields come from the same places stand below one line that names these."""
+    sizes = [max(len(_terminal.clean(text)) for text in texts) for texts in zip(*map(_columns, rows), strict=True)]
+    for sources, group in groupby(rows, _short):
+        places: dict[str, list[str]] = {}
+        for name, source in zip(FIELDS, sources, strict=True):
+            places.setdefault(source, []).append(name)
+        _terminal.wrap("", (f"{' and '.join(names)} from {source}" for source, names in places.items()), ", ", "dim")
+        for row in group:
+            cells = (_terminal.clean(text).ljust(size) for text, size in zip(_columns(row), sizes, strict=True))
+            _terminal.say(f"  {'  '.join(cells)}".rstrip())
+        print()
+
+
+def _columns(row: Row) -> tuple[str, ...]:
+    return (row.context, *row.values)
 
 
 def _short(row: Row) -> tuple[str, ...]:

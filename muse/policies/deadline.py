@@ -45,14 +45,14 @@ class Deadline(Struct, frozen=True):
         return left
 
     async def bound(self, waiting: Awaitable[_T]) -> _T:
-        """Await `waiting`, cancelled when the time runs out.
+        """Await `waiting`, cancelled when the time runs out; it is begun in any case, so it never stays unawaited.
 
         Raises:
             TimeoutError: the time ran out.
         """
         import asyncio  # a coroutine runs, so it is loaded; 20 ms for whoever imports muse without one
 
-        async with asyncio.timeout(self.left_s()):
+        async with asyncio.timeout(self.at_s - time.monotonic()):
             return await waiting
 
 

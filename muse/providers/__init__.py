@@ -18,7 +18,7 @@ from importlib import import_module
 from types import ModuleType
 
 from muse import journal
-from muse.config import Gateway
+from muse.config import Config, Gateway
 from muse.errors import UnknownProviderError
 from muse.providers import compatible
 from muse.providers._backend import Backend, ProviderBackend
@@ -70,13 +70,15 @@ _backends: dict[int, tuple[object, Backend]] = {}
 _merged: tuple[object, Mapping[str, Spec]] | None = None
 
 
-def get_provider_module(name: str) -> ModuleType:
+def get_provider_module(name: str, config: Config | None = None) -> ModuleType:
     """The module of a provider, imported when it is asked for; what stands in `sys.modules` is honoured.
+
+    `config` is journal.json as it stands now, where the caller has it at hand.
 
     Raises:
         UnknownProviderError: (a `ValueError`) naming the valid ones.
     """
-    gateway = journal.load().config.gateways.get(name)
+    gateway = (config or journal.load().config).gateways.get(name)
     if gateway is not None:
         return _gateway(gateway)[1]
     where = PROVIDER_REGISTRY.get(name)
@@ -109,9 +111,9 @@ def specs() -> Mapping[str, Spec]:
     return _merged[1]
 
 
-def backend_of(name: str) -> Backend:
+def backend_of(name: str, config: Config | None = None) -> Backend:
     """The whole provider behind a module: the one that `bind` made, else one around its plain functions."""
-    module = get_provider_module(name)
+    module = get_provider_module(name, config)
     bound = getattr(module, "generate", None)
     owner = getattr(bound, "__self__", None)
     if isinstance(owner, ProviderBackend):

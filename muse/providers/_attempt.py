@@ -82,19 +82,19 @@ class Account:
     def failed(self, exc: BaseException, *, usage: Usage | None = None, text: str = "") -> BaseException:
         """Log what went wrong, with what was spent as far as it is known; the error to raise for it."""
         error = self._translated(exc)
-        spent = usage or (self._estimated(text) if text else Usage())
+        spent = self._spent(usage, text) if usage or text else Usage()
         cost_usd, note = self._cost(self._request.model, spent)
         self._log(self._request.model, spent, None, cost_usd, note, error)
         return error
 
     def closed(self, usage: Usage | None, text: str) -> None:
         """Log a stream that its caller closed early, with what was spent as far as it is known."""
-        spent = usage if usage is not None and usage.output_tokens else self._estimated(text)
+        spent = self._spent(usage, text)
         cost_usd, note = self._cost(self._request.model, spent)
         self._log(self._request.model, spent, "closed", cost_usd, note, None)
 
     def _translated(self, exc: BaseException) -> BaseException:
-        if isinstance(exc, ProviderError):
+        if isinstance(exc, (ProviderError, ReplyError)):
             exc.provider = exc.provider or self._provider.spec.name
             exc.model = exc.model or self._request.model
         if isinstance(exc, MuseError) or not isinstance(exc, Exception):
@@ -106,8 +106,15 @@ class Account:
             return timeout_error(self._provider.spec.name, self._request.model, self._deadline.timeout_s)
         return exc
 
-    def _estimated(self, text: str) -> Usage:
-        return estimate_usage(self._request.text_chars, len(text))
+    def _spent(self, usage: Usage | None, text: str) -> Usage:
+        """What an answer without its end cost: the counts that came, with the output of its text where that is more.
+
+        Providers count the output at the end of a stream; what they say before is a beginning (Anthropic: 1) or nothing.
+        """
+        estimated = estimate_usage(self._request.text_chars, len(text))
+        if usage is None or usage.output_tokens >= estimated.output_tokens:
+            return usage or estimated
+        return replace(usage, output_tokens=estimated.output_tokens, estimated=True)
 
     def _cost(self, model: str, usage: Usage) -> tuple[float | None, str | None]:
         """`(dollars, None)` or `(None, why there is no figure)`."""

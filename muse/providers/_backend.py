@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from contextlib import aclosing, closing
 from typing import Any, Protocol
 
+import msgspec
+
 from muse.errors import ConfigError
 from muse.ledger import caller_context
 from muse.loop import run as run_loop
@@ -19,6 +21,9 @@ from muse.providers._faults import unreadable_error
 from muse.providers._provider import Access, Answer, Payload, Provider
 from muse.spec import Spec
 from muse.streams import AsyncReplyStream, ReplyStream
+
+
+_decode = msgspec.json.Decoder().decode
 
 
 class Backend(Protocol):
@@ -148,19 +153,14 @@ class ProviderBackend:
     ) -> str:
         """Run an agent to its answer, with MCP tools between turns and events to `on_event`.
 
-        `config` (all but the first two optional): `prompt`, `model`, `max_tokens`, `max_turns`, `thinking_budget`,
-        `timeout_s`, `instruction`, `extra_context`, `mcp_server_url`, `disable_mcp`, `tools`, `agent_id`, `persona`,
-        `continue_from`.
+        `config` has `prompt`, `model`, and any further entry of `muse.run_config.RunConfig`.
 
         Raises:
             ValueError: `prompt` or `model` is missing.
             RuntimeError: tools are wanted and no `mcp_server_url` is given.
         """
 
-        async def ask(request: Request, context: str) -> Reply:
-            return await self.areply(request, Origin(context))
-
-        return await run_loop(config, on_event, ask=ask, provider=self.spec.name)
+        return await run_loop(config, on_event, model=_Asked(self), provider=self.spec.name)
 
     def _open(self, request: Request, origin: Origin, api_key: str | None) -> tuple[Payload, Account, Deadline, Access]:
         """Everything a call needs before it touches the network; contents and keys are checked here."""
@@ -183,6 +183,19 @@ class ProviderBackend:
             return await self._clients.aget(access)
         except ModuleNotFoundError as exc:
             raise _missing_sdk(self.provider, exc) from exc
+
+
+class _Asked:
+    """A backend as the agent loop asks it."""
+
+    def __init__(self, backend: ProviderBackend) -> None:
+        self._backend = backend
+
+    async def ask(self, request: Request, context: str) -> Reply:
+        return await self._backend.areply(request, Origin(context))
+
+    async def open(self, request: Request, context: str) -> AsyncReplyStream:
+        return await self._backend.astream(request, Origin(context))
 
 
 def _missing_sdk(provider: Provider, exc: ModuleNotFoundError) -> ConfigError:
@@ -224,12 +237,19 @@ def _loads(body: Answer, provider: Provider, model: str) -> Mapping[str, Any]:
     if not isinstance(body, bytes):
         return body
     try:
-        raw = json.loads(body)
-    except ValueError:
-        raw = None
+        raw = _decode(body)
+    except (msgspec.DecodeError, RecursionError):  # it is strict; json also takes half a surrogate pair
+        raw = _lenient(body)
     if not isinstance(raw, dict):
         raise unreadable_error(provider.spec.name, model, body)
     return raw
+
+
+def _lenient(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _gathered(provider: Provider, client: Any, payload: Payload, deadline: Deadline) -> Mapping[str, Any]:

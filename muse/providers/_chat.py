@@ -30,6 +30,7 @@ def add_tools_and_format(payload: Payload, request: Request) -> None:
     """Tools on offer, and the form of the answer: a schema (strict where it can be closed), or plain JSON."""
     if request.tools:
         payload["tools"] = [_tool(tool.name, tool.description, tool.schema) for tool in request.tools]
+        payload |= {} if request.may_call_tools else {"tool_choice": "none"}
     if request.json_schema is not None:
         closed = close_objects(request.json_schema, require_all=True)
         form = {"name": "reply", "schema": closed or request.json_schema, "strict": closed is not None}

@@ -72,13 +72,13 @@ def connection_error(provider: str, model: str, exc: BaseException) -> ProviderD
     cause: BaseException = exc
     while cause.__cause__ is not None:
         cause = cause.__cause__
-    text = _shorten(f"connection failed: {cause or exc or type(cause).__name__}")
+    text = _shorten(f"connection failed: {str(cause) or str(exc) or type(cause).__name__}")
     return ProviderDown(text, provider=provider, model=model, code="connection", retryable=True)
 
 
-def unreadable_error(provider: str, model: str, body: bytes) -> ProviderDown:
-    """A good status with a body that is no JSON object."""
-    what = "an empty body" if not body.strip() else f"{len(body)} bytes that are not a JSON object"
+def unreadable_error(provider: str, model: str, body: bytes, *, expected: str = "a JSON object") -> ProviderDown:
+    """A good status with a body that is not what was `expected`."""
+    what = "an empty body" if not body.strip() else f"{len(body)} bytes that are not {expected}"
     return ProviderDown(f"answered with {what}", provider=provider, model=model, code="unreadable", retryable=True)
 
 

@@ -8,62 +8,24 @@ alone lets a server that drips a byte now and then hold a call for ever, so each
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterable
+from collections.abc import Awaitable
+from contextvars import ContextVar
 from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypeVar
 from urllib.request import getproxies
 
-import httpcore2
 import httpx2
 
-from muse.policies.deadline import wait_s
+from muse.providers._transport import Transport
 
+_T = TypeVar("_T")
 Response = httpx2.Response
 KEEP_ALIVE_S = 300.0
 _CONNECT_S = 10.0
 # One event of a stream may carry a whole picture.
 _READ_BUFFER = 4 * 1024 * 1024
-
-
-class _LimitedStream(httpcore2.NetworkStream):
-    """A network stream whose reads and writes end with the call."""
-
-    def __init__(self, stream: httpcore2.NetworkStream) -> None:
-        self._stream = stream
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max_bytes, wait_s(timeout))
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._stream.write(buffer, wait_s(timeout))
-
-    def close(self) -> None:
-        self._stream.close()
-
-    def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore2.NetworkStream:
-        return _LimitedStream(self._stream.start_tls(ssl_context, server_hostname, wait_s(timeout)))
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
-
-
-class _LimitedBackend(httpcore2.SyncBackend):
-    """Opens connections whose waits end with the call."""
-
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore2.NetworkStream:
-        stream = super().connect_tcp(host, port, wait_s(timeout), local_address, socket_options)
-        return _LimitedStream(stream)
 
 
 @lru_cache(maxsize=1)
@@ -74,18 +36,11 @@ def tls_context() -> ssl.SSLContext:
 
 def sync_client() -> httpx2.Client:
     """A client for one provider and key; safe to use from several threads."""
-    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=KEEP_ALIVE_S)
     timeout = httpx2.Timeout(None, connect=_CONNECT_S)
     if getproxies():  # the environment names a proxy: httpx2 knows how to go through it
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=KEEP_ALIVE_S)
         return httpx2.Client(limits=limits, timeout=timeout, verify=tls_context(), follow_redirects=True)
-    transport = httpx2.HTTPTransport(verify=tls_context(), limits=limits)
-    transport._pool = httpcore2.ConnectionPool(
-        ssl_context=tls_context(),
-        max_connections=None,
-        max_keepalive_connections=None,
-        keepalive_expiry=KEEP_ALIVE_S,
-        network_backend=_LimitedBackend(),
-    )
+    transport = Transport(tls_context(), KEEP_ALIVE_S)
     return httpx2.Client(transport=transport, timeout=timeout, follow_redirects=True)
 
 
@@ -107,4 +62,24 @@ def aiohttp_session() -> Any:
     """An aiohttp session for one key and event loop, for an SDK that takes one."""
     aiohttp = import_module("aiohttp")
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, ssl=tls_context())
-    return aiohttp.ClientSession(connector=connector, trust_env=True, read_bufsize=_READ_BUFFER)
+    trace = aiohttp.TraceConfig()
+    trace.on_request_end.append(_note)
+    return aiohttp.ClientSession(connector=connector, trust_env=True, read_bufsize=_READ_BUFFER, trace_configs=[trace])
+
+
+_noted: ContextVar[list[Any] | None] = ContextVar("_noted", default=None)
+
+
+async def noting(responses: list[Any], waiting: Awaitable[_T]) -> _T:
+    """Await `waiting`; the responses that it opens on an `aiohttp_session` are added to `responses`."""
+    mark = _noted.set(responses)
+    try:
+        return await waiting
+    finally:
+        _noted.reset(mark)
+
+
+async def _note(_session: Any, _context: Any, request_end: Any) -> None:
+    responses = _noted.get()
+    if responses is not None:
+        responses.append(request_end.response)

@@ -26,7 +26,7 @@ from muse.messages import (
     User,
 )
 from muse.providers._base import Access, Capabilities, Encoded, Payload, Profile, Spec, bind
-from muse.providers._sdk import SdkProvider, refuse_parts, stream_error
+from muse.providers._sdk import ONLY_JSON, SdkProvider, refuse_parts, schema_words, stream_error
 from muse.schema import close_objects
 from muse.usage import Usage, usage_of
 
@@ -34,6 +34,10 @@ __all__ = ["generate", "agenerate", "run_agent"]
 
 _EFFORTS = ("low", "medium", "high", "xhigh", "max")
 _UP_TO_HIGH = ("low", "medium", "high")
+
+
+def _budget(match: str) -> Profile:
+    return Profile(match, "budget", thinking_off="disabled", min_budget=1_024, files=True, output_cap=64_000)
 
 
 def _adaptive(match: str, off: str = "", efforts: tuple[str, ...] = _EFFORTS, *, temperature: bool = False) -> Profile:
@@ -54,10 +58,11 @@ SPEC = Spec(
         _adaptive("claude-sonnet-5-5*", "between_tools"),
         _adaptive("claude-haiku-5-5*", "disabled"),
         _adaptive("claude-opus-5-5*"),
+        _budget("claude-*-4-5*"),
         _adaptive("claude-*-5", "disabled"),
         _adaptive("claude-*-4-[78]*", "disabled"),
         _adaptive("claude-*-4-6*", "disabled", _UP_TO_HIGH, temperature=True),
-        Profile("claude-*-4*", "budget", thinking_off="disabled", min_budget=1_024, files=True, output_cap=64_000),
+        _budget("claude-*-4*"),
         Profile("claude-3*", files=True, schema=False, output_cap=8_192),
         _adaptive("*"),
     ),
@@ -79,7 +84,6 @@ _REFUSED_KEYWORDS = (
     "minimum maximum exclusiveMinimum exclusiveMaximum multipleOf minLength maxLength minItems maxItems uniqueItems"
     " minProperties maxProperties"
 ).split()
-_ONLY_JSON = "Answer with one JSON object and nothing else: no explanation, no code fence."
 
 
 class AnthropicProvider(SdkProvider):
@@ -101,13 +105,14 @@ class AnthropicProvider(SdkProvider):
             "messages": [_message(turn, profile, request.model) for turn in request.turns],
             "max_tokens": _limit(request, profile),
         }
-        system = [text for text in (request.system, _ONLY_JSON if _wants_bare_json(request, profile) else None) if text]
+        system = [text for text in (request.system, ONLY_JSON if _wants_bare_json(request, profile) else None) if text]
         if system:
             payload["system"] = "\n\n".join(system)
         if "stop" in request.extras:
             payload["stop_sequences"] = list(request.extras["stop"])
         if request.tools:
             payload["tools"] = [_tool(tool.name, tool.description, tool.schema) for tool in request.tools]
+            payload |= {} if request.may_call_tools else {"tool_choice": {"type": "none"}}
         _add_thinking(payload, request, profile, dropped)
         _add_temperature(payload, request, profile, dropped)
         _add_schema(payload, request, profile)
@@ -239,7 +244,7 @@ def _add_schema(payload: Payload, request: Request, profile: Profile) -> None:
         close_objects(request.json_schema, require_all=False, without=_REFUSED_KEYWORDS) if profile.schema else None
     )
     if closed is None:
-        words = f"{_ONLY_JSON} It must fit this JSON Schema: {json.dumps(request.json_schema)}"
+        words = schema_words(request.json_schema)
         payload["system"] = "\n\n".join(text for text in (payload.get("system"), words) if text)
         return
     form = {"type": "json_schema", "schema": closed}

@@ -166,7 +166,9 @@ class CompatibleProvider(SdkProvider):
             payload["reasoning_effort"] = profile.effort(request.thinking_budget)
         elif request.thinking_budget:
             dropped.append("thinking_budget")
-        payload |= {name: value for name, value in request.extras.items() if name in _OPTIONS}
+        taken = _OPTIONS if profile.temperature else _OPTIONS - {"top_p"}
+        payload |= {name: value for name, value in request.extras.items() if name in taken}
+        dropped += [name for name in request.extras if name in _OPTIONS - taken]
         add_tools_and_format(payload, request)
         return Encoded(payload, tuple(dropped))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import aclosing
 from importlib import import_module
 from typing import Any
 
@@ -32,7 +33,7 @@ from muse.messages import (
 )
 from muse.policies.deadline import Deadline
 from muse.providers._base import Access, Capabilities, Encoded, Payload, Profile, Provider, Spec, bind, status_error
-from muse.providers._sdk import STREAM_STATUS, refuse_parts, transport_fault
+from muse.providers._sdk import ONLY_JSON, STREAM_STATUS, refuse_parts, schema_words, transport_fault
 from muse.usage import Usage, usage_of
 
 __all__ = ["generate", "agenerate", "run_agent"]
@@ -89,11 +90,12 @@ _OWN_ID = "muse-call-"
 
 
 class _Line(Struct, frozen=True):
-    """An SDK client, its types, and the aiohttp session that async calls go through."""
+    """An SDK client, its types, the aiohttp session that async calls go through, and what notes the responses there."""
 
     sdk: Any
     types: Any
     session: Any = None
+    noting: Any = None
 
 
 class GoogleProvider(Provider):
@@ -112,7 +114,8 @@ class GoogleProvider(Provider):
         genai, http = import_module(self.sdk), import_module("muse.providers._http")
         options = self._options(genai, access, http)
         options.aiohttp_client = http.aiohttp_session()
-        return _Line(genai.Client(api_key=access.key, http_options=options), genai.types, options.aiohttp_client)
+        sdk = genai.Client(api_key=access.key, http_options=options)
+        return _Line(sdk, genai.types, options.aiohttp_client, http.noting)
 
     def _options(self, genai: Any, access: Access, http: Any) -> Any:
         """The SDK's options: one attempt, the shared TLS context, the address."""
@@ -141,8 +144,16 @@ class GoogleProvider(Provider):
 
     async def astream(self, client: _Line, payload: Payload, deadline: Deadline) -> AsyncIterator[Any]:
         arguments = _arguments(client, payload, deadline, raw=False)
-        async for chunk in await client.sdk.aio.models.generate_content_stream(**arguments):
-            yield chunk
+        responses: list[Any] = []
+        try:
+            async with aclosing(await client.sdk.aio.models.generate_content_stream(**arguments)) as chunks:
+                chunk = await client.noting(responses, anext(chunks, None))
+                while chunk is not None:
+                    yield chunk
+                    chunk = await anext(chunks, None)
+        finally:  # the SDK's own generators hold each other: closing the outer one leaves the request running
+            for response in responses:
+                response.close()
 
     def encode(self, request: Request) -> Encoded:
         profile = SPEC.profile(request.model)
@@ -154,10 +165,6 @@ class GoogleProvider(Provider):
         }
         config |= {wire: request.extras[name] for name, wire in _SAMPLING.items() if name in request.extras}
         _add_thinking(config, request, profile, dropped)
-        if request.json_schema is not None and profile.schema:
-            config |= {"responseMimeType": "application/json", "responseJsonSchema": request.json_schema}
-        elif request.json_output or request.json_schema is not None:
-            config["responseMimeType"] = "application/json"
         body: Payload = {
             "contents": [_content(turn, profile, request.model) for turn in request.turns],
             "generationConfig": config,
@@ -167,18 +174,21 @@ class GoogleProvider(Provider):
         if request.tools:
             tools = [_tool(tool.name, tool.description, tool.schema) for tool in request.tools]
             body["tools"] = [{"functionDeclarations": tools}]
+            body |= {} if request.may_call_tools else {"toolConfig": {"functionCallingConfig": {"mode": "NONE"}}}
+        _add_format(body, request, profile)
         if "cached_content" in request.extras:
             body["cachedContent"] = request.extras["cached_content"]
         return Encoded({"model": request.model, "body": body}, tuple(dropped))
 
     def decode(self, raw: Mapping[str, Any], request: Request) -> Reply:
         if "error" in raw:
-            raise _body_error(raw, STREAM_STATUS, request.model)
+            told = raw["error"].get("code") if isinstance(raw["error"], Mapping) else None
+            raise _body_error(raw, told if isinstance(told, int) else STREAM_STATUS, request.model)
         candidates = raw.get("candidates") or ()
         if not candidates and not raw.get("promptFeedback"):
             message = "an answer without candidates"
             raise status_error(SPEC.name, request.model, STREAM_STATUS, code="no_candidates", message=message)
-        candidate = candidates[0] if candidates else {"finishReason": "SAFETY"}
+        candidate: Mapping[str, Any] = candidates[0] if candidates else {"finishReason": "SAFETY"}
         content = candidate.get("content") or {}
         parts = content.get("parts") or ()
         text = "".join(part["text"] for part in parts if "text" in part and not part.get("thought"))
@@ -228,7 +238,7 @@ class _Gatherer:
         self._head |= {key: chunk[key] for key in ("usageMetadata", "modelVersion", "promptFeedback") if key in chunk}
         if "promptFeedback" in chunk:
             self._finish = "SAFETY"
-        candidate = next(iter(chunk.get("candidates") or ()), {})
+        candidate: dict[str, Any] = next(iter(chunk.get("candidates") or ()), {})
         self._finish = candidate.get("finishReason") or self._finish
         parts = (candidate.get("content") or {}).get("parts") or ()
         return "".join(self._add(part) for part in parts)
@@ -252,6 +262,19 @@ class _Gatherer:
             return None
         content = {"role": "model", "parts": self._parts}
         return {**self._head, "candidates": [{"content": content, "finishReason": self._finish}]}
+
+
+def _add_format(body: Payload, request: Request, profile: Profile) -> None:
+    """JSON by the API's own switch, a schema as it is; both in words for a family that has no such switch (Gemma)."""
+    if request.json_schema is None and not request.json_output:
+        return
+    if not profile.schema:
+        words = ONLY_JSON if request.json_schema is None else schema_words(request.json_schema)
+        body["contents"].append({"role": "user", "parts": [{"text": words}]})
+        return
+    body["generationConfig"]["responseMimeType"] = "application/json"
+    if request.json_schema is not None:
+        body["generationConfig"]["responseJsonSchema"] = request.json_schema
 
 
 def _add_thinking(config: Payload, request: Request, profile: Profile, dropped: list[str]) -> None:

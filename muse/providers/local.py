@@ -122,7 +122,8 @@ class LocalProvider(Provider):
                 return RequestError(message, provider=SPEC.name, model=model, status=status, code=code)
             case EngineDied():
                 return ProviderDown(str(exc), provider=SPEC.name, model=model, code="engine_died", retryable=True)
-        return None
+            case _:
+                return None
 
 
 def _setup_error(exc: EngineMissing | WeightsMissing) -> ConfigError:

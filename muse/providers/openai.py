@@ -26,7 +26,7 @@ from muse.messages import (
     User,
 )
 from muse.providers._base import Access, Capabilities, Encoded, Payload, Profile, Spec, bind
-from muse.providers._sdk import SdkProvider, data_url, parse_args, refuse_parts, stream_error
+from muse.providers._sdk import ONLY_JSON, SdkProvider, data_url, parse_args, refuse_parts, schema_words, stream_error
 from muse.schema import close_objects
 from muse.usage import Usage, usage_of
 
@@ -89,12 +89,14 @@ class OpenAIProvider(SdkProvider):
         if profile.temperature:
             payload["temperature"] = request.temperature
             payload |= {"top_p": request.extras["top_p"]} if "top_p" in request.extras else {}
-        elif request.temperature != DEFAULT_TEMPERATURE:
-            dropped.append("temperature")
+        else:
+            dropped += [] if request.temperature == DEFAULT_TEMPERATURE else ["temperature"]
+            dropped += [name for name in ("top_p",) if name in request.extras]
         if request.tools:
             payload["tools"] = [_tool(tool.name, tool.description, tool.schema) for tool in request.tools]
+            payload |= {} if request.may_call_tools else {"tool_choice": "none"}
         _add_reasoning(payload, request, profile, dropped)
-        _add_format(payload, request)
+        _add_format(payload, request, profile)
         return Encoded(payload, tuple(dropped))
 
     def decode(self, raw: Mapping[str, Any], request: Request) -> Reply:
@@ -133,6 +135,8 @@ class _Gatherer:
                 self._whole = event["response"]
             case "error":
                 raise stream_error(SPEC.name, "", {"error": event})
+            case _:
+                pass
         return ""
 
     def usage(self) -> Usage | None:
@@ -187,9 +191,9 @@ def _add_reasoning(payload: Payload, request: Request, profile: Profile, dropped
         payload["reasoning"] = {"effort": effort} | ({} if request.thinking_budget <= 0 else {"summary": "auto"})
 
 
-def _add_format(payload: Payload, request: Request) -> None:
+def _add_format(payload: Payload, request: Request, profile: Profile) -> None:
     """A schema in strict form where it can be closed; plain JSON, for which the input has to name JSON, otherwise."""
-    if request.json_schema is not None:
+    if request.json_schema is not None and profile.schema:
         closed = close_objects(request.json_schema, require_all=True)
         form = {
             "type": "json_schema",
@@ -198,9 +202,10 @@ def _add_format(payload: Payload, request: Request) -> None:
             "strict": closed is not None,
         }
         payload["text"] = {"format": form}
-    elif request.json_output:
+    elif request.json_output or request.json_schema is not None:
+        words = ONLY_JSON if request.json_schema is None else schema_words(request.json_schema)
         payload["text"] = {"format": {"type": "json_object"}}
-        payload["input"].append({"role": "developer", "content": "Answer with one JSON object."})
+        payload["input"].append({"role": "developer", "content": words})
 
 
 def _texts(items: list[Mapping[str, Any]], kind: str, key: str) -> Iterator[str]:

@@ -1,0 +1,137 @@
+"""Which contexts Python code names when it calls a model, by reading it; it imports nothing and judges nothing."""
+
+from __future__ import annotations
+
+import ast
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from glob import escape
+from pathlib import Path
+
+from msgspec import Struct
+
+from muse.config import Problem
+
+# Calls that take a context as keyword, and as second positional argument.
+_BY_PLACE = frozenset(
+    {"generate", "agenerate", "reply", "areply", "stream", "astream", "generate_object", "agenerate_object"}
+    | {"BatchRequest"}
+)
+_BY_KEYWORD = _BY_PLACE | {"create"}
+_PASSED_OVER = frozenset({"__pycache__", "node_modules", "site-packages"})
+
+
+class CallSite(Struct, frozen=True):
+    """One context in the code: a name, or a glob where a part of the text is only known at run time."""
+
+    path: str
+    line: int
+    context: str
+    is_glob: bool = False
+
+
+def scan(folders: list[Path]) -> tuple[list[CallSite], list[Problem], int]:
+    """`(call sites, files that cannot be read, number of files)` of all `.py` files in `folders`, by path and line.
+
+    Hidden folders, virtual environments and installed packages inside them are passed over. A folder may be one file.
+    """
+    sites: list[CallSite] = []
+    problems: list[Problem] = []
+    count = 0
+    for path in sorted({file for folder in folders for file in _files(folder)}):
+        count += 1
+        try:
+            sites += sites_in(_parse(path), str(path))
+        except (OSError, SyntaxError, ValueError, RecursionError) as exc:
+            line = f":{exc.lineno}" if isinstance(exc, SyntaxError) and exc.lineno else ""
+            problems.append(Problem(f"{path}{line}", f"code that cannot be read ({exc})", "a Python file"))
+    return sites, problems, count
+
+
+def sites_in(tree: ast.AST, path: str) -> list[CallSite]:
+    """The contexts that the calls of one syntax tree name, in order of their lines."""
+    constants = _constants(tree)
+    found = [
+        site
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        for argument in _context_arguments(node)
+        if (site := _site(argument, constants, path)) is not None
+    ]
+    return sorted(found, key=lambda site: (site.line, site.context))
+
+
+def _parse(path: Path) -> ast.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what the code's own author would be warned of is not asked here
+        return ast.parse(path.read_bytes(), filename=str(path))
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    if folder.is_file():
+        yield folder
+        return
+    for place, folders, files in os.walk(folder):
+        folders[:] = [
+            name
+            for name in folders
+            if name not in _PASSED_OVER
+            and not name.startswith(".")
+            and not os.path.isfile(os.path.join(place, name, "pyvenv.cfg"))
+        ]
+        yield from (Path(place, name) for name in files if name.endswith(".py"))
+
+
+def _context_arguments(call: ast.Call) -> Iterator[ast.expr]:
+    match call.func:
+        case ast.Attribute(attr=name) | ast.Name(id=name) if name in _BY_KEYWORD:
+            pass
+        case _:
+            return
+    yield from (keyword.value for keyword in call.keywords if keyword.arg == "context")
+    if name in _BY_PLACE and len(call.args) > 1 and not any(isinstance(arg, ast.Starred) for arg in call.args[:2]):
+        yield call.args[1]
+
+
+def _site(node: ast.expr, constants: Mapping[str, str], path: str) -> CallSite | None:
+    """The context that an argument names; None where it is not text that can be read off."""
+    if isinstance(node, ast.Name) and node.id in constants:
+        return CallSite(path, node.lineno, constants[node.id])
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return CallSite(path, node.lineno, node.value)
+    if isinstance(node, ast.JoinedStr):
+        pattern = "".join(_piece(part, constants) for part in node.values)
+        return CallSite(path, node.lineno, pattern, is_glob=True)
+    return None
+
+
+def _piece(part: ast.expr, constants: Mapping[str, str]) -> str:
+    """One part of an f-string as a piece of a glob."""
+    if isinstance(part, ast.Constant):
+        return escape(str(part.value))
+    inner = part.value if isinstance(part, ast.FormattedValue) else part
+    if isinstance(inner, ast.Name) and inner.id in constants:
+        return escape(constants[inner.id])
+    return "*"
+
+
+def _constants(tree: ast.AST) -> Mapping[str, str]:
+    """The module's names that are bound once, on its top level, to plain text."""
+    bound: dict[str, str | None] = {}
+    for node in tree.body if isinstance(tree, ast.Module) else ():
+        for name in _bound_names(node):
+            value = node.value if isinstance(node, (ast.Assign, ast.AnnAssign)) else None
+            text = value.value if isinstance(value, ast.Constant) and isinstance(value.value, str) else None
+            bound[name] = None if name in bound else text
+    return {name: text for name, text in bound.items() if text is not None}
+
+
+def _bound_names(node: ast.stmt) -> Iterator[str]:
+    match node:
+        case ast.Assign(targets=targets):
+            yield from (target.id for target in targets if isinstance(target, ast.Name))
+        case ast.AnnAssign(target=ast.Name(id=name)):
+            yield name
+        case _:
+            pass

@@ -1,0 +1,317 @@
+"""What is wrong in journal.json, descriptors, code and keys, and whether a provider answers; it prints nothing."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from msgspec import Struct, field
+
+from muse import contexts, journal, keys, prices
+from muse.call_sites import CallSite, scan
+from muse.config import Config, Entry, parse
+from muse.contexts import Registry
+from muse.errors import ConfigError, MissingKeyError, TruncatedReply, UnknownProviderError
+from muse.globs import is_glob, overlap
+from muse.journal import Snapshot
+from muse.messages import Route, make_request
+from muse.providers import backend_of, get_provider_list, specs
+from muse.providers._attempt import Origin
+from muse.providers._backend import ProviderBackend
+from muse.routing import PROVIDER_ENV, Router
+from muse.rules import idle_rules, place_of
+from muse.spec import Spec, Tier, provider_of
+
+log = logging.getLogger(__name__)
+
+Kind = Literal["entry", "rule", "model", "price", "tier", "context", "key", "package", "setup", "descriptor", "code"]
+TEST_CONTEXT = "muse.test"
+TEST_TIMEOUT_S = 30.0
+_TEST_TOKENS = 64
+_HOUSE = Path(__file__).resolve().parent.parent
+_HOUSES = ("think", "observe", "apps", "muse")
+
+
+class Finding(Struct, frozen=True):
+    """One thing that is wrong, and how it is mended."""
+
+    kind: Kind
+    where: str
+    found: str
+    expected: str
+    hint: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: found {self.found}, expected {self.expected}. {self.hint}"
+
+
+class Report(Struct, frozen=True):
+    """All findings, and how much was looked at: `{what: how many}`."""
+
+    findings: tuple[Finding, ...]
+    looked_at: Mapping[str, int]
+
+
+class _View(Struct, frozen=True):
+    """Everything the checks look at, taken at one moment; `routes` are the known contexts that have one."""
+
+    snapshot: Snapshot
+    registry: Registry
+    specs: Mapping[str, Spec]
+    providers: tuple[str, ...]
+    sites: tuple[CallSite, ...]
+    routes: list[tuple[Route, str]] = field(default_factory=list)
+
+    @property
+    def config(self) -> Config:
+        """What journal.json says."""
+        return self.snapshot.config
+
+    @property
+    def mend(self) -> str:
+        """The hint for what stands in journal.json."""
+        return f"Mend it in {shown(self.snapshot.path)}."
+
+
+def examine(folders: Iterable[Path] = ()) -> Report:
+    """Look at journal.json, descriptors, keys, and the code of muse, think, observe, apps and `folders`.
+
+    Raises:
+        ConfigError: journal.json cannot be read at all.
+    """
+    snapshot = journal.load()
+    known = specs()
+    own = [_HOUSE / name for name in _HOUSES if (_HOUSE / name).is_dir()]
+    sites, unreadable, files = scan([*own, *folders])
+    names = tuple(sorted({row["name"] for row in get_provider_list()} | set(known)))
+    view = _View(snapshot, contexts.registry(snapshot), known, names, tuple(sites))
+    findings = [
+        *_bad_entries(view),
+        *_idle_rules(view),
+        *_routes(view),
+        *_models(view),
+        *_keys_and_packages(view),
+        *_descriptors(view),
+        *_unregistered(view),
+        *(Finding("code", shown(p.path), p.found, p.allowed, "Mend it there.") for p in unreadable),
+    ]
+    looked_at = {
+        "contexts": len(view.registry.contexts),
+        "entries in journal.json": len(view.config.contexts),
+        "providers": len(view.providers),
+        "source files": files,
+        "calls with a context": len(sites),
+    }
+    return Report(_once(findings), looked_at)
+
+
+def shown(path: str) -> str:
+    """A path as a reader here would type it: relative if it is below the working folder."""
+    near = os.path.relpath(path) if os.path.isabs(path) else path
+    return path if near.startswith("..") else near
+
+
+def _once(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """The findings without those that say of a place what an earlier one said."""
+    return tuple({(finding.where, finding.found): finding for finding in reversed(list(findings))}.values())[::-1]
+
+
+def _bad_entries(view: _View) -> Iterator[Finding]:
+    """What the parser left out, now with the names of the providers known."""
+    problems = dict.fromkeys((*view.snapshot.problems, *parse(view.snapshot.data, view.providers)[1]))
+    for problem in problems:
+        yield Finding("entry", problem.path, problem.found, problem.allowed, view.mend)
+    bad = tuple(problem.path for problem in problems)
+    for pattern, entry in view.config.contexts.items():
+        if entry == Entry() and not any(path.startswith(place_of(pattern)) for path in bad):
+            yield Finding("entry", place_of(pattern), "an empty entry", "provider, tier or model", view.mend)
+
+
+def _idle_rules(view: _View) -> Iterator[Finding]:
+    used = {site.context for site in view.sites}
+    names = {place_of(name): name for name, entry in view.config.contexts.items() if entry != Entry()}
+    for problem in idle_rules(view.config, view.registry.contexts, view.specs, used):
+        if problem.path in names:
+            near = get_close_matches(names[problem.path], (*view.registry.contexts, *used), n=1, cutoff=0.8)
+            guess = f"Did you mean {near[0]!r}? " if near and near[0] not in view.config.contexts else ""
+            hint = f"{guess}Correct or remove it in {shown(view.snapshot.path)}."
+            yield Finding("rule", problem.path, problem.found, problem.allowed, hint)
+
+
+def _routes(view: _View) -> Iterator[Finding]:
+    """Route every known context and the default; what stands in the way is a finding."""
+    router = Router(view.config, view.registry.contexts, view.specs)
+    own = (name for name in view.config.contexts if not is_glob(name))
+    for name in dict.fromkeys(("", *view.registry.contexts, *own)):
+        try:
+            found = router.explain(name, os.environ)
+        except UnknownProviderError as exc:
+            if exc.path == PROVIDER_ENV:  # elsewhere it is a bad entry already
+                yield Finding("entry", exc.path, exc.found, exc.allowed, "Set it to one of these, or unset it.")
+        except ConfigError as exc:
+            yield Finding("tier", exc.path, exc.found, exc.allowed, view.mend)
+        else:
+            view.routes.append((found.route, found.won["model"]))
+
+
+def _models(view: _View) -> Iterator[Finding]:
+    """Models that belong to another provider, and models without a price."""
+    places: dict[tuple[str, str], str] = {}
+    for where, provider, model in _named_models(view):
+        spec = view.specs.get(provider)
+        owner = provider_of(model, view.specs)
+        if spec is not None and spec.prefixes and owner not in {None, provider}:
+            yield Finding("model", where, f"{model!r}, a model of {owner}", f"a model of {provider}", view.mend)
+        else:
+            places.setdefault((provider, model), where)
+    for (provider, model), where in places.items():
+        spec = view.specs.get(provider)
+        if spec is None or spec.free or _is_here(spec) or prices.is_priced(model, spec.price_id):
+            continue
+        hint = f"Its calls work, and their cost is logged as unknown. {view.mend}"
+        yield Finding("price", where, f"{model!r}, which has no price", f"a priced model of {provider}", hint)
+
+
+def _named_models(view: _View) -> Iterator[tuple[str, str, str]]:
+    """`(where, provider, model)` of every model that journal.json names, then of every route."""
+    entries = {"providers.default": view.config.default}
+    entries |= {place_of(pattern): entry for pattern, entry in view.config.contexts.items()}
+    for where, entry in entries.items():
+        provider = entry.provider or (provider_of(entry.model, view.specs) if entry.model else None)
+        if entry.model and provider:
+            yield f"{where}.model", provider, entry.model
+    for name, models in view.config.models.items():
+        yield from ((f"providers.models[{name!r}]['{tier}']", name, model) for tier, model in models.items())
+    for name, gateway in view.config.gateways.items():
+        place = f"providers.compatible[{name!r}].models"
+        yield from ((f"{place}['{tier}']", name, model) for tier, model in gateway.models.items())
+    yield from ((where, route.provider, route.model) for route, where in view.routes)
+
+
+def _is_here(spec: Spec) -> bool:
+    """Whether an endpoint is on this machine, where nobody asks for money."""
+    host = urlsplit(spec.base_url or "").hostname
+    return host in {"localhost", "127.0.0.1", "::1"}
+
+
+def _keys_and_packages(view: _View) -> Iterator[Finding]:
+    """Keys that are missing or malformed, and SDKs that are not installed, of providers that something is routed to."""
+    serves: dict[str, list[str]] = {}
+    for route, _ in view.routes:
+        serves.setdefault(route.provider, []).append(route.context or "the default")
+    for name, served in serves.items():
+        spec = view.specs[name]
+        what = f"{spec.label}, which serves {_some(served)}"
+        found = _BAD_KEYS.get(key_state(spec))
+        if found:
+            hint = "Set it in the environment or in .env, or route to a provider that needs no key (muse providers)."
+            yield Finding("key", spec.env_key, found, f"an API key for {what}", hint)
+        elif not is_installed(name):
+            hint = f"Install it with: pip install 'muse-router[{spec.extra}]'."
+            yield Finding("package", name, "no installed SDK", f"the one for {what}", hint)
+        else:
+            yield from _set_up(name, what)
+
+
+def _set_up(name: str, what: str) -> Iterator[Finding]:
+    """What else a provider says is missing for a call: an address, a model file."""
+    backend = backend_of(name)
+    if not isinstance(backend, ProviderBackend):
+        return
+    try:
+        backend.provider.access()
+    except ConfigError as exc:
+        yield Finding("setup", exc.path, exc.found, f"{exc.allowed} for {what}", f"It says: {exc}.")
+
+
+_BAD_KEYS = {"missing": "no value", "malformed": "a value with a blank or another character that no key has"}
+
+
+def _some(names: list[str]) -> str:
+    shown_names = ", ".join(names[:2])
+    return shown_names if len(names) <= 2 else f"{shown_names} and {len(names) - 2} more"
+
+
+def key_state(spec: Spec) -> Literal["present", "missing", "malformed", "not needed"]:
+    """Whether a provider's key is there now; the key itself is never shown."""
+    try:
+        key = keys.find_key(spec.env_key)
+    except MissingKeyError:
+        return "malformed"
+    if key:
+        return "present"
+    return "missing" if spec.key_required else "not needed"
+
+
+def is_installed(name: str) -> bool:
+    """Whether the SDK that a provider needs is installed; it is not imported."""
+    backend = backend_of(name)
+    if not isinstance(backend, ProviderBackend) or not backend.provider.sdk:
+        return True
+    try:
+        return find_spec(backend.provider.sdk) is not None
+    except ModuleNotFoundError:  # the package above it is missing
+        return False
+
+
+def model_at(name: str, tier: Tier) -> str | None:
+    """The model with which a provider would serve a tier now, as a route would have it; None if it has none."""
+    try:
+        return _router().model_at(name, tier, os.environ, where="provider")[0]
+    except ConfigError:
+        return None
+
+
+def _router() -> Router:
+    snapshot = journal.load()
+    return Router(snapshot.config, contexts.registry(snapshot).contexts, specs())
+
+
+def _descriptors(view: _View) -> Iterator[Finding]:
+    for problem in view.registry.problems:
+        yield Finding("descriptor", shown(problem.path), problem.found, problem.allowed, "Mend it in that file.")
+
+
+def _unregistered(view: _View) -> Iterator[Finding]:
+    """Contexts in the code that nobody declares; one that journal.json names outright is meant."""
+    known = view.registry.contexts
+    patterns = [name for name in known if is_glob(name)]
+    for site in view.sites:
+        names = (*known, *view.config.contexts) if site.is_glob else patterns
+        if site.context in known or site.context in view.config.contexts:
+            continue
+        if not any(overlap(name, site.context) for name in names):
+            form = "contexts of the form" if site.is_glob else "the context"
+            hint = "Correct it there, or declare it: by a descriptor, or by an entry of that name in journal.json."
+            found = f"{form} {site.context!r}, which nobody declares"
+            yield Finding("context", f"{shown(site.path)}:{site.line}", found, "a known one (muse routes)", hint)
+
+
+def test_connection(name: str) -> dict[str, Any]:
+    """Make the cheapest live call to a provider: `{success, provider, model?, duration_s?, error?}`; it never raises.
+
+    The call uses the lite tier's model, has 30 s, is logged under the context `muse.test`, and asks for a word. An
+    answer that is cut off at the limit of 64 tokens is one: key, address and model are right.
+    """
+    report: dict[str, Any] = {"success": False, "provider": name}
+    started_s = time.perf_counter()
+    try:
+        backend = backend_of(name)
+        model, reason = _router().model_at(name, Tier.LITE, os.environ, where="provider")
+        report["model"] = model
+        options = {"max_output_tokens": _TEST_TOKENS, "thinking_budget": 0, "timeout_s": TEST_TIMEOUT_S}
+        route = Route(TEST_CONTEXT, name, model, Tier.LITE, reason)
+        backend.reply(make_request("Say: ok", model, options), Origin(TEST_CONTEXT, route))
+    except TruncatedReply:
+        log.info("%s: the answer was cut off at %d tokens, as is to be expected", name, _TEST_TOKENS)
+    except Exception as exc:  # a plug-in may raise anything, and what went wrong is what is asked for
+        log.debug("test of %s", name, exc_info=True)
+        return report | {"error": keys.mask(str(exc) or type(exc).__name__)}
+    return report | {"success": True, "duration_s": round(time.perf_counter() - started_s, 3)}

@@ -1,0 +1,59 @@
+"""`muse check`: what is wrong, one line each, and exit status 1 if anything is; it mends nothing."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from msgspec.structs import asdict
+
+from muse import check, journal, keys
+from muse.cli import _terminal
+from muse.errors import ConfigError
+
+HELP = "Look for mistakes in journal.json, descriptors, code and keys; exit status 1 if there are any."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where else to look, and in which form to say it."""
+    parser.add_argument(
+        "folders", metavar="FOLDER", nargs="*", type=Path, help="further folders (or files) of code that calls models"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the findings; 1 if there are any."""
+    missing = [folder for folder in args.folders if not folder.exists()]
+    if missing:
+        print(f"muse check: {missing[0]}: found nothing there, expected a folder or a file", file=sys.stderr)
+        return 2
+    if not args.verbose and not args.debug:
+        logging.getLogger("muse").setLevel(logging.ERROR)  # what would be warned of is a finding here
+    report = _examine(args.folders)
+    if args.json:
+        rows = [asdict(finding) for finding in report.findings]
+        _terminal.print_json({"ok": not rows, "findings": rows, "looked_at": dict(report.looked_at)})
+        return int(bool(rows))
+    for finding in report.findings:
+        _terminal.say(str(finding).removeprefix(finding.where), lead=finding.where)
+    looked_at = ", ".join(f"{count} {what}" for what, count in report.looked_at.items())
+    count = len(report.findings)
+    if count:
+        _terminal.say(f"{count} {'finding' if count == 1 else 'findings'} ({looked_at})", "bold red")
+        return 1
+    _terminal.say(f"Nothing is wrong ({looked_at}).", "green")
+    return 0
+
+
+def _examine(folders: list[Path]) -> check.Report:
+    """The report; a journal.json that cannot be read at all is its one finding."""
+    try:
+        keys.fill_environment(journal.load().config.env)
+        return check.examine(folders)
+    except ConfigError as exc:
+        hint = "Mend that file; nothing else can be looked at until then."
+        finding = check.Finding("entry", check.shown(exc.path), exc.found, exc.allowed, hint)
+        return check.Report((finding,), {})

@@ -1,0 +1,128 @@
+"""`muse providers`: what there is to route to, with keys only as present or missing; `--test` makes one live call."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from muse import check
+from muse.cli import _terminal
+from muse.cli._terminal import Column
+from muse.errors import MuseError
+from muse.providers import backend_of, get_provider_list
+from muse.providers._provider import base_url
+from muse.providers.compatible import ROWS
+from muse.spec import Spec, Tier
+
+HELP = "List every provider: key, SDK, models, abilities, address; or test one with the cheapest live call."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The list, or the test of one."""
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--test", metavar="NAME", help="make one small live call (a fraction of a cent) and say how it went"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the list, or the outcome of the test; 1 if the test failed, else 0."""
+    if args.test is not None:
+        return _test(args.test, as_json=args.json)
+    rows = [_row(entry["name"]) for entry in get_provider_list()]
+    if args.json:
+        _terminal.print_json(rows)
+    elif _terminal.is_terminal():
+        _cards(rows)
+    else:
+        _table(rows)
+    return 0
+
+
+def _test(name: str, *, as_json: bool) -> int:
+    report = check.test_connection(name)
+    if as_json:
+        _terminal.print_json(report)
+    elif report["success"]:
+        _terminal.say(f"{name}: {report['model']} answered in {report['duration_s']:.2f} s", "green")
+    else:
+        print(f"{name}: {_terminal.clean(report['error'])}", file=sys.stderr)
+    return 0 if report["success"] else 1
+
+
+def _row(name: str) -> dict[str, Any]:
+    """What is known of one provider without a call."""
+    try:
+        spec = backend_of(name).spec
+    except (ImportError, MuseError) as exc:
+        return {"name": name, "problem": f"a plug-in that cannot be loaded: {exc}"}
+    return {
+        "name": name,
+        "label": spec.label,
+        "env_key": spec.env_key,
+        "key": check.key_state(spec),
+        "sdk_installed": check.is_installed(name),
+        "extra": spec.extra,
+        "models": _models(name),
+        "capabilities": list(spec.capabilities.names()),
+        "max_context_tokens": spec.capabilities.max_context_tokens,
+        "base_url": base_url(spec),
+        "address": _address(spec),
+        "free": spec.free,
+    }
+
+
+def _models(name: str) -> dict[str, str]:
+    """The model of each tier that has one, as a route would get it now."""
+    return {str(int(tier)): model for tier in Tier if (model := check.model_at(name, tier)) is not None}
+
+
+def _table(rows: list[dict[str, Any]]) -> None:
+    names = ("name", "key", "sdk", "tier 1", "tier 2", "tier 3", "address", "label")
+    cells = [
+        [row["name"], "-", "-", "-", "-", "-", "-", row["problem"]]
+        if "problem" in row
+        else [
+            row["name"],
+            row["key"],
+            "installed" if row["sdk_installed"] else "missing",
+            *(row["models"].get(str(int(tier)), "-") for tier in Tier),
+            row["address"],
+            row["label"],
+        ]
+        for row in rows
+    ]
+    _terminal.draw([Column(name) for name in names], cells)
+
+
+def _cards(rows: list[dict[str, Any]]) -> None:
+    """A few lines a provider: what a window of any width has room for."""
+    for row in rows:
+        _terminal.say(f"{row['name']}  {row.get('label', '')}", "bold")
+        if "problem" in row:
+            _terminal.say(f"  {row['problem']}", "red")
+            continue
+        usable = row["key"] in {"present", "not needed"} and row["sdk_installed"]
+        key = f"key {row['key']}" + (f" ({row['env_key']})" if row["env_key"] else "")
+        sdk = "SDK installed" if row["sdk_installed"] else f"SDK missing: pip install 'muse-router[{row['extra']}]'"
+        _terminal.say(f"  {key}, {sdk}", "green" if usable else "yellow")
+        _terminal.wrap("  models     ", _tiers(row["models"]) or ["none until journal.json names one"], "   ")
+        _terminal.wrap("  abilities  ", (name.replace("_", " ") for name in row["capabilities"]), ", ")
+        _terminal.say(f"  address    {row['address']}")
+        print()
+
+
+def _tiers(models: dict[str, str]) -> list[str]:
+    """`1 model`, `2 model`, `3 model`; tiers that share a model stand together."""
+    tiers: dict[str, list[str]] = {}
+    for tier, model in models.items():
+        tiers.setdefault(model, []).append(tier)
+    return [f"{'+'.join(numbers)} {model}" for model, numbers in tiers.items()]
+
+
+def _address(spec: Spec) -> str:
+    """Where calls go: the address in force, or in words who knows it."""
+    if spec.extra == "local" or not spec.extra:
+        return "this machine"
+    return base_url(spec) or (f"none: set {spec.base_url_env}" if spec.name in ROWS else "the SDK's own")

@@ -1,0 +1,215 @@
+"""`muse usage`: tokens and cost out of the token log, as table and bars, JSON or CSV; it writes nothing."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Callable, Iterator
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+from muse import journal, ledger, models
+from muse.cli import _terminal
+from muse.cli._terminal import Column
+from muse.totals import FIELDS, Field, Line, Summary, Total, summarize
+
+HELP = "Sum up the token log: calls, failures, tokens and cost, by context unless --by says otherwise."
+_MOST_BARS = 10
+_MOST_DAYS = 100_000
+_NUMBERS = ("calls", "failed", "unpriced", "input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which days, grouped how, in which form."""
+    days = parser.add_mutually_exclusive_group()
+    days.add_argument("--day", metavar="YYYYMMDD", type=_day, help="one day")
+    days.add_argument(
+        "--since", metavar="7d|YYYYMMDD", type=_since, help="the last 7 days with today, or from a day on"
+    )
+    parser.add_argument(
+        "--by",
+        metavar="FIELD[,FIELD]",
+        type=_by,
+        default=("context",),
+        help=f"group by {', '.join(FIELDS)}, or several of them",
+    )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON")
+    form.add_argument("--csv", action="store_true", help="print CSV")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the sums; 0."""
+    days = (args.day, args.day) if args.day else (args.since, "99991231") if args.since else None
+    found = summarize(_lines(days), args.by, price=models.calc_token_cost, owner=models.get_model_provider)
+    unreadable = ledger.count_bad_lines(days)
+    if args.json:
+        whole = _counts(found.total)
+        _terminal.print_json({"by": args.by, "rows": _as_dicts(found), "total": whole, "unreadable": unreadable})
+    elif args.csv:
+        _print_csv(found)
+    elif found.total.calls:
+        _print(found, _span(days), unreadable)
+    else:
+        _terminal.say(f"No calls in the token log of {_span(days)} ({_folder()}).")
+    return 0
+
+
+def _day(text: str) -> str:
+    if not journal.is_day(text):
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a date of the form YYYYMMDD, such as 20261103")
+    return text
+
+
+def _since(text: str) -> str:
+    count = text[:-1]
+    if text.endswith("d") and count.isascii() and count.isdigit() and 1 <= int(count) <= _MOST_DAYS:
+        return (date.today() - timedelta(days=int(count) - 1)).strftime("%Y%m%d")
+    if journal.is_day(text):
+        return text
+    raise argparse.ArgumentTypeError(f"found {text!r}, expected a number of days such as 7d, or a date YYYYMMDD")
+
+
+def _by(text: str) -> tuple[Field, ...]:
+    names = dict.fromkeys(name.strip() for name in text.split(","))
+    fields = tuple(field for name in names for field in FIELDS if field == name)
+    if len(fields) < len(names) or not fields:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected one or several of {', '.join(FIELDS)}")
+    return fields
+
+
+def _lines(days: tuple[str, str] | None) -> Iterator[tuple[str, Line]]:
+    """`(day, line)` of the token log; the day is that of the file, which its writer chose by the local date."""
+    for day in _days(days):
+        yield from ((day, line) for line in ledger.read((day, day)))
+
+
+def _days(days: tuple[str, str] | None) -> list[str]:
+    """The days that have a log, in order."""
+    found = sorted(path.stem for path in _folder().glob("*.jsonl") if journal.is_day(path.stem))
+    return [day for day in found if days is None or days[0] <= day <= days[1]]
+
+
+def _folder() -> Path:
+    return journal.folder() / "tokens"
+
+
+def _counts(total: Total) -> dict[str, Any]:
+    """A total's numbers by name, in the order in which they are shown."""
+    usage = total.usage
+    return {
+        "calls": total.calls,
+        "failed": total.failed,
+        "unpriced": total.unpriced,
+        "input_tokens": usage.input_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "output_tokens": usage.output_tokens,
+        "reasoning_tokens": usage.reasoning_tokens,
+        "total_tokens": usage.total_tokens,
+        "cost_usd": round(total.cost_usd, 10),
+        "duration_s": round(total.duration_s, 3),
+    }
+
+
+def _as_dicts(found: Summary) -> list[dict[str, Any]]:
+    return [dict(zip(found.by, total.key, strict=True)) | _counts(total) for total in found.rows]
+
+
+def _print_csv(found: Summary) -> None:
+    writer = csv.DictWriter(sys.stdout, [*found.by, *_counts(found.total)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_as_dicts(found))
+
+
+def _print(found: Summary, span: str, unreadable: int) -> None:
+    _terminal.say(f"{_count(found.total.calls, 'call')}, {span}", "bold")
+    print()
+    _print_table(found)
+    for title, value, text in _PICTURES:
+        _print_bars(found, title, value, text)
+    if found.total.unpriced:
+        are = "call has" if found.total.unpriced == 1 else "calls have"
+        _terminal.say(f"{found.total.unpriced} {are} no known price; their cost is not in the sums.", "yellow")
+    if unreadable:
+        _terminal.say(f"{_count(unreadable, 'line')} of the log cannot be read and are left out.", "yellow")
+
+
+def _print_table(found: Summary) -> None:
+    """The table; where it is too wide the columns that say least are left out, first those without any count."""
+    total = _counts(found.total)
+    numbers = [name for name in _NUMBERS if name in {"calls", "input_tokens", "output_tokens"} or total[name]]
+    for dropped in (None, "reasoning_tokens", "cached_tokens"):
+        numbers = [name for name in numbers if name != dropped]
+        columns, rows = _table(found, numbers)
+        if _terminal.fits(columns, rows):
+            break
+    _terminal.draw(columns, rows[:-1], total=rows[-1])
+    print()
+
+
+def _table(found: Summary, numbers: list[str]) -> tuple[list[Column], list[list[str]]]:
+    columns = [*(Column(name) for name in found.by)]
+    columns += [Column(name.removesuffix("_tokens"), numbers=True) for name in numbers]
+    columns.append(Column("cost", numbers=True))
+    rows = []
+    for total in (*found.rows, found.total):
+        values = _counts(total)
+        key = total.key or ("all", *("" for _ in found.by[1:]))
+        rows.append([*key, *(f"{values[name]:,}" for name in numbers), _cost_text(total)])
+    return columns, rows
+
+
+def _print_bars(found: Summary, title: str, value: Callable[[Total], float], text: Callable[[Total], str]) -> None:
+    """A bar for each of the largest rows, as long as its share of the largest one."""
+    rows = sorted((total for total in found.rows if value(total) > 0), key=value, reverse=True)
+    if not rows:
+        return
+    names = [_terminal.clean(" ".join(total.key)) for total in rows[:_MOST_BARS]]
+    size = min(max(map(len, names)), max(_terminal.width() // 3, 16))
+    cells = max(min(_terminal.width() - size - 24, 60), 8)
+    whole, most = sum(map(value, rows)), value(rows[0])
+    _terminal.say(title, "bold")
+    for name, total in zip(names, rows, strict=False):
+        drawn = _terminal.bar(value(total) / most, cells).ljust(cells)
+        label = name if len(name) <= size else name[: size - 3] + "..."
+        _terminal.say(f"  {label.ljust(size)}  {drawn}  {text(total):>9}  {value(total) / whole:4.0%}")
+    if len(rows) > _MOST_BARS:
+        rest = sum(map(value, rows[_MOST_BARS:]))
+        _terminal.say(f"  and {len(rows) - _MOST_BARS} more with {rest / whole:.0%} together", "dim")
+    print()
+
+
+def _cost_text(total: Total) -> str:
+    return "unknown" if total.unpriced and total.unpriced == total.calls else _dollars(total.cost_usd)
+
+
+def _cost(total: Total) -> float:
+    return total.cost_usd
+
+
+def _tokens(total: Total) -> float:
+    return total.usage.total_tokens
+
+
+_PICTURES: tuple[tuple[str, Callable[[Total], float], Callable[[Total], str]], ...] = (
+    ("Cost", _cost, lambda total: _dollars(total.cost_usd)),
+    ("Tokens", _tokens, lambda total: f"{total.usage.total_tokens:,}"),
+)
+
+
+def _dollars(cost_usd: float) -> str:
+    """Cents where they are worth showing, more digits below."""
+    return f"${cost_usd:,.2f}" if cost_usd >= 100 else f"${cost_usd:.4f}"
+
+
+def _span(days: tuple[str, str] | None) -> str:
+    found = _days(days)
+    if not found:
+        return "any day" if days is None else days[0] if days[0] == days[1] else f"{days[0]} and later"
+    return found[0] if len(found) == 1 else f"{_count(len(found), 'day')} from {found[0]} to {found[-1]}"
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"

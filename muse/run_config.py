@@ -1,0 +1,104 @@
+"""One agent run as it was asked for: the entries of its config, typed and checked; it runs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from msgspec import Struct, field
+
+from muse.contexts import agent_context
+from muse.errors import ConfigError
+from muse.messages import DEFAULT_MAX_OUTPUT_TOKENS
+from muse.servers import ToolServer, require_url, servers_of
+from muse.tools import Approver, Policy
+
+DEFAULT_MAX_TURNS = 32
+DEFAULT_MAX_TOOL_CALLS = 200
+
+
+class RunConfig(Struct, frozen=True):
+    """A run's config; `tools` is the allow-list (None all, empty none), `approve` globs of tools to ask about.
+
+    `max_tokens` bounds each reply, `max_total_tokens` and `max_cost_usd` the whole run, `timeout_s` (seconds) model calls and
+    tools together. `continue_from` takes up a finished run with a new prompt, `resume_from` goes on with one that was cut off.
+    """
+
+    prompt: str
+    model: str
+    max_tokens: int = DEFAULT_MAX_OUTPUT_TOKENS
+    max_turns: int = DEFAULT_MAX_TURNS
+    max_tool_calls: int = DEFAULT_MAX_TOOL_CALLS
+    max_total_tokens: int | None = None
+    max_cost_usd: float | None = None
+    thinking_budget: int | None = None
+    timeout_s: float | None = None
+    instruction: str | None = None
+    extra_context: str | None = None
+    mcp_server_url: str | None = None
+    mcp_servers: Mapping[str, Any] = field(default_factory=dict)
+    disable_mcp: bool = False
+    tools: Collection[str] | None = None
+    approve: Sequence[str] = ()
+    approver: Approver | None = None
+    agent_id: str | None = None
+    persona: str = "default"
+    continue_from: str | None = None
+    resume_from: str | None = None
+    context: str | None = None
+    stream: bool = False
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> RunConfig:
+        """The known entries of `config`; None counts as left out.
+
+        Raises:
+            ValueError: `prompt` or `model` is missing, or a limit is not a number above 0.
+        """
+        for name in ("prompt", "model"):
+            if not config.get(name):
+                raise ValueError(f"Missing {name!r} in config")
+        for name in _LIMITS:
+            limit = config.get(name)
+            if limit is not None and (isinstance(limit, bool) or not isinstance(limit, (int, float)) or limit <= 0):
+                raise ConfigError(name, repr(limit), "a number above 0")
+        return cls(**{name: config[name] for name in cls.__struct_fields__ if config.get(name) is not None})
+
+    @property
+    def ledger_context(self) -> str:
+        """The context under which the run's calls are logged: the given one, or that of its persona."""
+        if self.context:
+            return self.context
+        owner, _, name = self.persona.rpartition(":")
+        return agent_context(owner, name)
+
+    @property
+    def policy(self) -> Policy:
+        """What of the servers' tools the run may use."""
+        return Policy(self.tools, self.approve, self.approver)
+
+    def servers(self) -> tuple[ToolServer, ...]:
+        """The MCP servers of the run; none if tools are switched off or nothing is allowed.
+
+        Raises:
+            RuntimeError: tools are wanted and there is no server.
+            ConfigError: an entry of `mcp_servers` is not usable.
+        """
+        if self.disable_mcp or (self.tools is not None and not self.tools):
+            return ()
+        named = servers_of(self.mcp_servers)
+        if self.mcp_server_url:
+            return (ToolServer("main", url=require_url(self.mcp_server_url)), *named)
+        if not named:
+            raise RuntimeError("MCP server URL not provided in config")
+        return named
+
+
+_LIMITS = (
+    "max_tokens",
+    "max_turns",
+    "max_tool_calls",
+    "max_total_tokens",
+    "max_cost_usd",
+    "timeout_s",
+)

@@ -1,0 +1,211 @@
+"""Connections to MCP servers: over HTTP, as a child process, or in this process; it knows no model and no allow-list."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from msgspec import Struct
+
+from muse.errors import ConfigError, ToolError
+
+log = logging.getLogger(__name__)
+
+_MISSING_URL = "MCP server URL not provided"
+# Where the SDK says that the other side is gone, by class name: its own error types are known once it is imported.
+_LOST = frozenset(
+    "ClosedResourceError BrokenResourceError EndOfStream ConnectError ReadError WriteError RemoteProtocolError".split()
+)
+_LOST_CODES = frozenset({-32000, -32600})
+
+
+class ToolServer(Struct, frozen=True):
+    """One server: a `url`, a `command` with `args` and `env`, or a server `hosted` in this process."""
+
+    name: str
+    url: str | None = None
+    command: str | None = None
+    args: tuple[str, ...] = ()
+    env: Mapping[str, str] | None = None
+    hosted: Any = None
+
+
+def servers_of(named: Mapping[str, Any], *, where: str = "mcp_servers") -> tuple[ToolServer, ...]:
+    """The servers of an `mcp_servers` object in its common form: `{name: {url | command, args, env}}`.
+
+    A value may also be a server object of the mcp package, which is talked to in memory.
+
+    Raises:
+        ConfigError: an entry has neither `url` nor `command`, or one of a wrong type.
+    """
+    return tuple(_server(name, entry, f"{where}[{name!r}]") for name, entry in named.items())
+
+
+def _server(name: str, entry: Any, where: str) -> ToolServer:
+    if not isinstance(entry, Mapping):
+        return ToolServer(name, hosted=entry)
+    url, command = entry.get("url"), entry.get("command")
+    if isinstance(url, str) and url.strip():
+        return ToolServer(name, url=url)
+    if not isinstance(command, str) or not command.strip():
+        raise ConfigError(where, f"the keys {sorted(map(str, entry))}", "'url', or 'command' with 'args' and 'env'")
+    args, env = entry.get("args", ()), entry.get("env")
+    if isinstance(args, str) or not all(isinstance(arg, str) for arg in args):
+        raise ConfigError(f"{where}.args", repr(args), "a list of strings")
+    if env is not None and not isinstance(env, Mapping):
+        raise ConfigError(f"{where}.env", repr(env), "an object of strings")
+    return ToolServer(name, command=command, args=tuple(args), env=env)
+
+
+def require_url(url: str | None) -> str:
+    """`url` itself.
+
+    Raises:
+        RuntimeError: it is missing or blank.
+    """
+    if not url or not url.strip():
+        raise RuntimeError(_MISSING_URL)
+    return url
+
+
+@asynccontextmanager
+async def open_client(url: str | None, headers: Mapping[str, str] | None = None) -> AsyncIterator[Any]:
+    """An MCP client connected to the server at `url`; its `.session` has `list_tools` and `call_tool`.
+
+    Raises:
+        RuntimeError: `url` is missing or blank.
+    """
+    async with _connect(ToolServer("", url=require_url(url)), headers or {}) as client:
+        yield client
+
+
+@asynccontextmanager
+async def _connect(server: ToolServer, headers: Mapping[str, str]) -> AsyncIterator[Any]:
+    from mcp import Client, StdioServerParameters  # 0.4 s, and only who uses tools pays it
+    from mcp.client.streamable_http import streamable_http_client
+    from mcp.shared._httpx_utils import create_mcp_http_client
+
+    if server.hosted is not None:
+        async with Client(server.hosted) as client:
+            yield client
+    elif server.command is not None:
+        env = dict(server.env) if server.env is not None else None
+        async with Client(StdioServerParameters(command=server.command, args=list(server.args), env=env)) as client:
+            yield client
+    else:
+        async with create_mcp_http_client(headers=dict(headers)) as http_client:
+            async with Client(streamable_http_client(require_url(server.url), http_client=http_client)) as client:
+                yield client
+
+
+class Link:
+    """The connection to one server, opened, held and closed by one task of its own, as the protocol's sessions want it."""
+
+    def __init__(self, server: ToolServer, headers: Mapping[str, str]) -> None:
+        self.server = server
+        self._headers = headers
+        self._client: Any = None
+        self._owner: Any = None
+        self._closing: Any = None
+
+    async def open(self, timeout_s: float) -> None:
+        """Connect.
+
+        Raises:
+            ToolError: the server cannot be reached in time; it is named.
+        """
+        import asyncio  # a coroutine runs, so it is loaded; 20 ms for whoever imports muse without one
+
+        loop = asyncio.get_running_loop()
+        ready: asyncio.Future[Any] = loop.create_future()
+        self._closing = asyncio.Event()
+        self._owner = loop.create_task(self._hold(ready), name=f"mcp {self.server.name}")
+        try:
+            async with asyncio.timeout(timeout_s):
+                self._client = await ready
+        except Exception as exc:
+            await self.close()
+            raise ToolError(f"MCP server {self._named()} cannot be reached: {_reason(exc)}") from exc
+
+    async def _hold(self, ready: Any) -> None:
+        """The owner task: connect, hand the client over, hold it until the link is closed."""
+        try:
+            async with _connect(self.server, self._headers) as client:
+                if not ready.done():
+                    ready.set_result(client)
+                await self._closing.wait()
+        except Exception as exc:
+            if not ready.done():
+                ready.set_exception(exc)
+            else:
+                log.debug("MCP server %s: connection ended: %s", self._named(), _reason(exc))
+
+    async def list_tools(self) -> list[Any]:
+        """Every tool the server has, page by page."""
+        listed: list[Any] = []
+        cursor: str | None = None
+        while True:
+            page = await self._client.session.list_tools(cursor=cursor)
+            listed += page.tools
+            cursor = page.next_cursor
+            if not cursor:
+                return listed
+
+    async def call(self, name: str, args: dict[str, Any], meta: dict[str, Any] | None, *, again: bool) -> Any:
+        """Call a tool. If the connection turns out to be lost it is made anew, once, and with `again` the call repeated.
+
+        Raises:
+            ToolError: the connection was lost and the call may have run, or the server is gone.
+        """
+        try:
+            return await self._client.session.call_tool(name, args, meta=meta)
+        except Exception as exc:
+            if not _is_lost(exc):
+                raise
+            log.info("MCP server %s: connection lost (%s), connecting again", self._named(), _reason(exc))
+        await self.close()
+        await self.open(_RECONNECT_S)
+        if not again:
+            raise ToolError(f"the connection to {self._named()} was lost during the call; it may or may not have run")
+        return await self._client.session.call_tool(name, args, meta=meta)
+
+    async def close(self) -> None:
+        """Let the owner task close the connection, and wait until it has."""
+        import asyncio  # a coroutine runs, so it is loaded
+
+        if self._owner is None:
+            return
+        self._closing.set()
+        done, _ = await asyncio.wait({self._owner}, timeout=_CLOSE_S)
+        if not done:
+            self._owner.cancel()
+            await asyncio.wait({self._owner})
+        self._owner = None
+
+    def _named(self) -> str:
+        where = self.server.url or self.server.command or "in this process"
+        return f"{self.server.name!r} ({where})"
+
+
+_RECONNECT_S = 10.0
+_CLOSE_S = 5.0
+
+
+def _is_lost(exc: BaseException) -> bool:
+    """Whether an exception says that the other side is gone (and not that it refused the call)."""
+    if isinstance(exc, BaseExceptionGroup):
+        return all(_is_lost(inner) for inner in exc.exceptions)
+    if isinstance(exc, OSError) and not isinstance(exc, TimeoutError):
+        return True
+    return type(exc).__name__ in _LOST or getattr(exc, "code", None) in _LOST_CODES
+
+
+def _reason(exc: BaseException) -> str:
+    """The innermost cause in words: task groups and SDKs wrap it."""
+    while isinstance(exc, BaseExceptionGroup):
+        exc = exc.exceptions[0]
+    while exc.__cause__ is not None:
+        exc = exc.__cause__
+    return str(exc) or type(exc).__name__

@@ -1,0 +1,63 @@
+"""What every test starts from: an empty journal of its own, no keys, and no memory of the test before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from muse import contexts, descriptors, journal, keys, ledger, models, providers
+from muse.routing import PROVIDER_ENV
+from tests.journal_folder import JournalFolder
+
+# The fixtures `server` and `desk`: muse over the loopback server.
+pytest_plugins = ("tests.desk",)
+
+
+@pytest.fixture(autouse=True)
+def _apart(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keep the test away from the user's journal, price cache and settings; live tests keep their keys."""
+    monkeypatch.setenv("JOURNAL_PATH", str(tmp_path_factory.getbasetemp() / "no-journal"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+    if request.node.get_closest_marker("live") is not None:
+        return
+    for name in (PROVIDER_ENV, "SEGMENT_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    for spec in providers.specs().values():
+        for name in (spec.env_key, spec.base_url_env, spec.model_env):
+            if name:
+                monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Give the test fresh memory where muse keeps any between calls; nothing is imported again."""
+    for module, names in _MEMORY:
+        for name in names:
+            monkeypatch.setattr(module, name, set() if name in {"_used", "_complained"} else {})
+    monkeypatch.setattr(models, "_desk", None)
+    yield
+    for path in list(ledger._handles):
+        ledger._drop(path)
+
+
+_MEMORY = (
+    (journal, ("_seen", "_nearest")),
+    (ledger, ("_handles", "_complained")),
+    (keys, ("_files", "_used")),
+    (descriptors, ("_looks",)),
+    (contexts, ("_registries",)),
+)
+
+
+@pytest.fixture(name="journal")
+def _journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JournalFolder:
+    """An empty journal that `JOURNAL_PATH` names; the working folder is outside of any checkout."""
+    folder = JournalFolder(tmp_path / "journal")
+    folder.path.mkdir()
+    monkeypatch.setenv("JOURNAL_PATH", str(folder.path))
+    monkeypatch.chdir(tmp_path)
+    return folder

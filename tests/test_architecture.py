@@ -1,0 +1,306 @@
+"""The plan of the house, held by reading the code: who imports whom, what waits until it is used, how long things are."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Sequence
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.journal_folder import ROOT, run
+
+PACKAGES = ("muse", "think", "observe", "apps")
+
+# Every module of muse stands on one floor and imports from lower ones only. The ground is on top; a blank line is a
+# ceiling. A new module is entered here, as low as its imports allow.
+PLAN = """
+muse muse.errors muse.events muse.usage muse.spec muse.schema muse.globs muse.policies
+muse.cli._summary muse.cli._terminal
+muse.providers._local muse.providers._local.errors muse.providers._local.child
+muse.providers._local.days muse.providers._local.words
+
+muse.config muse.messages muse.prices muse.prompts muse.totals muse.servers muse.policies.deadline
+muse.providers._local.link muse.providers._local.weights muse.providers._local.fields muse.providers._local.shots
+
+muse.journal muse.call_sites muse.objects muse.shelf muse.streams muse.descriptors
+muse.providers._local.engine muse.providers._local.fetch muse.providers._local.fill muse.providers._transport
+
+muse.keys muse.ledger muse.history muse.tools muse.contexts muse.personas muse.providers._http
+
+muse.routing muse.run_config
+
+muse.rules muse.loop
+
+muse.providers._provider muse.providers._faults
+
+muse.providers._attempt muse.providers._clients muse.providers._sdk
+
+muse.providers._backend muse.providers._plain muse.providers._chat
+
+muse.providers._base
+
+muse.providers.google muse.providers.openai muse.providers.anthropic
+muse.providers.compatible muse.providers.local muse.providers.echo
+
+muse.providers
+
+muse.models muse.testing muse.check muse.doc_tables
+
+muse.cli
+
+muse.cli.check muse.cli.docs muse.cli.local muse.cli.providers muse.cli.route muse.cli.routes muse.cli.usage
+
+muse.__main__
+"""
+FLOORS: Sequence[Sequence[str]] = [floor.split() for floor in PLAN.split("\n\n")]
+
+# Imports that wait until they are used: (module or package, what it imports inside a function, why).
+LATE: Sequence[tuple[str, str, str]] = (
+    ("muse.prices", "genai_prices", "0.1 s, and only a model's first look-up of the day pays it"),
+    ("muse.keys", "dotenv", "7 ms, and only who has a .env file pays it"),
+    ("muse.servers", "mcp", "0.4 s, and only who uses tools pays it"),
+    ("muse.schema", "jsonschema", "50 ms, and only who checks an object pays it"),
+    ("muse.schema", "referencing", "comes with jsonschema"),
+    ("muse.providers", "importlib.metadata", "15 ms, and only an unknown name or a listing pays it"),
+    ("muse.providers._local.child", "xllamacpp", "the engine, loaded in its own process"),
+    ("muse.cli", "importlib.metadata", "only who types a command from outside the library pays it"),
+    ("muse.cli", "difflib", "only who mistypes a command pays it"),
+    ("muse.cli", "muse.cli._summary", "only the help of commands from outside reads them"),
+    ("muse.cli._terminal", "rich", "60 ms, and only a terminal draws"),
+    ("muse.cli.local", "rich", "60 ms, and only a progress bar needs it"),
+)
+# Modules that may import by a name they compute: a registry of providers or commands, and an SDK behind its provider.
+BY_NAME = {
+    "muse.providers",
+    "muse.providers._sdk",
+    "muse.providers._http",
+    "muse.providers._local.engine",
+    "muse.providers.google",
+    "muse.cli",
+    "muse.doc_tables",
+}
+VENDORS = ("openai", "anthropic", "google", "xllamacpp", "aiohttp")
+SLOW = (*VENDORS, "google.genai", "mcp", "asyncio", "httpx", "httpx2", "pydantic", "genai_prices", "rich", "PIL")
+SLOW += ("jsonschema", "dotenv", "logging.config", "http.client", "ssl", "email")
+
+MOST_FUNCTION_LINES = 40
+MOST_FILE_LINES = 400
+
+
+class Import(NamedTuple):
+    """One import: by whom, of what, on which line, in which function (None: on top), and whether that is `async`."""
+
+    importer: str
+    target: str
+    line: int
+    function: str | None
+    is_async: bool
+
+
+@cache
+def files() -> dict[str, Path]:
+    """Every module of the house and its file."""
+    found: dict[str, Path] = {}
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+@cache
+def tree(module: str) -> ast.Module:
+    return ast.parse(files()[module].read_text(encoding="utf-8"))
+
+
+@cache
+def imports() -> tuple[Import, ...]:
+    """All imports of the house, those under TYPE_CHECKING and in functions included."""
+    return tuple(found for module in files() for found in _walk(module, tree(module), None, is_async=False))
+
+
+def _walk(module: str, node: ast.AST, function: str | None, *, is_async: bool) -> Iterator[Import]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield from _walk(module, child, child.name, is_async=isinstance(child, ast.AsyncFunctionDef))
+        elif isinstance(child, (ast.Import, ast.ImportFrom)):
+            for target in _targets(module, child):
+                yield Import(module, target, child.lineno, function, is_async)
+        else:
+            yield from _walk(module, child, function, is_async=is_async)
+
+
+def _targets(module: str, node: ast.Import | ast.ImportFrom) -> Iterator[str]:
+    """What is imported: the submodule, where a package's submodule is named, else the module."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+        return
+    assert not node.level, f"{module} line {node.lineno}: a relative import"
+    for alias in node.names:
+        name = f"{node.module}.{alias.name}"
+        yield name if name in files() else str(node.module)
+
+
+def ours(target: str) -> bool:
+    return target.partition(".")[0] in PACKAGES
+
+
+def floor_of(module: str) -> int:
+    """The floor of a module; one that is not entered yet stands above all (another test says so)."""
+    return next((number for number, names in enumerate(FLOORS) if module in names), len(FLOORS))
+
+
+def test_every_module_of_muse_stands_on_exactly_one_floor() -> None:
+    placed = [name for names in FLOORS for name in names]
+    assert len(set(placed)) == len(placed)
+    standing = {name for name in files() if name.partition(".")[0] == "muse"}
+    assert standing - set(placed) == set(), "enter the new module in FLOORS, as low as its imports allow"
+    assert set(placed) - standing == set(), "the module is gone: take it out of FLOORS"
+
+
+def test_imports_point_down() -> None:
+    wrong = [
+        f"{one.importer} (floor {floor_of(one.importer)}) line {one.line}: {one.target} (floor {floor_of(one.target)})"
+        for one in imports()
+        if one.importer.startswith("muse") and one.target.startswith("muse") and one.target in files()
+        if floor_of(one.target) >= floor_of(one.importer) and not _is_late(one)
+    ]
+    assert wrong == []
+
+
+def test_muse_stands_alone() -> None:
+    assert [
+        one for one in imports() if one.importer.startswith("muse") and ours(one.target) and one.target[:4] != "muse"
+    ] == []
+
+
+@pytest.mark.parametrize("depth", [1, 9], ids=["folders", "files"])
+def test_there_is_no_circle(depth: int) -> None:
+    graph: dict[str, set[str]] = {}
+    for one in imports():
+        importer, target = (".".join(name.split(".")[:depth]) for name in (one.importer, one.target))
+        if ours(target) and importer != target and one.function is None:
+            graph.setdefault(importer, set()).add(target)
+    try:
+        tuple(TopologicalSorter(graph).static_order())
+    except CycleError as exc:
+        pytest.fail(" imports ".join(reversed(exc.args[1])))
+
+
+def test_provider_files_do_not_know_each_other() -> None:
+    names = {f"muse.providers.{path.stem}" for path in (ROOT / "muse" / "providers").glob("[a-z]*.py")}
+    assert [one for one in imports() if one.importer in names and one.target in names] == []
+
+
+def _is_late(one: Import) -> bool:
+    return one.function is not None and any(
+        one.importer == module and f"{one.target}.".startswith(f"{wanted}.") for module, wanted, _ in LATE
+    )
+
+
+def test_what_is_imported_inside_a_function_is_on_the_list() -> None:
+    wrong = [
+        f"{one.importer}.{one.function} line {one.line} imports {one.target}"
+        for one in imports()
+        if one.function is not None and not _is_late(one) and not (one.target == "asyncio" and one.is_async)
+    ]
+    assert wrong == []
+
+
+def test_the_list_of_late_imports_has_no_idle_row() -> None:
+    late = [one for one in imports() if one.function is not None]
+    idle = [row for row in LATE if not any(one.importer == row[0] and one.target.startswith(row[1]) for one in late)]
+    assert idle == []
+
+
+def test_only_registries_import_by_a_computed_name() -> None:
+    callers = {
+        module
+        for module in files()
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.Call)
+        and (node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", ""))
+        in {"import_module", "__import__"}
+    }
+    assert callers == BY_NAME & set(files())
+
+
+def test_no_vendor_is_imported_by_its_name_on_top() -> None:
+    wrong = [one for one in imports() if one.function is None and one.target.partition(".")[0] in VENDORS]
+    assert wrong == []
+
+
+def test_functions_are_short() -> None:
+    long = [
+        f"{module} line {node.lineno}: {node.name} has {length} lines"
+        for module in files()
+        for node in ast.walk(tree(module))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        if (length := _length(node)) > MOST_FUNCTION_LINES
+    ]
+    assert long == []
+
+
+def _length(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """The lines of a function from `def` on, its docstring not counted."""
+    first = node.body[0]
+    has_docstring = ast.get_docstring(node, clean=False) is not None
+    docstring = (first.end_lineno or first.lineno) - first.lineno + 1 if has_docstring else 0
+    return (node.end_lineno or node.lineno) - node.lineno + 1 - docstring
+
+
+def test_files_are_short_and_say_what_they_are() -> None:
+    lengths = {module: len(path.read_text(encoding="utf-8").splitlines()) for module, path in files().items()}
+    assert {module: lines for module, lines in lengths.items() if lines > MOST_FILE_LINES} == {}
+    assert [module for module in files() if not ast.get_docstring(tree(module))] == []
+
+
+def test_every_test_file_is_short_too() -> None:
+    lengths = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in (ROOT / "tests").glob("*.py")}
+    assert {name: lines for name, lines in lengths.items() if lines > MOST_FILE_LINES} == {}
+
+
+def test_importing_the_front_desk_loads_nothing_slow() -> None:
+    code = "import sys, muse.models\nprint(*sorted(sys.modules))"
+    loaded = set(run(code, COVERAGE_PROCESS_CONFIG="", COVERAGE_PROCESS_START="").split())
+    assert "muse.models" in loaded
+    assert loaded & set(SLOW) == set()
+
+
+WITHOUT_VENDORS = """
+import importlib, sys
+
+class Nowhere:
+    def find_spec(self, name, path=None, target=None):
+        if name in BLOCKED or name.startswith(tuple(f"{root}." for root in BLOCKED)):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return None
+
+BLOCKED = sys.argv[1].split(",")
+sys.meta_path.insert(0, Nowhere())
+for name in sys.argv[2].split(","):
+    importlib.import_module(name)
+from muse import errors, ledger, models, testing
+assert models.resolve_provider("insight.daily")[0] == "google"
+with testing.script("Low water at six."):
+    assert models.generate("When?", "app.tides", model="echo-1") == "Low water at six."
+assert [line["model"] for line in ledger.read()] == ["echo-1"]
+assert models.calc_token_cost({"model": "gpt-4o", "usage": {"input_tokens": 10}})["total_cost"] > 0
+for model in ("gpt-4o", "claude-x", "gemini-x"):
+    try:
+        models.generate("Hello", "app.tides", model=model, api_key="key-123456")
+    except errors.ConfigError as exc:
+        print(exc)
+"""
+
+
+def test_the_core_runs_without_any_vendors_sdk(tmp_path: Path) -> None:
+    core = [name for name in files() if name.startswith("muse") and name not in {"muse.__main__"}]
+    said = run(WITHOUT_VENDORS, ",".join(VENDORS), ",".join(core), JOURNAL_PATH=str(tmp_path)).splitlines()
+    assert len(said) == 3
+    for extra, text in zip(("openai", "anthropic", "google"), said, strict=True):
+        assert f"muse-router[{extra}]" in text

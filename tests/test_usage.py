@@ -1,0 +1,192 @@
+"""Token counts: every provider's spelling becomes the same inclusive numbers, and they add up."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from muse.usage import Usage, estimate_usage, normalize_usage, usage_of
+
+counts = st.integers(min_value=0, max_value=10**9)
+usages = st.builds(
+    Usage,
+    input_tokens=counts,
+    output_tokens=counts,
+    cached_tokens=counts,
+    cache_write_tokens=counts,
+    reasoning_tokens=counts,
+    requests=st.integers(0, 100),
+    estimated=st.booleans(),
+)
+FIELDS = ("input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens", "requests")
+
+
+@given(usages, usages, usages)
+def test_addition_is_associative_and_commutative(one: Usage, two: Usage, three: Usage) -> None:
+    assert (one + two) + three == one + (two + three)
+    assert one + two == two + one
+
+
+@given(usages)
+def test_the_empty_usage_is_the_zero_of_addition(usage: Usage) -> None:
+    assert usage + Usage() == usage == Usage() + usage
+
+
+@given(st.lists(usages))
+def test_parts_sum_to_the_total(parts: list[Usage]) -> None:
+    whole = sum(parts, Usage())
+    for field in FIELDS:
+        assert getattr(whole, field) == sum(getattr(part, field) for part in parts)
+    assert whole.total_tokens == sum(part.total_tokens for part in parts)
+    assert whole.estimated == any(part.estimated for part in parts)
+
+
+@given(usages)
+def test_the_unified_dict_leaves_out_zero_counts_and_sums_up(usage: Usage) -> None:
+    unified = usage.as_dict()
+    assert unified["total_tokens"] == unified["input_tokens"] + unified["output_tokens"]
+    assert all(unified[name] for name in unified if name not in {"input_tokens", "output_tokens", "total_tokens"})
+
+
+@given(usages)
+def test_a_usage_normalises_to_its_own_dict(usage: Usage) -> None:
+    assert normalize_usage(usage) == normalize_usage(usage.as_dict()) == usage.as_dict()
+
+
+@st.composite
+def reported(draw: st.DrawFn) -> tuple[dict[str, Any], Usage]:
+    """A usage in some provider's own form, and what it means."""
+    uncached, cached, written, spoken, thought = (draw(st.integers(0, 10**6)) for _ in range(5))
+    form = draw(st.sampled_from([_openai, _chat, _anthropic, _gemini, _older]))
+    return form(uncached, cached, written, spoken, thought)
+
+
+def _openai(uncached: int, cached: int, written: int, spoken: int, thought: int) -> tuple[dict[str, Any], Usage]:
+    raw = {
+        "input_tokens": uncached + cached,
+        "output_tokens": spoken + thought,
+        "input_tokens_details": {"cached_tokens": cached},
+        "output_tokens_details": {"reasoning_tokens": thought},
+        "total_tokens": uncached + cached + spoken + thought,
+    }
+    return raw, Usage(uncached + cached, spoken + thought, cached, 0, thought, requests=1)
+
+
+def _chat(uncached: int, cached: int, written: int, spoken: int, thought: int) -> tuple[dict[str, Any], Usage]:
+    raw = {
+        "prompt_tokens": uncached + cached,
+        "completion_tokens": spoken + thought,
+        "prompt_tokens_details": {"cached_tokens": cached, "audio_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": thought},
+    }
+    return raw, Usage(uncached + cached, spoken + thought, cached, 0, thought, requests=1)
+
+
+def _anthropic(uncached: int, cached: int, written: int, spoken: int, thought: int) -> tuple[dict[str, Any], Usage]:
+    raw = {
+        "input_tokens": uncached,
+        "output_tokens": spoken,
+        "cache_read_input_tokens": cached,
+        "cache_creation_input_tokens": written,
+    }
+    return raw, Usage(uncached + cached + written, spoken, cached, written, 0, requests=1)
+
+
+def _gemini(uncached: int, cached: int, written: int, spoken: int, thought: int) -> tuple[dict[str, Any], Usage]:
+    raw = {
+        "promptTokenCount": uncached + cached,
+        "candidatesTokenCount": spoken,
+        "thoughtsTokenCount": thought,
+        "cachedContentTokenCount": cached,
+        "totalTokenCount": uncached + cached + spoken + thought,
+    }
+    return raw, Usage(uncached + cached, spoken + thought, cached, 0, thought, requests=1)
+
+
+def _older(uncached: int, cached: int, written: int, spoken: int, thought: int) -> tuple[dict[str, Any], Usage]:
+    details = {"input": {"cached_tokens": cached}, "output": {"reasoning_tokens": thought}}
+    raw = {"input": uncached + cached, "output": spoken + thought, "details": details}
+    return raw, Usage(uncached + cached, spoken + thought, cached, 0, thought, requests=1)
+
+
+@given(reported())
+def test_every_providers_form_means_the_same_inclusive_counts(case: tuple[dict[str, Any], Usage]) -> None:
+    raw, expected = case
+    assert usage_of(raw) == expected
+
+
+@given(reported())
+def test_normalising_twice_is_normalising_once(case: tuple[dict[str, Any], Usage]) -> None:
+    once = normalize_usage(case[0])
+    assert normalize_usage(once) == once
+
+
+@given(st.dictionaries(st.sampled_from([*FIELDS, "total_tokens", "prompt_tokens", "cache_read_input_tokens"]), counts))
+def test_cached_and_written_input_never_exceed_the_input(raw: dict[str, int]) -> None:
+    usage = usage_of(raw)
+    assert usage.cached_tokens + usage.cache_write_tokens <= usage.input_tokens
+
+
+@given(reported())
+def test_objects_are_read_like_dicts(case: tuple[dict[str, Any], Usage]) -> None:
+    raw, expected = case
+    assert usage_of(_as_object(raw)) == expected
+
+
+def _as_object(raw: dict[str, Any]) -> SimpleNamespace:
+    return SimpleNamespace(**{k: _as_object(v) if isinstance(v, dict) else v for k, v in raw.items()})
+
+
+def test_a_whole_gemini_response_is_read_by_its_metadata() -> None:
+    metadata = {"prompt_token_count": 10, "candidates_token_count": 5, "thoughts_token_count": 2}
+    expected = {"input_tokens": 10, "output_tokens": 7, "total_tokens": 17, "reasoning_tokens": 2}
+    assert normalize_usage({"usage_metadata": metadata}) == expected
+    assert normalize_usage(SimpleNamespace(usage_metadata=SimpleNamespace(**metadata))) == expected
+
+
+def test_an_object_that_has_every_attribute_is_read_to_an_end() -> None:
+    response = MagicMock()
+    response.usage_metadata.prompt_token_count = 10
+    response.usage_metadata.candidates_token_count = 5
+    assert normalize_usage(response) == {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}
+
+
+def test_metadata_that_contains_itself_is_read_to_an_end() -> None:
+    metadata: dict[str, Any] = {"prompt_token_count": 3}
+    metadata["usage_metadata"] = metadata
+    assert normalize_usage(metadata)["input_tokens"] == 3
+
+
+def test_a_missing_total_is_input_plus_output_and_empty_counts_are_left_out() -> None:
+    raw = {"input_tokens": 7, "output_tokens": 2, "cached_tokens": 0, "reasoning_tokens": None, "total_tokens": None}
+    assert normalize_usage(raw) == {"input_tokens": 7, "output_tokens": 2, "total_tokens": 9}
+
+
+def test_reasoning_tokens_are_kept() -> None:
+    raw = {"input_tokens": 7, "output_tokens": 5, "reasoning_tokens": 4}
+    assert normalize_usage(raw)["reasoning_tokens"] == 4
+
+
+def test_any_integer_entries_are_kept_as_they_are_named() -> None:
+    assert normalize_usage({"pages": 3, "seconds": 0, "name": "x", "flag": True}) == {"pages": 3, "seconds": 0}
+    assert normalize_usage(SimpleNamespace(pages=3, _secret=9)) == {"pages": 3}
+
+
+@pytest.mark.parametrize("raw", [None, "", "12", b"34", 56, 1.5, [], [1], (), {}, object()])
+def test_what_has_no_counts_gives_none(raw: object) -> None:
+    assert normalize_usage(raw) == {}
+    assert usage_of(raw) == Usage(requests=1)
+
+
+def test_a_flag_is_not_a_count() -> None:
+    assert usage_of({"input_tokens": True, "output_tokens": 3}) == Usage(0, 3, requests=1)
+
+
+def test_an_estimate_is_four_characters_a_token_and_says_so() -> None:
+    assert estimate_usage(9, 4) == Usage(3, 1, requests=1, estimated=True)
+    assert usage_of({"input_tokens": 1, "estimated": True}).estimated

@@ -1,0 +1,238 @@
+"""What an entry of the journal is: a transcript, note, insight or event, as text and passages; it knows no query."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import msgspec
+from msgspec import Struct
+
+from muse import journal
+from think.passages import Line, Passage, compose, gather, passages_of, pieces, plain, title_of
+
+log = logging.getLogger(__name__)
+
+Kind = Literal["transcript", "note", "insight", "event"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+MOST_BYTES = 8_000_000
+WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+
+_SEGMENT = re.compile(r"([01]\d|2[0-3])([0-5]\d)([0-5]\d)_(\d{1,6})")
+_NOTE = re.compile(r"([01]\d|2[0-3])([0-5]\d)_(.+)")
+_PATH = re.compile(r"(\d{8})/(?:(\d{6}_\d{1,6})/transcript\.jsonl|(notes|insights)/([^/\\\x00]+)\.md|events\.jsonl)")
+_FOLDERS: dict[str, Kind] = {"notes": "note", "insights": "insight"}
+_DECODER = msgspec.json.Decoder()
+
+
+class Entry(Struct, frozen=True):
+    """Something the journal holds; `name` is its path relative to the journal, for an event with `#` and its line.
+
+    `time` is the local start as `HH:MM` ("" where it is not known); offsets into `text` count characters.
+    """
+
+    name: str
+    day: str
+    time: str
+    kind: Kind
+    title: str
+    text: str
+    passages: tuple[Passage, ...]
+
+
+class Event(Struct, frozen=True):
+    """A line of a day's events.jsonl; `number` is that line's, from 1."""
+
+    number: int
+    start: str
+    end: str
+    title: str
+    participants: tuple[str, ...] = ()
+    location: str = ""
+    notes: str = ""
+
+
+class Stamp(Struct, frozen=True, array_like=True):
+    """What tells whether a file changed."""
+
+    mtime_ns: int
+    size: int
+
+
+def find_files(root: Path) -> Iterator[tuple[str, Stamp]]:
+    """Each file of the journal that holds entries, as its path relative to `root` (with `/`), and its stamp."""
+    for day in _names(str(root)):
+        if journal.is_day(day):
+            yield from _files_of_day(str(root), day)
+
+
+def _files_of_day(root: str, day: str) -> Iterator[tuple[str, Stamp]]:
+    """One stat a file: a segment's folder is not listed, its transcript has a fixed name."""
+    for name in _names(f"{root}/{day}"):
+        inside = [f"{day}/{name}/transcript.jsonl"] if _SEGMENT.fullmatch(name) else []
+        if name in _FOLDERS:
+            inside = [f"{day}/{name}/{file}" for file in _names(f"{root}/{day}/{name}") if file.endswith(".md")]
+        elif name == "events.jsonl":
+            inside = [f"{day}/{name}"]
+        for path in inside:
+            stamp = stamp_of(f"{root}/{path}")
+            if stamp is not None:
+                yield path, stamp
+
+
+def stamp_of(path: str) -> Stamp | None:
+    """The stamp of a file; None if there is none, or none that can be looked at."""
+    try:
+        info = os.stat(path)
+    except OSError:
+        return None
+    return Stamp(info.st_mtime_ns, info.st_size)
+
+
+def _names(folder: str) -> list[str]:
+    """The names in a folder that are text, in order; a folder that cannot be listed is said to be empty."""
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as exc:
+        log.warning("%s cannot be listed (%s); what is in it is not found", folder, exc.strerror)
+        return []
+    return sorted(name for name in names if name.isprintable())
+
+
+def kind_of(path: str) -> Kind | None:
+    """The kind of the entries in a file, by its path relative to the journal; None if it holds none.
+
+    >>> kind_of("20261103/notes/1715_evening.md"), kind_of("20261103/todos.md"), kind_of("../20261103/events.jsonl")
+    ('note', None, None)
+    """
+    found = _PATH.fullmatch(path)
+    if found is None or not journal.is_day(found[1]) or (found[2] and not _SEGMENT.fullmatch(found[2])):
+        return None
+    if found[2]:
+        return "transcript"
+    return _FOLDERS[found[3]] if found[3] else "event"
+
+
+def read_entries(root: Path, path: str) -> tuple[Entry, ...]:
+    """The entries in a file of the journal: one, or of events.jsonl one for each event.
+
+    Lines that cannot be read are left out, and a warning counts them.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: no file at this path holds entries.
+    """
+    kind = kind_of(path)
+    if kind is None:
+        raise ValueError(f"{path!r}: expected the path of a transcript, note, insight or events.jsonl")
+    content = _read(root / path)
+    if kind == "event":
+        return tuple(_event_entry(path, event) for event in _events(path, content))
+    if kind == "transcript":
+        return (_transcript(path, content),)
+    return (_markdown(path, kind, content),)
+
+
+def read_events(root: Path, day: str) -> tuple[Event, ...]:
+    """The events of a day in order of time; none if the day has no events.jsonl."""
+    path = f"{day}/events.jsonl"
+    try:
+        content = _read(root / path)
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+    return tuple(sorted(_events(path, content), key=lambda event: (event.start, event.number)))
+
+
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        log.warning("%s: only the first %d of more bytes are read", path, MOST_BYTES)
+    return content[:MOST_BYTES]
+
+
+def _objects(path: str, content: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
+    """`(line number, object)` of each line of a .jsonl file that is a JSON object."""
+    bad = 0
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = _DECODER.decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            entry = None
+        if isinstance(entry, dict):
+            yield number, entry
+        else:
+            bad += 1
+    if bad:
+        log.warning("%s: %d lines are no JSON objects and are left out", path, bad)
+
+
+def _transcript(path: str, content: bytes) -> Entry:
+    day, segment, _ = path.split("/")
+    hours, minutes, seconds, length_s = (int(part) for part in _SEGMENT.fullmatch(segment).groups())  # type: ignore[union-attr]
+    start = datetime.min + timedelta(hours=hours, minutes=minutes, seconds=seconds)
+    lines: list[Line] = []
+    text: list[str] = []
+    offset = 0
+    for _, said in _objects(path, content):
+        words = plain(said.get("text"))
+        if words:
+            time, speaker = _clock(start, said.get("start_s")), plain(said.get("speaker"))
+            spoken = f"{speaker}: {words}" if speaker else words
+            lines += (Line(offset, time, speaker, piece) for _, piece in pieces(spoken))
+            text.append(f"{time or '--:--'} {spoken}\n")
+            offset += len(text[-1])
+    end = _clock(start, length_s)
+    title = f"Conversation, {start:%H:%M} to {end}" if length_s else f"Conversation at {start:%H:%M}"
+    return Entry(path, day, f"{start:%H:%M}", "transcript", title, "".join(text), tuple(gather("", lines)))
+
+
+def _clock(start: datetime, offset_s: object) -> str:
+    """The local time `offset_s` seconds later; "" if that is no sensible number."""
+    if isinstance(offset_s, bool) or not isinstance(offset_s, int | float) or not 0 <= offset_s < 1e6:
+        return ""
+    return f"{start + timedelta(seconds=offset_s):%H:%M}"
+
+
+def _markdown(path: str, kind: Kind, content: bytes) -> Entry:
+    day, _, file = path.split("/")
+    text = compose(content.decode("utf-8", errors="replace"))
+    stem = file.removesuffix(".md")
+    named = _NOTE.fullmatch(stem) if kind == "note" else None
+    time = f"{named[1]}:{named[2]}" if named else ""
+    title = title_of(text) or plain((named[3] if named else stem).replace("_", " "))
+    return Entry(path, day, time, kind, title, text, passages_of(text, title, time))
+
+
+def _events(path: str, content: bytes) -> Iterator[Event]:
+    for number, row in _objects(path, content):
+        start, end, title = (plain(row.get(name)) for name in ("start", "end", "title"))
+        people = row.get("participants")
+        names = tuple(filter(None, map(plain, people))) if isinstance(people, list) else ()
+        yield Event(number, start, end, title, names, plain(row.get("location")), plain(row.get("notes")))
+
+
+def _event_entry(path: str, event: Event) -> Entry:
+    until = event.end[11:16] if event.end[:10] == event.start[:10] else event.end.replace("T", " ")[:16]
+    when = event.start.replace("T", " ")[:16] + (f" to {until}" if until else "")
+    where = ", ".join(part for part in (when, event.location) if part)
+    who = f"With {', '.join(event.participants)}" if event.participants else ""
+    time = event.start[11:16]
+    lines: list[Line] = []
+    offset = 0
+    for words in (event.title, where, who, event.notes):
+        if words:
+            lines += (Line(offset + at, time, "", piece) for at, piece in pieces(words))
+            offset += len(words) + 1
+    text = "".join(f"{words}\n" for words in (event.title, where, who, event.notes) if words)
+    name, day = f"{path}#{event.number}", path[:8]
+    return Entry(name, day, time, "event", event.title or "Event", text, tuple(gather("", lines)))

@@ -1,0 +1,140 @@
+"""The parts of a day of the journal: what was said and noted, by whom, when; it knows no model and writes nothing."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from muse import journal
+from muse.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+_SEGMENT = re.compile(r"(\d{6})_(\d+)")
+_NOTE = re.compile(r"(\d{4})_.+")
+_LIST_ITEM = re.compile(r"\s*(?:[-*+]|\d+[.)])\s+(?:\[[ xX]\]\s+)?")
+_MARKS = re.compile(r"\*\*|__|`|^>\s*")
+_DATE_LINE = re.compile(r"\d{4}-\d\d-\d\d(?:[ T]\d\d:\d\d(?::\d\d)?)?")
+
+
+class Utterance(Struct, frozen=True):
+    """Something said in one go: by whom ("" in a note) and when, as `HH:MM` ("" where that is not known)."""
+
+    speaker: str
+    at: str
+    text: str
+
+
+class Part(Struct, frozen=True):
+    """A transcript or a note of a day.
+
+    `source` is its path relative to the day, `at` its local start as `HH:MM`, `segment` its key in the token log
+    ("" for a note), `heading` the title that its writer gave it ("" for a transcript).
+    """
+
+    source: str
+    at: str
+    utterances: tuple[Utterance, ...]
+    duration_s: int = 0
+    segment: str = ""
+    heading: str = ""
+
+
+def find_day(asked: str | None) -> str:
+    """The day that is asked for, else the journal's latest day with a transcript, as `YYYYMMDD`.
+
+    Raises:
+        ConfigError: there is no such day; the text says which days there are.
+    """
+    days = [path.name for path in _day_folders() if any(_transcripts(path))]
+    where = str(journal.folder())
+    if asked is not None and not journal.is_day(asked):
+        raise ConfigError("DAY", repr(asked), "a date of the form YYYYMMDD, such as 20261106")
+    if not days:
+        allowed = "one or more (JOURNAL_PATH names another journal; `make run` in a checkout fills its example)"
+        raise ConfigError(where, "no day with a transcript", allowed)
+    if asked is not None and not (journal.folder() / asked).is_dir():
+        raise ConfigError("DAY", f"{asked}, which {where} does not have", f"one of {', '.join(days[-8:])}")
+    return asked or days[-1]
+
+
+def read_day(day: str) -> tuple[Part, ...]:
+    """The parts of a day that have words in them, in order of time; lines that cannot be read are left out."""
+    folder = journal.folder() / day
+    parts = [_transcript(path, folder) for path in _transcripts(folder)]
+    parts += [_note(path, folder) for path in sorted((folder / "notes").glob("*.md"))]
+    return tuple(sorted((part for part in parts if part.utterances), key=lambda part: (part.at, part.source)))
+
+
+def _day_folders() -> list[Path]:
+    root = journal.folder()
+    return sorted(path for path in root.iterdir() if journal.is_day(path.name)) if root.is_dir() else []
+
+
+def _transcripts(day: Path) -> Iterator[Path]:
+    for path in sorted(day.glob("*/transcript.jsonl")):
+        if _SEGMENT.fullmatch(path.parent.name):
+            yield path
+
+
+def _transcript(path: Path, day: Path) -> Part:
+    segment = path.parent.name
+    clock, _, length = segment.partition("_")
+    start = timedelta(hours=int(clock[:2]), minutes=int(clock[2:4]), seconds=int(clock[4:]))
+    lines = [line for line in path.read_bytes().splitlines() if line.strip()]
+    said = [utterance for line in lines if (utterance := _utterance(line, start)) is not None]
+    if len(said) < len(lines):
+        log.warning("%s: %d of %d lines are no utterances and are left out", path, len(lines) - len(said), len(lines))
+    return Part(path.relative_to(day).as_posix(), _clock(start), tuple(said), int(length), segment)
+
+
+def _utterance(line: bytes, start: timedelta) -> Utterance | None:
+    """One line of a transcript; None if it is not JSON, or has no text in it."""
+    try:
+        entry: Any = json.loads(line)
+    except ValueError:
+        return None
+    text = entry.get("text") if isinstance(entry, dict) else None
+    if not isinstance(text, str) or not text.strip():
+        return None
+    offset_s = entry.get("start_s")
+    is_number = isinstance(offset_s, int | float) and 0 <= offset_s < 1e6
+    at = _clock(start + timedelta(seconds=offset_s)) if is_number else ""
+    return Utterance(str(entry.get("speaker") or ""), at, _plain(text))
+
+
+def _clock(since_midnight: timedelta) -> str:
+    return (datetime.min + since_midnight).strftime("%H:%M")
+
+
+def _note(path: Path, day: Path) -> Part:
+    """A note: its heading, then each paragraph and list item as something said in one go."""
+    named = _NOTE.fullmatch(path.stem)
+    at = f"{named[1][:2]}:{named[1][2:]}" if named else ""
+    heading, blocks = "", [""]
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        text = _plain(_MARKS.sub("", line))
+        if text.startswith("#"):
+            heading = heading or text.lstrip("# ")
+            blocks.append("")
+        elif not text or _DATE_LINE.fullmatch(text):
+            blocks.append("")
+        elif item := _LIST_ITEM.match(line):
+            blocks.append(_plain(_MARKS.sub("", line[item.end() :])))
+        else:
+            blocks[-1] = f"{blocks[-1]} {text}".strip()
+    said = tuple(Utterance("", at, block) for block in blocks if block)
+    return Part(path.relative_to(day).as_posix(), at, said, heading=heading)
+
+
+def _plain(text: str) -> str:
+    """`text` on one line, without what cannot be encoded or printed."""
+    joined = " ".join(text.encode("utf-8", errors="replace").decode("utf-8").split())
+    return "".join(char for char in joined if char.isprintable())
