@@ -1,7 +1,7 @@
 """CPU time of several contestants in one process, measured in blocks that take turns; it knows no contestant.
 
-Blocks A B C A B C ... lie close together in time, so what else the machine does falls on all of them alike, and the ratio of
-neighbours says more than any figure alone. `process_time` counts this process, all its threads, user and system.
+Blocks A B C A B C ... lie close together in time, so what else the machine does falls on all of them alike, and the
+ratio of neighbours says more than any figure alone. `process_time` counts this process with all its threads.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from statistics import median
 
 from benchmarks import callers
-from benchmarks.blocks import take_turns, take_turns_async
+from benchmarks.blocks import AsyncCall, take_turns, take_turns_async
 from benchmarks.floor import AiohttpFloor, SocketFloor
 from benchmarks.report import Table, at_most, ratio
 from benchmarks.world import PROVIDERS, Json, World
@@ -47,7 +47,7 @@ def measure(provider: str, kind: str, messages: int, blocks: int, calls: int) ->
 
 async def _measure_async(provider: str, contents: callers.Contents, blocks: int, calls: int) -> Json:
     floor = AiohttpFloor(provider, callers.model_of(provider), contents)
-    contestants = {
+    contestants: dict[str, AsyncCall] = {
         "ours": callers.ours_async(provider, contents),
         "raw": callers.raw_async(provider, contents),
         "floor": floor,

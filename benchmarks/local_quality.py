@@ -1,11 +1,11 @@
 """How good `muse insight` is on the example journal, whichever model answers; it knows the facts and no provider.
 
-    python -m benchmarks.local_quality                          the embedded model
-    MUSE_PROVIDER=anthropic python -m benchmarks.local_quality  another one, with its key set
+    python -m benchmarks.local_quality                       the embedded model
+    MUSE_PROVIDER=openai python -m benchmarks.local_quality  another one, with its key set
 
-For each transcript of fixtures/journal it looks whether the chosen sentence bears a fact of FACTS.md (its literal words),
-or at least is about one (three telling words in common), and whether the title is made of words of the sentence. What
-counting alone would get (the sentence of the greatest weight, or any of the shortlist by chance) stands beside it.
+For each transcript of fixtures/journal it looks whether the chosen sentence bears a fact of FACTS.md (its literal
+words), or at least is about one (three telling words in common), and whether the title is made of words of the
+sentence. What counting alone would get (the weightiest sentence, or one of the shortlist by chance) stands beside it.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def main() -> int:
     os.environ.setdefault("MUSE_PROVIDER", "local")
     with tempfile.TemporaryDirectory() as folder:
         os.environ["JOURNAL_PATH"] = folder
-        for day in EXAMPLE.glob("2*"):  # and not its journal.json: it routes insights to a provider that needs a key
-            shutil.copytree(day, Path(folder) / day.name)
+        for source in EXAMPLE.glob("2*"):  # not its journal.json, which routes insights elsewhere
+            shutil.copytree(source, Path(folder) / source.name)
         scores, calls, failures = [], [], []
         for day in sorted(path.name for path in EXAMPLE.glob("2*")):
             parts = read_day(day)

@@ -17,11 +17,12 @@ from msgspec import Struct, field
 from muse import contexts, journal, keys, prices
 from muse.call_sites import CallSite, scan
 from muse.config import Config, Entry, parse
+from muse.contents import make_request
 from muse.contexts import Registry
 from muse.errors import ConfigError, MissingKeyError, TruncatedReply, UnknownProviderError
 from muse.globs import is_glob, overlap
 from muse.journal import Snapshot
-from muse.messages import Route, make_request
+from muse.messages import Route
 from muse.providers import backend_of, get_provider_list, specs
 from muse.providers._attempt import Origin
 from muse.providers._backend import ProviderBackend

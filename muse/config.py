@@ -68,7 +68,7 @@ class Descriptors(Struct, frozen=True):
 
 
 class Config(Struct, frozen=True):
-    """All that journal.json says, with every unusable entry left out; `env` may hold secrets and stays out of `repr`."""
+    """All that journal.json says, without its unusable entries; `env` may hold secrets and stays out of `repr`."""
 
     default: Entry = Entry(DEFAULT_PROVIDER, DEFAULT_TIER)
     contexts: Mapping[str, Entry] = field(default_factory=dict)

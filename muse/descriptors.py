@@ -1,4 +1,4 @@
-"""Descriptor files (categories, personas) where they stand, read anew when they change; it knows no meaning of their fields."""
+"""Descriptor files (categories, personas), read anew when they change; it knows no meaning of their fields."""
 
 from __future__ import annotations
 

@@ -59,10 +59,8 @@ class MissingKeyError(ConfigError):
 
     def __init__(self, env_key: str, *, problem: str = "not found in environment") -> None:
         super().__init__(env_key, problem, "an API key")
-        self.args = (
-            f"{env_key} {problem}. Set it in the environment, in a .env file or in the journal's own .env,"
-            f" or route to a provider that needs no key (see: muse providers)",
-        )
+        where = "Set it in the environment, in a .env file or in the journal's own .env"
+        self.args = (f"{env_key} {problem}. {where}, or route to a provider that needs no key (see: muse providers)",)
 
 
 class ContentsError(MuseError, ValueError):

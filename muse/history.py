@@ -38,8 +38,8 @@ def _format_args(args: object) -> str:
 def parse_agent_events_to_turns(agent_id: str) -> list[dict[str, str]]:
     """The turns of run `agent_id` as `[{"role", "content"}]`, from its log in the journal.
 
-    A `start` with a prompt is a user turn; a `finish` an assistant turn: its text, then the tools used since the last one.
-    An unknown run gives `[]` and a warning.
+    A `start` with a prompt is a user turn; a `finish` an assistant turn: its text, then the tools used since the last
+    one. An unknown run gives `[]` and a warning.
     """
     text = _log_of(agent_id)
     if text is None:
@@ -48,7 +48,7 @@ def parse_agent_events_to_turns(agent_id: str) -> list[dict[str, str]]:
     calls: list[Mapping[str, Any]] = []
     for event in _events(text):
         match event.get("event"):
-            case "start" if event.get("prompt"):
+            case "start" if event.get("prompt") and not _goes_on(event):
                 turns.append({"role": "user", "content": str(event["prompt"])})
             case "tool_start":
                 calls.append(event)
@@ -62,7 +62,7 @@ def parse_agent_events_to_turns(agent_id: str) -> list[dict[str, str]]:
 
 
 class Past(Struct, frozen=True):
-    """An earlier run as a conversation; if it was cut off, with the calls of its last turn that ended and that did not."""
+    """An earlier run as a conversation; if it was cut off, with what of its last turn ended and what did not."""
 
     turns: tuple[Turn, ...] = ()
     ended: tuple[ToolResult, ...] = ()
@@ -81,8 +81,13 @@ def past_of(agent_id: str) -> Past:
     return book.past()
 
 
+def _goes_on(start: Mapping[str, Any]) -> bool:
+    """Whether a run that was cut off goes on with this `start` in its own log, where its prompt stands already."""
+    return bool(start.get("resume_from")) and start.get("resume_from") == start.get("agent_id")
+
+
 class _Book:
-    """Events taken one by one, put together into turns: the calls of one turn are those that begin before it is over."""
+    """Events put together into turns: the calls of one turn are those that begin before it is over."""
 
     def __init__(self) -> None:
         self.turns: list[Turn] = []
@@ -92,7 +97,7 @@ class _Book:
     def take(self, event: Mapping[str, Any]) -> None:
         """One event of the run's log."""
         match event.get("event"):
-            case "start" if event.get("prompt"):
+            case "start" if event.get("prompt") and not _goes_on(event):
                 self.turns.append(User((str(event["prompt"]),)))
             case "tool_start":
                 if self.calls and len(self.results) == len(self.calls):

@@ -1,4 +1,4 @@
-"""Where the journal is, what its journal.json says now, and how that file is changed; it knows no context and no provider."""
+"""Where the journal is, what journal.json says now, and how it is changed; it knows no context and no provider."""
 
 from __future__ import annotations
 
@@ -61,15 +61,15 @@ if sys.platform != "win32":  # a child must not inherit a lock that a thread it 
 
 
 def folder() -> Path:
-    """The journal folder: `$JOURNAL_PATH`, else `journal/` beside the nearest journal.json, else the user's data folder."""
+    """The journal folder: `$JOURNAL_PATH`, else `journal/` beside the nearest journal.json, else the data folder."""
     return Path(folder_name())
 
 
 def folder_name() -> str:
     """`folder` as text, for what is done at every call."""
-    named = os.environ.get("JOURNAL_PATH")
+    named = _named()
     if named:
-        return os.path.abspath(named)
+        return named
     near = _nearest_config()
     if near:
         return os.path.join(os.path.dirname(near), "journal")
@@ -79,10 +79,16 @@ def folder_name() -> str:
 
 def config_path() -> str:
     """The journal.json in force: `<journal>/config/journal.json`, or without `JOURNAL_PATH` the nearest one upwards."""
-    named = os.environ.get("JOURNAL_PATH")
+    named = _named()
     if named:
-        return os.path.join(os.path.abspath(named), "config", "journal.json")
-    return _nearest_config() or str(folder() / "config" / "journal.json")
+        return os.path.join(named, "config", "journal.json")
+    return _nearest_config() or os.path.join(folder_name(), "config", "journal.json")
+
+
+def _named() -> str | None:
+    """`$JOURNAL_PATH`; a relative value counts from the working folder."""
+    named = os.environ.get("JOURNAL_PATH")
+    return named if not named or os.path.isabs(named) else os.path.abspath(named)
 
 
 def _nearest_config() -> str | None:
@@ -111,7 +117,8 @@ def _nearest_config() -> str | None:
 def load() -> Snapshot:
     """journal.json as it stands now: one `stat` a call, read again only when the file's stamp moved.
 
-    A missing file is an empty one. If a file that was good turns bad, the last good snapshot stays and one warning says so.
+    A missing file is an empty one. If a file that was good turns bad, the last good snapshot stays and one warning
+    says so.
 
     Raises:
         ConfigError: the file is not readable as a JSON object, and no good version of it was seen before.
@@ -194,8 +201,9 @@ def update(
 ) -> Snapshot:
     """Change journal.json: lock, apply `change` to its data in place, check, write atomically with mode 0600.
 
-    `expected` is the stamp the caller's view was read at. `known` are the provider names to check against. An entry that
-    was bad before does not stand in the way of a change elsewhere; a problem that the change brings in is refused.
+    `expected` is the stamp the caller's view was read at. `known` are the provider names to check against. An entry
+    that was bad before does not stand in the way of a change elsewhere; a problem that the change brings in is
+    refused.
 
     Raises:
         ConflictError: the file moved since `expected`; nothing was written.
@@ -203,7 +211,7 @@ def update(
     """
     path = Path(config_path()).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _file_lock(path.with_name(path.name + ".lock")):
+    with file_lock(path.with_name(path.name + ".lock")):
         stamp = _stamp_of(str(path))
         if expected is not None and expected != stamp:
             raise ConflictError(f"{path}: changed on disk since it was read; read it again, then repeat the change")
@@ -258,7 +266,7 @@ def write_atomic(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def _file_lock(path: Path) -> Iterator[None]:
+def file_lock(path: Path) -> Iterator[None]:
     """An exclusive lock between processes; the system frees it when its holder dies, however that is."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:

@@ -31,7 +31,8 @@ def find_key(env_key: str, given: str | None = None) -> str | None:
     Read at call time, so that a key saved a moment ago counts. Blanks and newlines around it are cut off.
 
     Raises:
-        MissingKeyError: the value has a blank, newline or control character in the middle (its place is said, not its text).
+        MissingKeyError: the value has a blank, newline or control character in the middle (its place is said, not its
+        text).
     """
     value = given or (look_up(env_key) if env_key else None)
     if value is None or not value.strip():
@@ -56,7 +57,7 @@ def need_key(env_key: str, given: str | None = None) -> str:
 
 
 def look_up(name: str) -> str | None:
-    """A setting from the environment, else the nearest `.env` upwards, else the journal's `.env`; unset and empty are None."""
+    """A setting from the environment, else the nearest `.env` upwards, else the journal's `.env`; None if empty."""
     value = os.environ.get(name)
     if value:
         return value

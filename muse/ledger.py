@@ -44,13 +44,11 @@ _complained: set[str] = set()
 def append(entry: Mapping[str, Any]) -> None:
     """Add one line to today's token log, `<journal>/tokens/YYYYMMDD.jsonl` (local date); it never raises.
 
-    One `write` on a file opened for appending, so lines of several processes do not mix. Where the file ends in the middle
-    of a line (its writer was killed or the disk was full), the new line begins on a line of its own. If the log cannot be
-    written, a warning says so, once for each folder and reason.
+    One `write` on a file opened for appending, so lines of several processes do not mix. Behind a torn line (its writer
+    was killed or the disk was full) the new one is written again, whole and on its own. If the log cannot be written, a
+    warning says so, once for each folder and reason.
     """
-    today = time.localtime()
-    name = f"{today.tm_year:04d}{today.tm_mon:02d}{today.tm_mday:02d}.jsonl"
-    path = os.path.join(journal.folder_name(), "tokens", name)
+    path = os.sep.join((journal.folder_name(), "tokens", time.strftime("%Y%m%d.jsonl")))
     try:
         line = _line_of(entry)
     except (TypeError, ValueError, RecursionError) as exc:
@@ -74,33 +72,31 @@ def _line_of(entry: Mapping[str, Any]) -> bytes:
 
 
 def _write(path: str, line: bytes) -> None:
-    handle = _open(path)
-    info = os.fstat(handle.number)
-    if info.st_nlink == 0:  # deleted or rotated away: a line there would be lost
+    number = _open(path).number
+    if os.fstat(number).st_nlink == 0:  # deleted or rotated away: a line there would be lost
         _drop(path)
-        handle = _open(path)
-        info = os.fstat(handle.number)
-    if info.st_size not in (0, handle.end) and _ends_torn(handle.number):
-        line = b"\n" + line
-    written = os.write(handle.number, line)
-    if written < len(line):
+        number = _open(path).number
+    _put(number, line)
+    while _follows_torn(number, len(line)):
+        _put(number, line)
+
+
+def _put(number: int, line: bytes) -> None:
+    if os.write(number, line) < len(line):
         raise OSError(errno.ENOSPC, "a line could be written only in part")
-    handle.end = info.st_size + written
 
 
-def _ends_torn(number: int) -> bool:
-    """Whether the file's last byte is not a newline; a line that another process is just writing is waited for.
+def _follows_torn(number: int, length: int) -> bool:
+    """Whether the line just written, `length` bytes, stands behind the torn one of another writer.
 
-    A long line becomes visible page by page. An empty write waits for the one under way, as appends to a file follow
-    one another; if the file ends where it did before that, its last line has no writer any more.
+    Looked at afterwards, since a writer may be killed between a look and a write: appends to a file follow one
+    another, so what stands before this line now is final.
     """
-    while True:
-        end = os.lseek(number, -1, os.SEEK_END)
-        if os.read(number, 1) == b"\n":
-            return False
-        os.write(number, b"")
-        if os.lseek(number, -1, os.SEEK_END) == end:
-            return True
+    begin = os.lseek(number, 0, os.SEEK_CUR) - length
+    if begin <= 0:
+        return False
+    os.lseek(number, begin - 1, os.SEEK_SET)
+    return os.read(number, 1) != b"\n"
 
 
 def _open(path: str) -> _Handle:
@@ -141,10 +137,7 @@ def read(days: tuple[str, str] | None = None) -> Iterator[dict[str, Any]]:
     """
     for path in _files(days):
         with path.open("rb") as file:
-            for line in file:
-                entry = _entry(line)
-                if entry is not None:
-                    yield entry
+            yield from (entry for entry in map(_entry, file) if entry is not None)
 
 
 def count_bad_lines(days: tuple[str, str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""The one agent loop: ask, call tools, ask again; it owns every event, the limits and the error pattern, no wire form."""
+"""The one agent loop: ask, call tools, ask again; it owns events, limits and the error pattern, and no wire form."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class _Run(Struct):
         return result
 
     async def settle(self, past: Past) -> None:
-        """End what an interrupted run had under way: tools that only read run again, the others are told as interrupted."""
+        """End what a cut-off run had under way: tools that only read run again, others are told as interrupted."""
         if not past.pending:
             return
         safe = {tool.name for tool in self.box.tools if tool.read_only}
@@ -129,8 +129,8 @@ class _Run(Struct):
 async def run(config: Mapping[str, Any], on_event: OnEvent, *, model: Asked, provider: str) -> str:
     """Run an agent to its answer; see `ProviderBackend.run_agent` for `config`.
 
-    Events: `start`, then any of `thinking`, `delta`, `tool_start`, `tool_end`, then one `finish` or `error`. At a limit one
-    more turn without tools still gives an answer, and `finish` says `reason: "limit"`.
+    Events: `start`, then any of `thinking`, `delta`, `tool_start`, `tool_end`, then one `finish` or `error`. At a
+    limit one more turn without tools still gives an answer, and `finish` says `reason: "limit"`.
 
     Raises:
         ValueError: `prompt` or `model` is missing.
@@ -146,6 +146,7 @@ async def run(config: Mapping[str, Any], on_event: OnEvent, *, model: Asked, pro
                 "persona": wanted.persona,
                 "model": wanted.model,
                 "provider": provider,
+                **({"resume_from": wanted.resume_from} if wanted.resume_from else {}),
             }
         )
         return await _run(wanted, events, model)

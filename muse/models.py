@@ -1,4 +1,4 @@
-"""The front desk: a context becomes a route, contents become a reply; it knows no wire form and writes no file itself."""
+"""The front desk: a context becomes a route, contents a reply; it knows no wire form and writes no file."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from typing import Any, TypeVar, Unpack, overload
 
 from muse import config, contexts, journal, ledger, prices
+from muse.contents import make_request
 from muse.contexts import Registry
 from muse.descriptors import LOOK_AGAIN_S
 from muse.errors import InvalidReply
 from muse.journal import Snapshot
-from muse.messages import GenerateOptions, Reply, Request, Route, make_request
+from muse.messages import GenerateOptions, Reply, Request, Route
 from muse.objects import Form, Model, read_object, repair, schema_of
 from muse.providers import _BUILT_IN, backend_of, specs
 from muse.providers._attempt import Origin
@@ -107,10 +108,10 @@ def resolve_provider(context: str | None) -> tuple[str, str]:
     return found.provider, found.model
 
 
-def resolve_model_for_provider(context: str | None, provider: str) -> str:
-    """The model of `provider` at the tier of `context`; a tier without a model falls to the more capable one."""
+def resolve_model_for_provider(context: str | None, provider: str, *, tier: int | None = None) -> str:
+    """The model of `provider` at the tier of `context`, or at `tier`; one without falls to the more capable."""
     desk = _front_desk()
-    tier = desk.route(context).tier
+    tier = tier or desk.route(context).tier
     return desk.router.model_at(provider, tier, os.environ, where="provider")[0]
 
 
@@ -138,9 +139,9 @@ def generate(
 ) -> str:
     """Text for `contents`, from whichever model journal.json names for `context`.
 
-    `contents` is text, or a list of text, images (PIL, bytes, path), PDF files and role dicts. `max_output_tokens` bounds the
-    text; `thinking_budget` (tokens: None the model's own way, 0 none, n that many) comes on top. `kwargs` are further
-    `GenerateOptions`; what the model does not take is left out (`reply` says what).
+    `contents` is text, or a list of text, images (PIL, bytes, path), PDF files and role dicts. `max_output_tokens`
+    bounds the text; `thinking_budget` (tokens: None the model's own way, 0 none, n that many) comes on top. `kwargs`
+    are further `GenerateOptions`; what the model does not take is left out (`reply` says what).
 
     Raises:
         MuseError: see the tree in `muse.errors`.
@@ -216,7 +217,8 @@ def generate_object(
 def generate_object(contents: Any, context: str, schema: Form, **options: Unpack[GenerateOptions]) -> Any:
     """An object of the form `schema`: an instance of that Pydantic model, or a JSON value that fits that JSON Schema.
 
-    The provider is given the schema in its own strict form. A reply that does not fit is sent back once with what is wrong.
+    The provider is given the schema in its own strict form. A reply that does not fit is sent back once with what is
+    wrong.
 
     Raises:
         InvalidReply: the second reply does not fit either; `text` is that reply.
@@ -272,8 +274,8 @@ def _overridden(found: Route, model: str, known: Mapping[str, Spec]) -> Route:
 def log_token_usage(model: str, usage: Any, context: str | None = None, segment: str | None = None) -> None:
     """Write one line of the token log for a call made elsewhere; it never raises.
 
-    `usage` may be the unified dict, OpenAI's, Anthropic's or Gemini's own form, a whole Gemini response, or anything with
-    integer entries. `context` None means the caller's `module.function:line`.
+    `usage` may be the unified dict, OpenAI's, Anthropic's or Gemini's own form, a whole Gemini response, or anything
+    with integer entries. `context` None means the caller's `module.function:line`.
     """
     entry: dict[str, Any] = {
         "timestamp": time.time(),
@@ -288,7 +290,7 @@ def log_token_usage(model: str, usage: Any, context: str | None = None, segment:
 
 
 def calc_token_cost(entry: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What a token-log line cost: `{total_cost, input_cost, output_cost, currency}`; None without model, usage or price."""
+    """A log line's `{total_cost, input_cost, output_cost, currency}`; None without model, usage or price."""
     model, raw = entry.get("model"), entry.get("usage")
     if not model or not isinstance(raw, Mapping) or not raw:
         return None

@@ -1,4 +1,4 @@
-"""Objects out of replies: a Pydantic model or JSON Schema as the form, the reply checked against it; it makes no call."""
+"""Objects out of replies, checked against a Pydantic model or JSON Schema; it makes no call."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What tokens cost: the rates of genai-prices, compiled once per model and kept on disk; it knows no token log.
 
-genai-prices takes 0.1 s to import and 70 µs a call. So the rates of each model that is used are taken out of it once, as
-plain numbers, and kept in the user's cache folder beside the stamp of the price list they came from.
+genai-prices takes 0.1 s to import and 70 µs a call. So the rates of each model that is used are taken out of it once,
+as plain numbers, and kept in the user's cache folder beside the stamp of the price list they came from.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ if sys.platform != "win32":  # as in muse.journal: no child inherits a held lock
 def cost_of(model: str, usage: Usage, price_id: str | None) -> Cost | None:
     """The cost of `usage` at today's price of `model`; None if the price list does not have it.
 
-    `price_id` is the provider's name in the price list. Usage is inclusive: cached and written input is billed at its own
-    rate and taken off the plain input; reasoning is output.
+    `price_id` is the provider's name in the price list. Usage is inclusive: cached and written input is billed at its
+    own rate and taken off the plain input; reasoning is output.
     """
     rates = _rates(model, price_id)
     if not rates:

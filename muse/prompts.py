@@ -1,4 +1,4 @@
-"""Prompt files as templates with the journal's identity filled in; it knows where they stand only by what it is told."""
+"""Prompt files as templates with the journal's identity filled in; it looks for none by itself."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ def fill(text: str, fields: Mapping[str, Any], *, where: str) -> str:
 def identity_fields(identity: Mapping[str, Any]) -> dict[str, str]:
     """The template fields of journal.json's `identity`: name, preferred, bio, pronouns (four forms), timezone.
 
-    Empty fields fall back to ones that read naturally: `preferred` to `name`, `name` to "the owner", pronouns to "they".
+    Empty fields fall back to ones that read naturally: `preferred` to `name`, `name` to "the owner", pronouns to
+    "they".
     """
     name = str(identity.get("name") or "").strip()
     preferred = str(identity.get("preferred") or "").strip() or name or "the owner"

@@ -24,7 +24,7 @@ _Rank = tuple[int, int, int]
 
 
 class Layer(Struct, frozen=True):
-    """One rule that speaks for a context: where it stands, what it says, and whether a like one above it silences it."""
+    """A rule that speaks for a context: where it stands, what it says, whether a like one above silences it."""
 
     where: str
     entry: Entry
@@ -101,9 +101,10 @@ class Router:
     def explain(self, context: str | None, environ: Mapping[str, str]) -> Explanation:
         """The route of `context` with every rule that matched it.
 
-        One fold over layers: exact override, most specific glob override, exact known context, most specific known glob,
-        default. The first layer that says `provider`, `tier` or `model` wins that field; a `model` yields to a tier or to
-        another provider said in a layer above it, and binds to its own layer's provider, or the one its name belongs to.
+        One fold over layers: exact override, most specific glob override, exact known context, most specific known
+        glob, default. The first layer that says `provider`, `tier` or `model` wins that field; a `model` yields to a
+        tier or to another provider said in a layer above it, and binds to its own layer's provider, or the one its
+        name belongs to.
         """
         name = context or ""
         layers = tuple(self._layers(name, environ))

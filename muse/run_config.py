@@ -20,8 +20,9 @@ DEFAULT_MAX_TOOL_CALLS = 200
 class RunConfig(Struct, frozen=True):
     """A run's config; `tools` is the allow-list (None all, empty none), `approve` globs of tools to ask about.
 
-    `max_tokens` bounds each reply, `max_total_tokens` and `max_cost_usd` the whole run, `timeout_s` (seconds) model calls and
-    tools together. `continue_from` takes up a finished run with a new prompt, `resume_from` goes on with one that was cut off.
+    `max_tokens` bounds each reply, `max_total_tokens` and `max_cost_usd` the whole run, `timeout_s` (seconds) model
+    calls and tools together. `continue_from` takes up a finished run with a new prompt, `resume_from` goes on with one
+    that was cut off.
     """
 
     prompt: str

@@ -15,8 +15,8 @@ def close_objects(
     """A copy of `schema` in which each object names all its properties and admits no other; None if that cannot be.
 
     `require_all` lists every property as required and lets those that were optional be null (OpenAI's strict form).
-    Keywords in `without` are left out. An object that is meant to be open (`additionalProperties` true or a schema, or no
-    `properties`) cannot be closed.
+    Keywords in `without` are left out. An object that is meant to be open (`additionalProperties` true or a schema, or
+    no `properties`) cannot be closed.
     """
     try:
         return _close(schema, require_all, frozenset(without))

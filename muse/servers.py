@@ -1,4 +1,4 @@
-"""Connections to MCP servers: over HTTP, as a child process, or in this process; it knows no model and no allow-list."""
+"""Connections to MCP servers, over HTTP, as a child process or in memory; it knows no model and no allow-list."""
 
 from __future__ import annotations
 
@@ -16,7 +16,15 @@ log = logging.getLogger(__name__)
 _MISSING_URL = "MCP server URL not provided"
 # Where the SDK says that the other side is gone, by class name: its own error types are known once it is imported.
 _LOST = frozenset(
-    "ClosedResourceError BrokenResourceError EndOfStream ConnectError ReadError WriteError RemoteProtocolError".split()
+    {
+        "ClosedResourceError",
+        "BrokenResourceError",
+        "EndOfStream",
+        "ConnectError",
+        "ReadError",
+        "WriteError",
+        "RemoteProtocolError",
+    }
 )
 _LOST_CODES = frozenset({-32000, -32600})
 
@@ -95,13 +103,15 @@ async def _connect(server: ToolServer, headers: Mapping[str, str]) -> AsyncItera
         async with Client(StdioServerParameters(command=server.command, args=list(server.args), env=env)) as client:
             yield client
     else:
-        async with create_mcp_http_client(headers=dict(headers)) as http_client:
-            async with Client(streamable_http_client(require_url(server.url), http_client=http_client)) as client:
-                yield client
+        async with (
+            create_mcp_http_client(headers=dict(headers)) as http_client,
+            Client(streamable_http_client(require_url(server.url), http_client=http_client)) as client,
+        ):
+            yield client
 
 
 class Link:
-    """The connection to one server, opened, held and closed by one task of its own, as the protocol's sessions want it."""
+    """The connection to one server, opened, held and closed by one task of its own, as its sessions want it."""
 
     def __init__(self, server: ToolServer, headers: Mapping[str, str]) -> None:
         self.server = server
@@ -136,7 +146,7 @@ class Link:
                 if not ready.done():
                     ready.set_result(client)
                 await self._closing.wait()
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - the edge of the owner task: whatever ended it is told to who waits
             if not ready.done():
                 ready.set_exception(exc)
             else:
@@ -147,14 +157,14 @@ class Link:
         listed: list[Any] = []
         cursor: str | None = None
         while True:
-            page = await self._client.session.list_tools(cursor=cursor)
+            page = await self._client.list_tools(cursor=cursor)
             listed += page.tools
             cursor = page.next_cursor
             if not cursor:
                 return listed
 
     async def call(self, name: str, args: dict[str, Any], meta: dict[str, Any] | None, *, again: bool) -> Any:
-        """Call a tool. If the connection turns out to be lost it is made anew, once, and with `again` the call repeated.
+        """Call a tool. A lost connection is made anew, once, and with `again` the call is repeated.
 
         Raises:
             ToolError: the connection was lost and the call may have run, or the server is gone.

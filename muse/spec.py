@@ -59,10 +59,10 @@ class Profile(Struct, frozen=True):
     """What one family of models accepts; `match` is a glob over lower-case model names.
 
     `thinking` says how a thinking budget is sent: not at all, as a number of tokens, as an effort word, or as the
-    provider's adaptive mode with an effort word. `efforts` are the words the family takes, weakest first; the first is what a
-    budget of 0 becomes, unless `thinking_off` names the mode by which the family stops thinking. `min_budget` is the least
-    number of tokens a budget may have. `output_cap` is the largest output limit in tokens, `output_limit` the name of that
-    field where one wire form has two.
+    provider's adaptive mode with an effort word. `efforts` are the words the family takes, weakest first; the first is
+    what a budget of 0 becomes, unless `thinking_off` names the mode by which the family stops thinking. `min_budget`
+    is the least number of tokens a budget may have. `output_cap` is the largest output limit in tokens, `output_limit`
+    the name of that field where one wire form has two.
     """
 
     match: str

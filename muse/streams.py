@@ -144,9 +144,9 @@ class ReplyStream(_Stream):
             try:
                 with time_limit(self._deadline):
                     event = next(self._events, _END)
-                self._deadline.left_s()
+                self._deadline.keep()
                 piece = self._take(event) if event is not _END else ""
-            except BaseException as exc:
+            except BaseException as exc:  # noqa: BLE001 - accounted for, then raised
                 close_events(self._events)
                 self._fail(exc)
             if event is _END:
@@ -221,7 +221,7 @@ class AsyncReplyStream(_Stream):
             try:
                 event = await self._deadline.bound(anext(self._events, _END))
                 piece = self._take(event) if event is not _END else ""
-            except BaseException as exc:
+            except BaseException as exc:  # noqa: BLE001 - accounted for, then raised
                 await aclose_events(self._events)
                 self._fail(exc)
             if event is _END:

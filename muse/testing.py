@@ -1,14 +1,10 @@
 """For tests of feature code: a scripted provider to route to; it knows no network and needs no key.
 
->>> import os
->>> from muse import models, testing
->>> os.environ["MUSE_PROVIDER"] = "echo"
->>> with testing.script("Six in the evening.") as script:
-...     models.generate("When does the tide turn?", "app.tides")
-'Six in the evening.'
->>> script.requests[0].turns[0].parts
-('When does the tide turn?',)
->>> del os.environ["MUSE_PROVIDER"]
+Routed to `echo`, by journal.json or `MUSE_PROVIDER=echo`:
+
+    with testing.script("Six in the evening.") as script:
+        assert models.generate("When does the tide turn?", "app.tides") == "Six in the evening."
+    assert script.requests[0].turns[0].parts == ("When does the tide turn?",)
 """
 
 from __future__ import annotations

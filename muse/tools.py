@@ -1,6 +1,7 @@
 """The tools an agent may use: offered, approved, called, their results made fit for a model; it knows no model.
 
-The allow-list is held where the call is made: what is not offered is refused there, whatever a model or a text it read says.
+The allow-list is held where the call is made: what is not offered is refused there, whatever a model or a text it read
+says.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ _INVALID = "_invalid"
 class Policy(Struct, frozen=True):
     """What of the servers' tools a run may use, and what of it only with somebody's yes.
 
-    `allowed`: None all, empty none, else names and globs. `approve`: globs of tools to ask about with `approver`; without one
-    they are refused.
+    `allowed`: None all, empty none, else names and globs. `approve`: globs of tools to ask about with `approver`;
+    without one they are refused.
     """
 
     allowed: Collection[str] | None = None

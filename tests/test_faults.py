@@ -148,6 +148,16 @@ def test_a_time_that_is_over_before_it_began_sends_nothing(desk: Desk, case: Cas
     assert line["error"]["class"] == type(error).__name__
 
 
+@pytest.mark.parametrize("way", PLAIN)
+def test_an_answer_streamed_underneath_keeps_its_time_too(desk: Desk, way: str) -> None:
+    case = WIRES[1]
+    desk.use(case)
+    desk.play(case, Drip(0.1))
+    error = desk.fail(way, timeout_s=0.35, max_output_tokens=64_000)
+    assert isinstance(error, ProviderTimeout), repr(error)
+    assert len(desk.journal.lines()) == 1
+
+
 @pytest.mark.parametrize("timeout_s", [0, -1, float("nan")])
 def test_a_time_that_is_none_is_a_value_error(desk: Desk, timeout_s: float) -> None:
     desk.use(WIRES[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -117,7 +118,7 @@ def test_a_summary_without_calls_is_empty() -> None:
 
 
 def test_a_summary_shows_reprs_cut_at_fifty_characters() -> None:
-    calls = [{"tool": "a", "args": {"k": "v"}}, {"tool": "b", "args": {"id": 1}}]
+    calls: list[Mapping[str, Any]] = [{"tool": "a", "args": {"k": "v"}}, {"tool": "b", "args": {"id": 1}}]
     assert format_tool_summary(calls) == "\n\nTools used: a(k='v'), b(id=1)"
     long = format_tool_summary([{"tool": "a", "args": {"k": "x" * 200}}])
     assert long.startswith("\n\nTools used: a(k='xxx")

@@ -45,28 +45,51 @@ def usages(draw: st.DrawFn) -> Usage:
     return Usage(counted_in, counted_out, cached, written, draw(st.integers(0, counted_out)), requests=1)
 
 
+def listed(model: str, usage: Usage, price_id: str) -> tuple[float, float]:
+    """What the price list itself says: `(input, output)`."""
+    theirs = genai_prices.calc_price(
+        genai_prices.Usage(
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cache_read_tokens=usage.cached_tokens,
+            cache_write_tokens=usage.cache_write_tokens,
+        ),
+        model,
+        provider_id=price_id,
+        genai_request_timestamp=datetime.now(UTC),
+    )
+    return float(theirs.input_price), float(theirs.output_price)
+
+
+def assert_as_listed(model: str, usage: Usage, price_id: str) -> None:
+    ours = cost_of(model, usage, price_id)
+    assert ours is not None
+    assert (ours.input_cost, ours.output_cost) == pytest.approx(listed(model, usage, price_id), rel=1e-12, abs=1e-12)
+    assert ours.total_cost == ours.input_cost + ours.output_cost
+
+
 @pytest.mark.parametrize(("model", "price_id"), [*PRICED, *OTHERS])
 def test_a_cost_is_what_the_price_list_says(model: str, price_id: str) -> None:
     @given(usages())
     def check(usage: Usage) -> None:
-        ours = cost_of(model, usage, price_id)
-        theirs = genai_prices.calc_price(
-            genai_prices.Usage(
-                input_tokens=usage.input_tokens,
-                output_tokens=usage.output_tokens,
-                cache_read_tokens=usage.cached_tokens,
-                cache_write_tokens=usage.cache_write_tokens,
-            ),
-            model,
-            provider_id=price_id,
-            genai_request_timestamp=datetime.now(UTC),
-        )
-        assert ours is not None
-        assert ours.input_cost == pytest.approx(float(theirs.input_price), rel=1e-12, abs=1e-12)
-        assert ours.output_cost == pytest.approx(float(theirs.output_price), rel=1e-12, abs=1e-12)
-        assert ours.total_cost == ours.input_cost + ours.output_cost
+        assert_as_listed(model, usage, price_id)
 
     check()
+
+
+@pytest.mark.parametrize(("model", "price_id"), [*PRICED, *OTHERS])
+def test_a_price_step_begins_where_the_list_has_it(model: str, price_id: str) -> None:
+    steps = prices._rates(model, price_id)
+    assert steps is not None
+    for start in (step.start for step in steps):
+        for counted_in in (max(start - 1, 0), start, start + 1):
+            assert_as_listed(model, Usage(counted_in, 1000, cached_tokens=counted_in // 3), price_id)
+
+
+def test_some_listed_price_has_a_step() -> None:
+    steps = prices._rates("gemini-2.5-pro", "google")
+    assert steps is not None
+    assert len(steps) > 1
 
 
 def test_every_default_model_of_the_big_three_has_a_price() -> None:

@@ -177,6 +177,18 @@ def test_between_equally_specific_globs_the_earlier_in_the_file_wins() -> None:
     assert route_of(Config(contexts=dict(reversed(rows.items()))), {}, "a.bb").provider == "cedar"
 
 
+@pytest.mark.parametrize(
+    "table",
+    [["*", "a.*"], ["a.?*", "a.*"], ["?.b.*", "a.b.*"], ["a.[b-d]?", "a.b?"], ["*.b.c", "a.b.*"]],
+    ids=str,
+)
+def test_more_literal_characters_then_fewer_wildcards_win_over_the_place(table: list[str]) -> None:
+    rows = {pattern: Entry(provider) for pattern, provider in zip(table, ("birch", "cedar"), strict=True)}
+    config = Config(default=Entry("alder", Tier.FLASH), contexts=rows)
+    expected = "birch" if table[0] == "*.b.c" else "cedar"
+    assert route_of(config, {}, "a.bb" if "?" in table[1] else "a.b.c").provider == expected
+
+
 @given(st.lists(patterns, unique=True, max_size=8), dotted | glob)
 def test_a_look_up_finds_what_trying_every_glob_finds_most_specific_first(table: list[str], context: str) -> None:
     hits = [pattern for pattern in table if set(pattern) & set("*?[") and fnmatchcase(context, pattern)]

@@ -23,7 +23,9 @@ BOAT = {
     "$defs": {"port": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}},
 }
 
-leaves = st.sampled_from([{"type": "string"}, {"type": "integer"}, {"type": "boolean"}, {"type": ["string", "null"]}])
+leaves: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
+    [{"type": "string"}, {"type": "integer"}, {"type": "boolean"}, {"type": ["string", "null"]}]
+)
 
 
 def _objects(inner: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[str, Any]]:
@@ -62,7 +64,8 @@ def instances(draw: st.DrawFn, schema: dict[str, Any], *, strict: bool) -> Any:
             return draw(st.integers(-5, 5))
         case "boolean":
             return draw(st.booleans())
-    return draw(st.none() | st.text(max_size=3))
+        case _:
+            return draw(st.none() | st.text(max_size=3))
 
 
 def test_every_object_is_closed_and_the_given_schema_is_left_alone() -> None:
@@ -152,6 +155,9 @@ def test_a_value_that_does_not_fit_is_refused_by_its_place() -> None:
     ],
     ids=str,
 )
-def test_a_schema_that_is_none_is_refused_and_nothing_is_fetched(schema: dict[str, Any], text: str) -> None:
+def test_a_schema_that_is_none_is_refused_and_nothing_is_fetched(
+    monkeypatch: pytest.MonkeyPatch, schema: dict[str, Any], text: str
+) -> None:
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_: pytest.fail("fetched"))
     with pytest.raises(ValueError, match=text):
         require_fit({}, schema)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
@@ -58,12 +59,15 @@ def test_a_usage_normalises_to_its_own_dict(usage: Usage) -> None:
     assert normalize_usage(usage) == normalize_usage(usage.as_dict()) == usage.as_dict()
 
 
+_Form = Callable[[int, int, int, int, int], tuple[dict[str, Any], Usage]]
+
+
 @st.composite
 def reported(draw: st.DrawFn) -> tuple[dict[str, Any], Usage]:
     """A usage in some provider's own form, and what it means."""
     uncached, cached, written, spoken, thought = (draw(st.integers(0, 10**6)) for _ in range(5))
-    form = draw(st.sampled_from([_openai, _chat, _anthropic, _gemini, _older]))
-    return form(uncached, cached, written, spoken, thought)
+    forms: list[_Form] = [_openai, _chat, _anthropic, _gemini, _older]
+    return draw(st.sampled_from(forms))(uncached, cached, written, spoken, thought)
 
 
 def _openai(uncached: int, cached: int, written: int, spoken: int, thought: int) -> tuple[dict[str, Any], Usage]:

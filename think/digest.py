@@ -27,7 +27,7 @@ TITLE_CONTEXT = "insight.daily.title"
 MOST_CHOICES = 5
 
 _PROMPTS = Path(__file__).with_name("insights")
-_CHOICE_TOKENS, _TITLE_TOKENS = 2_000, 200
+_MOST_TOKENS = 2_000  # with whatever a model thinks before it speaks
 
 _T = TypeVar("_T")
 
@@ -113,7 +113,7 @@ async def _choose(pool: Sequence[Sentence], segment: str, questions: Questions) 
         "required": ["sentence"],
         "additionalProperties": False,
     }
-    options = {"json_schema": schema, "max_output_tokens": _CHOICE_TOKENS}
+    options = {"json_schema": schema, "max_output_tokens": _MOST_TOKENS}
     return texts[
         await questions.ask(Question(CONTEXT, prompt, lambda text: read_choice(text, texts), segment, options))
     ]
@@ -129,7 +129,7 @@ async def _entitle(part: Part, choice: Sentence | MuseError, questions: Question
         options = {
             "complete": True,
             "grammar": title_grammar(choice.text),
-            "max_output_tokens": _TITLE_TOKENS,
+            "max_output_tokens": _MOST_TOKENS,
             "thinking_budget": 0,
         }
         title = await questions.ask(Question(TITLE_CONTEXT, prompt, read_title, part.segment, options))
@@ -169,10 +169,9 @@ def read_choice(text: str, allowed: Collection[str]) -> str:
         data = json.loads(said)
     except ValueError:
         data = said
-    named = data.get("sentence") if isinstance(data, dict) else data
-    wanted = _bare(str(named))
+    named = {_bare(str(value)) for value in (data.values() if isinstance(data, dict) else (data,))}
     for choice in allowed:
-        if _bare(choice) == wanted:
+        if _bare(choice) in named:
             return choice
     raise InvalidReply(f"choice: found {text[:120]!r}, expected one of the {len(allowed)} sentences", text=text)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -10,7 +11,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import msgspec
 from msgspec import Struct
 
 from muse import journal
@@ -27,7 +27,6 @@ _SEGMENT = re.compile(r"([01]\d|2[0-3])([0-5]\d)([0-5]\d)_(\d{1,6})")
 _NOTE = re.compile(r"([01]\d|2[0-3])([0-5]\d)_(.+)")
 _PATH = re.compile(r"(\d{8})/(?:(\d{6}_\d{1,6})/transcript\.jsonl|(notes|insights)/([^/\\\x00]+)\.md|events\.jsonl)")
 _FOLDERS: dict[str, Kind] = {"notes": "note", "insights": "insight"}
-_DECODER = msgspec.json.Decoder()
 
 
 class Entry(Struct, frozen=True):
@@ -66,13 +65,17 @@ class Stamp(Struct, frozen=True, array_like=True):
 
 def find_files(root: Path) -> Iterator[tuple[str, Stamp]]:
     """Each file of the journal that holds entries, as its path relative to `root` (with `/`), and its stamp."""
-    for day in _names(str(root)):
-        if journal.is_day(day):
-            yield from _files_of_day(str(root), day)
+    for day in find_days(root):
+        yield from files_of_day(root, day)
 
 
-def _files_of_day(root: str, day: str) -> Iterator[tuple[str, Stamp]]:
-    """One stat a file: a segment's folder is not listed, its transcript has a fixed name."""
+def find_days(root: Path) -> list[str]:
+    """The days of the journal, in order; one may be without entries."""
+    return [day for day in _names(str(root)) if journal.is_day(day)]
+
+
+def files_of_day(root: Path, day: str) -> Iterator[tuple[str, Stamp]]:
+    """The files of one day that hold entries: one stat each, as a segment's transcript has a fixed name."""
     for name in _names(f"{root}/{day}"):
         inside = [f"{day}/{name}/transcript.jsonl"] if _SEGMENT.fullmatch(name) else []
         if name in _FOLDERS:
@@ -165,8 +168,8 @@ def _objects(path: str, content: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
         if not line.strip():
             continue
         try:
-            entry = _DECODER.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
             entry = None
         if isinstance(entry, dict):
             yield number, entry

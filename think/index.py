@@ -1,4 +1,4 @@
-"""The journal's search index: an SQLite file that follows the journal's files by their stamps; it knows no queries."""
+"""The journal's search index: it follows the journal's files by their stamps; it knows no queries."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,13 +18,12 @@ import msgspec
 from msgspec import Struct
 
 from think.entries import WEEKDAYS, Entry, Stamp, find_files, read_entries
+from think.index_file import BUSY_S, is_busy, is_damage, is_unwritable, open_file, open_memory, remove_file, writing
 
 log = logging.getLogger(__name__)
 
 FILE = "index/search.sqlite"
 LOOK_AGAIN_S = 2.0
-VERSION = 1
-_BUSY_S = 30.0
 _KEPT = 4
 # Within one step of a file system's clock two edits of equal size look alike: such a stamp is not trusted.
 _SETTLED_NS = 50_000_000
@@ -42,29 +40,6 @@ _MONTHS = (
     "October",
     "November",
     "December",
-)
-
-_SCHEMA = """
-CREATE TABLE files (path TEXT PRIMARY KEY, mtime_ns INTEGER NOT NULL, size INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE entries (
-    id INTEGER PRIMARY KEY, path TEXT NOT NULL, name TEXT NOT NULL, day INTEGER NOT NULL,
-    time TEXT NOT NULL, kind TEXT NOT NULL, title TEXT NOT NULL
-);
-CREATE INDEX entries_by_path ON entries (path);
-CREATE INDEX entries_by_day ON entries (day, kind);
-CREATE TABLE passages (
-    id INTEGER PRIMARY KEY, entry INTEGER NOT NULL, day INTEGER NOT NULL, kind TEXT NOT NULL,
-    heading TEXT NOT NULL, lines TEXT NOT NULL
-);
-CREATE INDEX passages_by_entry ON passages (entry);
-CREATE VIRTUAL TABLE words USING fts5 (title, body, date, tokenize = 'porter unicode61 remove_diacritics 2');
-"""
-_DROP = tuple(f"DROP TABLE IF EXISTS {name}" for name in ("words", "passages", "entries", "files"))
-_MAKE = (*_DROP, *(part.strip() for part in _SCHEMA.split(";\n") if part.strip()), f"PRAGMA user_version = {VERSION}")
-# What SQLite says (primary codes) of a file that is no index any more, and of one that cannot be written here.
-_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_SCHEMA})
-_UNWRITABLE = frozenset(
-    {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_PERM}
 )
 
 _FORGET = (
@@ -89,7 +64,7 @@ class SearchIndex:
         self.root = root
         self._lock = threading.RLock()
         self._looked_s = float("-inf")
-        self._database = _memory()
+        self._database = open_memory()
         self._sure(self._open)
 
     def close(self) -> None:
@@ -116,14 +91,13 @@ class SearchIndex:
         try:
             return work()
         except sqlite3.DatabaseError as exc:
-            code = exc.sqlite_errorcode & 0xFF
-            if code not in _DAMAGED | _UNWRITABLE:
+            if not is_damage(exc) and not is_unwritable(exc):
                 raise
-            in_memory = code in _UNWRITABLE
-            log.warning("search index %s: %s; made anew%s", self._path, exc, " in memory" if in_memory else "")
+            log.warning("search index %s: %s; it is made anew", self._path, exc)
+            damaged = is_damage(exc)
         self._database.close()
-        self._database = _memory()
-        if not in_memory:
+        self._database = open_memory()
+        if damaged:
             self._open_anew()
         self._follow()
         return work()
@@ -134,42 +108,21 @@ class SearchIndex:
 
     def _open_anew(self) -> None:
         try:
-            for suffix in ("", "-wal", "-shm"):
-                self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+            remove_file(self._path)
         except OSError as exc:
             log.warning("search index %s cannot be removed (%s); one in memory is used", self._path, exc.strerror)
         else:
             self._open()
 
     def _open(self) -> None:
-        """Open the file, its tables made if they are missing or of another version."""
+        """Put the file in place of the index in memory, if there can be one."""
         try:
-            self._path.parent.mkdir(mode=0o700, exist_ok=True)
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
+            opened = open_file(self._path)
         except OSError as exc:
-            log.warning("search index %s cannot be written (%s); it is made in memory", self._path, exc.strerror)
+            log.warning("search index %s cannot be written (%s); one in memory is used", self._path, exc.strerror)
             return
         self._database.close()
-        self._database = _connect(str(self._path))
-        self._database.execute("PRAGMA journal_mode = WAL")
-        if self._version() != VERSION:
-            with self._writing():
-                if self._version() != VERSION:
-                    _make_tables(self._database)
-
-    def _version(self) -> int:
-        return int(self._database.execute("PRAGMA user_version").fetchone()[0])
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """One transaction; other processes that want to write wait for its end."""
-        self._database.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._database.rollback()
-            raise
-        self._database.commit()
+        self._database = opened
 
     def _follow(self) -> int:
         """Bring the index up to the files; what another process did meanwhile is not done again."""
@@ -177,15 +130,17 @@ class SearchIndex:
         if not any(self._changes(stamps)):
             return 0
         try:
-            with self._writing():
+            with writing(self._database):
                 changed, gone = self._changes(stamps)
                 self._drop([*changed, *gone])
                 for path in changed:
                     self._add(path, stamps[path])
         except sqlite3.OperationalError as exc:
-            if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+            if not is_busy(exc):
                 raise
-            log.warning("search index %s: another process writes it for more than %d s", self._path, _BUSY_S)
+            log.warning(
+                "search index %s: another process has been writing for %d s; it is used as it is", self._path, BUSY_S
+            )
             return 0
         return len(changed) + len(gone)
 
@@ -227,25 +182,6 @@ class SearchIndex:
                 "INSERT INTO words (rowid, title, body, date) VALUES (?, ?, ?, ?)",
                 (key, f"{title} {passage.heading}".strip(), body, date_words),
             )
-
-
-def _memory() -> sqlite3.Connection:
-    """An empty index in memory."""
-    database = _connect(":memory:")
-    _make_tables(database)
-    return database
-
-
-def _connect(name: str) -> sqlite3.Connection:
-    database = sqlite3.connect(name, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-    database.execute("PRAGMA synchronous = NORMAL")
-    database.execute("PRAGMA cache_size = -16000")
-    return database
-
-
-def _make_tables(database: sqlite3.Connection) -> None:
-    for statement in _MAKE:
-        database.execute(statement)
 
 
 def _date_words(day: str) -> str:

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 
-from muse.cli._terminal import Column, draw, say, width
+from muse.cli._terminal import Column, draw, fits, say, width
 from muse.messages import Route
 from muse.usage import Usage
 from think.digest import Digest, Finding
@@ -20,10 +20,11 @@ _COLUMNS = (
     Column("because of"),
     Column("calls", numbers=True),
     Column("tokens in", numbers=True),
-    Column("tokens out", numbers=True),
+    Column("out", numbers=True),
     Column("seconds", numbers=True),
     Column("cost", numbers=True),
 )
+_REASON = 2
 
 Line = tuple[str, str]
 """A line of text, and rich's words for how it looks on a terminal."""
@@ -66,10 +67,22 @@ def show_calls(calls: Sequence[Call], routes: Mapping[str, Route]) -> None:
     rows = [
         _row(context, route, [call for call in calls if call.context == context]) for context, route in routes.items()
     ]
-    draw(_COLUMNS, rows, total=["all", "", "", *_figures(calls)])
+    _draw(rows, ["all", "", "", *_figures(calls)])
     failed = sum(1 for call in calls if call.error)
     if failed:
         say(f"{failed} of {len(calls)} calls failed; what they used stands in the token log (muse usage).", "yellow")
+
+
+def _draw(rows: Sequence[Sequence[str]], total: Sequence[str]) -> None:
+    """Print the table; in a window too narrow for it the reasons stand beneath."""
+    if fits(_COLUMNS, [*rows, total]):
+        draw(_COLUMNS, rows, total=total)
+    else:
+        columns = [*_COLUMNS[:_REASON], *_COLUMNS[_REASON + 1 :]]
+        slim = [[*row[:_REASON], *row[_REASON + 1 :]] for row in (*rows, total)]
+        draw(columns, slim[:-1], total=slim[-1])
+        for row in rows:
+            say(f"{row[0]}: because of {row[_REASON]}", "dim")
 
 
 def _headline(digest: Digest) -> Finding | None:

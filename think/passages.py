@@ -23,7 +23,7 @@ _LINE = re.compile(r"[^\r\n]+")
 
 
 class Line(Struct, frozen=True, array_like=True):
-    """Some words; where they begin in the whole text, in characters; when (`HH:MM` or "") and by whom they were said."""
+    """Some words: where they begin in the whole text (characters), when (`HH:MM` or ""), and who said them."""
 
     offset: int
     time: str

@@ -69,7 +69,7 @@ _NO_ONE: Mapping[str, Any] = {
 
 
 def load_prompt(name: str, base_dir: str | Path | None = None, context: Mapping[str, Any] | None = None) -> Prompt:
-    """The prompt `<name>.txt`, beside the caller's own file if `base_dir` is None, with the identity's fields filled in.
+    """The prompt `<name>.txt`, beside the caller's file if `base_dir` is None, with the identity filled in.
 
     `context` adds fields of the caller's own.
 

@@ -12,6 +12,7 @@ from msgspec import Struct
 from muse.errors import DeadlineExceeded
 
 DEFAULT_TIMEOUT_S = 600.0
+_LONGEST_S = 1e9  # some 30 years: sockets count nanoseconds in 63 bits
 _T = TypeVar("_T")
 
 
@@ -26,11 +27,13 @@ class Deadline(Struct, frozen=True):
         """The deadline `timeout_s` from now; None is ten minutes, as the vendors' SDKs have it.
 
         Raises:
-            ValueError: the time is not a positive number.
+            ValueError: the time is not a positive number, or longer than a socket can wait.
         """
         wanted = DEFAULT_TIMEOUT_S if timeout_s is None else timeout_s
-        if not wanted > 0:
-            raise ValueError(f"timeout_s: found {timeout_s!r}, expected a number of seconds above 0, or None")
+        if not 0 < wanted <= _LONGEST_S:
+            raise ValueError(
+                f"timeout_s: found {timeout_s!r}, expected a number of seconds above 0 (up to {_LONGEST_S:g}), or None"
+            )
         return cls(time.monotonic() + wanted, wanted)
 
     def left_s(self) -> float:
@@ -43,6 +46,15 @@ class Deadline(Struct, frozen=True):
         if left <= 0:
             raise DeadlineExceeded(f"the call's {self.timeout_s:g} s ran out")
         return left
+
+    def keep(self) -> None:
+        """See that there is time left while an answer comes in.
+
+        Raises:
+            TimeoutError: there is none.
+        """
+        if time.monotonic() >= self.at_s:
+            raise TimeoutError(f"the call's {self.timeout_s:g} s ran out")
 
     async def bound(self, waiting: Awaitable[_T]) -> _T:
         """Await `waiting`, cancelled when the time runs out; it is begun in any case, so it never stays unawaited.

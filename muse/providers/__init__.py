@@ -1,4 +1,4 @@
-"""The registry of providers: a file that stands here is one; so are rows of `compatible`, plug-ins, and journal.json's own.
+"""The registry: a file that stands here is a provider; so are rows of `compatible`, plug-ins, journal.json's own.
 
 | provider | where it is |
 |---|---|
@@ -23,6 +23,7 @@ from muse.errors import UnknownProviderError
 from muse.providers import compatible
 from muse.providers._backend import Backend, ProviderBackend
 from muse.providers._plain import PlainBackend
+from muse.routing import PROVIDER_ENV
 from muse.spec import Spec
 
 __all__ = [
@@ -55,8 +56,7 @@ def _built_in(name: str) -> Spec:
     row = compatible.ROWS.get(name)
     if row is not None:
         return row
-    spec = import_module(PROVIDER_REGISTRY[name]).SPEC
-    assert isinstance(spec, Spec)
+    spec: Spec = import_module(PROVIDER_REGISTRY[name]).SPEC
     return spec
 
 
@@ -98,9 +98,11 @@ def get_provider_list() -> list[dict[str, str]]:
 
 
 def specs() -> Mapping[str, Spec]:
-    """What every provider declares: the built-in ones and those of journal.json (plug-ins: once they are loaded)."""
+    """What every provider declares: the built-in ones, those of journal.json, and the plug-ins that are routed to."""
     global _merged
-    gateways = journal.load().config.gateways
+    config = journal.load().config
+    _load_plugins(config)
+    gateways = config.gateways
     if not gateways and not _plugins:
         return _BUILT_IN
     key = (tuple(gateways.values()), tuple(_plugins))
@@ -143,6 +145,22 @@ def _plugin(name: str) -> ModuleType:
             raise UnknownProviderError(name, [*PROVIDER_REGISTRY, *journal.load().config.gateways, *_plugin_names()])
         _plugins[name] = found.load()
     return _plugins[name]
+
+
+_looked_at: tuple[Config, str | None] | None = None
+
+
+def _load_plugins(config: Config) -> None:
+    """Load the plug-ins that journal.json or `MUSE_PROVIDER` names; a name that is none is the router's to refuse."""
+    global _looked_at
+    switched = os.environ.get(PROVIDER_ENV)
+    if _looked_at is not None and _looked_at[0] is config and _looked_at[1] == switched:
+        return
+    named = {entry.provider for entry in (config.default, *config.contexts.values())} | {switched}
+    unknown = {name for name in named if name}.difference(_BUILT_IN, config.gateways, _plugins)
+    for name in sorted(unknown.intersection(_plugin_names())) if unknown else ():
+        _plugin(name)
+    _looked_at = (config, switched)
 
 
 def _plugin_names() -> list[str]:

@@ -30,8 +30,8 @@ class Origin(Struct, frozen=True):
 class Account:
     """Opens with an attempt, closes with exactly one line in the token log.
 
-    As a context manager it translates what goes wrong inside: SDK and transport errors become `ProviderError`s, a time-out
-    `ProviderTimeout`; cancellation passes through. Either way the failure has its line.
+    As a context manager it translates what goes wrong inside: SDK and transport errors become `ProviderError`s, a
+    time-out `ProviderTimeout`; cancellation passes through. Either way the failure has its line.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Account:
     def _spent(self, usage: Usage | None, text: str) -> Usage:
         """What an answer without its end cost: the counts that came, with the output of its text where that is more.
 
-        Providers count the output at the end of a stream; what they say before is a beginning (Anthropic: 1) or nothing.
+        Providers count the output at the end of a stream; what they say before is a beginning (Anthropic) or nothing.
         """
         estimated = estimate_usage(self._request.text_chars, len(text))
         if usage is None or usage.output_tokens >= estimated.output_tokens:

@@ -1,4 +1,4 @@
-"""A provider with all that surrounds it, sync and async: keys, clients, deadline, books, streams, the seed's functions."""
+"""A provider with all that surrounds it, sync and async: keys, clients, deadline, books, streams; no wire form."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any, Protocol
 
 import msgspec
 
+from muse.contents import make_request
 from muse.errors import ConfigError
 from muse.ledger import caller_context
 from muse.loop import run as run_loop
-from muse.messages import Reply, Request, make_request
+from muse.messages import Reply, Request
 from muse.policies.deadline import Deadline, time_limit
 from muse.providers._attempt import Account, Origin
 from muse.providers._clients import Clients
@@ -21,7 +22,6 @@ from muse.providers._faults import unreadable_error
 from muse.providers._provider import Access, Answer, Payload, Provider
 from muse.spec import Spec
 from muse.streams import AsyncReplyStream, ReplyStream
-
 
 _decode = msgspec.json.Decoder().decode
 
@@ -115,9 +115,10 @@ class ProviderBackend:
     ) -> str:
         """Text for `contents` from `model`, logged under `context` (the caller's name if None).
 
-        `contents` is text, or a list of text, images (PIL, bytes, path), PDF files and role dicts. `max_output_tokens` bounds
-        the text; a `thinking_budget` (tokens: None the model's own way, 0 none, n that many) comes on top. `timeout_s` is for
-        the whole call. `kwargs`: `json_schema`, `api_key`, `segment` and the provider's own options; others are dropped.
+        `contents` is text, or a list of text, images (PIL, bytes, path), PDF files and role dicts. `max_output_tokens`
+        bounds the text; a `thinking_budget` (tokens: None the model's own way, 0 none, n that many) comes on top.
+        `timeout_s` is for the whole call. `kwargs`: `json_schema`, `api_key`, `segment` and the provider's own
+        options; others are dropped.
 
         Raises:
             MissingKeyError, ContentsError, ProviderError, ReplyError: see `muse.errors`.
@@ -159,7 +160,6 @@ class ProviderBackend:
             ValueError: `prompt` or `model` is missing.
             RuntimeError: tools are wanted and no `mcp_server_url` is given.
         """
-
         return await run_loop(config, on_event, model=_Asked(self), provider=self.spec.name)
 
     def _open(self, request: Request, origin: Origin, api_key: str | None) -> tuple[Payload, Account, Deadline, Access]:
@@ -257,7 +257,7 @@ def _gathered(provider: Provider, client: Any, payload: Payload, deadline: Deadl
     gatherer = provider.gather()
     with closing(provider.stream(client, payload, deadline)) as events:  # type: ignore[type-var]
         for event in events:
-            deadline.left_s()
+            deadline.keep()
             gatherer.feed(event)
     return _whole(gatherer.raw(), provider, payload)
 

@@ -1,7 +1,7 @@
 """The one door for provider files: what they implement (`Provider`, `Spec`) and what makes a provider of it (`bind`).
 
-A provider file holds its `SPEC`, a `Provider` and the line `generate, agenerate, run_agent = bind(MyProvider())`. Standing in
-`muse/providers/` is registration.
+A provider file holds its `SPEC`, a `Provider` and the line `generate, agenerate, run_agent = bind(MyProvider())`.
+Standing in `muse/providers/` is registration.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ _FINISHES: Mapping[str, Finish] = {"length": "length", "content_filter": "blocke
 
 
 def chat_messages(request: Request, profile: Profile, provider: str) -> list[dict[str, Any]]:
-    """The system text and turns of a request as messages; `provider`'s own assistant messages are replayed as they were."""
+    """A request as messages; `provider`'s own assistant messages are replayed as they were."""
     messages: list[dict[str, Any]] = [{"role": "system", "content": request.system}] if request.system else []
     messages += [message for turn in request.turns for message in _messages(turn, profile, request.model, provider)]
     return messages

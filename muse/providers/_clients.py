@@ -26,8 +26,8 @@ class _LoopClients(Struct, Generic[_C]):
 class Clients(Generic[_C]):
     """The clients of one provider, made by `make` at first use.
 
-    A forked child starts with none of its parent's. An event loop that shuts down (as `asyncio.run` does at its end) closes
-    its own: they are held by an asynchronous generator, and a loop closes those.
+    A forked child starts with none of its parent's. An event loop that shuts down (as `asyncio.run` does at its end)
+    closes its own: they are held by an asynchronous generator, and a loop closes those.
     """
 
     def __init__(

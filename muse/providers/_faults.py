@@ -63,7 +63,7 @@ def status_error(
 
 def timeout_error(provider: str, model: str, timeout_s: float) -> ProviderTimeout:
     """No answer within the time of the call."""
-    text = f"no answer within {timeout_s:g} s"
+    text = f"no answer within {timeout_s:.3g} s"
     return ProviderTimeout(text, provider=provider, model=model, code="timeout", retryable=True)
 
 
@@ -111,7 +111,7 @@ def _tells_quota(status: int, code: str, message: str) -> bool:
 
 
 def _retry_after_s(headers: Mapping[str, Any]) -> float | None:
-    """`retry-after-ms`, or `retry-after` in seconds or as an HTTP date (RFC 9110, 10.2.3); None if neither can be read."""
+    """`retry-after-ms`, or `retry-after` in seconds or as an HTTP date (RFC 9110, 10.2.3); None if unreadable."""
     exact = headers.get("retry-after-ms")
     plain = headers.get("retry-after")
     try:

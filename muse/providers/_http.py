@@ -1,8 +1,9 @@
-"""The HTTP clients beneath the SDKs: one TLS context, connections that stay open, a deadline on every read; no SDK here.
+"""HTTP clients beneath the SDKs: one TLS context, lasting connections, a deadline on every read; no SDK here.
 
-Three measured facts stand behind this file. Loading the certificates is nearly all that a client costs, so they are loaded
-once. The SDKs drop idle connections after 5 s, so a call after a pause pays a new handshake: 300 s here. A read timeout
-alone lets a server that drips a byte now and then hold a call for ever, so each read is given what is left of the call.
+Three measured facts stand behind this file. Loading the certificates is nearly all that a client costs, so they are
+loaded once. The SDKs drop idle connections after 5 s, so a call after a pause pays a new handshake: 300 s here. A read
+timeout alone lets a server that drips a byte now and then hold a call for ever, so each read is given what is left of
+the call.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from urllib.request import getproxies
 
 import httpx2
 
-from muse.providers._transport import Transport
+from muse.providers._transport import AsyncTransport, Transport
 
 _T = TypeVar("_T")
 Response = httpx2.Response
@@ -44,27 +45,39 @@ def sync_client() -> httpx2.Client:
     return httpx2.Client(transport=transport, timeout=timeout, follow_redirects=True)
 
 
-def async_client(sdk: Any) -> httpx2.AsyncClient:
-    """A client for one provider, key and event loop, over the SDK's own aiohttp transport where aiohttp is installed.
+def async_client() -> httpx2.AsyncClient:
+    """A client for one provider, key and event loop, over aiohttp where it is installed.
 
-    aiohttp stays flat from 50 to 500 calls in flight; httpx2's own pool walks all its connections for each. To aiohttp,
-    0 connections mean no bound of its own.
+    aiohttp stays flat from 50 to 500 calls in flight; httpx2's own pool walks all its connections for each.
     """
     if find_spec("aiohttp") is None:
         limits = httpx2.Limits(max_connections=None, keepalive_expiry=KEEP_ALIVE_S)
         return httpx2.AsyncClient(limits=limits, verify=tls_context(), follow_redirects=True)
-    limits = httpx2.Limits(max_connections=0, keepalive_expiry=KEEP_ALIVE_S)
-    client: httpx2.AsyncClient = sdk.DefaultAioHttpClient(limits=limits, verify=tls_context())
-    return client
+    transport = AsyncTransport(_session(import_module("aiohttp")))
+    return httpx2.AsyncClient(transport=transport, follow_redirects=True)
 
 
 def aiohttp_session() -> Any:
-    """An aiohttp session for one key and event loop, for an SDK that takes one."""
+    """An aiohttp session for one key and event loop, for an SDK that takes one; `noting` tells of its responses."""
     aiohttp = import_module("aiohttp")
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, ssl=tls_context())
     trace = aiohttp.TraceConfig()
     trace.on_request_end.append(_note)
-    return aiohttp.ClientSession(connector=connector, trust_env=True, read_bufsize=_READ_BUFFER, trace_configs=[trace])
+    return _session(aiohttp, trace)
+
+
+def _session(aiohttp: Any, *traces: Any) -> Any:
+    """A session without a bound of its own on connections (to aiohttp that is 0).
+
+    A session that trusts the environment looks for proxies and passwords at each request, for as long as the request
+    itself takes: only where the environment names a proxy. It sets no time-outs, since each call is bounded as a whole.
+    """
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, ssl=tls_context()),
+        trust_env=bool(getproxies()),
+        timeout=aiohttp.ClientTimeout(),
+        read_bufsize=_READ_BUFFER,
+        trace_configs=[*traces],
+    )
 
 
 _noted: ContextVar[list[Any] | None] = ContextVar("_noted", default=None)

@@ -1,4 +1,4 @@
-"""What a provider file has to supply: the wire form, the clients, the one impure line; nothing of what surrounds a call."""
+"""What a provider file supplies: wire form, clients, the one impure line; nothing of what surrounds a call."""
 
 from __future__ import annotations
 

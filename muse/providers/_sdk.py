@@ -1,4 +1,4 @@
-"""Providers whose SDK has the shape that openai and anthropic share: one client class, `post`, one error tree; no wire form."""
+"""Providers on an SDK of the shape that openai and anthropic share: `post` and one error tree; no wire form."""
 
 from __future__ import annotations
 
@@ -34,32 +34,42 @@ class Line(Struct, frozen=True):
     raw: type[Any]
 
 
+_TOLD = ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
+
+
+def _wiring(sdk: Any, http_client: Any) -> dict[str, Any]:
+    """What every client of an SDK is made with: no retries of its own, no word about the system it runs on.
+
+    The headers that tell of it cost a twentieth of a call.
+    """
+    quiet = dict.fromkeys((f"X-Stainless-{name}" for name in _TOLD), sdk.Omit())
+    return {"max_retries": 0, "http_client": http_client, "default_headers": quiet}
+
+
 class SdkProvider(Provider):
     """A provider behind `client.post(url, content=...)`.
 
-    That is the SDKs' documented door for requests of one's own making: it keeps authentication, proxies and error classes
-    and leaves out the walk of typed methods through every union member of every message. The SDKs' own retries are off.
+    That is the SDKs' documented door for requests of one's own making: it keeps authentication, proxies and error
+    classes and leaves out the walk of typed methods through every union member of every message. The SDKs' own retries
+    are off.
     """
 
     path: ClassVar[str]
 
     @abstractmethod
-    def connect(self, sdk: Any, access: Access, http_client: Any, *, is_async: bool) -> Any:
-        """The SDK's client object with retries off."""
+    def connect(self, sdk: Any, access: Access, *, is_async: bool, **wiring: Any) -> Any:
+        """The SDK's client object, made with `wiring`."""
 
     def client(self, access: Access) -> Line:
         sdk, http = import_module(self.sdk), import_module("muse.providers._http")
-        return self._line(self.connect(sdk, access, http.sync_client(), is_async=False), http.Response)
+        return self._line(self.connect(sdk, access, is_async=False, **_wiring(sdk, http.sync_client())), http.Response)
 
     def aclient(self, access: Access) -> Line:
         sdk, http = import_module(self.sdk), import_module("muse.providers._http")
-        return self._line(self.connect(sdk, access, http.async_client(sdk), is_async=True), http.Response)
+        return self._line(self.connect(sdk, access, is_async=True, **_wiring(sdk, http.async_client())), http.Response)
 
     def _line(self, sdk: Any, raw: type[Any]) -> Line:
-        """The line of a client that keeps to itself on what system and Python it runs; each header less is CPU time too."""
-        told = [name for name in sdk.default_headers if name.lower().startswith("x-stainless-")]
-        quiet = sdk.with_options(default_headers=dict.fromkeys(told, import_module(self.sdk).Omit()))
-        return Line(quiet, str(sdk.base_url).rstrip("/") + self.path, raw)
+        return Line(sdk, str(sdk.base_url).rstrip("/") + self.path, raw)
 
     async def aclose(self, client: Line) -> None:
         await client.sdk.close()
@@ -130,8 +140,8 @@ def _is_plain(response: Any) -> bool:
 def transport_fault(exc: BaseException, provider: str, model: str) -> ProviderError | None:
     """The error for an exception of an HTTP library or socket beneath an SDK; None if it is neither's.
 
-    The aiohttp transport of openai's SDK reports a refused or dropped connection as a time-out of connecting, so that one is
-    told by its cause.
+    The aiohttp transport of openai's SDK reports a refused or dropped connection as a time-out of connecting, so that
+    one is told by its cause.
     """
     home = type(exc).__module__.partition(".")[0]
     if home == "json":
@@ -207,7 +217,7 @@ def unstreamed_error(provider: str, model: str, body: bytes) -> ProviderError:
 
 
 def parse_args(text: object) -> Mapping[str, Any]:
-    """A tool call's arguments, which come as JSON text; what is no JSON object is kept under `_invalid` for the tool to refuse."""
+    """A tool call's arguments from their JSON text; what is no object is kept under `_invalid`, to be refused."""
     try:
         args = json.loads(str(text or "{}"))
     except ValueError:

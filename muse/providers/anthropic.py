@@ -1,7 +1,7 @@
 """Anthropic by way of its Messages API: requests into content blocks, content blocks into replies.
 
-Sources: the API reference of `POST /v1/messages`; the migration guides of Claude 5 and 5.5 (no sampling parameters, no budgets,
-which models can stop thinking and how); the page on structured outputs (which schema keywords are refused).
+Sources: the API reference of `POST /v1/messages`; the migration guides of Claude 5 and 5.5 (no sampling parameters, no
+budgets, which models can stop thinking and how); the page on structured outputs (which schema keywords are refused).
 """
 
 from __future__ import annotations
@@ -81,9 +81,19 @@ _FINISHES: Mapping[str, Finish] = {
 _LONGEST_UNSTREAMED_TOKENS = 21_333
 # Keywords that the schema compiler refuses; replies are checked against the caller's own schema all the same.
 _REFUSED_KEYWORDS = (
-    "minimum maximum exclusiveMinimum exclusiveMaximum multipleOf minLength maxLength minItems maxItems uniqueItems"
-    " minProperties maxProperties"
-).split()
+    "minimum",
+    "maximum",
+    "exclusiveMinimum",
+    "exclusiveMaximum",
+    "multipleOf",
+    "minLength",
+    "maxLength",
+    "minItems",
+    "maxItems",
+    "uniqueItems",
+    "minProperties",
+    "maxProperties",
+)
 
 
 class AnthropicProvider(SdkProvider):
@@ -93,9 +103,9 @@ class AnthropicProvider(SdkProvider):
     sdk = "anthropic"
     path: ClassVar[str] = "/v1/messages"
 
-    def connect(self, sdk: Any, access: Access, http_client: Any, *, is_async: bool) -> Any:
+    def connect(self, sdk: Any, access: Access, *, is_async: bool, **wiring: Any) -> Any:
         kind = sdk.AsyncAnthropic if is_async else sdk.Anthropic
-        return kind(api_key=access.key, base_url=access.base_url, max_retries=0, http_client=http_client)
+        return kind(api_key=access.key, base_url=access.base_url, **wiring)
 
     def encode(self, request: Request) -> Encoded:
         profile = SPEC.profile(request.model)

@@ -146,9 +146,9 @@ class CompatibleProvider(SdkProvider):
             )
         return access
 
-    def connect(self, sdk: Any, access: Access, http_client: Any, *, is_async: bool) -> Any:
+    def connect(self, sdk: Any, access: Access, *, is_async: bool, **wiring: Any) -> Any:
         kind = sdk.AsyncOpenAI if is_async else sdk.OpenAI
-        return kind(api_key=access.key or "none", base_url=access.base_url, max_retries=0, http_client=http_client)
+        return kind(api_key=access.key or "none", base_url=access.base_url, **wiring)
 
     def encode(self, request: Request) -> Encoded:
         profile = self.spec.profile(request.model)

@@ -1,7 +1,7 @@
 """A provider that says what it is told, for tests and dry runs: no network, no key, the same answer every time.
 
-Unscripted it answers with the last thing the user said. `muse.testing.script` makes it play given replies, tool calls and
-failures, and record what it was asked.
+Unscripted it answers with the last thing the user said. `muse.testing.script` makes it play given replies, tool calls
+and failures, and record what it was asked.
 """
 
 from __future__ import annotations

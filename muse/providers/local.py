@@ -1,22 +1,25 @@
 """The embedded model, so that nothing needs a key: requests in the form that llama.cpp takes; the engine is `_local`'s.
 
-It is a demonstration and an offline stand-in, not an assistant (docs/providers/local.md has the measured rates). It stands in for
-another provider only where journal.json says so.
+A model whose chat template has room for tools calls them itself; for the others `_local.plan` does, in small sure
+steps. The bundled one is a demonstration and an offline stand-in, not an assistant (docs/providers/local.md has the
+measured rates). It stands in for another provider only where journal.json says so.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 from muse import journal, keys
-from muse.errors import ConfigError, ContentsError, MuseError, ProviderDown, RequestError
+from muse.errors import ConfigError, MuseError, ProviderDown, RequestError
 from muse.messages import Assistant, Reply, Request, User
 from muse.policies.deadline import Deadline
 from muse.providers._base import Access, Capabilities, Encoded, Payload, Profile, Provider, Spec, bind
 from muse.providers._chat import ChatGatherer, add_tools_and_format, chat_messages, decode_completion
 from muse.providers._local.engine import Engine, EngineDied, EngineMissing, EngineRefused, WeightsMissing
+from muse.providers._local.plan import Walk, as_chunk, plan, task_of, uses_tools
 from muse.providers._local.weights import SMOLLM2, find_weights
 
 __all__ = ["generate", "agenerate", "run_agent"]
@@ -31,7 +34,7 @@ SPEC = Spec(
     env_key="",
     tiers={1: _MODEL, 2: _MODEL, 3: _MODEL},
     prefixes=("smollm2",),
-    capabilities=Capabilities(tools=False, structured_output=True, max_context_tokens=4_096),
+    capabilities=Capabilities(structured_output=True, max_context_tokens=4_096),
     profiles=(Profile("*", images=False, files=False),),
     options=frozenset({*_SAMPLING, "complete"}),
     key_required=False,
@@ -78,16 +81,14 @@ class LocalProvider(Provider):
 
     def encode(self, request: Request) -> Encoded:
         profile = SPEC.profile(request.model)
-        if request.tools:
-            raise ContentsError(
-                f"{request.model} calls no tools; route this context to a provider that does (muse providers),"
-                f" or run the agent without tools"
-            )
         dropped = ("thinking_budget",) if request.thinking_budget else ()
         body: Payload = {"max_tokens": request.max_output_tokens, "temperature": request.temperature}
         body |= {name: request.extras[name] for name in _SAMPLING if name in request.extras}
         body["messages"] = chat_messages(request, profile, SPEC.name)
         add_tools_and_format(body, request)
+        if uses_tools(request):
+            task = task_of(request, body.get("response_format"))
+            return Encoded({"op": "chat", "body": body, "task": task}, dropped)
         if not request.extras.get("complete"):
             return Encoded({"op": "chat", "body": body}, dropped)
         del body["messages"]
@@ -98,18 +99,44 @@ class LocalProvider(Provider):
         return decode_completion(_as_chat(raw) | {"model": served}, request, SPEC.name)
 
     def send(self, client: Engine, payload: Payload, deadline: Deadline) -> Mapping[str, Any]:
-        return client.request(payload["op"], payload["body"], timeout_s=deadline.left_s())
+        if not self._is_planned(client, payload, deadline):
+            return client.request(payload["op"], payload["body"], timeout_s=deadline.left_s())
+        walk = Walk(plan(payload["task"], date.today()))
+        while walk.asked is not None:
+            op, body = walk.asked
+            walk.hear(client.request(op, body, timeout_s=deadline.left_s()))
+        return walk.completion
 
     async def asend(self, client: Engine, payload: Payload, deadline: Deadline) -> Mapping[str, Any]:
-        return await client.arequest(payload["op"], payload["body"], timeout_s=deadline.left_s())
+        if not await self._ais_planned(client, payload, deadline):
+            return await client.arequest(payload["op"], payload["body"], timeout_s=deadline.left_s())
+        walk = Walk(plan(payload["task"], date.today()))
+        while walk.asked is not None:
+            op, body = walk.asked
+            walk.hear(await client.arequest(op, body, timeout_s=deadline.left_s()))
+        return walk.completion
 
     def stream(self, client: Engine, payload: Payload, deadline: Deadline) -> Iterator[Any]:
+        if self._is_planned(client, payload, deadline):
+            yield as_chunk(self.send(client, payload, deadline))
+            return
         for chunk in client.stream(payload["op"], payload["body"], timeout_s=deadline.left_s()):
             yield _as_chat(chunk)
 
     async def astream(self, client: Engine, payload: Payload, deadline: Deadline) -> AsyncIterator[Any]:
+        if await self._ais_planned(client, payload, deadline):
+            yield as_chunk(await self.asend(client, payload, deadline))
+            return
         async for chunk in client.astream(payload["op"], payload["body"], timeout_s=deadline.left_s()):
             yield _as_chat(chunk)
+
+    def _is_planned(self, client: Engine, payload: Payload, deadline: Deadline) -> bool:
+        """Whether tools are in play and the model's chat template has no room for them."""
+        return "task" in payload and not client.ready(timeout_s=deadline.left_s())["supports_tools"]
+
+    async def _ais_planned(self, client: Engine, payload: Payload, deadline: Deadline) -> bool:
+        """As `_is_planned`, awaited."""
+        return "task" in payload and not (await client.aready(timeout_s=deadline.left_s()))["supports_tools"]
 
     def gather(self) -> ChatGatherer:
         return ChatGatherer(SPEC.name)

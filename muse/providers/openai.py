@@ -1,8 +1,8 @@
 """OpenAI by way of its Responses API: requests into its input items, its output items into replies.
 
-Sources: the API reference of `POST /responses`; the deployment checklist (no temperature beside reasoning); the model pages
-(which efforts a family takes). `client.post` is the SDK's door for plain dicts: it keeps authentication, proxies and error
-classes and leaves out the walk through every union member that typed methods make.
+Sources: the API reference of `POST /responses`; the deployment checklist (no temperature beside reasoning); the model
+pages (which efforts a family takes). `client.post` is the SDK's door for plain dicts: it keeps authentication, proxies
+and error classes and leaves out the walk through every union member that typed methods make.
 """
 
 from __future__ import annotations
@@ -71,9 +71,9 @@ class OpenAIProvider(SdkProvider):
     sdk = "openai"
     path: ClassVar[str] = "/responses"
 
-    def connect(self, sdk: Any, access: Access, http_client: Any, *, is_async: bool) -> Any:
+    def connect(self, sdk: Any, access: Access, *, is_async: bool, **wiring: Any) -> Any:
         kind = sdk.AsyncOpenAI if is_async else sdk.OpenAI
-        return kind(api_key=access.key, base_url=access.base_url, max_retries=0, http_client=http_client)
+        return kind(api_key=access.key, base_url=access.base_url, **wiring)
 
     def encode(self, request: Request) -> Encoded:
         profile = SPEC.profile(request.model)

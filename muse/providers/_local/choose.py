@@ -1,7 +1,8 @@
 """Which of the offered tools fits a question best: shared words and what its arguments need; it asks no model.
 
-Each tool is weighed by the words it shares with the question: those of its name count most, those of its description and
-arguments less, and a word that all tools have counts next to nothing. A tool whose arguments the question cannot fill is out.
+Each tool is weighed by the words it shares with the question: those of its name count most, those of its description
+and arguments less, and a word that all tools have counts next to nothing. A tool whose arguments the question cannot
+fill is out.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ import re
 from collections.abc import Iterable, Sequence
 
 from muse.messages import Tool
-from muse.providers._local.fields import Field, fields_of, words_in
-from muse.providers._local.fill import Question, can_fill, is_search
+from muse.providers._local.fields import fields_of, words_in
+from muse.providers._local.fill import Question, can_fill, is_search, names_choices
 from muse.providers._local.words import Rarity, telling
 
-_NAME, _DESCRIPTION, _ARGUMENT = 2.0, 0.6, 0.4
+_NAME, _DESCRIPTION, _ARGUMENT = 2.0, 0.6, 0.2
 _ASKED_FOR = 3.0
-_ANYTHING = 1.5
+_ANYTHING = 2.0
 _DAY_SAID = 1.5
+_VALUE_SAID = 2.5
 _HANDLE_SAID = 6.0
 _ASKS = re.compile(
     r"\b(?:which|what|how\s+many|list|show(?:\s+me)?|read|give\s+me|any)\b\s*(?P<rest>[^,.;?!]*)", re.IGNORECASE
@@ -32,10 +34,9 @@ def read_only(tools: Iterable[Tool]) -> tuple[Tool, ...]:
 
 def rank(tools: Sequence[Tool], question: Question) -> list[Tool]:
     """The tools whose arguments can be filled, the most fitting first; of equals the more general, then the first."""
-    texts = {tool.name: _Texts(tool) for tool in tools}
-    rarity = Rarity(text.every for text in texts.values())
+    house = _House(tools)
     feasible = [tool for tool in tools if can_fill(tool, question)]
-    return sorted(feasible, key=lambda tool: (-_weight(tool, texts[tool.name], question, rarity), -_reach(tool)))
+    return sorted(feasible, key=lambda tool: (-house.weight(tool, question), -_reach(tool)))
 
 
 def day_lister(tools: Iterable[Tool]) -> Tool | None:
@@ -52,36 +53,35 @@ def takes_days(tool: Tool) -> bool:
     return any(field.role == "day" for field in fields_of(tool.schema))
 
 
-class _Texts:
-    """The stems of one tool: of its name, its description, its arguments."""
+class _House:
+    """All tools on offer, and how rare each word is among their names and among their descriptions."""
 
-    def __init__(self, tool: Tool) -> None:
-        self.name = telling(tool.name)
-        self.description = telling(tool.description)
-        self.arguments = [stem for text in words_in(tool.schema) for stem in telling(text)]
-        self.every = [*self.name, *self.description, *self.arguments]
+    def __init__(self, tools: Sequence[Tool]) -> None:
+        self._names = {tool.name: telling(tool.name) for tool in tools}
+        self._descriptions = {tool.name: telling(tool.description) for tool in tools}
+        self._arguments = {tool.name: telling(" ".join(words_in(tool.schema))) for tool in tools}
+        self._rarity_of_name = Rarity(self._names.values())
+        self._rarity = Rarity([*self._descriptions.values(), *self._arguments.values()])
 
+    def weight(self, tool: Tool, question: Question) -> float:
+        """How well a tool fits whose arguments the question can fill; the unit has no meaning."""
+        fields = fields_of(tool.schema)
+        said, name = telling(question.text), self._names[tool.name]
+        weight = _NAME * self._rarity_of_name.shared(said, name)
+        weight += _ASKED_FOR * self._rarity_of_name.shared(self._asked_for(question.text), name)
+        weight += _DESCRIPTION * self._rarity.shared(said, self._descriptions[tool.name])
+        weight += _ARGUMENT * self._rarity.shared(said, self._arguments[tool.name])
+        weight += _ANYTHING * any(is_search(field) for field in fields)
+        weight += _DAY_SAID * any(field.required and field.role == "day" for field in fields)
+        weight += _VALUE_SAID * names_choices(tool, question)
+        return weight + _HANDLE_SAID * any(field.required and field.role == "handle" for field in fields)
 
-def _weight(tool: Tool, texts: _Texts, question: Question, rarity: Rarity) -> float:
-    fields = fields_of(tool.schema)
-    said = telling(question.text)
-    weight = _NAME * rarity.shared(said, texts.name)
-    weight += _DESCRIPTION * rarity.shared(said, texts.description)
-    weight += _ARGUMENT * rarity.shared(said, texts.arguments)
-    weight += _ASKED_FOR * rarity.shared(_asked_for(question.text), texts.name)
-    weight += _ANYTHING * any(is_search(field) for field in fields)
-    weight += _DAY_SAID * (question.span is not None and _needs(fields, "day"))
-    return weight + _HANDLE_SAID * (bool(question.handles) and _needs(fields, "handle"))
-
-
-def _needs(fields: Iterable[Field], role: str) -> bool:
-    return any(field.required and field.role == role for field in fields)
-
-
-def _asked_for(text: str) -> list[str]:
-    """What is asked for: the first telling words after `which`, `how many`, `show me` and the like."""
-    found = _ASKS.search(text)
-    return telling(found["rest"])[:_ASKED_WORDS] if found else []
+    def _asked_for(self, text: str) -> list[str]:
+        """What is asked for: the first word after `which`, `how many` and the like that a tool is named after."""
+        found = _ASKS.search(text)
+        asked = telling(found["rest"])[:_ASKED_WORDS] if found else []
+        named = {one for name in self._names.values() for one in name}
+        return next(([one] for one in asked if one in named), [])
 
 
 def _reach(tool: Tool) -> int:

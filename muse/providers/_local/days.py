@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import date, timedelta
 
 from msgspec import Struct
@@ -24,6 +24,7 @@ _MONTHS = (
     "december",
 )
 _NEAR = {"today": 0, "tonight": 0, "yesterday": 1}
+_ANY_DAY = re.compile(r"(?<![\d/])(?:19|20)\d\d-?[01]\d-?[0-3]\d(?!\d)")
 _MONTH = "|".join(f"{month[:3]}(?:{month[3:]})?" for month in _MONTHS)
 _YEAR = r"(?:,?\s+(?P<year{0}>\d{{4}}))?"
 _NAMED = re.compile(
@@ -33,11 +34,12 @@ _NAMED = re.compile(
       | (?P<dom1>\d{{1,2}})(?:st|nd|rd|th)?(?:\s+of)?\s+(?P<month1>{_MONTH})\b{_YEAR.format(1)}
       | (?P<month2>{_MONTH})\s+(?:the\s+)?(?P<dom2>\d{{1,2}})(?:st|nd|rd|th)?\b{_YEAR.format(2)}
       | (?P<near>{"|".join(_NEAR)})\b
-      | (?P<weekday>{"|".join(WEEKDAYS)})\b
+      | (?P<weekday>{"|".join(WEEKDAYS)})(?:['’]s)?\b
       | (?P<week>(?:last|this|past)\s+week)\b
     )""",
     re.IGNORECASE | re.VERBOSE,
 )
+_NAMED_WITH_LEAD = re.compile(rf"(?:\b(?:on|of|in|since|from)\s+)?(?:\bthe\s+)?(?:{_NAMED.pattern})", _NAMED.flags)
 
 
 class Span(Struct, frozen=True):
@@ -70,7 +72,7 @@ def days_in(text: str, today: date, known: Collection[date] = ()) -> Span | None
 
 def without_days(text: str) -> str:
     """A text without the words that name days."""
-    return _NAMED.sub(" ", text)
+    return " ".join(_NAMED_WITH_LEAD.sub(" ", text).split()).replace(" ?", "?")
 
 
 def _days(match: re.Match[str], today: date, known: Collection[date]) -> Iterator[date]:
@@ -116,3 +118,9 @@ def _parsed(plain: str) -> Iterator[date]:
         yield date(int(plain[:4]), int(plain[4:6]), int(plain[6:]))
     except ValueError:
         return
+
+
+def known_days(texts: Iterable[str]) -> frozenset[date]:
+    """All days that stand in the results of tools, as `20261103` or `2026-11-03`."""
+    found = (match.replace("-", "") for text in texts for match in _ANY_DAY.findall(text))
+    return frozenset(day for plain in found for day in _parsed(plain))

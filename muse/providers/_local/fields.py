@@ -13,21 +13,30 @@ Role = Literal["words", "day", "handle", "choice", "number", "flag", "words list
 """What is put into an argument: words or a number of the question, a day it names, a handle (id, path, address) that
 stands in it, one of the schema's own values, yes or no. `nothing`: only what the tool does on its own."""
 
+Edge = Literal["first", "last", ""]
+
 _HANDLES = frozenset(telling("id ids path entry filename url uri link address handle key slug ref reference"))
+_IDS = frozenset(telling("id ids key handle ref reference slug"))
 _DAYS = frozenset(telling("day date"))
+_STARTS = frozenset(("from", "start", "since", "after", "begin"))
 _ENDS = frozenset(("to", "end", "until", "before", "till"))
 _SIMPLE: Mapping[str, Role] = {"integer": "number", "number": "number", "boolean": "flag"}
 
 
 class Field(Struct, frozen=True):
-    """One argument: `edge` tells the days of a range apart, `iso` asks for `YYYY-MM-DD` instead of `YYYYMMDD`."""
+    """One argument: `edge` tells two ends apart (`day_from`, `day_to`), `iso` asks for `YYYY-MM-DD`, not `YYYYMMDD`."""
 
     name: str
     role: Role
     required: bool
     schema: Mapping[str, Any]
-    edge: Literal["first", "last"] = "first"
+    edge: Edge = ""
     iso: bool = False
+
+    @property
+    def is_id(self) -> bool:
+        """Whether a handle is an id rather than a path or address."""
+        return not _IDS.isdisjoint(telling(self.name))
 
     @property
     def choices(self) -> tuple[Any, ...]:
@@ -56,7 +65,8 @@ def _field(name: str, stated: Any, required: bool, root: Mapping[str, Any]) -> F
     text = str(schema.get("description", "")).upper()
     iso = schema.get("format") == "date" or "YYYY-MM-DD" in text
     parts = frozenset(name.lower().replace("-", "_").split("_"))
-    return Field(name, role, required, schema, "last" if parts & _ENDS else "first", iso)
+    edge: Edge = "last" if parts & _ENDS else "first" if parts & _STARTS else ""
+    return Field(name, role, required, schema, edge, iso)
 
 
 def _settled(stated: Any, root: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -81,7 +91,7 @@ def _role(name: str, schema: Mapping[str, Any]) -> Role:
     kind = schema.get("type")
     if "enum" in schema or "const" in schema:
         return "choice"
-    if kind in _SIMPLE:
+    if isinstance(kind, str) and kind in _SIMPLE:
         return _SIMPLE[kind]
     if kind == "array" and _settled(schema.get("items"), schema).get("type") == "string":
         return "words list"

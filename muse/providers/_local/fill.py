@@ -1,14 +1,14 @@
 """The arguments of one call, filled from the question: copied, resolved or chosen, then checked; it chooses no tool.
 
-The model is asked for one argument at a time, under a grammar that leaves it nothing but words of the question or values
-of the schema. What no word of the question is about is left to the tool's own default.
+The model is asked for one argument at a time, under a grammar that leaves it nothing but words of the question or
+values of the schema. What no word of the question is about is left to the tool's own default.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Mapping
-from typing import Any
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -16,15 +16,16 @@ from muse.messages import Tool
 from muse.providers._local import shots
 from muse.providers._local.days import Span, without_days
 from muse.providers._local.fields import Field, fields_of
-from muse.providers._local.words import stem, telling, words_of
+from muse.providers._local.words import is_telling, stem, telling, words_of
 from muse.schema import require_fit
 
-Asked = tuple[str, dict[str, Any]]
+Asked = tuple[Literal["chat", "complete"], dict[str, Any]]
 """An operation of the engine and its body; what is sent back is the engine's answer."""
 
-_SEARCHED = frozenset(map(stem, "query search term keyword keywords words text q phrase".split()))
-_LIMITS = frozenset(map(stem, "limit count number max top size".split()))
-_HANDLE = re.compile(r"https?://\S+|[\w.~-]*[/#][\w./#~-]+|\b[\w-]+\.[A-Za-z]\w{1,4}\b|\b[A-Z][A-Z0-9]*-\d+\b")
+_SEARCHED = frozenset(map(stem, ("query", "search", "term", "keyword", "words", "text", "q", "phrase")))
+_LIMITS = frozenset(map(stem, ("limit", "count", "number", "max", "top", "size")))
+_PLACE = re.compile(r"https?://\S+|~?[\w.-]*/[\w./#~-]*\w|\b[\w-]+\.[A-Za-z]\w{1,4}\b")
+_ID = re.compile(r"\b[A-Z][A-Z0-9]*-\d+\b|\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b|#\d+\b")
 _NUMBER = re.compile(r"(?<![\w.,-])-?\d+(?:\.\d+)?(?![\w.,-]*\w)")
 _FIRST_FEW = re.compile(r"\b(?:first|last|latest|newest|top)\s+(\d{1,3})\b", re.IGNORECASE)
 _LEFT_OUT: Any = object()
@@ -36,15 +37,21 @@ class Question(Struct, frozen=True):
     text: str
     span: Span | None = None
 
-    @property
-    def handles(self) -> tuple[str, ...]:
-        """The paths, addresses and ids that stand in it."""
-        return tuple(found.rstrip(".,;:?!") for found in _HANDLE.findall(self.text))
+    def handle_for(self, field: Field) -> str | None:
+        """The first path or address that stands in it, or id for an argument that takes one; None if there is none."""
+        found: Iterable[str] = _ID.findall(self.text) if field.is_id else filter(_is_place, _PLACE.findall(self.text))
+        return next(iter(found), None)
 
 
 def is_search(field: Field) -> bool:
     """Whether an argument takes any words to look for."""
     return field.role == "words" and not _SEARCHED.isdisjoint(map(stem, field.name.split("_")))
+
+
+def names_choices(tool: Tool, question: Question) -> bool:
+    """Whether the question names a value of an argument that must be one of a list."""
+    listed = (field for field in fields_of(tool.schema) if field.required and len(field.choices) > 1)
+    return any(_named_choice(field, question, exactly=True) is not _LEFT_OUT for field in listed)
 
 
 def can_fill(tool: Tool, question: Question) -> bool:
@@ -60,10 +67,17 @@ def fill(tool: Tool, question: Question) -> Generator[Asked, Mapping[str, Any], 
     for field in fields:
         value = _sure(field, question, searches)
         if value is _LEFT_OUT and field.required:
-            value = yield from _asked(field, question)
+            value = yield from _asked(field, question, search_words(tool, question))
         if value is not _LEFT_OUT:
             args[field.name] = value
+    if not fits(tool, args):  # what the question says of an optional argument may be out of its bounds
+        args = {field.name: args[field.name] for field in fields if field.required and field.name in args}
     return args if fits(tool, args) else None
+
+
+def _is_place(found: str) -> bool:
+    """Whether what holds a slash or dot is a path or address, rather than `and/or` or `9/11`."""
+    return any(map(str.isalpha, found)) and ("." in found or found.count("/") > 1 or any(map(str.isdigit, found)))
 
 
 def fits(tool: Tool, args: Mapping[str, Any]) -> bool:
@@ -93,7 +107,8 @@ def _sure(field: Field, question: Question, searches: bool) -> Any:
         case "day":
             return _day(field, question)
         case "handle":
-            return question.handles[0] if field.required and question.handles else _LEFT_OUT
+            handle = question.handle_for(field)
+            return _LEFT_OUT if handle is None else handle
         case "choice":
             return _named_choice(field, question, exactly=searches)
         case "number":
@@ -105,18 +120,23 @@ def _sure(field: Field, question: Question, searches: bool) -> Any:
 def _day(field: Field, question: Question) -> Any:
     if question.span is None:
         return _LEFT_OUT
-    day = question.span.first if field.edge == "first" else question.span.last
+    day = question.span.last if field.edge == "last" else question.span.first
     return day.isoformat() if field.iso else day.strftime("%Y%m%d")
 
 
 def _named_choice(field: Field, question: Question, *, exactly: bool) -> Any:
-    """The value that the question names: word for word where a search would lose by a guess, else also by its like."""
+    """The value that the question names: word for word where a search would lose by a guess, else also by its like.
+
+    If it names several, `from` one `to` another, each of the two arguments has its own.
+    """
     split = (lambda text: [stem(word) for word in words_of(text)]) if exactly else telling
-    said = frozenset(split(question.text))
-    named = [value for value in field.choices if not said.isdisjoint(split(str(value)))]
+    said = split(question.text)
+    named = {said.index(one): value for value in field.choices for one in split(str(value)) if one in said}
     if len(field.choices) == 1 and field.required:
         return field.choices[0]
-    return named[0] if len(named) == 1 else _LEFT_OUT
+    if len(set(named.values())) > 1 and not field.edge:
+        return _LEFT_OUT
+    return named[max(named) if field.edge == "last" else min(named)] if named else _LEFT_OUT
 
 
 def _number(field: Field, question: Question) -> Any:
@@ -130,22 +150,34 @@ def _number(field: Field, question: Question) -> Any:
     return int(number) if field.schema.get("type") == "integer" or number.is_integer() else number
 
 
-def _asked(field: Field, question: Question) -> Generator[Asked, Mapping[str, Any], Any]:
-    """Have the model copy or choose the value of an argument."""
+def search_words(tool: Tool, question: Question) -> list[str]:
+    """The telling words of a question that may be looked for with a tool: not those that its choice has settled.
+
+    Settled are the words of the tool's name, and days where it has arguments for them.
+    """
+    text = (
+        without_days(question.text) if any(field.role == "day" for field in fields_of(tool.schema)) else question.text
+    )
+    named = frozenset(telling(tool.name))
+    every = [word for word in words_of(shots.one_line(text, shots.MOST_QUESTION_CHARS)) if is_telling(word)]
+    return [word for word in every if named.isdisjoint(telling(word))] or every
+
+
+def _asked(field: Field, question: Question, searched: Sequence[str]) -> Generator[Asked, Mapping[str, Any], Any]:
+    """Have the model copy or choose the value of an argument; `searched` are the words that may be looked for."""
     label = field.name.replace("_", " ")
+    said_words = words_of(shots.one_line(question.text, shots.MOST_QUESTION_CHARS))
     match field.role:
-        case "words" if is_search(field):
-            body = shots.search_words(without_days(question.text), "Search words")
-        case "words" | "words list":
-            body = shots.copied_words(question.text, label)
+        case "words" if is_search(field) and searched:
+            body = shots.search_words(without_days(question.text), searched, "Search words")
+        case "words" | "words list" if said_words:
+            body = shots.copied_words(question.text, said_words, label)
         case "choice" if field.choices:
             body = shots.choice(question.text, label, [str(value) for value in field.choices])
         case "flag":
             body = shots.choice(question.text, label, ("yes", "no"))
         case _:
             return _LEFT_OUT
-    if body is None:
-        return _LEFT_OUT
     said = said_in((yield "complete", body))
     return _read(field, said) if said else _LEFT_OUT
 
@@ -164,6 +196,6 @@ def _read(field: Field, said: str) -> Any:
 
 
 def said_in(answer: Mapping[str, Any]) -> str:
-    """The text of a completion, in one line without its blanks."""
-    choices = answer.get("choices") or ({},)
-    return str(choices[0].get("text") or "").partition("\n")[0] if choices[0].get("text", "").strip() else ""
+    """The first line of a completion; "" if it has none."""
+    choices: Sequence[Mapping[str, Any]] = answer.get("choices") or ({},)
+    return str(choices[0].get("text") or "").strip().partition("\n")[0].strip()

@@ -1,17 +1,15 @@
 """The prompts for the small model: a few solved examples, then the case at hand, to be continued under a grammar.
 
-It continues examples well and follows instructions badly, so that nothing here is an instruction. The examples are about
-nobody's journal: nothing in them can leak into an answer unseen.
+It continues examples well and follows instructions badly, so that nothing here is an instruction. The examples are
+about nobody's journal: what leaks from one of them into an answer is not backed by the passage, and thrown away.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
-
-from muse.providers._local.words import is_telling, words_of
 
 Body = dict[str, Any]
 
@@ -50,18 +48,19 @@ _ANSWERS = (
 )
 
 
-def search_words(question: str, label: str) -> Body | None:
-    """Asks for the telling words of a question, in their order; None if it has none."""
-    words = [word for word in words_of(question) if is_telling(word)]
+def search_words(question: str, words: Sequence[str], label: str) -> Body:
+    """Asks which of the telling words of a question to look for, in their order; names and figures always are."""
     shots = "".join(f"Question: {asked}\n{label}: {found}\n\n" for asked, found in _SEARCHES)
-    return _completion(shots, question, label, _runs(words, with_gaps=True)) if words else None
+    kept = [at for at, word in enumerate(words) if any(letter.isupper() or letter.isdigit() for letter in word)]
+    following = {at: _up_to(kept, at, len(words)) for at in range(-1, len(words))}
+    return _completion(shots, question, label, _runs(words, following, kept))
 
 
-def copied_words(question: str, label: str) -> Body | None:
-    """Asks for the piece of a question that belongs to an argument; None if it has no words."""
-    words = words_of(question)
+def copied_words(question: str, words: Sequence[str], label: str) -> Body:
+    """Asks for the piece of a question that belongs to an argument."""
     shots = "".join(f"Question: {asked}\n{named}: {found}\n\n" for asked, named, found in _COPIES)
-    return _completion(shots, question, label, _runs(words, with_gaps=False)) if words else None
+    next_ones = {at: range(at + 1, min(at + 2, len(words))) for at in range(len(words))}
+    return _completion(shots, question, label, _runs(words, next_ones | {-1: range(len(words))}))
 
 
 def choice(question: str, label: str, values: Sequence[str]) -> Body:
@@ -94,14 +93,23 @@ def _completion(shots: str, question: str, label: str, grammar: str) -> Body:
     return body | {"grammar": grammar} if grammar else body
 
 
-def _runs(words: Sequence[str], *, with_gaps: bool) -> str:
-    """A grammar (GBNF) of the runs of `words` in their order: of neighbours, or with gaps between them."""
-    lines = [f"root ::= ({' | '.join(f'w{at}' for at in range(len(words)))}) {_NEWLINE}"]
+def _up_to(kept: Sequence[int], at: int, end: int) -> range:
+    """The places that may follow `at`: up to the next word that must not be left out."""
+    return range(at + 1, next((place + 1 for place in kept if place > at), end))
+
+
+def _runs(words: Sequence[str], following: Mapping[int, range], kept: Collection[int] = ()) -> str:
+    """A grammar (GBNF) of runs of `words`: `following` are the places that may come after a place, -1 is the start."""
+    last = max(kept, default=-1)
+    lines = [f"root ::= {_either(following[-1])} {_NEWLINE}"]
     for at, word in enumerate(words):
-        reach = range(at + 1, len(words) if with_gaps else min(at + 2, len(words)))
-        more = f" ({' | '.join(f'w{later}' for later in reach)})?" if reach else ""
-        lines.append(f"w{at} ::= {_literal(f' {word}')}{more}")
+        after = f" {_either(following[at])}{'' if at < last else '?'}" if following[at] else ""
+        lines.append(f"w{at} ::= {_literal(f' {word}')}{after}")
     return "\n".join(lines)
+
+
+def _either(places: Iterable[int]) -> str:
+    return f"({' | '.join(f'w{at}' for at in places)})"
 
 
 def _literal(text: str) -> str:

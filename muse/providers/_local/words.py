@@ -1,4 +1,4 @@
-"""Words of a question and of what is compared with it: split, shortened to a stem, weighed; it knows no tool and no model."""
+"""Words of a question and of what it is compared with: split, shortened to a stem, weighed; it knows no tool."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _TO_DO = re.compile(r"\bto[ -]do(s?)\b", re.IGNORECASE)
 _LEAST_STEM = 3
 
-_COMMON = frozenset(
+
+def _split(words: str) -> frozenset[str]:
+    """The words of a list that is written as text."""
+    return frozenset(words.split())
+
+
+_COMMON = _split(
     """
     a about again all already also am an and any anything are as at be been being but by can could did do does
     either every for from get give had has have he her here him his how i if in into is it its just let list long
@@ -20,24 +26,26 @@ _COMMON = frozenset(
     read really say said see shall she should show so some something still tell than that the their them then there
     these they thing this those to too up us very was we were what when where which while who whom whose why will
     with would yes yet you your happen happened
-    """.split()
+    """
 )
 _ALIKE: tuple[frozenset[str], ...] = tuple(
-    frozenset(row.split())
-    for row in (
-        "event meeting appointment calendar agenda meet call",
-        "todo task chore errand",
-        "done finish finished complete completed close closed tick",
-        "open unfinished pending outstanding",
-        "mum mom mother mama",
-        "dad father papa",
-        "participant people attendee attend join person",
-        "location place room venue",
-        "file document",
-        "weather forecast temperature",
-        "mail email message",
-        "decide decision decided",
-        "cost price pay",
+    map(
+        _split,
+        (
+            "event meeting appointment calendar agenda meet call",
+            "todo task chore errand",
+            "done finish finished complete completed close closed tick",
+            "open unfinished pending outstanding",
+            "mum mom mother mama",
+            "dad father papa",
+            "participant people attendee attend join person",
+            "location place room venue",
+            "file document",
+            "weather forecast temperature",
+            "mail email message",
+            "decide decision decided",
+            "cost price pay",
+        ),
     )
 )
 

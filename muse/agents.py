@@ -1,0 +1,292 @@
+"""Requests for agent runs in, events out, one JSON line each: `muse-agents`; it knows no wire form and no tool.
+
+A request is `{"prompt": ..., "persona"?, "provider"?, "model"?, "tier"?, ...}` with any further entry of
+`muse.run_config.RunConfig`; a persona's own entries stand behind it. Standard output carries nothing but JSON lines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import io
+import json
+import logging
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from msgspec import Struct
+
+from muse import journal, keys, models
+from muse.errors import ConfigError
+from muse.events import (
+    AgentUpdatedEvent,
+    ErrorEvent,
+    Event,
+    FinishEvent,
+    JSONEventCallback,
+    JSONEventWriter,
+    StartEvent,
+    ThinkingEvent,
+    ToolEndEvent,
+    ToolStartEvent,
+    now_ms,
+)
+from muse.history import format_tool_summary, parse_agent_events_to_turns
+from muse.messages import ToolCall
+from muse.ndjson import Lines
+from muse.packs import packs
+from muse.personas import DEFAULT_PERSONA, get_agent
+from muse.providers import get_provider_module
+from muse.run_config import RunConfig
+from muse.runs import Recorder
+from muse.tether import read_line, tie
+from muse.tools import Approver
+
+__all__ = [
+    "AgentUpdatedEvent",
+    "ErrorEvent",
+    "Event",
+    "FinishEvent",
+    "JSONEventCallback",
+    "JSONEventWriter",
+    "StartEvent",
+    "ThinkingEvent",
+    "ToolEndEvent",
+    "ToolStartEvent",
+    "format_tool_summary",
+    "main",
+    "main_async",
+    "parse_agent_events_to_turns",
+    "prepare",
+    "run",
+    "run_recorded",
+]
+
+log = logging.getLogger(__name__)
+Emit = Callable[[dict[str, Any]], None]
+Hosted = Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None
+
+
+class Prepared(Struct, frozen=True):
+    """A run ready to go: the provider's module name, and the config for its `run_agent`."""
+
+    provider: str
+    config: Mapping[str, Any]
+
+
+def prepare(request: Mapping[str, Any]) -> Prepared:
+    """A request with its persona and its route.
+
+    The request's own entries come first, then the persona's. Who serves it: the `provider` and `model` said there,
+    else the route of the persona's context.
+
+    Raises:
+        ValueError: no prompt, an unknown provider or a bad limit.
+        FileNotFoundError: no such persona, or its text is missing.
+        ConfigError: the persona's text or an entry is not usable.
+    """
+    if not request.get("prompt") and not request.get("resume_from"):
+        raise ValueError("Missing 'prompt' in the request")
+    persona = get_agent(str(request.get("persona") or DEFAULT_PERSONA), request.get("facet") or None)
+    said = {name: value for name, value in request.items() if value is not None}
+    merged = {**persona, **said, "persona": persona["persona"]}
+    context = RunConfig(prompt="-", model="-", persona=persona["persona"], context=merged.get("context")).ledger_context
+    provider, model = _served_by(merged, context)
+    known = {name: merged[name] for name in RunConfig.__struct_fields__ if name in merged}
+    config = {**known, "context": context, "model": model, "provider": provider}
+    if config.get("tools") is not None and not config.get("disable_mcp"):  # the packs' modules cost 0.1 s
+        config["tools"] = _allowed(config["tools"])
+    return Prepared(provider, config)
+
+
+def _allowed(tools: Any) -> list[str]:
+    """An allow-list with the names of packs replaced by those of their tools.
+
+    Raises:
+        ConfigError: it is no list of names.
+    """
+    if isinstance(tools, str):
+        tools = [tools]
+    if not isinstance(tools, (list, tuple)) or not all(isinstance(name, str) for name in tools):
+        raise ConfigError("tools", repr(tools), "a list of names of packs or tools, or globs of them")
+    known = packs()
+    return [tool for name in tools for tool in known.get(name, (name,))]
+
+
+def _served_by(said: Mapping[str, Any], context: str) -> tuple[str, str]:
+    """`(provider, model)`: what is said, else what the context's route says."""
+    if said.get("model"):
+        provider = said.get("provider") or models.get_model_provider(str(said["model"]))
+        found = models.route(context).provider if provider == "unknown" else str(provider)
+        get_provider_module(found)
+        return found, str(said["model"])
+    if said.get("provider") or said.get("tier"):
+        provider = str(said.get("provider") or models.route(context).provider)
+        get_provider_module(provider)
+        return provider, models.resolve_model_for_provider(context, provider, tier=said.get("tier"))
+    return models.resolve_provider(context)
+
+
+async def run(request: Mapping[str, Any], emit: Emit, *, hosted: Hosted = None) -> bool:
+    """One run, its events to `emit`; whether it finished. A failure is one `error` event, never an exception.
+
+    `hosted` are the MCP servers of a request that names none, or what makes them when the first tool is wanted.
+    """
+    try:
+        prepared = prepare(request)
+        config = dict(prepared.config)
+        if hosted and _wants_servers(config):
+            config["mcp_servers"] = hosted() if callable(hosted) else hosted
+        await get_provider_module(prepared.provider).run_agent(config, on_event=emit)
+    except Exception as exc:  # the edge of a run: whatever it was is said in one event
+        if not getattr(exc, "_evented", False):
+            log.debug("run failed", exc_info=True)
+            JSONEventCallback(emit).emit({"event": "error", "error": keys.mask(str(exc) or type(exc).__name__)})
+        return False
+    return True
+
+
+def _wants_servers(config: Mapping[str, Any]) -> bool:
+    """Whether a run may use tools and names no server for them."""
+    named = config.get("mcp_server_url") or config.get("mcp_servers")
+    return not named and not config.get("disable_mcp") and config.get("tools") != []
+
+
+def own_tools() -> Mapping[str, Any]:
+    """The journal's own tools, as a server in memory."""
+    from muse.mcp import build_server
+
+    return {"journal": build_server()}
+
+
+async def main_async(
+    source: IO[str] | None = None,
+    *,
+    parallel: int = 1,
+    hosted: Hosted = None,
+    path: str | Path | None = None,
+) -> int:
+    """Run the requests of `source` (standard input if None) until its end; 0 if every one of them finished.
+
+    One JSON object a line, blank lines are skipped, a line that is no request is an `error` event and the next ones
+    still run. With `parallel` above 1 so many run at once and their events mix, each with its `agent_id`.
+    """
+    writer = JSONEventWriter(path)
+    lines = Lines(source or sys.stdin)
+    slots = asyncio.Semaphore(parallel)
+    outcomes: list[bool] = []
+
+    async def one(request: Mapping[str, Any]) -> None:
+        async with slots:
+            outcomes.append(await _answered(request, writer, lines, hosted))
+
+    async def take_all(group: asyncio.TaskGroup) -> None:
+        async for line in lines.requests():
+            request = _parse(line, writer)
+            if request is None:
+                outcomes.append(False)
+                continue
+            task = group.create_task(one(request))
+            await (task if parallel == 1 else asyncio.sleep(0))
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            await take_all(group)
+    finally:
+        writer.close()
+    return 0 if all(outcomes) else 1
+
+
+async def _answered(request: Mapping[str, Any], writer: JSONEventWriter, lines: Lines, hosted: Hosted) -> bool:
+    """One run whose approvals are asked for among the events and answered among the lines of the source."""
+
+    async def approve(call: ToolCall) -> bool:
+        asked = {"event": "approval", "tool": call.name, "args": dict(call.args), "call_id": call.call_id}
+        writer.emit({**asked, "ts": now_ms()})
+        return await lines.answer(call.call_id)
+
+    return await run_recorded(request, writer.emit, approver=approve, hosted=hosted)
+
+
+async def run_recorded(
+    request: Mapping[str, Any], emit: Emit, *, approver: Approver | None, hosted: Hosted = None
+) -> bool:
+    """As `run`, with each event bearing the run's id and kept in its file in the journal.
+
+    A request that brings an `agent_id` is recorded by whoever gave it.
+    """
+    given = request.get("agent_id")
+    recorder = None if given else Recorder.begin()
+    agent_id = str(given or (recorder.agent_id if recorder else ""))
+
+    def pass_on(event: dict[str, Any]) -> None:
+        if recorder is not None:
+            recorder.write(event)
+        emit({**event, "agent_id": agent_id})
+
+    try:
+        return await run({**request, "agent_id": agent_id, "approver": approver}, pass_on, hosted=hosted)
+    finally:
+        if recorder is not None:
+            recorder.end()
+
+
+def _parse(line: str, writer: JSONEventWriter) -> Mapping[str, Any] | None:
+    """A request line; None, and an error event, if it is none."""
+    try:
+        request = json.loads(line)
+    except ValueError as exc:
+        writer.emit({"event": "error", "error": f"Invalid JSON: {exc}", "ts": now_ms()})
+        return None
+    if not isinstance(request, dict):
+        writer.emit(
+            {"event": "error", "error": f"Invalid JSON: found {line[:60]!r}, expected an object", "ts": now_ms()}
+        )
+        return None
+    return request
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The console script `muse-agents`: 0 if every request finished, 1 if one failed, 130 when interrupted."""
+    parser = argparse.ArgumentParser(prog="muse-agents", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("file", nargs="?", help="requests, one a line (standard input if left out)")
+    parser.add_argument("-p", "--parallel", type=int, default=1, metavar="N", help="run so many at once (1)")
+    parser.add_argument(
+        "--tied", action="store_true", help="take one request; its run ends when standard input does (cortex runs so)"
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="say more on standard error")
+    args = parser.parse_args(argv)
+    if args.parallel < 1:
+        parser.error(f"--parallel: found {args.parallel}, expected 1 or more")
+    logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING, stream=sys.stderr)
+    keys.fill_environment(journal.load().config.env)
+    if args.tied:
+        with io.StringIO(read_line(sys.stdin.fileno())) as source:
+            tie(sys.stdin.fileno())
+            return run_until_interrupted(source, 1)
+    if args.file is None:
+        return run_until_interrupted(sys.stdin, args.parallel)
+    with Path(args.file).open(encoding="utf-8") as source:
+        return run_until_interrupted(source, args.parallel)
+
+
+def run_until_interrupted(source: IO[str], parallel: int) -> int:
+    """Run the requests of `source`; SIGINT and SIGTERM end the run under way with one `error` event."""
+
+    async def whole() -> int:
+        task = asyncio.current_task()
+        if task is not None and hasattr(signal, "SIGTERM"):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await main_async(source, parallel=parallel, hosted=own_tools)
+
+    try:
+        return asyncio.run(whole())
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""`muse agents`: the personas there are, each with its context, route, tools and schedule; it runs none of them."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from muse import models
+from muse.cli import _terminal
+from muse.cli._terminal import Column
+from muse.errors import ConfigError
+from muse.personas import get_agents
+from muse.run_config import RunConfig
+
+HELP = "List the personas with their contexts, routes, tools and schedules."
+_COLUMNS = ("persona", "title", "context", "provider", "model", "tools", "schedule")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """How to print it."""
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the list; 0."""
+    rows = [_row(name, fields) for name, fields in sorted(get_agents().items())]
+    if args.json:
+        _terminal.print_json(rows)
+    else:
+        columns = [Column(name, style="bold" if name == "persona" else "") for name in _COLUMNS]
+        _terminal.draw(columns, [[str(row[name]) for name in _COLUMNS] for row in rows])
+        print("\nRun one: muse agent default 'What did I decide about the release on Tuesday?'")
+    return 0
+
+
+def _row(name: str, fields: dict[str, Any]) -> dict[str, Any]:
+    context = RunConfig(prompt="-", model="-", persona=name).ledger_context
+    try:
+        provider, model = models.resolve_provider(context)
+    except ConfigError as exc:
+        provider, model = "no route", str(exc)
+    tools = fields.get("tools")
+    shown = "all" if tools is None else ", ".join(tools) if isinstance(tools, list) else str(tools)
+    return {
+        "persona": name,
+        "title": fields["title"],
+        "context": context,
+        "provider": provider,
+        "model": model,
+        "tools": shown or "none",
+        "schedule": str(fields.get("schedule") or ""),
+    }

@@ -1,0 +1,52 @@
+"""`muse runs`: the agent runs of the journal at a glance, newest first; it starts none."""
+
+from __future__ import annotations
+
+import argparse
+
+from msgspec import structs
+
+from muse import models, runs
+from muse.cli import _terminal
+from muse.cli._terminal import Column
+
+HELP = "List the agent runs of the journal, newest first, with state, tools, tokens, cost and seconds."
+_SHOWN_PROMPT = 48
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """How many, and how to print them."""
+    parser.add_argument("-n", "--limit", type=int, default=20, metavar="N", help="at most so many (20)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the list; 0."""
+    found = [run for agent_id in runs.newest_ids()[: max(args.limit, 1)] if (run := runs.summarize(agent_id))]
+    if args.json:
+        _terminal.print_json([structs.asdict(run) | {"cost_usd": cost_of(run)} for run in found])
+        return 0
+    if not found:
+        print("No runs yet. Make one: muse agent default 'What did I decide about the release on Tuesday?'")
+        return 0
+    columns = [Column("run", style="bold"), Column("state"), Column("persona"), Column("provider"), Column("prompt")]
+    columns += [Column(name, numbers=True) for name in ("turns", "tools", "tokens", "cost", "seconds")]
+    _terminal.draw(columns, [_cells(run) for run in found])
+    return 0
+
+
+def _cells(run: runs.Run) -> list[str]:
+    cost = cost_of(run)
+    prompt = " ".join(run.prompt.split())
+    short = prompt if len(prompt) <= _SHOWN_PROMPT else prompt[: _SHOWN_PROMPT - 1] + "…"
+    chained = f"{run.agent_id} ← {run.handoff_from}" if run.handoff_from else run.agent_id
+    seconds = f"{run.duration_s:.1f}" if run.duration_s is not None else ""
+    dollars = "unknown" if cost is None else f"${cost:.4f}"
+    texts = [chained, run.state, run.persona, run.provider, short]
+    return [*texts, str(run.turns), str(run.tool_calls), f"{run.tokens:,}", dollars, seconds]
+
+
+def cost_of(run: runs.Run) -> float | None:
+    """What a run cost at today's prices, by its model and token sums; None without a price."""
+    cost = models.calc_token_cost({"model": run.model, "provider": run.provider, "usage": run.usage})
+    return float(cost["total_cost"]) if cost else None

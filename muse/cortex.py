@@ -1,0 +1,281 @@
+"""Carries out the agent runs that wait in the journal's folder; speaks to `muse.agents` by its pipes only.
+
+The folder is the queue. A request is a file `<id>_pending.jsonl`; whoever locks and renames it to `<id>_active.jsonl`
+has it. The lock is the system's and goes with its holder: an active file without its lock has lost its owner, and the
+next cortex that looks ends or resumes that run. So several instances share a folder, and none knows of the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+from muse import runs
+from muse.cortex_client import cortex_request, handed_to
+from muse.errors import ConfigError, MuseError
+from muse.folder_watch import watching
+from muse.orders import Order, handoff_of, next_request, order_of, wanted
+from muse.run_log import RunLog
+from muse.run_process import RunProcess
+from muse.runs import Recorder
+
+log = logging.getLogger(__name__)
+
+DEFAULT_MAX_CONCURRENT = 4
+DEFAULT_GRACE_S = 10.0
+# How often to look whether the owner of a run under way elsewhere is still there; only while there is such a run.
+_LOOK_AFTER_OTHERS_S = 10.0
+# A run that was cut off so often is not taken up again: it may be what brings its cortex down.
+_MOST_STARTS = 3
+_PENDING, _ACTIVE = "_pending.jsonl", "_active.jsonl"
+
+
+class Cortex:
+    """One supervisor of runs; `serve` carries out what comes until `stop`, `drain` what is there."""
+
+    def __init__(self, *, max_concurrent: int = DEFAULT_MAX_CONCURRENT, grace_s: float = DEFAULT_GRACE_S) -> None:
+        if max_concurrent < 1:
+            raise ConfigError("max_concurrent", str(max_concurrent), "1 or more")
+        self._max_concurrent = max_concurrent
+        self._grace_s = grace_s
+        self._waiting: list[str] = []  # a heap: the oldest id first
+        self._cut_off: deque[Recorder] = deque()
+        self._carried: dict[str, asyncio.Task[None]] = {}
+        self._processes: dict[str, RunProcess] = {}
+        self._news = asyncio.Event()
+        self._is_stopping = False
+        self._is_ending = False
+        self._has_others = False
+
+    async def serve(self) -> None:
+        """Carry out every run that waits or is asked for, until `stop`; waiting costs nothing."""
+        with self._watching():
+            self._look()
+            while not self._is_stopping:
+                self._begin_what_fits()
+                await self._wait_and_look()
+        await self._wind_up()
+
+    async def drain(self) -> None:
+        """Carry out what waits now and what it hands on to, then return."""
+        self._look()
+        self._begin_what_fits()
+        while self._carried and not self._is_stopping:
+            await self._wait_and_look()
+            self._begin_what_fits()
+        if self._is_stopping:
+            await self._wind_up()
+
+    async def see_through(self, agent_id: str) -> None:
+        """Carry out one run, or wait until whoever has it is done; then the runs it is handed on to."""
+        with self._watching():
+            current: str | None = agent_id
+            while current is not None and not self._is_stopping:
+                await self._until_over(current)
+                current = handed_to(current)
+        if self._is_stopping:
+            await self._wind_up()
+
+    def stop(self) -> None:
+        """Claim nothing more, and return when the runs under way are over; called again: end them at once."""
+        if self._is_stopping:
+            self._grace_s = 0.0
+        self._is_stopping = True
+        self._news.set()
+
+    async def _until_over(self, agent_id: str) -> None:
+        while not self._is_stopping and _is_open(agent_id):
+            if agent_id not in self._carried:
+                recorder = _taken(runs.claim, agent_id)
+                if recorder is not None:
+                    self._carry(recorder)
+                else:
+                    self._recover_one(agent_id)
+            self._begin_cut_off()
+            if _is_open(agent_id):
+                await self._wait(_LOOK_AFTER_OTHERS_S)
+
+    def _watching(self) -> AbstractContextManager[None]:
+        loop = asyncio.get_running_loop()
+
+        def hear(name: str) -> None:
+            loop.call_soon_threadsafe(self._hear, name)
+
+        return watching(runs.folder(), hear)
+
+    def _hear(self, name: str) -> None:
+        """A file appeared in the folder."""
+        if name.startswith("."):
+            return
+        if name.endswith(_PENDING):
+            heapq.heappush(self._waiting, name.removesuffix(_PENDING))
+        elif name.endswith(_ACTIVE) and name.removesuffix(_ACTIVE) not in self._carried:
+            self._has_others = True
+        self._news.set()
+
+    async def _wait_and_look(self) -> None:
+        """Sleep until something happens; look after the runs of others from time to time, if there are any."""
+        if not await self._wait(_LOOK_AFTER_OTHERS_S if self._has_others else None):
+            self._recover()
+
+    async def _wait(self, longest_s: float | None) -> bool:
+        """Sleep until something happens; whether something did."""
+        try:
+            async with asyncio.timeout(longest_s):
+                await self._news.wait()
+        except TimeoutError:
+            return False
+        self._news.clear()
+        return True
+
+    def _look(self) -> None:
+        """Read the folder: what waits, and what has lost its owner."""
+        self._waiting = runs.ids_in("pending")
+        self._recover()
+
+    def _recover(self) -> None:
+        mine = {*self._carried, *(recorder.agent_id for recorder in self._cut_off)}
+        others = [agent_id for agent_id in runs.ids_in("active") if agent_id not in mine]
+        self._has_others = len([agent_id for agent_id in others if not self._recover_one(agent_id)]) > 0
+
+    def _recover_one(self, agent_id: str) -> bool:
+        """End a run whose owner is gone, or take it up again; False if it has an owner."""
+        recorder = _taken(runs.adopt, agent_id)
+        if recorder is None:
+            return False
+        log.info("run %s was cut off", agent_id)
+        events = recorder.events()
+        request = _request_in(events)
+        run_log = RunLog(recorder)
+        for event in events:
+            run_log.recall(event)
+        if run_log.end is None and _count_starts(events) < _MOST_STARTS and _wants_resume(agent_id, request):
+            self._cut_off.append(recorder)
+            return True
+        if run_log.end is None:
+            error = "the run was cut off: the process that recorded it ended before the run did"
+            run_log.say("error", error=error, reason="orphaned")
+        elif handed_to(agent_id) is None:
+            self._hand_on(agent_id, request, run_log)
+        recorder.end()
+        return True
+
+    def _begin_cut_off(self) -> None:
+        while self._cut_off and len(self._carried) < self._max_concurrent:
+            self._carry(self._cut_off.popleft())
+
+    def _begin_what_fits(self) -> None:
+        if not self._waiting and not self._carried:
+            self._waiting = runs.ids_in("pending")  # should a notice have been lost
+        self._begin_cut_off()
+        while self._waiting and len(self._carried) < self._max_concurrent and not self._is_stopping:
+            recorder = _taken(runs.claim, heapq.heappop(self._waiting))
+            if recorder is not None:
+                self._carry(recorder)
+
+    def _carry(self, recorder: Recorder) -> None:
+        task = asyncio.get_running_loop().create_task(self._run(recorder))
+        self._carried[recorder.agent_id] = task
+        task.add_done_callback(lambda done: self._done(recorder.agent_id, done))
+
+    def _done(self, agent_id: str, task: asyncio.Task[None]) -> None:
+        self._carried.pop(agent_id, None)
+        self._news.set()
+        if not task.cancelled() and (fault := task.exception()) is not None:
+            log.error("run %s: cortex failed on it", agent_id, exc_info=fault)
+
+    async def _run(self, recorder: Recorder) -> None:
+        """One run from its request to its end, whatever that is."""
+        run_log = RunLog(recorder)
+        agent_id = recorder.agent_id
+        events = recorder.events()
+        request = _request_in(events)
+        has_begun = _count_starts(events) > 0
+        try:
+            order = order_of(agent_id, request)
+            run_log.result_path = order.result_path
+            await self._make(order, run_log, resume=has_begun)
+            self._hand_on(agent_id, request, run_log)
+        except (MuseError, OSError, ValueError, TypeError) as exc:
+            run_log.say("error", error=str(exc) or type(exc).__name__)
+        finally:
+            run_log.say("error", error="cortex failed on this run")  # counts only if nothing has ended it
+            recorder.end()
+
+    async def _make(self, order: Order, run_log: RunLog, *, resume: bool) -> None:
+        """Start the run's process, and wait for its end."""
+        process = await RunProcess.start(order.for_run(resume=resume), run_log.take)
+        self._processes[order.agent_id] = process
+        if self._is_ending:
+            await process.end()
+        words = f"the run's time ran out: it was ended after its {order.limit_s:g} s"
+        try:
+            ended = await process.ended(
+                order.limit_s, on_timeout=lambda: run_log.say("error", error=words, reason="timeout")
+            )
+        finally:
+            del self._processes[order.agent_id]
+        error = f"the run ended with exit status {ended.exit_code} and no result"
+        run_log.say("error", error=error, exit_code=ended.exit_code, trace=ended.words or None)
+
+    def _hand_on(self, agent_id: str, request: Mapping[str, Any], run_log: RunLog) -> None:
+        """Ask for the run that a finished one is handed on to."""
+        if run_log.end is None or run_log.end["event"] != "finish":
+            return
+        try:
+            handoff = handoff_of(wanted(request).get("handoff"))
+            if handoff is not None:
+                following = next_request(handoff, request, run_log.start, str(run_log.end.get("result") or ""))
+                cortex_request(following.pop("prompt"), handoff.persona, config=following, handoff_from=agent_id)
+        except (MuseError, OSError, ValueError, TypeError) as exc:
+            log.warning("run %s cannot be handed on: %s", agent_id, exc)
+
+    async def _wind_up(self) -> None:
+        """Let what is under way end within the grace time, then end it; let go of what was not begun."""
+        started_s = time.monotonic()
+        while self._carried and (left_s := started_s + self._grace_s - time.monotonic()) > 0:
+            await self._wait(left_s)
+        self._is_ending = True
+        await asyncio.gather(*(process.end() for process in self._processes.values()))
+        if self._carried:
+            await asyncio.wait(self._carried.values())
+        while self._cut_off:
+            self._cut_off.popleft().let_go()
+
+
+def _taken(take: Callable[[str], Recorder | None], agent_id: str) -> Recorder | None:
+    """A run claimed or adopted; None, with a warning, if its file cannot be opened: that is no reason to stop."""
+    try:
+        return take(agent_id)
+    except OSError as exc:
+        log.warning("run %s cannot be taken: %s", agent_id, exc)
+        return None
+
+
+def _is_open(agent_id: str) -> bool:
+    found = runs.find(agent_id)
+    return found is not None and found[1] != "over"
+
+
+def _request_in(events: list[dict[str, Any]]) -> Mapping[str, Any]:
+    """A log's request: its first line; nothing if that is an event of another kind."""
+    first = events[0] if events else {}
+    return first if first.get("event", "request") == "request" else {}
+
+
+def _count_starts(events: list[dict[str, Any]]) -> int:
+    return sum(1 for event in events if event.get("event") == "start")
+
+
+def _wants_resume(agent_id: str, request: Mapping[str, Any]) -> bool:
+    try:
+        return order_of(agent_id, request).may_resume
+    except (MuseError, OSError, ValueError, TypeError) as exc:
+        log.info("run %s is not taken up again: %s", agent_id, exc)
+        return False

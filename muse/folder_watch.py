@@ -1,0 +1,51 @@
+"""Tells when files appear in a folder; it knows nothing of what they are.
+
+By watchdog: its threads sleep in the kernel until a file is created, renamed or closed, and the lines that running
+agents add to their logs do not wake them. (watchfiles looks 20 times a second, and wakes for each added line.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from watchdog.events import FileClosedEvent, FileCreatedEvent, FileMovedEvent, FileSystemEvent, FileSystemEventHandler
+from watchdog.observers import Observer
+
+from muse.errors import MuseError
+
+
+class _Names(FileSystemEventHandler):
+    """Passes on the names under which files appeared."""
+
+    def __init__(self, on_name: Callable[[str], None]) -> None:
+        self._on_name = on_name
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        """A file was created, renamed or closed after writing."""
+        path = event.dest_path if isinstance(event, FileMovedEvent) else event.src_path
+        self._on_name(Path(str(path)).name)
+
+
+@contextmanager
+def watching(folder: Path, on_name: Callable[[str], None]) -> Iterator[None]:
+    """Call `on_name` (in a thread of the watch) with the name of each file that appears in `folder`.
+
+    Raises:
+        MuseError: the system gives out no more watches.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    observer = Observer()
+    observer.schedule(_Names(on_name), str(folder), event_filter=[FileCreatedEvent, FileMovedEvent, FileClosedEvent])
+    try:
+        observer.start()
+    except OSError as exc:
+        raise MuseError(
+            f"{folder}: cannot be watched ({exc}); on Linux raise fs.inotify.max_user_watches and max_user_instances"
+        ) from exc
+    try:
+        yield
+    finally:
+        observer.stop()
+        observer.join()

@@ -1,0 +1,101 @@
+"""The tools there are, in packs, found where they stand and by entry point; it knows no MCP and no tool by name.
+
+A tool module has `PACK` (the name of its pack) and `TOOLS` (a tuple of `LocalTool`). It stands beside this package, as
+`think/tools.py` or `apps/<app>/tools.py`, or another package names it in the entry point group `muse.tools`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import MappingProxyType, ModuleType
+from typing import Any
+
+from msgspec import Struct
+
+log = logging.getLogger(__name__)
+
+GROUP = "muse.tools"
+
+_HOUSE = Path(__file__).resolve().parent.parent
+_PLACES = ("think/tools.py", "apps/[!_.]*/tools.py")
+# What importing a broken module raises; such a module is left out with a warning, and the others are offered.
+_BROKEN = (ImportError, SyntaxError, AttributeError, NameError, TypeError, ValueError, LookupError, OSError)
+
+
+class LocalTool(Struct, frozen=True):
+    """A function that a model may call; its name, signature and docstring are what the model gets to read.
+
+    `destructive` and `idempotent` say of a tool that changes something whether it can lose something, and whether
+    calling it again changes nothing more.
+    """
+
+    function: Callable[..., Any]
+    title: str
+    read_only: bool = False
+    destructive: bool = False
+    idempotent: bool = False
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return self.function.__name__
+
+
+class Pack(Struct, frozen=True):
+    """Tools that are named together."""
+
+    name: str
+    tools: tuple[LocalTool, ...]
+
+
+def packs() -> Mapping[str, tuple[str, ...]]:
+    """The names of the tools of each pack."""
+    return MappingProxyType({pack.name: tuple(tool.name for tool in pack.tools) for pack in find_packs()})
+
+
+def find_packs() -> tuple[Pack, ...]:
+    """Every pack there is, in order of its name; of two tools with one name the first stays."""
+    found: dict[str, list[LocalTool]] = {}
+    owners: dict[str, str] = {}
+    for name in _module_names():
+        module = _load(name)
+        if module is None:
+            continue
+        pack, tools = module
+        for tool in tools:
+            owner = owners.setdefault(tool.name, name)
+            if owner == name:
+                found.setdefault(pack, []).append(tool)
+            else:
+                log.warning("tool %s of %s is left out: %s has one of that name", tool.name, name, owner)
+    return tuple(Pack(name, tuple(tools)) for name, tools in sorted(found.items()))
+
+
+def _module_names() -> Iterator[str]:
+    """The names of all tool modules, each once: those beside this package first, which need no installation."""
+    seen: set[str] = set()
+    standing = (path for place in _PLACES for path in sorted(_HOUSE.glob(place)))
+    further = sorted(point.module for point in entry_points(group=GROUP))
+    for name in (*(".".join(path.relative_to(_HOUSE).with_suffix("").parts) for path in standing), *further):
+        if name not in seen:
+            seen.add(name)
+            yield name
+
+
+def _load(name: str) -> tuple[str, tuple[LocalTool, ...]] | None:
+    """`(pack, tools)` of a module; None, with a warning, if it has none."""
+    try:
+        module: ModuleType = import_module(name)
+        pack, tools = module.PACK, tuple(module.TOOLS)
+    except _BROKEN as exc:
+        log.warning("tools of %s are left out: it cannot be loaded (%s: %s)", name, type(exc).__name__, exc)
+        return None
+    bad = next((tool for tool in tools if not isinstance(tool, LocalTool)), None)
+    if not isinstance(pack, str) or not pack or bad is not None:
+        log.warning("%s: found PACK %r and a tool %r, expected a name and muse.packs.LocalTool values", name, pack, bad)
+        return None
+    return pack, tools

@@ -1,0 +1,300 @@
+"""The files of agent runs in the journal: named, written line by line, renamed when they end, read; it runs no agent.
+
+`<journal>/agents/<id>_pending.jsonl` waits to be run, `<id>_active.jsonl` is under way and locked by whoever runs it,
+`<id>.jsonl` is over. The first line may be the request; every further line is an event.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from muse import journal
+
+log = logging.getLogger(__name__)
+
+State = Literal["pending", "active", "over"]
+_SUFFIX: Mapping[State, str] = {"pending": "_pending", "active": "_active", "over": ""}
+
+
+def folder() -> Path:
+    """Where runs are kept."""
+    return journal.folder() / "agents"
+
+
+def path_of(agent_id: str, state: State) -> Path:
+    """The file of a run in one of its states."""
+    return folder() / f"{agent_id}{_SUFFIX[state]}.jsonl"
+
+
+def is_agent_id(text: str) -> bool:
+    """Whether `text` can be a run's id: 13 digits, milliseconds since the epoch."""
+    return len(text) == 13 and text.isascii() and text.isdigit()
+
+
+def find(agent_id: str) -> tuple[Path, State] | None:
+    """A run's file and state; None if there is no such run."""
+    for state in ("over", "active", "pending"):
+        path = path_of(agent_id, state)
+        if is_agent_id(agent_id) and path.is_file():
+            return path, state
+    return None
+
+
+def new_file(state: State, text: str = "") -> tuple[str, Path]:
+    """`(id, path)` of a new run: the present millisecond, or the next free one; no two processes get the same.
+
+    The file appears under its name with `text` in it, never half-written.
+    """
+    agent_id, path, handle = _create(state, text)
+    os.close(handle)
+    return agent_id, path
+
+
+def _create(state: State, text: str) -> tuple[str, Path, int]:
+    """A new run's file, open and locked; it is made under another name, so that nobody sees it without its lock."""
+    place = folder()
+    place.mkdir(parents=True, exist_ok=True)
+    number = time.time_ns() // 1_000_000
+    while (handle := _reserve(place, str(number))) is None:
+        number += 1
+    reserved, path = _reservation(place, str(number)), path_of(str(number), state)
+    try:
+        _write_whole(handle, text.encode("utf-8", errors="replace"))
+        lock(handle)
+        os.rename(reserved, path)
+    except OSError:
+        os.close(handle)
+        reserved.unlink(missing_ok=True)
+        raise
+    return str(number), path, handle
+
+
+def _reserve(place: Path, agent_id: str) -> int | None:
+    """Take an id that no run has; None if it is taken."""
+    reserved = _reservation(place, agent_id)
+    try:
+        handle = os.open(reserved, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return None
+    if any(path_of(agent_id, state).exists() for state in _SUFFIX):  # in the order in which a run's file is renamed
+        os.close(handle)
+        reserved.unlink(missing_ok=True)
+        return None
+    return handle
+
+
+def _reservation(place: Path, agent_id: str) -> Path:
+    return place / f".{agent_id}.id"
+
+
+def _write_whole(handle: int, content: bytes) -> None:
+    """Append `content` whole or not at all.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
+    written = os.write(handle, content)
+    if written < len(content):
+        os.ftruncate(handle, os.fstat(handle).st_size - written)
+        raise OSError(errno.ENOSPC, "the disk took only a part of a line")
+
+
+class Recorder:
+    """Writes a run's events to its active file, whole lines only, and renames it when the run is over.
+
+    The file stays locked as long as it is active: a file without its lock has lost its owner. That the file cannot be
+    written is said once and does not end the run.
+    """
+
+    def __init__(self, agent_id: str, path: Path, handle: int) -> None:
+        self.agent_id = agent_id
+        self._path = path
+        self._handle = handle
+        self._is_broken = False
+
+    @classmethod
+    def begin(cls) -> Recorder:
+        """The recorder of a new run."""
+        return cls(*_create("active", ""))
+
+    def write(self, event: Mapping[str, Any]) -> None:
+        """Add one event, with the run's id."""
+        line = json.dumps({**event, "agent_id": self.agent_id}, ensure_ascii=False, default=str) + "\n"
+        try:
+            _write_whole(self._handle, line.encode("utf-8", errors="replace"))
+        except OSError as exc:
+            if not self._is_broken:
+                log.warning("run %s cannot be recorded (%s); it goes on without", self.agent_id, exc)
+            self._is_broken = True
+
+    def events(self) -> list[dict[str, Any]]:
+        """What the file holds so far."""
+        return list(read_events(self._path))
+
+    def let_go(self) -> None:
+        """Close the file and leave the run as it is, for another process to take over."""
+        os.close(self._handle)
+
+    def end(self) -> None:
+        """Give the file the name of a finished run, then let go of it."""
+        try:
+            os.rename(self._path, path_of(self.agent_id, "over"))
+        except FileNotFoundError:
+            log.warning("run %s: its file %s is gone", self.agent_id, self._path)
+        finally:
+            os.close(self._handle)
+
+
+def claim(agent_id: str) -> Recorder | None:
+    """Take a waiting run: its file, locked, becomes the active one; None if somebody else was faster."""
+    path, active = path_of(agent_id, "pending"), path_of(agent_id, "active")
+    handle = _open_locked(path)
+    if handle is None:
+        return None
+    try:
+        if _last_byte(handle) == b"\n":  # whoever writes it in place is not ready before
+            os.rename(path, active)
+            return Recorder(agent_id, active, handle)
+    except FileNotFoundError:
+        log.debug("run %s was taken by another process", agent_id)
+    os.close(handle)
+    return None
+
+
+def adopt(agent_id: str) -> Recorder | None:
+    """Take over an active run whose owner is gone; None if it has one, or is not active."""
+    path = path_of(agent_id, "active")
+    handle = _open_locked(path)
+    if handle is None:
+        return None
+    try:
+        if _last_byte(handle) not in (b"\n", b""):
+            _write_whole(handle, b"\n")  # its owner was killed within a line
+    except OSError as exc:
+        log.warning("run %s: its last line stays torn (%s)", agent_id, exc)
+    return Recorder(agent_id, path, handle)
+
+
+def _open_locked(path: Path) -> int | None:
+    """Open a run's file and lock it; None if it is not there (any more) or locked."""
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_APPEND)
+    except FileNotFoundError:
+        return None
+    try:
+        if lock(handle) and os.path.samestat(os.fstat(handle), os.stat(path)):
+            return handle
+    except FileNotFoundError:
+        log.debug("%s was renamed while it was being locked", path)
+    os.close(handle)
+    return None
+
+
+def _last_byte(handle: int) -> bytes:
+    size = os.fstat(handle).st_size
+    return os.pread(handle, 1, size - 1) if size else b""
+
+
+try:
+    import fcntl
+except ImportError:  # Windows: there is no cortex, and nobody takes over a run
+
+    def lock(handle: int) -> bool:
+        """Nothing to lock with: whoever has the file open has it."""
+        return handle >= 0
+else:
+
+    def lock(handle: int) -> bool:
+        """Lock an open file; False if another process has it. The system frees it when its holder dies, in any way."""
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+def ids_in(state: State) -> list[str]:
+    """The ids of the runs in one state, oldest first."""
+    suffix = f"{_SUFFIX[state]}.jsonl"
+    ids = (name.removesuffix(suffix) for name in _names() if name.endswith(suffix))
+    return sorted(filter(is_agent_id, ids))
+
+
+class Run(Struct, frozen=True):
+    """One run at a glance; `state` is finish, error, running, pending or unknown."""
+
+    agent_id: str
+    state: str
+    persona: str
+    provider: str
+    model: str
+    prompt: str
+    turns: int
+    tool_calls: int
+    tokens: int
+    usage: Mapping[str, int]
+    duration_s: float | None
+    handoff_from: str | None = None
+
+
+def read_events(path: Path) -> Iterator[dict[str, Any]]:
+    """The events of a run's file; lines that are no JSON object are passed over."""
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(event, dict):
+                yield event
+
+
+def summarize(agent_id: str) -> Run | None:
+    """A run at a glance; None if there is no such run."""
+    found = find(agent_id)
+    if found is None:
+        return None
+    path, state = found
+    events = list(read_events(path))
+    start = next((event for event in events if event.get("event") == "start"), {})
+    request = next((event for event in events if event.get("event") == "request"), {})
+    last: dict[str, Any] = next((event for event in reversed(events) if event.get("event") in ("finish", "error")), {})
+    usage = last.get("usage") or {}
+    stamps = [event["ts"] for event in events if event is not request and isinstance(event.get("ts"), int)]
+    said = {**request, **start}
+    return Run(
+        agent_id,
+        str(last.get("event") or {"active": "running", "pending": "pending"}.get(state, "unknown")),
+        str(said.get("persona", "default")),
+        str(said.get("provider", "")),
+        str(said.get("model", "")),
+        str(said.get("prompt", "")),
+        int(usage.get("requests", 0)),
+        sum(1 for event in events if event.get("event") == "tool_start"),
+        int(usage.get("total_tokens", 0)),
+        usage,
+        (stamps[-1] - stamps[0]) / 1000 if len(stamps) > 1 else None,
+        request.get("handoff_from"),
+    )
+
+
+def newest_ids() -> list[str]:
+    """The ids of all runs, newest first."""
+    ids = {name.removesuffix(".jsonl").removesuffix("_active").removesuffix("_pending") for name in _names()}
+    return sorted((agent_id for agent_id in ids if is_agent_id(agent_id)), reverse=True)
+
+
+def _names() -> list[str]:
+    try:
+        return os.listdir(folder())
+    except FileNotFoundError:
+        return []
