@@ -11,7 +11,6 @@ import resource
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from benchmarks.report import Table
 from benchmarks.world import Json, World
 from muse import cortex_client, runs
 from muse.cortex import Cortex
-from tests.cortex_process import wait_until
+from tests.cortex_process import threads, wait_until
 
 _RUNS, _QUICK_RUNS, _SOAK_RUNS = 100, 20, 500
 _IDLE_S = 10.0
@@ -76,9 +75,9 @@ def _holdings() -> tuple[int, int, int]:
     """Descriptors, threads and child processes of this process (Linux; elsewhere threads alone)."""
     proc = Path("/proc/self")
     if not proc.exists():
-        return 0, threading.active_count(), 0
+        return 0, threads(), 0
     children = [child for task in proc.glob("task/*/children") for child in task.read_text().split()]
-    return len(os.listdir(proc / "fd")), threading.active_count(), len(children)
+    return len(os.listdir(proc / "fd")), threads(), len(children)
 
 
 def _children_s() -> float:

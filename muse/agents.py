@@ -90,9 +90,13 @@ def prepare(request: Mapping[str, Any]) -> Prepared:
     """
     if not request.get("prompt") and not request.get("resume_from"):
         raise ValueError("Missing 'prompt' in the request")
+    house = journal.load().config
     persona = get_agent(str(request.get("persona") or DEFAULT_PERSONA), request.get("facet") or None)
     said = {name: value for name, value in request.items() if value is not None}
-    merged = {**persona, **said, "persona": persona["persona"]}
+    merged = {**house.agents, **persona, **said, "persona": persona["persona"]}
+    servers = {**house.mcp_servers, **(persona.get("mcp_servers") or {})}
+    if servers and not _names_servers(said):
+        merged["mcp_servers"] = servers
     context = RunConfig(prompt="-", model="-", persona=persona["persona"], context=merged.get("context")).ledger_context
     provider, model = _served_by(merged, context)
     known = {name: merged[name] for name in RunConfig.__struct_fields__ if name in merged}
@@ -133,13 +137,15 @@ def _served_by(said: Mapping[str, Any], context: str) -> tuple[str, str]:
 async def run(request: Mapping[str, Any], emit: Emit, *, hosted: Hosted = None) -> bool:
     """One run, its events to `emit`; whether it finished. A failure is one `error` event, never an exception.
 
-    `hosted` are the MCP servers of a request that names none, or what makes them when the first tool is wanted.
+    `hosted` are the MCP servers of a request that names none, or what makes them when the first tool is wanted;
+    those of the persona and of journal.json join them.
     """
     try:
         prepared = prepare(request)
         config = dict(prepared.config)
-        if hosted and _wants_servers(config):
-            config["mcp_servers"] = hosted() if callable(hosted) else hosted
+        if hosted and not _names_servers(request) and _may_use_tools(config):
+            own = hosted() if callable(hosted) else hosted
+            config["mcp_servers"] = {**own, **(config.get("mcp_servers") or {})}
         await get_provider_module(prepared.provider).run_agent(config, on_event=emit)
     except Exception as exc:  # the edge of a run: whatever it was is said in one event
         if not getattr(exc, "_evented", False):
@@ -149,10 +155,13 @@ async def run(request: Mapping[str, Any], emit: Emit, *, hosted: Hosted = None) 
     return True
 
 
-def _wants_servers(config: Mapping[str, Any]) -> bool:
-    """Whether a run may use tools and names no server for them."""
-    named = config.get("mcp_server_url") or config.get("mcp_servers")
-    return not named and not config.get("disable_mcp") and config.get("tools") != []
+def _names_servers(request: Mapping[str, Any]) -> bool:
+    """Whether a request says itself which servers its tools come from."""
+    return bool(request.get("mcp_server_url") or request.get("mcp_servers"))
+
+
+def _may_use_tools(config: Mapping[str, Any]) -> bool:
+    return not config.get("disable_mcp") and config.get("tools") != []
 
 
 def own_tools() -> Mapping[str, Any]:

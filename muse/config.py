@@ -77,6 +77,8 @@ class Config(Struct, frozen=True):
     local: LocalModel = LocalModel()
     system_instruction: str | None = None
     descriptors: Descriptors = Descriptors()
+    agents: Mapping[str, float] = field(default_factory=dict)
+    mcp_servers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     identity: Mapping[str, Any] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
 
@@ -170,6 +172,8 @@ class _Parser:
             local=self._local(providers.get("local", {})),
             system_instruction=providers.get("system_instruction"),
             descriptors=self._descriptors(top.get("descriptors", {})),
+            agents=self._limits(top.get("agents", {})),
+            mcp_servers=self._servers(top.get("mcp_servers", {})),
             identity=top.get("identity", {}),
             env=self._map(top.get("env", {}), "env", self._env),
         )
@@ -247,6 +251,30 @@ class _Parser:
         }
         return Descriptors(**folders)
 
+    def _limits(self, raw: Mapping[str, Any]) -> Mapping[str, float]:
+        """The limits of agent runs that name none of their own."""
+        limits = self._fields(raw, "agents", _LIMITS)
+        for name in [name for name, limit in limits.items() if limit <= 0]:
+            self._problem(f"agents.{name}", _found(limits.pop(name)), "a number above 0")
+        return {name: int(limit) if _LIMITS[name] is int else limit for name, limit in limits.items()}
+
+    def _servers(self, raw: object) -> Mapping[str, Mapping[str, Any]]:
+        servers = self._map(raw, "mcp_servers", self._server)
+        return {name: server for name, server in servers.items() if server is not None}
+
+    def _server(self, raw: object, path: str) -> Mapping[str, Any] | None:
+        """An MCP server in the form that other programs use too: an address, or a command to start."""
+        fields = self._fields(self._object(raw, path), path, _SERVER)
+        args = [arg for i, arg in enumerate(fields.get("args", [])) if self._is_argument(arg, f"{path}.args[{i}]")]
+        env = self._map(fields.get("env", {}), f"{path}.env", self._env)
+        if "url" not in fields and "command" not in fields:
+            self._problem(path, "neither url nor command", "one of them")
+            return None
+        return {**fields, "args": args, "env": env or None}
+
+    def _is_argument(self, raw: object, path: str) -> bool:
+        return self._is_text(raw, path, empty=True)
+
     def _env(self, raw: object, path: str) -> str:
         return str(raw) if self._is_text(raw, path, empty=True, secret=True) else ""
 
@@ -272,6 +300,8 @@ class _Parser:
             return True
         if kind is int and isinstance(value, float) and value.is_integer():  # to JSON, 4096.0 is a whole number
             return True
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            return True
         self._problem(path, _found(value) if path != "env" else type(value).__name__, _NAMES[kind])
         return False
 
@@ -293,7 +323,15 @@ class _Parser:
 
 
 # The keys of each object of journal.json and the JSON type of each; muse/journal.schema.json is tested against these.
-_TOP: Mapping[str, type] = {"$schema": str, "providers": dict, "identity": dict, "env": dict, "descriptors": dict}
+_TOP: Mapping[str, type] = {
+    "$schema": str,
+    "providers": dict,
+    "agents": dict,
+    "mcp_servers": dict,
+    "identity": dict,
+    "env": dict,
+    "descriptors": dict,
+}
 _PROVIDERS: Mapping[str, type] = {
     "default": dict,
     "contexts": dict,
@@ -305,12 +343,22 @@ _PROVIDERS: Mapping[str, type] = {
 _ENTRY: Mapping[str, type] = {"provider": str, "tier": int, "model": str}
 _GATEWAY: Mapping[str, type] = {"base_url": str, "env_key": str, "label": str, "models": dict, "images": bool}
 _LOCAL: Mapping[str, type] = {"model_path": str, "context_tokens": int}
+_LIMITS: Mapping[str, type] = {
+    "max_turns": int,
+    "max_tokens": int,
+    "max_tool_calls": int,
+    "max_total_tokens": int,
+    "max_cost_usd": float,
+    "timeout_s": float,
+}
+_SERVER: Mapping[str, type] = {"url": str, "command": str, "args": list, "env": dict}
 _DESCRIPTORS: Mapping[str, type] = {"categories": list, "agents": list, "apps": list}
 _NAMES: Mapping[type, str] = {
     str: "text that is not empty",
     dict: "an object {...}",
     list: "a list [...]",
     int: "a whole number",
+    float: "a number",
     bool: "true or false",
 }
 

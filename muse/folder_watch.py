@@ -6,6 +6,7 @@ agents add to their logs do not wake them. (watchfiles looks 20 times a second, 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,10 @@ from watchdog.events import FileClosedEvent, FileCreatedEvent, FileMovedEvent, F
 from watchdog.observers import Observer
 
 from muse.errors import MuseError
+
+# What watchdog says, as an error, when a file appears while its watch is being taken down; nothing is wrong then.
+_TAKEN_DOWN = "called when the thread is inactive"
+logging.getLogger("watchdog.observers.inotify").addFilter(lambda record: _TAKEN_DOWN not in record.getMessage())
 
 
 class _Names(FileSystemEventHandler):

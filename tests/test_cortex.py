@@ -32,6 +32,7 @@ from tests.cortex_process import (
     names,
     once,
     processes_of,
+    threads,
     wait_until,
 )
 from tests.journal_folder import ROOT, JournalFolder, run
@@ -152,12 +153,12 @@ def test_a_request_is_not_taken_before_it_is_whole() -> None:
 def test_fifty_queued_runs_finish_and_leave_nothing_behind(journal: JournalFolder) -> None:
     ids = [ask(f"Tide {number}.") for number in range(50)]
     drain(max_concurrent=1)  # what a first run makes and keeps, such as the loop's own pipes, is not counted
-    before = (sorted(os.listdir("/proc/self/fd")), threading.active_count())
+    before = (sorted(os.listdir("/proc/self/fd")), threads())
     ids += [ask(f"Tide {number}.") for number in range(4)]
     drain(max_concurrent=3)
     assert [last(agent_id)["result"] for agent_id in ids[:50]] == [f"Tide {number}." for number in range(50)]
     assert {get_agent_end_state(agent_id) for agent_id in ids} == {"finish"}
-    assert (sorted(os.listdir("/proc/self/fd")), threading.active_count()) == before
+    assert (sorted(os.listdir("/proc/self/fd")), threads()) == before
     assert processes_of(journal.path) == []
 
 

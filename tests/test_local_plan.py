@@ -234,6 +234,14 @@ def test_an_empty_result_is_followed_by_a_wider_look_then_by_an_honest_sentence(
     assert not engine.asked
 
 
+@pytest.mark.parametrize("nothing", ["", "(no output)", "[]", "{}", '{"total": 0, "items": [], "next_offset": null}'])
+def test_nothing_is_not_taken_for_an_answer(nothing: str) -> None:
+    other = tool("look_around", "Look around.", {})
+    call = ToolCall("call_1", other.name, {})
+    task = Task(QUESTION, (other,), ((call, ToolResult("call_1", other.name, (nothing,))),), 1)
+    assert told(task, Scripted()).startswith("I found nothing that answers this. I looked with look_around({}).")
+
+
 def test_a_tool_that_failed_is_named_with_its_reason() -> None:
     engine = Scripted()
     text = told(after(QUESTION, (SEARCH, {"query": "Orde"}, "Error: the index is locked"), failed=True), engine)

@@ -83,3 +83,15 @@ def test_nothing_is_handed_on_after_an_error() -> None:
     agent_id = ask(persona="nobody", handoff="default")
     drain()
     assert runs.newest_ids() == [agent_id]
+
+
+def test_a_persona_without_text_or_with_bad_json_is_one_error(journal: JournalFolder) -> None:
+    _personas(journal, mute={}, broken={})
+    (journal.path / "personas" / "mute.txt").unlink()
+    (journal.path / "personas" / "broken.json").write_text('{"title": ', encoding="utf-8")
+    for persona, words in (("mute", "has no text"), ("broken", "not found")):
+        agent_id = ask(persona=persona)
+        drain()
+        assert names(agent_id) == ["request", "error"]
+        assert persona in last(agent_id)["error"]
+        assert words in last(agent_id)["error"]

@@ -49,11 +49,23 @@ anything = st.recursive(
     max_leaves=4,
 )
 folders = st.lists(text, max_size=2)
+whole, number = st.integers(1, 10**6), st.floats(1e-3, 1e6)
+limits = st.fixed_dictionaries(
+    {},
+    optional=dict.fromkeys(["max_turns", "max_tokens", "max_tool_calls", "max_total_tokens"], whole)
+    | dict.fromkeys(["max_cost_usd", "timeout_s"], number | whole),
+)
+further = {"args": st.lists(st.text(max_size=3), max_size=2), "env": st.dictionaries(names, st.text(max_size=3))}
+server = st.fixed_dictionaries({"url": text}, optional=further) | st.fixed_dictionaries(
+    {"command": text}, optional=further
+)
 valid = st.fixed_dictionaries(
     {},
     optional={
         "$schema": text,
         "providers": providers,
+        "agents": limits,
+        "mcp_servers": st.dictionaries(names, server, max_size=2),
         "identity": st.dictionaries(st.sampled_from(["name", "pronouns", "boat"]), anything, max_size=3),
         "env": st.dictionaries(names, st.text(max_size=3), max_size=3),
         "descriptors": st.fixed_dictionaries({}, optional={"categories": folders, "agents": folders, "apps": folders}),
@@ -61,6 +73,7 @@ valid = st.fixed_dictionaries(
 )
 KEYS = ["$schema", "providers", "default", "contexts", "models", "compatible", "local", "system_instruction", "tier"]
 KEYS += ["provider", "model", "base_url", "images", "env", "identity", "1", "4", "context_tokens", "categories", ""]
+KEYS += ["agents", "max_turns", "max_cost_usd", "mcp_servers", "url", "command", "args"]
 
 
 @st.composite
@@ -182,6 +195,8 @@ TABLES = [
     (("$defs", "providers", "properties", "local"), config._LOCAL),
     (("$defs", "gateway"), config._GATEWAY),
     (("$defs", "descriptors"), config._DESCRIPTORS),
+    (("$defs", "agents"), config._LIMITS),
+    (("$defs", "server"), config._SERVER),
 ]
 
 

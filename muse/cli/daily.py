@@ -12,7 +12,7 @@ from muse import daily, journal, runs, stamps
 from muse.cli import _terminal
 from muse.cli._terminal import Column
 from muse.cortex import Cortex
-from muse.cortex_client import get_agent_end_state, get_agent_thread
+from muse.cortex_client import get_agent_end_state, get_agent_thread, read_agent_events
 from muse.daily import Planned
 
 HELP = "Carry out the agents' scheduled runs that are due, in order of their priority, each once; missed ones too."
@@ -76,8 +76,14 @@ def _report(one: Planned, agent_id: str) -> bool:
     if state == "finish":
         _terminal.say(f"✓ {about}{seconds}")
     else:
-        _terminal.say(f"✗ {about}: {state} (muse run {agent_id})", "red")
+        _terminal.say(f"✗ {about}: {_reason(agent_id) or state}", "red")
     return state != "finish"
+
+
+def _reason(agent_id: str) -> str:
+    """What a run's log says of its failure."""
+    ends = [event for event in read_agent_events(agent_id) if event.get("event") == "error"]
+    return str(ends[-1].get("error", "")) if ends else ""
 
 
 def _show(planned: Sequence[Planned]) -> int:

@@ -56,7 +56,8 @@ def formed_answer(
     wish: Wish, result: Result, form: Mapping[str, Any], max_tokens: int
 ) -> Generator[Asked, Mapping[str, Any], Mapping[str, Any]]:
     """Answer in JSON of a given form; the source has no room in it."""
-    said = f"{best(result.passages, wish.topic).text}\n\n{wish.question}\nAnswer as JSON."
+    passage = shots.one_line(best(result.passages, wish.topic).text, shots.MOST_PASSAGE_CHARS)
+    said = f"{passage}\n\n{shots.one_line(wish.question, shots.MOST_QUESTION_CHARS)}\nAnswer as JSON."
     body = {"messages": [{"role": "user", "content": said}], "response_format": form, "temperature": 0}
     return (yield "chat", body | {"max_tokens": max_tokens})
 

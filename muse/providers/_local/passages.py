@@ -39,6 +39,7 @@ _KINDS: tuple[tuple[re.Pattern[str], re.Pattern[str]], ...] = (
 )
 _TITLE_SHARE, _FITTING_KIND, _LATER, _ASIDE_FACTOR = 0.5, 1.2, 0.05, 0.5
 _LEAST_WORDS = 3
+_NO_OUTPUT = "(no output)"  # what the agent loop makes of a result without content
 _LONGEST_TIME = len("14:32:00")
 
 MOST_AROUND_CHARS = 300
@@ -91,7 +92,7 @@ def read_result(text: str, place: str) -> Result:
     """A tool's text as passages; `place` is the source of what names none itself."""
     data = _loaded(text)
     if data is None:
-        record = Passage(_plain(text), Source(place), 0)
+        record = Passage("" if text.strip() == _NO_OUTPUT else _plain(text), Source(place), 0)
         return Result(tuple(_sentences(record)), (record,) if record.text else (), None)
     records = tuple(
         Passage(said, source, order) for order, (said, source) in enumerate(_records(data, Source(place))) if said

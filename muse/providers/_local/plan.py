@@ -26,6 +26,7 @@ from muse.providers._local.words import telling
 
 MOST_CALLS = 3
 _SHOWN_ERROR_CHARS = 300
+_MOST_QUESTION_CHARS = 2_000
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 
 Plan = Generator[Asked, Mapping[str, Any], dict[str, Any]]
@@ -239,7 +240,7 @@ def _said(turn: Turn) -> str:
     parts = turn.parts if isinstance(turn, User) else ()
     text = "\n".join(part for part in parts if isinstance(part, str)).strip()
     questions = [said for said in _SENTENCE_END.split(text) if said.endswith("?")]
-    return questions[-1] if questions else text
+    return (questions[-1] if questions else text)[:_MOST_QUESTION_CHARS]
 
 
 def _text_of(result: ToolResult) -> str:
