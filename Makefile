@@ -14,17 +14,42 @@ UV_RANGE := uv>=0.13.8,<0.14
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check test-integration bench docs route context venv journal lock clean
+.PHONY: help run agent agents agent-daily test check test-integration bench docs route context venv journal lock clean
+.PHONY: FORCE
 
-# Reach recipes as shell variables, so that no character in them is read by the shell.
-export CONTEXT DAY
+# Reach recipes as shell variables and as they were typed, so that neither the shell nor make reads a character in them.
+# NAME and PROMPT count on the command line only: some systems have variables of these names.
+typed = $(if $(filter command,$(firstword $(origin $1))),$(value $1))
+override NAME := $(or $(call typed,NAME),default)
+override PROMPT := $(call typed,PROMPT)
+override CONTEXT := $(value CONTEXT)
+override DAY := $(value DAY)
+override QUESTION := What did I decide about the release on Tuesday?
+export NAME PROMPT CONTEXT DAY QUESTION
 
 help: ## print this list
-	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)$$/\1|\2/p' $(MAKEFILE_LIST) | \
+	@sed -n 's/^\([a-z][a-z-]*[%]*\):.*## \(.*\)$$/\1|\2/p' $(MAKEFILE_LIST) | sed 's/%/NAME/' | \
 	while IFS='|' read -r target text; do printf '  make %-17s %s\n' "$$target" "$$text"; done
 
 run: $(READY) journal ## write the insight of a day of the journal (DAY=YYYYMMDD to choose); needs no key
 	@"$(BIN)/muse" insight $${DAY:+"$$DAY"}
+	@test -n "$$JOURNAL_PATH" || { printf '\n%s\n\n' "Agent: $$QUESTION" && "$(BIN)/muse" agent default "$$QUESTION"; }
+
+agent: $(READY) journal ## ask an agent: make agent PROMPT="What is open?" (NAME=default, or another of make agents)
+	@"$(BIN)/muse" agent $${DAY:+--day "$$DAY"} -- "$$NAME" $${PROMPT:+"$$PROMPT"}
+
+agents: $(READY) journal ## list the agents with their contexts, routes, tools and schedules
+	@"$(BIN)/muse" agents
+
+agent-daily: $(READY) journal ## carry out the scheduled runs that are due
+	@"$(BIN)/muse" daily $${DAY:+--day "$$DAY"}
+
+# Runs only if what the agent reads has changed; `make -n` says what would run and why. An app's agent: agent-app.name.
+DRY = $(findstring n,$(filter-out --%,$(firstword -$(MAKEFLAGS))))
+agent-%: export PERSONA = $(subst .,:,$*)
+agent-%: $(READY) journal FORCE ## run one if its inputs changed (make -n agent-NAME: what would run)
+	+@test ! -x "$(BIN)/muse" || "$(BIN)/muse" agent --if-changed $(if $(DRY),--dry-run) \
+	    $${DAY:+--day "$$DAY"} -- "$$PERSONA" $${PROMPT:+"$$PROMPT"}
 
 test: $(READY) ## run the tests
 	@"$(BIN)/pytest"

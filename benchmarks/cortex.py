@@ -19,7 +19,7 @@ from statistics import median
 from benchmarks.report import Table
 from benchmarks.world import Json, World
 from muse import cortex_client, runs
-from muse.cortex import Cortex
+from muse.cortex.supervisor import Cortex
 from tests.cortex_process import threads, wait_until
 
 _RUNS, _QUICK_RUNS, _SOAK_RUNS = 100, 20, 500

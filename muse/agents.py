@@ -11,7 +11,9 @@ import asyncio
 import io
 import json
 import logging
+import os
 import signal
+import stat
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -37,13 +39,14 @@ from muse.events import (
 from muse.history import format_tool_summary, parse_agent_events_to_turns
 from muse.messages import ToolCall
 from muse.ndjson import Lines
-from muse.packs import packs
+from muse.packs import find_packs, packs
 from muse.personas import DEFAULT_PERSONA, get_agent
 from muse.providers import get_provider_module
+from muse.recording import Emit, recording
 from muse.run_config import RunConfig
-from muse.runs import Recorder
+from muse.servers import LocalServer
 from muse.tether import read_line, tie
-from muse.tools import Approver
+from muse.tools import Approver, PreviewedCall
 
 __all__ = [
     "AgentUpdatedEvent",
@@ -66,7 +69,6 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
-Emit = Callable[[dict[str, Any]], None]
 Hosted = Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None
 
 
@@ -146,6 +148,8 @@ async def run(request: Mapping[str, Any], emit: Emit, *, hosted: Hosted = None) 
         if hosted and not _names_servers(request) and _may_use_tools(config):
             own = hosted() if callable(hosted) else hosted
             config["mcp_servers"] = {**own, **(config.get("mcp_servers") or {})}
+        if config.get("make") and not config.get("disable_mcp"):
+            config |= await _with_make(config)
         await get_provider_module(prepared.provider).run_agent(config, on_event=emit)
     except Exception as exc:  # the edge of a run: whatever it was is said in one event
         if not getattr(exc, "_evented", False):
@@ -164,11 +168,35 @@ def _may_use_tools(config: Mapping[str, Any]) -> bool:
     return not config.get("disable_mcp") and config.get("tools") != []
 
 
-def own_tools() -> Mapping[str, Any]:
-    """The journal's own tools, as a server in memory."""
-    from muse.mcp import build_server
+async def _with_make(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the config of a run with make targets says in their place: their server, and that each call is asked about.
 
-    return {"journal": build_server()}
+    Raises:
+        ConfigError: the targets are not usable.
+    """
+    from muse import make_tools
+
+    makefile = await make_tools.open_makefile(config["make"])
+    tools = config.get("tools")
+    return {
+        "mcp_servers": {**(config.get("mcp_servers") or {}), make_tools.SERVER: make_tools.build_server(makefile)},
+        "tools": None if tools is None else [*tools, *makefile.tools],
+        "approve": [*(config.get("approve") or ()), *makefile.tools],
+        "approver": make_tools.asking(config.get("approver"), makefile),
+    }
+
+
+def own_tools() -> Mapping[str, Any]:
+    """The journal's own tools: the model is offered them at once, their server is made when the first is called."""
+    from muse.offers import offers
+
+    def make() -> Any:
+        from muse.mcp import build_server
+
+        return build_server(found)
+
+    found = find_packs()
+    return {"journal": LocalServer(offers(found), make)}
 
 
 async def main_async(
@@ -188,13 +216,19 @@ async def main_async(
     slots = asyncio.Semaphore(parallel)
     outcomes: list[bool] = []
 
+    def say(event: dict[str, Any]) -> None:
+        try:
+            writer.emit(event)
+        except BrokenPipeError as exc:
+            raise asyncio.CancelledError("nobody reads the events any more") from exc
+
     async def one(request: Mapping[str, Any]) -> None:
         async with slots:
             outcomes.append(await _answered(request, writer, lines, hosted))
 
     async def take_all(group: asyncio.TaskGroup) -> None:
         async for line in lines.requests():
-            request = _parse(line, writer)
+            request = _parse(line, say)
             if request is None:
                 outcomes.append(False)
                 continue
@@ -211,49 +245,36 @@ async def main_async(
 
 async def _answered(request: Mapping[str, Any], writer: JSONEventWriter, lines: Lines, hosted: Hosted) -> bool:
     """One run whose approvals are asked for among the events and answered among the lines of the source."""
+    with recording(request, writer.emit) as kept:
 
-    async def approve(call: ToolCall) -> bool:
-        asked = {"event": "approval", "tool": call.name, "args": dict(call.args), "call_id": call.call_id}
-        writer.emit({**asked, "ts": now_ms()})
-        return await lines.answer(call.call_id)
+        async def approve(call: ToolCall) -> bool:
+            asked = {"event": "approval", "tool": call.name, "args": dict(call.args), "call_id": call.call_id}
+            preview = {"preview": call.preview} if isinstance(call, PreviewedCall) else {}
+            kept.take({**asked, **preview, "ts": now_ms()})
+            return await lines.answer(kept.agent_id, call.call_id)
 
-    return await run_recorded(request, writer.emit, approver=approve, hosted=hosted)
+        own = {"agent_id": kept.agent_id, "approver": approve}
+        return await run({**request, **own}, kept.take, hosted=hosted)
 
 
 async def run_recorded(
     request: Mapping[str, Any], emit: Emit, *, approver: Approver | None, hosted: Hosted = None
 ) -> bool:
-    """As `run`, with each event bearing the run's id and kept in its file in the journal.
-
-    A request that brings an `agent_id` is recorded by whoever gave it.
-    """
-    given = request.get("agent_id")
-    recorder = None if given else Recorder.begin()
-    agent_id = str(given or (recorder.agent_id if recorder else ""))
-
-    def pass_on(event: dict[str, Any]) -> None:
-        if recorder is not None:
-            recorder.write(event)
-        emit({**event, "agent_id": agent_id})
-
-    try:
-        return await run({**request, "agent_id": agent_id, "approver": approver}, pass_on, hosted=hosted)
-    finally:
-        if recorder is not None:
-            recorder.end()
+    """As `run`, with each event bearing the run's id and kept in its file in the journal; see `recording`."""
+    with recording(request, emit) as kept:
+        own = {"agent_id": kept.agent_id, "approver": approver}
+        return await run({**request, **own}, kept.take, hosted=hosted)
 
 
-def _parse(line: str, writer: JSONEventWriter) -> Mapping[str, Any] | None:
+def _parse(line: str, say: Emit) -> Mapping[str, Any] | None:
     """A request line; None, and an error event, if it is none."""
     try:
         request = json.loads(line)
-    except ValueError as exc:
-        writer.emit({"event": "error", "error": f"Invalid JSON: {exc}", "ts": now_ms()})
+    except (ValueError, RecursionError) as exc:
+        say({"event": "error", "error": f"Invalid JSON: {exc}", "ts": now_ms()})
         return None
     if not isinstance(request, dict):
-        writer.emit(
-            {"event": "error", "error": f"Invalid JSON: found {line[:60]!r}, expected an object", "ts": now_ms()}
-        )
+        say({"event": "error", "error": f"Invalid JSON: found {line[:60]!r}, expected an object", "ts": now_ms()})
         return None
     return request
 
@@ -278,7 +299,7 @@ def main(argv: list[str] | None = None) -> int:
             return run_until_interrupted(source, 1)
     if args.file is None:
         return run_until_interrupted(sys.stdin, args.parallel)
-    with Path(args.file).open(encoding="utf-8") as source:
+    with Path(args.file).open(encoding="utf-8", errors="replace") as source:
         return run_until_interrupted(source, args.parallel)
 
 
@@ -287,14 +308,39 @@ def run_until_interrupted(source: IO[str], parallel: int) -> int:
 
     async def whole() -> int:
         task = asyncio.current_task()
-        if task is not None and hasattr(signal, "SIGTERM"):
+        if task is not None and sys.platform != "win32":
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+            _end_with_output(task)
         return await main_async(source, parallel=parallel, hosted=own_tools)
 
     try:
         return asyncio.run(whole())
     except (KeyboardInterrupt, asyncio.CancelledError):
         return 130
+    finally:
+        _let_go_of_output()
+
+
+def _end_with_output(task: asyncio.Task[Any]) -> None:
+    """Cancel `task` when standard output is a pipe that nobody reads any more."""
+    loop, handle = asyncio.get_running_loop(), sys.stdout.fileno()
+
+    def end() -> None:
+        loop.remove_reader(handle)
+        task.cancel()
+
+    if stat.S_ISFIFO(os.fstat(handle).st_mode):
+        loop.add_reader(handle, end)  # nothing comes in there, but the end of its reader does
+
+
+def _let_go_of_output() -> None:
+    """See that the interpreter does not fail on its way out over what nobody reads any more."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 if __name__ == "__main__":

@@ -59,7 +59,17 @@ def sites_in(tree: ast.AST, path: str) -> list[CallSite]:
         for argument in _context_arguments(node)
         if (site := _site(argument, constants, path)) is not None
     ]
+    found += _named_contexts(tree, path)
     return sorted(found, key=lambda site: (site.line, site.context))
+
+
+def _named_contexts(tree: ast.AST, path: str) -> Iterator[CallSite]:
+    """Contexts that a module keeps under a name of its own: `CONTEXT = "..."`, `TITLE_CONTEXT = "..."`."""
+    for node in tree.body if isinstance(tree, ast.Module) else ():
+        for name in _bound_names(node):
+            value = node.value if isinstance(node, (ast.Assign, ast.AnnAssign)) else None
+            if name.endswith("CONTEXT") and isinstance(value, ast.Constant) and isinstance(value.value, str):
+                yield CallSite(path, node.lineno, value.value)
 
 
 def _parse(path: Path) -> ast.Module:

@@ -201,15 +201,39 @@ def make_request(contents: object, model: str, options: Mapping[str, Any]) -> Re
         ValueError: an option's value makes no sense.
     """
     system, turns = turns_of(contents)
-    given = dict(options)
+    given = {name: value for name, value in options.items() if name not in _REFUSED}
     said = given.pop("system_instruction", None)
-    limit = given.get("max_output_tokens", DEFAULT_MAX_OUTPUT_TOKENS)
-    if not isinstance(limit, int) or limit < 1:
-        raise ValueError(f"max_output_tokens: found {limit!r}, expected a whole number of tokens above 0")
+    _check_numbers(given)
+    if isinstance(given.get("stop"), str):
+        given["stop"] = (given["stop"],)
     common = {name: given.pop(name) for name in _COMMON if name in given}
     said = _text(said, "system_instruction") if said and said.strip() else None
     system_text = "\n\n".join(text for text in (said, system) if text) or None
     return Request(model=model, turns=turns, system=system_text, extras=given, **common)
 
 
-_COMMON = ("temperature", "max_output_tokens", "json_output", "json_schema", "thinking_budget", "timeout_s", "tools")
+def _check_numbers(options: dict[str, Any]) -> None:
+    """See that the options that are numbers are some; a negative thinking budget is the model's own way.
+
+    Raises:
+        ValueError: one is not; the text names it.
+    """
+    limit = options.get("max_output_tokens", DEFAULT_MAX_OUTPUT_TOKENS)
+    if not _is_number(limit, int) or limit < 1:
+        raise ValueError(f"max_output_tokens: found {limit!r}, expected a whole number of tokens above 0")
+    timeout_s, budget = options.get("timeout_s"), options.get("thinking_budget")
+    if timeout_s is not None and not _is_number(timeout_s, (int, float)):
+        raise ValueError(f"timeout_s: found {timeout_s!r}, expected a number of seconds above 0, or None")
+    if budget is not None and not _is_number(budget, int):
+        raise ValueError(f"thinking_budget: found {budget!r}, expected a whole number of tokens, or None")
+    if budget is not None and budget < 0:
+        options["thinking_budget"] = None
+
+
+def _is_number(value: object, kind: type | tuple[type, ...]) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+_COMMON = ("temperature", "max_output_tokens", "json_output", "json_schema", "thinking_budget", "timeout_s")
+# Parts of a request that are no options: an agent's loop sets them.
+_REFUSED = ("tools", "may_call_tools", "turns", "system", "extras")

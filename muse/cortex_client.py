@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from muse import runs
+from muse.cortex.keeping import place_of
 from muse.errors import ConfigError
 from muse.events import now_ms
-from muse.keeping import place_of
 from muse.personas import DEFAULT_PERSONA
 
 Status = Literal["completed", "running", "not_found"]

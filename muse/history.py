@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -13,6 +13,7 @@ from muse import journal
 from muse.messages import Assistant, Results, ToolCall, ToolResult, Turn, User
 
 log = logging.getLogger(__name__)
+INTERRUPTED = "interrupted: the run was cut off while this tool was at work; it may or may not have had its effect"
 _LONGEST_VALUE = 50
 
 
@@ -68,22 +69,67 @@ class Past(Struct, frozen=True):
     ended: tuple[ToolResult, ...] = ()
     pending: tuple[ToolCall, ...] = ()
 
+    @property
+    def calls(self) -> tuple[ToolCall, ...]:
+        """The calls of the turn that was cut off, in the model's order."""
+        last = self.turns[-1] if self.turns else None
+        return last.calls if isinstance(last, Assistant) and self.pending else ()
+
+    @property
+    def closed(self) -> tuple[Turn, ...]:
+        """The turns, with what was cut off told as interrupted: a conversation that can go on with anything."""
+        if not self.pending:
+            return self.turns
+        return (*self.turns, _results_of(self.calls, {result.call_id: result for result in self.ended}))
+
 
 def past_of(agent_id: str) -> Past:
     """Run `agent_id` as turns for a request: prompts, answers, tool calls and tool results, for any provider.
 
-    An unknown run gives an empty past and a warning.
+    What it took up itself comes first, back to the run that began the conversation. An unknown run gives an empty past
+    and a warning.
     """
-    text = _log_of(agent_id)
     book = _Book()
-    for event in _events(text or ""):
-        book.take(event)
+    for events in reversed(list(_chain(agent_id))):
+        for event in events:
+            book.take(event)
     return book.past()
+
+
+def interrupted(call: ToolCall) -> ToolResult:
+    """What a model is told of a call whose end nobody saw."""
+    return ToolResult(call.call_id, call.name, (f"Error: {INTERRUPTED}",), failed=True)
+
+
+def _results_of(calls: Iterable[ToolCall], ended: Mapping[str, ToolResult]) -> Results:
+    """The results of one turn in the order of its calls; every call has one, as providers want it."""
+    return Results(tuple(ended.get(call.call_id) or interrupted(call) for call in calls))
+
+
+def _chain(agent_id: str) -> Iterator[list[Mapping[str, Any]]]:
+    """The events of a run, then those of the run it took up, and so on; a circle ends where it closes."""
+    seen: set[str] = set()
+    earlier: str | None = agent_id
+    while earlier and earlier not in seen:
+        seen.add(earlier)
+        events = list(_events(_log_of(earlier) or ""))
+        yield events
+        taken_up = (event.get("resume_from") or event.get("continue_from") for event in events if _begins(event))
+        earlier = next((str(found) for found in taken_up if found and found != earlier), None)
+
+
+def _begins(event: Mapping[str, Any]) -> bool:
+    return event.get("event") == "start"
 
 
 def _goes_on(start: Mapping[str, Any]) -> bool:
     """Whether a run that was cut off goes on with this `start` in its own log, where its prompt stands already."""
     return bool(start.get("resume_from")) and start.get("resume_from") == start.get("agent_id")
+
+
+def _is_asked_anew(start: Mapping[str, Any]) -> bool:
+    """Whether this `start` says a prompt that the conversation does not have yet."""
+    return bool(start.get("prompt")) and not start.get("resume_from")
 
 
 class _Book:
@@ -97,7 +143,8 @@ class _Book:
     def take(self, event: Mapping[str, Any]) -> None:
         """One event of the run's log."""
         match event.get("event"):
-            case "start" if event.get("prompt") and not _goes_on(event):
+            case "start" if _is_asked_anew(event):
+                self._end_turn()
                 self.turns.append(User((str(event["prompt"]),)))
             case "tool_start":
                 if self.calls and len(self.results) == len(self.calls):
@@ -122,12 +169,13 @@ class _Book:
             self._end_turn()
             return Past(tuple(self.turns))
         self.turns.append(Assistant("", tuple(self.calls.values())))
-        return Past(tuple(self.turns), tuple(self.results.values()), pending)
+        ended = tuple(self.results[key] for key in self.calls if key in self.results)
+        return Past(tuple(self.turns), ended, pending)
 
     def _end_turn(self) -> None:
         if self.calls:
             self.turns.append(Assistant("", tuple(self.calls.values())))
-            self.turns.append(Results(tuple(self.results[key] for key in self.calls if key in self.results)))
+            self.turns.append(_results_of(self.calls.values(), self.results))
         self.calls, self.results = {}, {}
 
 
@@ -152,7 +200,7 @@ def _log_of(agent_id: str) -> str | None:
     folder = journal.folder() / "agents"
     for name in (f"{agent_id}.jsonl", f"{agent_id}_active.jsonl"):
         path = folder / name
-        if path.is_file():
+        if path.parent == folder and path.is_file():  # an id is a name, never a way to another folder
             return path.read_text(encoding="utf-8", errors="replace")
     log.warning("Cannot continue from %s: log not found", agent_id)
     return None

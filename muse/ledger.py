@@ -26,12 +26,11 @@ _KEPT_HANDLES = 4
 
 
 class _Handle(Struct):
-    """An open token log of this process; `end` is where this process's last line ended."""
+    """An open token log of this process."""
 
     path: str
     number: int
     pid: int
-    end: int = 0
 
 
 _handles: dict[str, _Handle] = {}
@@ -166,8 +165,13 @@ def _entry(line: bytes) -> dict[str, Any] | None:
 
 
 def caller_context(depth: int) -> str:
-    """`module.function:line` of the caller `depth` frames up, the house's own name cut off (`think.` and the like)."""
+    """`module.function:line` of the caller `depth` frames up, the house's own name cut off (`think.` and the like).
+
+    The event loop's own frames, which stand between a task and who runs the loop, are passed over.
+    """
     frame = sys._getframe(depth)
+    while frame.f_globals.get("__name__", "").startswith("asyncio") and frame.f_back is not None:
+        frame = frame.f_back
     module = str(frame.f_globals.get("__name__", "unknown"))
     for house in _HOUSES:
         if module.startswith(house):

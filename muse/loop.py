@@ -8,20 +8,30 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from muse.errors import TurnLimitError
+from muse.errors import (
+    BlockedReply,
+    ConfigError,
+    EmptyReply,
+    InterruptedReply,
+    LimitError,
+    ProviderTimeout,
+    ToolError,
+    TruncatedReply,
+    TurnLimitError,
+)
 from muse.events import JSONEventCallback
-from muse.history import Past, past_of
+from muse.history import INTERRUPTED, Past, interrupted, past_of
 from muse.keys import mask
 from muse.messages import Reply, Request, Results, ToolCall, ToolResult, Turn, User
 from muse.policies.deadline import Deadline
 from muse.run_config import RunConfig
+from muse.runs import is_under_way
 from muse.streams import AsyncReplyStream
 from muse.tools import Toolbox, open_toolbox
 from muse.usage import Usage
 
 OnEvent = Callable[[dict[str, Any]], None] | None
 _CLOSING = "The limit of this run is reached. Answer now, from what you have; no more tools can be called."
-_INTERRUPTED = "interrupted: the run was cut off while this tool was at work; it may or may not have had its effect"
 
 
 class Asked(Protocol):
@@ -87,18 +97,25 @@ class _Run(Struct):
         )
 
     async def call_tools(self, calls: tuple[ToolCall, ...]) -> None:
-        """Run the calls of one turn in parallel; events begin, and results stand, in the order of the calls."""
+        """Run the calls of one turn in parallel; events begin, and results stand, in the order of the calls.
+
+        All of them have ended when this returns or raises: no event of a tool comes after the run's own end.
+        """
         import asyncio  # a coroutine runs, so it is loaded; 20 ms for whoever imports muse without one
 
         for call in calls:
             self.events.emit({"event": "tool_start", **_head(call)})
+        left = self.config.max_tool_calls - self.tool_calls
         self.tool_calls += len(calls)
-        results = await asyncio.gather(*(self._call_tool(call) for call in calls))
-        self.turns.append(Results(tuple(results)))
+        calling = (self._call_tool(call, is_within=number < left) for number, call in enumerate(calls))
+        ended = await asyncio.gather(*calling, return_exceptions=True)
+        self.turns.append(Results(tuple(map(_result_or_raise, ended))))
 
-    async def _call_tool(self, call: ToolCall) -> ToolResult:
+    async def _call_tool(self, call: ToolCall, *, is_within: bool = True) -> ToolResult:
         """One call to its end; whatever a tool or its server does ends the call, not the run."""
         try:
+            if not is_within:
+                raise ToolError(f"refused: the {self.config.max_tool_calls} tool calls of this run are used up")
             result, shown = await self.deadline.bound(self.box.call(call))
         except BaseException as exc:
             is_over = isinstance(exc, TimeoutError) or not isinstance(exc, Exception)
@@ -115,15 +132,15 @@ class _Run(Struct):
         if not past.pending:
             return
         safe = {tool.name for tool in self.box.tools if tool.read_only}
-        settled: list[ToolResult] = list(past.ended)
+        settled = {result.call_id: result for result in past.ended}
         for call in past.pending:
+            self.events.emit({"event": "tool_start", **_head(call)})
             if call.name in safe:
-                self.events.emit({"event": "tool_start", **_head(call)})
-                settled.append(await self._call_tool(call))
+                settled[call.call_id] = await self._call_tool(call)
             else:
-                self.events.emit({"event": "tool_end", **_head(call), "result": {"error": _INTERRUPTED}})
-                settled.append(ToolResult(call.call_id, call.name, (f"Error: {_INTERRUPTED}",), failed=True))
-        self.turns.append(Results(tuple(settled)))
+                self.events.emit({"event": "tool_end", **_head(call), "result": {"error": INTERRUPTED}})
+                settled[call.call_id] = interrupted(call)
+        self.turns.append(Results(tuple(settled[call.call_id] for call in past.calls)))
 
 
 async def run(config: Mapping[str, Any], on_event: OnEvent, *, model: Asked, provider: str) -> str:
@@ -146,23 +163,33 @@ async def run(config: Mapping[str, Any], on_event: OnEvent, *, model: Asked, pro
                 "persona": wanted.persona,
                 "model": wanted.model,
                 "provider": provider,
-                **({"resume_from": wanted.resume_from} if wanted.resume_from else {}),
+                **_earlier(wanted),
             }
         )
-        return await _run(wanted, events, model)
+        finish = await _run(wanted, events, model)
     except BaseException as exc:
-        reason = {} if isinstance(exc, Exception) else {"reason": "cancelled"}
-        events.emit({"event": "error", "error": _words(exc), "trace": mask(traceback.format_exc()), **reason})
+        events.emit({"event": "error", "error": _words(exc), "trace": mask(traceback.format_exc()), **_reason(exc)})
         exc._evented = True  # type: ignore[attr-defined]
         raise
+    events.emit(finish)
+    return str(finish["result"])
 
 
-async def _run(config: RunConfig, events: JSONEventCallback, model: Asked) -> str:
+async def _run(config: RunConfig, events: JSONEventCallback, model: Asked) -> dict[str, Any]:
+    """The run's `finish` event; it is to be told when the tools are closed, so that nothing can go wrong after it."""
     deadline = Deadline.after(config.timeout_s)
     past = _past(config)
-    async with open_toolbox(config.servers(), config.policy, agent_id=config.agent_id, persona=config.persona) as box:
-        run_state = _Run(config, box, events, model, deadline, [*past.turns, *_opening(config)])
+    async with open_toolbox(
+        config.servers(),
+        config.policy,
+        agent_id=config.agent_id,
+        persona=config.persona,
+        deadline=deadline,
+        call_timeout_s=config.tool_timeout_s,
+    ) as box:
+        run_state = _Run(config, box, events, model, deadline, list(past.turns))
         await run_state.settle(past)
+        run_state.turns += _opening(config)
         while True:
             reply = await run_state.turn()
             if not reply.turn.calls:
@@ -172,7 +199,7 @@ async def _run(config: RunConfig, events: JSONEventCallback, model: Asked) -> st
                 return await _close(run_state)
 
 
-async def _close(run_state: _Run) -> str:
+async def _close(run_state: _Run) -> dict[str, Any]:
     """The closing turn at a limit: an answer from what is there, without tools.
 
     Raises:
@@ -188,9 +215,28 @@ async def _close(run_state: _Run) -> str:
 
 
 def _past(config: RunConfig) -> Past:
-    """What came before: an earlier run to continue or resume, or nothing."""
+    """What came before: an earlier run to continue or resume, or nothing.
+
+    Raises:
+        ConfigError: that run is still running, or there is nothing of it to resume.
+    """
+    entry = "resume_from" if config.resume_from else "continue_from"
     earlier = config.resume_from or config.continue_from
-    return past_of(earlier) if earlier else Past()
+    if not earlier:
+        return Past()
+    if earlier != config.agent_id and is_under_way(earlier):
+        raise ConfigError(entry, f"run {earlier}, which is still running", "a run that is over (see: muse runs)")
+    past = past_of(earlier)
+    if config.resume_from and not past.turns:
+        raise ConfigError(entry, repr(earlier), "the id of a run in this journal (see: muse runs)")
+    return past if config.resume_from else Past(past.closed)
+
+
+def _earlier(config: RunConfig) -> dict[str, str]:
+    """Which run this one takes up, for its `start`: so its log says where the conversation began."""
+    if config.resume_from:
+        return {"resume_from": config.resume_from}
+    return {"continue_from": config.continue_from} if config.continue_from else {}
 
 
 def _opening(config: RunConfig) -> tuple[Turn, ...]:
@@ -202,16 +248,40 @@ def _opening(config: RunConfig) -> tuple[Turn, ...]:
     return (User((str(config.extra_context),)), asked) if fresh else (asked,)
 
 
-def _finish(run_state: _Run, reply: Reply, **reason: str) -> str:
+def _finish(run_state: _Run, reply: Reply, **reason: str) -> dict[str, Any]:
     usage = run_state.usage.as_dict() | {"requests": run_state.usage.requests}
-    run_state.events.emit({"event": "finish", "result": reply.text, "usage": usage, **reason})
-    return reply.text
+    return {"event": "finish", "result": reply.text, "usage": usage, **reason}
+
+
+def _result_or_raise(ended: ToolResult | BaseException) -> ToolResult:
+    if isinstance(ended, BaseException):
+        raise ended
+    return ended
 
 
 def _head(call: ToolCall) -> dict[str, Any]:
     return {"tool": call.name, "args": dict(call.args), "call_id": call.call_id}
 
 
+def _reason(exc: BaseException) -> dict[str, str]:
+    """Why a run ended, where there is a word for it: its time, another limit, an unusable reply, somebody's will."""
+    if not isinstance(exc, Exception):
+        return {"reason": "cancelled"}
+    return next(({"reason": reason} for kinds, reason in _REASONS if isinstance(exc, kinds)), {})
+
+
+_REASONS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
+    ((TimeoutError, ProviderTimeout), "timeout"),
+    ((LimitError, TurnLimitError), "limit"),
+    ((TruncatedReply,), "truncated"),
+    ((BlockedReply,), "blocked"),
+    ((EmptyReply,), "empty"),
+    ((InterruptedReply,), "interrupted"),
+)
+
+
 def _words(exc: BaseException) -> str:
     """An exception in words, without keys."""
+    if not isinstance(exc, Exception):
+        return "cancelled"
     return mask(str(exc) or ("the run's time ran out" if isinstance(exc, TimeoutError) else type(exc).__name__))

@@ -7,7 +7,6 @@ request's Host and Origin must be this server's own. Nothing but the protocol go
 from __future__ import annotations
 
 import argparse
-import inspect
 import ipaddress
 import logging
 import os
@@ -32,6 +31,7 @@ from pydantic import ValidationError
 
 from muse import __version__
 from muse.errors import ConfigError, MuseError
+from muse.offers import offer
 from muse.packs import LocalTool, Pack, find_packs
 
 PROGRAM = "muse-mcp-tools"
@@ -124,10 +124,11 @@ def _tool(tool: LocalTool) -> Tool:
         idempotent_hint=tool.idempotent or tool.read_only,
         open_world_hint=False,
     )
+    offered = offer(tool)
     made = _JournalTool.from_function(
-        tool.function, title=tool.title, description=inspect.getdoc(tool.function), annotations=hints
+        tool.function, title=tool.title, description=offered.description, annotations=hints
     )
-    made.parameters["additionalProperties"] = False
+    made.parameters = dict(offered.schema)
     return made
 
 
@@ -267,7 +268,7 @@ def _print_list(packs: Sequence[Pack]) -> None:
     width = max((len(tool.name) for _, tool in rows), default=0)
     pack_width = max((len(name) for name, _ in rows), default=0)
     for name, tool in rows:
-        first = (inspect.getdoc(tool.function) or tool.title).partition("\n")[0]
+        first = (tool.description or tool.title).partition("\n")[0]
         does = "reads  " if tool.read_only else "changes"
         sys.stdout.write(f"{name.ljust(pack_width)}  {tool.name.ljust(width)}  {does}  {first}\n")
 

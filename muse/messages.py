@@ -145,7 +145,7 @@ class Request(Struct, frozen=True):
 
 
 class Route(Struct, frozen=True):
-    """Who serves a context, and why: `reason` reads like `providers.contexts['agent.*']`."""
+    """Who serves a context, and why: `reason` is the rule that chose it, such as `providers.contexts['agent.*']`."""
 
     context: str
     provider: str

@@ -111,7 +111,7 @@ def resolve_provider(context: str | None) -> tuple[str, str]:
 def resolve_model_for_provider(context: str | None, provider: str, *, tier: int | None = None) -> str:
     """The model of `provider` at the tier of `context`, or at `tier`; one without falls to the more capable."""
     desk = _front_desk()
-    tier = tier or desk.route(context).tier
+    tier = tier or desk.router.tier(context, os.environ)
     return desk.router.model_at(provider, tier, os.environ, where="provider")[0]
 
 
@@ -123,7 +123,7 @@ def get_context_registry() -> dict[str, dict[str, Any]]:
 
 def get_model_provider(model: str) -> str:
     """The provider whose models begin like `model` (case does not count), else "unknown"."""
-    return provider_of(model, specs()) or "unknown"
+    return (provider_of(model, specs()) if model else None) or "unknown"
 
 
 def generate(
@@ -298,7 +298,10 @@ def calc_token_cost(entry: Mapping[str, Any]) -> dict[str, Any] | None:
     spec = specs().get(provider)
     if spec is not None and spec.free:
         return _cost(0.0, 0.0)
-    cost = prices.cost_of(str(model), usage_of(raw), spec.price_id if spec else None)
+    usage = usage_of(raw)
+    if not usage.total_tokens and any(normalize_usage(raw).values()):
+        return None  # counts of a form that says nothing of input and output
+    cost = prices.cost_of(str(model), usage, spec.price_id if spec else None)
     return _cost(cost.input_cost, cost.output_cost) if cost else None
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import threading
-from collections.abc import AsyncIterator
-from typing import IO
+from collections.abc import AsyncIterator, Mapping
+from typing import IO, Any
 
+from msgspec import Struct
+
+log = logging.getLogger(__name__)
 _END = None
 
 
@@ -15,12 +19,14 @@ class Lines:
     """The lines of a text source, read by a thread of their own, so that a run may wait for an answer among them.
 
     A line `{"approval": "<call id>", "approved": true | false}` answers an `approval` event; all others are requests.
+    Runs side by side may call with the same id: an answer with the event's `agent_id` means that run, one without it
+    the one that has waited longest.
     """
 
     def __init__(self, source: IO[str]) -> None:
         self._source = source
         self._requests: asyncio.Queue[str | None] = asyncio.Queue()
-        self._asked: dict[str, asyncio.Future[bool]] = {}
+        self._asked: list[_Asked] = []
         self._is_over = False
 
     async def requests(self) -> AsyncIterator[str]:
@@ -31,15 +37,16 @@ class Lines:
         while (line := await self._requests.get()) is not _END:
             yield line
 
-    async def answer(self, call_id: str) -> bool:
-        """Wait for the answer to one call; no, if the source ends first."""
+    async def answer(self, agent_id: str, call_id: str) -> bool:
+        """Wait for the answer to one call of a run; no, if the source ends first."""
         if self._is_over:
             return False
-        asked = self._asked[call_id] = asyncio.get_running_loop().create_future()
+        asked = _Asked(agent_id, call_id, asyncio.get_running_loop().create_future())
+        self._asked.append(asked)
         try:
-            return bool(await asked)
+            return await asked.answer
         finally:
-            self._asked.pop(call_id, None)
+            self._asked.remove(asked)
 
     def _read(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
@@ -47,34 +54,47 @@ class Lines:
                 if line.strip():
                     loop.call_soon_threadsafe(self._take, line)
             loop.call_soon_threadsafe(self._end)
-        except RuntimeError:  # the loop is closed: nobody reads any more
-            return
+        except RuntimeError:
+            log.debug("lines of standard input are left: nobody runs them any more")
 
     def _take(self, line: str) -> None:
-        answer = _answer_in(line)
-        if answer is None:
+        said = _answer_in(line)
+        if said is None:
             self._requests.put_nowait(line)
             return
-        asked = self._asked.get(answer[0])
-        if asked is not None and not asked.done():
-            asked.set_result(answer[1])
+        for asked in self._asked:
+            if asked.is_meant_by(said) and not asked.answer.done():
+                asked.answer.set_result(said.get("approved") is True)
+                return
+        log.warning("an answer to an approval that nobody waits for: %s", line.strip()[:200])
 
     def _end(self) -> None:
         self._is_over = True
-        for asked in self._asked.values():
-            if not asked.done():
-                asked.set_result(False)
+        for asked in self._asked:
+            if not asked.answer.done():
+                asked.answer.set_result(False)
         self._requests.put_nowait(_END)
 
 
-def _answer_in(line: str) -> tuple[str, bool] | None:
-    """`(call id, yes or no)` if the line is an answer."""
+class _Asked(Struct, eq=False):
+    """A call of a run that waits for somebody's yes or no."""
+
+    agent_id: str
+    call_id: str
+    answer: asyncio.Future[bool]
+
+    def is_meant_by(self, said: Mapping[str, Any]) -> bool:
+        """Whether an answer is for this call."""
+        return said["approval"] == self.call_id and said.get("agent_id") in (None, self.agent_id)
+
+
+def _answer_in(line: str) -> Mapping[str, Any] | None:
+    """The line as an answer to an approval; None if it is none."""
     if '"approval"' not in line:
         return None
     try:
         said = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    if not isinstance(said, dict) or not isinstance(said.get("approval"), str) or "prompt" in said:
-        return None
-    return said["approval"], said.get("approved") is True
+    is_answer = isinstance(said, dict) and isinstance(said.get("approval"), str) and "prompt" not in said
+    return said if is_answer else None

@@ -6,6 +6,7 @@ A tool module has `PACK` (the name of its pack) and `TOOLS` (a tuple of `LocalTo
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
@@ -43,6 +44,11 @@ class LocalTool(Struct, frozen=True):
     def name(self) -> str:
         """The function's name."""
         return self.function.__name__
+
+    @property
+    def description(self) -> str:
+        """The function's docstring."""
+        return inspect.getdoc(self.function) or ""
 
 
 class Pack(Struct, frozen=True):

@@ -24,11 +24,15 @@ _Rank = tuple[int, int, int]
 
 
 class Layer(Struct, frozen=True):
-    """A rule that speaks for a context: where it stands, what it says, whether a like one above silences it."""
+    """A rule that speaks for a context: where it stands, what it says, whether a like one above silences it.
+
+    `declared` marks what feature code registered of itself: it sets tiers, and is no reason for a provider.
+    """
 
     where: str
     entry: Entry
     shadowed: bool = False
+    declared: bool = False
 
 
 class Explanation(Struct, frozen=True):
@@ -122,9 +126,15 @@ class Router:
                 won["provider"] = won["model"]
         else:
             model, won["model"] = self.model_at(provider, tier, environ, where=won["provider"])
-        decided_by = min(by_provider, by_tier if bound is None else by_model)
-        route = Route(name, provider, model, tier, counting[decided_by].where)
+        deciding = {by_provider, by_tier if bound is None else by_model}
+        reason = next(layer.where for i, layer in enumerate(counting) if i in deciding and not layer.declared)
+        route = Route(name, provider, model, tier, reason)
         return Explanation(route, layers, won)
+
+    def tier(self, context: str | None, environ: Mapping[str, str]) -> Tier:
+        """The tier of `context` alone, whoever serves it."""
+        said = (layer.entry.tier for layer in self._layers(context or "", environ) if not layer.shadowed)
+        return next((tier for tier in said if tier is not None), Tier.FLASH)
 
     def model_at(self, provider: str, tier: int, environ: Mapping[str, str], *, where: str) -> tuple[str, str]:
         """`(model, where it comes from)` of a provider at a tier; a tier without a model falls to the more capable one.
@@ -182,11 +192,11 @@ class Router:
             if pattern != context:
                 yield Layer(f"providers.contexts[{pattern!r}]", overrides[pattern], shadowed=rank > 0)
         if context in self.contexts:
-            yield Layer(f"context {context!r}", Entry(tier=self.contexts[context].tier))
+            yield Layer(f"context {context!r}", Entry(tier=self.contexts[context].tier), declared=True)
         for rank, pattern in enumerate(self._known.matches(context)):
             if pattern != context:
                 entry = Entry(tier=self.contexts[pattern].tier)
-                yield Layer(f"context {pattern!r}", entry, shadowed=rank > 0)
+                yield Layer(f"context {pattern!r}", entry, shadowed=rank > 0, declared=True)
 
 
 def _first(layers: list[Layer], field: Callable[[Entry], object]) -> int:

@@ -15,14 +15,16 @@ from muse.tools import Approver, Policy
 
 DEFAULT_MAX_TURNS = 32
 DEFAULT_MAX_TOOL_CALLS = 200
+DEFAULT_TOOL_TIMEOUT_S = 300.0
 
 
 class RunConfig(Struct, frozen=True):
     """A run's config; `tools` is the allow-list (None all, empty none), `approve` globs of tools to ask about.
 
+    `make` are globs of make targets that are offered as tools, each call of which is asked about.
     `max_tokens` bounds each reply, `max_total_tokens` and `max_cost_usd` the whole run, `timeout_s` (seconds) model
-    calls and tools together. `continue_from` takes up a finished run with a new prompt, `resume_from` goes on with one
-    that was cut off.
+    calls and tools together, `tool_timeout_s` each call of a tool. `continue_from` takes up a finished run with a new
+    prompt, `resume_from` goes on with one that was cut off.
     """
 
     prompt: str
@@ -34,6 +36,7 @@ class RunConfig(Struct, frozen=True):
     max_cost_usd: float | None = None
     thinking_budget: int | None = None
     timeout_s: float | None = None
+    tool_timeout_s: float = DEFAULT_TOOL_TIMEOUT_S
     instruction: str | None = None
     extra_context: str | None = None
     mcp_server_url: str | None = None
@@ -42,6 +45,7 @@ class RunConfig(Struct, frozen=True):
     tools: Collection[str] | None = None
     approve: Sequence[str] = ()
     approver: Approver | None = None
+    make: Sequence[str] = ()
     agent_id: str | None = None
     persona: str = "default"
     continue_from: str | None = None
@@ -102,4 +106,5 @@ _LIMITS = (
     "max_total_tokens",
     "max_cost_usd",
     "timeout_s",
+    "tool_timeout_s",
 )

@@ -184,6 +184,17 @@ def adopt(agent_id: str) -> Recorder | None:
     return Recorder(agent_id, path, handle)
 
 
+def is_under_way(agent_id: str) -> bool:
+    """Whether a process is at work on this run now: one that was killed has left the file, but not its lock."""
+    path = path_of(agent_id, "active")
+    if not is_agent_id(agent_id) or not path.is_file():
+        return False
+    handle = _open_locked(path)
+    if handle is not None:
+        os.close(handle)
+    return handle is None and path.is_file()
+
+
 def _open_locked(path: Path) -> int | None:
     """Open a run's file and lock it; None if it is not there (any more) or locked."""
     try:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 from msgspec import Struct
 
 from muse.errors import ConfigError, ToolError
+from muse.messages import Tool
 
 log = logging.getLogger(__name__)
 
@@ -26,11 +27,22 @@ _LOST = frozenset(
         "RemoteProtocolError",
     }
 )
-_LOST_CODES = frozenset({-32000, -32600})
+_UNKNOWN_SESSION = -32600
+_LOST_CODES = frozenset({-32000, _UNKNOWN_SESSION})
+
+
+class LocalServer(Struct, frozen=True):
+    """A server of this process that is made when it is first called; the tools that it lists are known before."""
+
+    tools: tuple[Tool, ...]
+    make: Callable[[], Any]
 
 
 class ToolServer(Struct, frozen=True):
-    """One server: a `url`, a `command` with `args` and `env`, or a server `hosted` in this process."""
+    """One server: a `url`, a `command` with `args` and `env`, or a server `hosted` in this process.
+
+    `hosted` is a server object of the mcp package, or a `LocalServer`.
+    """
 
     name: str
     url: str | None = None
@@ -43,15 +55,19 @@ class ToolServer(Struct, frozen=True):
 def servers_of(named: Mapping[str, Any], *, where: str = "mcp_servers") -> tuple[ToolServer, ...]:
     """The servers of an `mcp_servers` object in its common form: `{name: {url | command, args, env}}`.
 
-    A value may also be a server object of the mcp package, which is talked to in memory.
+    A value may also be a server object of the mcp package, or a `LocalServer`: both are talked to in memory.
 
     Raises:
         ConfigError: an entry has neither `url` nor `command`, or one of a wrong type.
     """
+    if not isinstance(named, Mapping):
+        raise ConfigError(where, repr(named)[:200], "an object {name: {url | command, args, env}}")
     return tuple(_server(name, entry, f"{where}[{name!r}]") for name, entry in named.items())
 
 
 def _server(name: str, entry: Any, where: str) -> ToolServer:
+    if entry is None or isinstance(entry, (str, int, float, list, tuple)):
+        raise ConfigError(where, repr(entry)[:200], "an object with 'url', or 'command' with 'args' and 'env'")
     if not isinstance(entry, Mapping):
         return ToolServer(name, hosted=entry)
     url, command = entry.get("url"), entry.get("command")
@@ -60,9 +76,9 @@ def _server(name: str, entry: Any, where: str) -> ToolServer:
     if not isinstance(command, str) or not command.strip():
         raise ConfigError(where, f"the keys {sorted(map(str, entry))}", "'url', or 'command' with 'args' and 'env'")
     args, env = entry.get("args", ()), entry.get("env")
-    if isinstance(args, str) or not all(isinstance(arg, str) for arg in args):
+    if not isinstance(args, (list, tuple)) or not all(isinstance(arg, str) for arg in args):
         raise ConfigError(f"{where}.args", repr(args), "a list of strings")
-    if env is not None and not isinstance(env, Mapping):
+    if env is not None and not (isinstance(env, Mapping) and all(isinstance(value, str) for value in env.values())):
         raise ConfigError(f"{where}.env", repr(env), "an object of strings")
     return ToolServer(name, command=command, args=tuple(args), env=env)
 
@@ -96,11 +112,16 @@ async def _connect(server: ToolServer, headers: Mapping[str, str]) -> AsyncItera
     from mcp.shared._httpx_utils import create_mcp_http_client
 
     if server.hosted is not None:
-        async with Client(server.hosted) as client:
+        made = server.hosted.make() if isinstance(server.hosted, LocalServer) else server.hosted
+        async with Client(made) as client:
             yield client
     elif server.command is not None:
         env = dict(server.env) if server.env is not None else None
-        async with Client(StdioServerParameters(command=server.command, args=list(server.args), env=env)) as client:
+        # One byte that is no UTF-8 would end the session, and with it every other call; replaced, it costs itself.
+        parameters = StdioServerParameters(
+            command=server.command, args=list(server.args), env=env, encoding_error_handler="replace"
+        )
+        async with Client(parameters) as client:
             yield client
     else:
         async with (
@@ -117,16 +138,25 @@ class Link:
         self.server = server
         self._headers = headers
         self._client: Any = None
+        self._first: Any = None
         self._owner: Any = None
         self._closing: Any = None
 
     async def open(self, timeout_s: float) -> None:
-        """Connect.
+        """Connect; with a `LocalServer`, for which its first call does it, only get ready to.
 
         Raises:
             ToolError: the server cannot be reached in time; it is named.
         """
         import asyncio  # a coroutine runs, so it is loaded; 20 ms for whoever imports muse without one
+
+        self._first = asyncio.Lock()
+        if not isinstance(self.server.hosted, LocalServer):
+            await self._reach(timeout_s)
+
+    async def _reach(self, timeout_s: float) -> None:
+        """Connect; raises as `open`."""
+        import asyncio  # a coroutine runs, so it is loaded
 
         loop = asyncio.get_running_loop()
         ready: asyncio.Future[Any] = loop.create_future()
@@ -135,8 +165,11 @@ class Link:
         try:
             async with asyncio.timeout(timeout_s):
                 self._client = await ready
-        except Exception as exc:
+        except BaseException as exc:
+            self._owner.cancel()
             await self.close()
+            if not isinstance(exc, Exception):
+                raise
             raise ToolError(f"MCP server {self._named()} cannot be reached: {_reason(exc)}") from exc
 
     async def _hold(self, ready: Any) -> None:
@@ -152,32 +185,41 @@ class Link:
             else:
                 log.debug("MCP server %s: connection ended: %s", self._named(), _reason(exc))
 
-    async def list_tools(self) -> list[Any]:
-        """Every tool the server has, page by page."""
-        listed: list[Any] = []
+    async def list_tools(self) -> list[Tool]:
+        """Every tool the server has, page by page; of a `LocalServer`, those that it says it has."""
+        if isinstance(self.server.hosted, LocalServer):
+            return list(self.server.hosted.tools)
+        listed: list[Tool] = []
         cursor: str | None = None
         while True:
             page = await self._client.list_tools(cursor=cursor)
-            listed += page.tools
+            listed += map(_tool, page.tools)
             cursor = page.next_cursor
             if not cursor:
                 return listed
 
     async def call(self, name: str, args: dict[str, Any], meta: dict[str, Any] | None, *, again: bool) -> Any:
-        """Call a tool. A lost connection is made anew, once, and with `again` the call is repeated.
+        """Call a tool. A lost connection is made anew, once; the call is repeated if it never ran, or with `again`.
 
         Raises:
             ToolError: the connection was lost and the call may have run, or the server is gone.
         """
+        async with self._first:  # of several calls at once, one connects
+            if self._client is None:
+                await self._reach(_RECONNECT_S)
+        client = self._client
         try:
-            return await self._client.session.call_tool(name, args, meta=meta)
+            return await client.session.call_tool(name, args, meta=meta)
         except Exception as exc:
             if not _is_lost(exc):
                 raise
             log.info("MCP server %s: connection lost (%s), connecting again", self._named(), _reason(exc))
-        await self.close()
-        await self.open(_RECONNECT_S)
-        if not again:
+            may_repeat = again or _never_ran(exc)
+        async with self._first:  # of several calls that lost the same connection, one makes the next
+            if self._client is client:
+                await self.close()
+                await self._reach(_RECONNECT_S)
+        if not may_repeat:
             raise ToolError(f"the connection to {self._named()} was lost during the call; it may or may not have run")
         return await self._client.session.call_tool(name, args, meta=meta)
 
@@ -187,12 +229,12 @@ class Link:
 
         if self._owner is None:
             return
+        owner, self._owner = self._owner, None
         self._closing.set()
-        done, _ = await asyncio.wait({self._owner}, timeout=_CLOSE_S)
+        done, _ = await asyncio.wait({owner}, timeout=_CLOSE_S)
         if not done:
-            self._owner.cancel()
-            await asyncio.wait({self._owner})
-        self._owner = None
+            owner.cancel()
+            await asyncio.wait({owner})
 
     def _named(self) -> str:
         where = self.server.url or self.server.command or "in this process"
@@ -200,7 +242,20 @@ class Link:
 
 
 _RECONNECT_S = 10.0
-_CLOSE_S = 5.0
+_CLOSE_S = 2.0
+
+
+def _tool(listed: Any) -> Tool:
+    """A tool as the mcp package lists it, in our words."""
+    hints = listed.annotations
+    return Tool(
+        listed.name, listed.description or "", listed.input_schema, bool(hints is not None and hints.read_only_hint)
+    )
+
+
+def _never_ran(exc: BaseException) -> bool:
+    """Whether the server did not take the call: restarted, it does not know the session that the call belongs to."""
+    return getattr(exc, "code", None) == _UNKNOWN_SESSION
 
 
 def _is_lost(exc: BaseException) -> bool:

@@ -77,6 +77,16 @@ class Profile(Struct, frozen=True):
     output_cap: int | None = None
     output_limit: str = "max_tokens"
 
+    def budget(self, wanted: int) -> int:
+        """The tokens for thinking that are sent for a wanted number: 0 stops it where that can be, else the least."""
+        return 0 if wanted == 0 and self.thinking_off else max(wanted, self.min_budget)
+
+    def limit(self, max_output_tokens: int, thinking_budget: int | None) -> int:
+        """The output limit that is sent: it holds thinking and text together, so a budget comes on top, up to the cap."""
+        room = self.budget(thinking_budget) if thinking_budget is not None and self.thinking != "none" else 0
+        wanted = max_output_tokens + room
+        return min(wanted, self.output_cap or wanted)
+
     def effort(self, budget: int) -> str:
         """The effort word nearest to a budget in tokens.
 

@@ -7,25 +7,38 @@ says.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from fnmatch import fnmatchcase
+from itertools import count as count_from
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from muse.contents import sniff_media_type
 from muse.errors import ToolError
 from muse.messages import Image, Part, Tool, ToolCall, ToolResult
+from muse.policies.deadline import Deadline
 from muse.schema import require_fit
 from muse.servers import Link, ToolServer
 from muse.shelf import READ_MORE, READ_MORE_TOOL, Shelf
 
-Approver = Callable[[ToolCall], Awaitable[bool]]
 _CONNECT_S = 20.0
 _INVALID = "_invalid"
+_LONGEST_NAME = 64
+
+
+class PreviewedCall(ToolCall, frozen=True):
+    """A call as somebody is asked about it whose tool can tell beforehand what it would do."""
+
+    preview: str
+
+
+Approver = Callable[[ToolCall], Awaitable[bool]]
 
 
 class Policy(Struct, frozen=True):
@@ -55,14 +68,21 @@ class _Offer(Struct, frozen=True):
     link: Link
     name: str
 
+    def is_named_by(self, judge: Callable[[str], bool]) -> bool:
+        """Whether `judge` says yes to one of the tool's names: the model's, its own, or that with its server's."""
+        return any(map(judge, (self.tool.name, self.name, f"{self.link.server.name}__{self.name}")))
+
 
 class Toolbox:
     """The tools of one run, from all its servers; names that two servers share get the server's name before them."""
 
-    def __init__(self, links: Sequence[Link], policy: Policy, metadata: Mapping[str, Any]) -> None:
+    def __init__(
+        self, links: Sequence[Link], policy: Policy, metadata: Mapping[str, Any], call_timeout_s: float
+    ) -> None:
         self._links = links
         self._policy = policy
         self._metadata = dict(metadata)
+        self._call_timeout_s = call_timeout_s
         self._offers: dict[str, _Offer] = {}
         self._shelf = Shelf()
 
@@ -75,14 +95,13 @@ class Toolbox:
     async def load(self) -> None:
         """List the tools of every server."""
         listed = [(link, tool) for link in self._links for tool in await link.list_tools()]
-        count = Counter(tool.name for _, tool in listed)
+        count = Counter([READ_MORE, *(tool.name for _, tool in listed)])
         for link, tool in listed:
-            name = tool.name if count[tool.name] == 1 else f"{link.server.name}__{tool.name}"
-            if self._policy.allows(name) or self._policy.allows(tool.name):
-                hints = tool.annotations
-                read_only = bool(hints and hints.read_only_hint)
-                offered = Tool(name, tool.description or "", tool.input_schema, read_only)
-                self._offers[name] = _Offer(offered, link, tool.name)
+            own = tool.name if count[tool.name] == 1 else f"{link.server.name}__{tool.name}"
+            name = _free_name(own, self._offers)
+            offer = _Offer(replace(tool, name=name), link, tool.name)
+            if offer.is_named_by(self._policy.allows):
+                self._offers[name] = offer
 
     async def call(self, call: ToolCall) -> tuple[ToolResult, Any]:
         """Make a call: `(result for the model, result for the event)`.
@@ -97,13 +116,27 @@ class Toolbox:
         if offer is None:
             raise ToolError(f"refused: {call.name!r} is not offered in this run; offered are: {self._names()}")
         _check_arguments(call, offer.tool)
-        if self._policy.must_ask(call.name):
+        if offer.is_named_by(self._policy.must_ask):
             await self._ask(call)
-        answer = await offer.link.call(offer.name, dict(call.args), self._metadata or None, again=offer.tool.read_only)
+        answer = await self._answer(offer, dict(call.args))
         parts = self._shelf.cap(_parts(answer))
         if answer.is_error:
-            raise ToolError(_event_result(parts) or "the tool failed without a reason")
+            raise ToolError("\n".join(map(_shown, parts)) or "the tool failed without a reason")
         return ToolResult(call.call_id, call.name, parts or ("(no output)",)), _event_result(parts)
+
+    async def _answer(self, offer: _Offer, args: dict[str, Any]) -> Any:
+        """What the tool says, within the time of one call.
+
+        Raises:
+            ToolError: it said nothing in that time.
+        """
+        import asyncio  # a coroutine runs, so it is loaded; 20 ms for whoever imports muse without one
+
+        try:
+            async with asyncio.timeout(self._call_timeout_s):
+                return await offer.link.call(offer.name, args, self._metadata or None, again=offer.tool.read_only)
+        except TimeoutError as exc:
+            raise ToolError(f"{offer.tool.name} gave no answer within {self._call_timeout_s:g} s") from exc
 
     def _names(self) -> str:
         return ", ".join(self._offers) or "none"
@@ -140,25 +173,56 @@ def _parts(answer: Any) -> tuple[Part, ...]:
 def _part(block: Any) -> Part:
     match block.type:
         case "text":
-            return str(block.text)
+            return _sendable(block.text)
         case "image":
-            try:
-                return Image(base64.b64decode(block.data, validate=True), block.mime_type)
-            except binascii.Error:
-                return f"[{block.mime_type} that could not be read]"
+            return _picture(block)
+        case "audio":
+            return f"[{block.mime_type} left out: sound cannot be passed on]"
         case _:
-            return json.dumps(block.model_dump(mode="json", exclude_none=True), ensure_ascii=False)
+            return _sendable(json.dumps(block.model_dump(mode="json", exclude_none=True), ensure_ascii=False))
+
+
+def _sendable(text: str) -> str:
+    """`text` without halves of surrogate pairs: JSON may escape them, and no request can carry them."""
+    return text.encode("utf-8", errors="replace").decode("utf-8")
+
+
+def _picture(block: Any) -> Part:
+    """A picture by what its bytes are, whatever the tool calls them; a note in its place if no model could read it."""
+    try:
+        data = base64.b64decode(block.data, validate=True)
+        media_type = sniff_media_type(data)
+    except ValueError:
+        return f"[{block.mime_type} that could not be read]"
+    return Image(data, media_type) if media_type.startswith("image/") else f"[{media_type}, {len(data)} bytes]"
+
+
+def _free_name(wanted: str, taken: Collection[str]) -> str:
+    """A tool's name in the letters and the length that every provider takes; numbered where it is taken already."""
+    base = re.sub("[^A-Za-z0-9_-]", "_", wanted)[:_LONGEST_NAME] or "tool"
+    numbered = (f"{base[: _LONGEST_NAME - 4]}_{number}" for number in count_from(2))
+    return base if base not in taken else next(name for name in numbered if name not in taken)
+
+
+def _shown(part: Part) -> str:
+    return part if isinstance(part, str) else f"[{part.media_type}, {len(part.data)} bytes]"
 
 
 def _event_result(parts: tuple[Part, ...]) -> Any:
     """A result as events carry it: one text as a string, several as a list; a picture by its media type and size."""
-    shown = [part if isinstance(part, str) else f"[{part.media_type}, {len(part.data)} bytes]" for part in parts]
+    shown = list(map(_shown, parts))
     return shown[0] if len(shown) == 1 else shown
 
 
 @asynccontextmanager
 async def open_toolbox(
-    servers: Sequence[ToolServer], policy: Policy, *, agent_id: str | None, persona: str
+    servers: Sequence[ToolServer],
+    policy: Policy,
+    *,
+    agent_id: str | None,
+    persona: str,
+    deadline: Deadline,
+    call_timeout_s: float,
 ) -> AsyncIterator[Toolbox]:
     """The toolbox of one agent run; an empty one if there are no servers or nothing is allowed.
 
@@ -166,7 +230,10 @@ async def open_toolbox(
 
     Raises:
         ToolError: a server cannot be reached.
+        TimeoutError: `deadline` is over before all of them have said what they offer.
     """
+    import asyncio  # a coroutine runs, so it is loaded
+
     identity = {"agent_id": agent_id, "persona": persona} if agent_id else {"persona": persona}
     headers = {"X-Agent-Id": agent_id, "X-Agent-Persona": persona} if agent_id else {"X-Agent-Persona": persona}
     wanted = servers if policy.allowed is None or policy.allowed else ()
@@ -174,11 +241,10 @@ async def open_toolbox(
     opened: list[Link] = []
     try:
         for link in links:
-            await link.open(_CONNECT_S)
+            await deadline.bound(link.open(_CONNECT_S))
             opened.append(link)
-        box = Toolbox(opened, policy, identity)
-        await box.load()
+        box = Toolbox(opened, policy, identity, call_timeout_s)
+        await deadline.bound(box.load())
         yield box
     finally:
-        for link in opened:
-            await link.close()
+        await asyncio.gather(*(link.close() for link in opened))

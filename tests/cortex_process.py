@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from muse import cortex_client, runs
-from muse.cortex import Cortex
-from muse.folder_watch import watching
+from muse.cortex.folder_watch import watching
+from muse.cortex.supervisor import Cortex
 from tests.journal_folder import environment
 
 CHEAP: Mapping[str, Any] = {"disable_mcp": True}

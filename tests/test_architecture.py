@@ -18,29 +18,29 @@ PACKAGES = ("muse", "think", "observe", "apps")
 # Every module of muse stands on one floor and imports from lower ones only. The ground is on top; a blank line is a
 # ceiling. A new module is entered here, as low as its imports allow.
 PLAN = """
-muse muse.errors muse.events muse.usage muse.spec muse.schema muse.globs muse.policies
-muse.ndjson muse.tether muse.run_process muse.cli._summary muse.cli._terminal
+muse muse.errors muse.events muse.usage muse.spec muse.schema muse.globs muse.policies muse.cortex
+muse.ndjson muse.tether muse.cortex.run_process muse.cli._summary muse.cli._terminal
 muse.providers._local muse.providers._local.errors muse.providers._local.child
 muse.providers._local.days muse.providers._local.words
 
-muse.config muse.messages muse.prices muse.prompts muse.totals muse.servers muse.policies.deadline
-muse.folder_watch muse.schedules muse.cli._live
+muse.config muse.messages muse.prices muse.prompts muse.totals muse.policies.deadline
+muse.cortex.folder_watch muse.cortex.schedules muse.cli._live
 muse.providers._local.link muse.providers._local.weights muse.providers._local.fields muse.providers._local.shots
 muse.providers._local.passages
 
-muse.journal muse.call_sites muse.contents muse.objects muse.shelf muse.streams muse.descriptors
-muse.providers._local.engine muse.providers._local.fetch muse.providers._local.fill muse.providers._transport
+muse.journal muse.call_sites muse.contents muse.objects muse.shelf muse.servers muse.streams muse.descriptors
+muse.providers._local.engine muse.providers._local.fetch muse.providers._local.fill muse.providers._transport muse.providers._pool
 
 muse.keys muse.ledger muse.history muse.tools muse.contexts muse.personas muse.runs muse.packs
-muse.keeping
+muse.cortex.keeping
 muse.providers._http muse.providers._local.choose muse.providers._local.answer
 
-muse.routing muse.run_config muse.providers._local.plan
-muse.cortex_client muse.run_log muse.stamps
+muse.routing muse.run_config muse.offers muse.providers._local.plan
+muse.cortex_client muse.cortex.run_log muse.cortex.stamps muse.recording
 
-muse.rules muse.loop muse.orders muse.daily
+muse.rules muse.loop muse.cortex.orders muse.cortex.daily
 
-muse.providers._provider muse.providers._faults muse.cortex
+muse.providers._provider muse.providers._faults muse.cortex.supervisor
 
 muse.providers._attempt muse.providers._clients muse.providers._sdk
 
@@ -73,7 +73,8 @@ LATE: Sequence[tuple[str, str, str]] = (
     ("muse.prices", "genai_prices", "0.1 s, and only a model's first look-up of the day pays it"),
     ("muse.keys", "dotenv", "7 ms, and only who has a .env file pays it"),
     ("muse.servers", "mcp", "0.4 s, and only who uses tools pays it"),
-    ("muse.agents", "muse.mcp", "0.9 s, and only a run that may use tools pays it"),
+    ("muse.agents", "muse.offers", "40 ms, and only a run that may use tools pays it"),
+    ("muse.agents", "muse.mcp", "0.4 s, and only a run that calls a tool pays it"),
     ("muse.schema", "jsonschema", "50 ms, and only who checks an object pays it"),
     ("muse.schema", "referencing", "comes with jsonschema"),
     ("muse.providers", "importlib.metadata", "15 ms, and only an unknown name or a listing pays it"),

@@ -205,6 +205,7 @@ def test_contexts_in_code_that_nobody_declares_are_found_by_file_and_line(
     (tmp_path / "mine.py").write_text(CODE)
     found = {finding.where: finding.found.split("'")[1] for finding in _findings(tmp_path / "mine.py")}
     assert found == {
+        "mine.py:2": "mine.constant",
         "mine.py:6": "mine.positional",
         "mine.py:7": "mine.keyword",
         "mine.py:8": "mine.*.part",

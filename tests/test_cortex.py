@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from muse import cortex_client, run_process, runs
-from muse.cortex import Cortex
+from muse import cortex_client, runs
+from muse.cortex import run_process
+from muse.cortex.supervisor import Cortex
 from muse.cortex_client import get_agent_end_state, get_agent_status, read_agent_events
 from muse.errors import ConfigError
 from muse.history import past_of

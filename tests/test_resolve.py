@@ -106,7 +106,7 @@ def test_an_unknown_provider_raises_and_names_the_valid_ones(journal: JournalFol
 def test_a_route_carries_its_reason(journal: JournalFolder) -> None:
     journal.route(contexts={"agent.*": {"provider": "openai"}})
     assert models.route("agent.system.default").reason == "providers.contexts['agent.*']"
-    assert models.route("detect.created").reason == "context 'detect.created'"
+    assert models.route("detect.created").reason == "providers.default"
     assert models.route("no.such").reason == "providers.default"
     assert models.explain("agent.system.default").route == models.route("agent.system.default")
 

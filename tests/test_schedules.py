@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from muse import cli, daily, runs, stamps
+from muse import cli, runs
+from muse.cortex import daily, stamps
+from muse.cortex.schedules import occasions
 from muse.cortex_client import get_agent_end_state, read_agent_events
 from muse.errors import ConfigError
-from muse.schedules import occasions
 from tests.journal_folder import ROOT, JournalFolder
 
 NOW = datetime(2026, 11, 4, 6, 30)  # a Wednesday

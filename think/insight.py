@@ -158,9 +158,10 @@ def _next_steps() -> tuple[str, ...]:
     paid = [spec for spec in specs().values() if spec.key_required]
     other = next((spec for spec in paid if look_up(spec.env_key)), paid[0])
     entry = f'"contexts": {{"insight.*": {{"provider": "{other.name}"}}}}'
+    muse = _near(sys.argv[0]) if os.path.basename(sys.argv[0]) == "muse" else "muse"
     return (
-        "muse usage                          what all calls so far used and cost",
-        "muse route insight.daily --explain  why this model answers",
+        f"{muse} usage                          what all calls so far used and cost",
+        f"{muse} route insight.daily --explain  why this model answers",
         f"Another model: put {entry} under providers in {_near(journal.config_path())}, with {other.env_key} set.",
     )
 

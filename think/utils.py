@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import logging
 import sys
 from collections.abc import Mapping
@@ -54,7 +55,7 @@ def get_config() -> dict[str, Any]:
     data = journal.load().data
     given = data.get("identity")
     identity = given if isinstance(given, Mapping) else {}
-    return {**data, "identity": {**_NO_ONE, **identity}}
+    return copy.deepcopy({**data, "identity": {**_NO_ONE, **identity}})
 
 
 _NO_ONE: Mapping[str, Any] = {

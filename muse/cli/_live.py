@@ -1,10 +1,12 @@
 """An agent run as a person watches it: thinking dimmed, tools with their seconds, text as it comes; it runs nothing.
 
-What is watched goes to standard error, the result alone to standard output: so it can be piped.
+What is watched goes to standard error, the result alone to standard output: so it can be piped. What a model or a tool
+said cannot steer the terminal.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Mapping
@@ -13,6 +15,7 @@ from typing import Any, Protocol
 from muse.cli._terminal import clean
 
 _SHOWN_ARGS = 70
+_SHOWN_ERROR = 160
 
 
 class View(Protocol):
@@ -25,6 +28,17 @@ class View(Protocol):
         """The run is over."""
 
 
+class JsonView:
+    """Events as JSON lines, for programs."""
+
+    def take(self, event: Mapping[str, Any]) -> None:
+        """Print it."""
+        print(json.dumps(event, ensure_ascii=False, default=str), flush=True)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
 class PlainView:
     """For pipes and logs: one line a tool on standard error, the result on standard output."""
 
@@ -32,24 +46,32 @@ class PlainView:
         self._started_s: dict[str, float] = {}
 
     def take(self, event: Mapping[str, Any]) -> None:
+        """Print what there is to say of an event."""
         match event.get("event"):
             case "tool_start":
                 self._started_s[str(event.get("call_id"))] = time.monotonic()
             case "tool_end":
-                print(self.tool_line(event), file=sys.stderr)
+                mark, words, seconds = self.tool_line(event)
+                print(f"{mark} {words} {seconds}", file=sys.stderr)
+            case "approval":
+                for line in _lines(str(event.get("preview", ""))):
+                    print(f"    {line}", file=sys.stderr)
             case "error":
-                print(f"muse: {event.get('error')}", file=sys.stderr)
+                print(f"muse: {_ended(event)}", file=sys.stderr)
             case "finish":
-                print(event.get("result", ""))
+                say_result(str(event.get("result", "")))
+                if event.get("reason"):
+                    print(f"muse: ended at its {event['reason']}", file=sys.stderr)
             case _:
                 pass
 
-    def tool_line(self, event: Mapping[str, Any]) -> str:
-        """A tool call that is over: whether it went well, what it was asked, how long it took."""
+    def tool_line(self, event: Mapping[str, Any]) -> tuple[str, str, str]:
+        """A tool call that is over: whether it went well, what it was asked, how long it took (and why it failed)."""
         began_s = self._started_s.pop(str(event.get("call_id")), time.monotonic())
-        failed = isinstance(event.get("result"), Mapping) and "error" in event["result"]
-        mark, tail = ("✗", f": {event['result']['error']}") if failed else ("✓", "")
-        return f"{mark} {named(event)} {time.monotonic() - began_s:.1f} s{clean(tail)}"
+        seconds = f"{time.monotonic() - began_s:.1f} s"
+        if not isinstance(event.get("result"), Mapping) or "error" not in event["result"]:
+            return "✓", named(event), seconds
+        return "✗", named(event), f"{seconds}: {_cut(str(event['result']['error']))}"
 
     def close(self) -> None:
         """Nothing is open."""
@@ -64,65 +86,83 @@ class TerminalView(PlainView):
 
         self._console = Console(stderr=True, highlight=False)
         self._status: Any = None
-        self._under_way: list[str] = []
+        self._under_way: dict[str, str] = {}
         self._has_streamed = False
+        self._began_s = time.monotonic()
 
     def take(self, event: Mapping[str, Any]) -> None:
+        """Draw what an event changes."""
         match event.get("event"):
             case "start":
-                said = f"{event.get('persona')} · {event.get('provider')} {event.get('model')}"
-                self._console.print(f"[dim]{said}[/dim]")
+                self._say(f"{event.get('persona')} · {event.get('provider')} {event.get('model')}", "dim")
                 self._spin("thinking")
             case "thinking":
-                self._stop()
-                self._console.print(clean(str(event.get("summary"))), style="dim italic", markup=False)
+                self._break_line()
+                self._say("\n".join(_lines(str(event.get("summary")))), "dim italic")
             case "delta":
                 self._stop()
-                sys.stdout.write(str(event.get("text")))
+                sys.stdout.write("\n".join(_lines(str(event.get("text")))))
                 sys.stdout.flush()
                 self._has_streamed = True
             case "tool_start":
                 super().take(event)
                 self._break_line()
-                self._under_way.append(named(event))
-                self._spin(", ".join(self._under_way))
+                self._under_way[str(event.get("call_id"))] = named(event)
+                self._spin(", ".join(self._under_way.values()))
             case "tool_end":
                 self._end_tool(event)
+            case "approval":
+                self._stop()
+                self._say("\n".join(f"    {line}" for line in _lines(str(event.get("preview", "")))), "dim")
             case "finish":
                 self._end(event)
             case "error":
                 self._stop()
                 self._break_line()
-                self._console.print(f"muse: {event.get('error')}", style="red", markup=False)
+                self._say(f"muse: {_ended(event)}", "red")
             case _:
                 pass
 
     def _end_tool(self, event: Mapping[str, Any]) -> None:
         self._stop()
-        line = self.tool_line(event)
-        self._console.print(line, style="green" if line.startswith("✓") else "yellow", markup=False)
-        if named(event) in self._under_way:
-            self._under_way.remove(named(event))
-        self._spin(", ".join(self._under_way) or "thinking")
+        mark, words, seconds = self.tool_line(event)
+        from rich.text import Text
+
+        color = "green" if mark == "✓" else "yellow"
+        self._console.print(Text.assemble((mark, color), " ", words, " ", (seconds, "dim")), soft_wrap=True)
+        self._under_way.pop(str(event.get("call_id")), None)
+        self._spin(", ".join(self._under_way.values()) or "thinking")
 
     def _end(self, event: Mapping[str, Any]) -> None:
         self._stop()
         if self._has_streamed:
             self._break_line()
         else:
-            print(event.get("result", ""))
-        if event.get("reason"):
-            self._console.print(f"[dim]ended at its {event['reason']}[/dim]")
+            say_result(str(event.get("result", "")))
+        usage = event.get("usage") or {}
+        about = [f"{usage.get('total_tokens', 0):,} tokens", f"{time.monotonic() - self._began_s:.1f} s"]
+        about += [f"run {event['agent_id']}"] if event.get("agent_id") else []
+        about += [f"ended at its {event['reason']}"] if event.get("reason") else []
+        self._say(" · ".join(about), "dim")
 
     def _break_line(self) -> None:
         if self._has_streamed:
-            print()
+            print(flush=True)
             self._has_streamed = False
 
+    def _say(self, text: str, style: str) -> None:
+        if text.strip():
+            self._console.print(text, style=style, markup=False, soft_wrap=True)
+
     def _spin(self, what: str) -> None:
-        self._stop()
-        self._status = self._console.status(f"[dim]{what}[/dim]", spinner="dots")
-        self._status.start()
+        from rich.text import Text
+
+        text = Text(what, style="dim", overflow="ellipsis", no_wrap=True)
+        if self._status is None:
+            self._status = self._console.status(text, spinner="dots")
+            self._status.start()
+        else:
+            self._status.update(text)
 
     def _stop(self) -> None:
         if self._status is not None:
@@ -134,9 +174,31 @@ class TerminalView(PlainView):
         self._stop()
 
 
+def say_result(text: str) -> None:
+    """Print a result: to programs as it is, to a terminal so that it cannot steer it."""
+    print("\n".join(_lines(text)) if sys.stdout.isatty() else text, flush=True)
+
+
 def named(event: Mapping[str, Any]) -> str:
     """A call in words: `search_journal(query='release')`, cut short."""
     args = event.get("args") or {}
     said = ", ".join(f"{name}={value!r}" for name, value in args.items()) if isinstance(args, Mapping) else ""
     short = said if len(said) <= _SHOWN_ARGS else said[: _SHOWN_ARGS - 1] + "…"
     return clean(f"{event.get('tool')}({short})")
+
+
+def _lines(text: str) -> list[str]:
+    """The lines of a text, each safe to show."""
+    return [clean(line) for line in text.replace("\r\n", "\n").expandtabs(4).split("\n")]
+
+
+def _cut(text: str) -> str:
+    """The first line of an error, cut short."""
+    first, _, rest = text.strip().partition("\n")
+    short = first if len(first) <= _SHOWN_ERROR else first[: _SHOWN_ERROR - 1] + "…"
+    return clean(f"{short} …" if rest.strip() and not short.endswith("…") else short)
+
+
+def _ended(event: Mapping[str, Any]) -> str:
+    """How a run without an answer ended."""
+    return "interrupted" if event.get("reason") == "cancelled" else "\n".join(_lines(str(event.get("error"))))

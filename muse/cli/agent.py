@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import date, datetime
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from muse import agents, journal
-from muse.cli._live import PlainView, TerminalView, View, named
+from muse import agents, fresh, journal
+from muse.cli._approval import Person
+from muse.cli._live import JsonView, PlainView, TerminalView, View
+from muse.cortex_client import require_completed
 from muse.errors import ConfigError
-from muse.messages import ToolCall
+from muse.personas import get_agent, get_agents
 
 HELP = "Run an agent: a persona with its tools, on the provider that journal.json names for it."
 FAILED, AT_LIMIT, INTERRUPTED = 1, 2, 130
+_ENDED_AS = {"cancelled": INTERRUPTED, "timeout": AT_LIMIT, "limit": AT_LIMIT}
+_PASSED_ON = ("provider", "model", "tier", "continue_from", "max_turns", "timeout_s", "disable_mcp")
+
+Watched = Callable[[Mapping[str, Any]], None]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,90 +36,133 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tier", type=int, choices=(1, 2, 3), help="another tier: 1 the most capable, 3 the fastest")
     parser.add_argument("--continue", dest="continue_from", metavar="ID", help="take up an earlier run")
     parser.add_argument("--save", metavar="FILE", type=Path, help="write the result to a file too")
+    parser.add_argument("--day", metavar="YYYYMMDD", type=_day, help="the $day of the persona's own prompt (today)")
     parser.add_argument("--max-turns", type=int, metavar="N", help="at most so many replies of the model")
     parser.add_argument("--timeout", dest="timeout_s", type=float, metavar="SECONDS", help="for the whole run")
     parser.add_argument("--no-tools", dest="disable_mcp", action="store_true", help="run without any tool")
+    parser.add_argument("--if-changed", action="store_true", help="run only if the persona's inputs changed since")
+    parser.add_argument("--dry-run", action="store_true", help="say what would run, and run nothing")
     parser.add_argument("--json", action="store_true", help="print the events, one JSON line each")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run it: 0 finished, 1 failed, 2 at a limit or out of time, 130 interrupted."""
+    persona = _persona(args.name)
+    prompt = _prompt(args.prompt, persona, args.day)
+    if args.continue_from:
+        require_completed(args.continue_from)
+    if args.save is not None and not args.save.absolute().parent.is_dir():
+        raise ConfigError("--save", f"{args.save}, in a folder that is not there", "a file in a folder that is")
     request = {name: value for name, value in vars(args).items() if name in _PASSED_ON and value not in (None, False)}
-    request |= {"persona": args.name, "prompt": _prompt(args.prompt)}
-    watched = sys.stdout.isatty() and sys.stderr.isatty() and not args.json
-    view: View = _JsonView() if args.json else TerminalView() if watched else PlainView()
-    return watch(request, view, stream=watched, save=args.save)
+    request |= {"persona": args.name, "prompt": prompt}
+    asked = prompt if args.prompt or args.day else persona.get("prompt") or prompt  # today is no change by itself
+    seen = fresh.look(persona, asked) if args.if_changed and fresh.is_declared(persona) else None
+    if seen is not None and seen.is_fresh:
+        print(
+            f"{args.name}: nothing it reads has changed since its last run ({len(seen.inputs)} files)", file=sys.stderr
+        )
+        return 0
+    if args.dry_run:
+        return _announce(request, seen)
+    return _run(request, seen, as_json=args.json, save=args.save)
 
 
-_PASSED_ON = ("provider", "model", "tier", "continue_from", "max_turns", "timeout_s", "disable_mcp")
+def _run(request: Mapping[str, Any], seen: fresh.Look | None, *, as_json: bool, save: Path | None) -> int:
+    """Run a request, then put its result where it belongs."""
+    status, last = watch(request, as_json=as_json)
+    if last.get("event") != "finish":
+        return status
+    if save is not None:
+        journal.write_atomic(save, str(last["result"]) + "\n")
+    if seen is not None and status == 0:
+        written = seen.keep(str(last["result"]))
+        if written is not None:
+            print(f"{request['persona']}: written to {written}", file=sys.stderr)
+    return status
 
 
-def watch(request: Mapping[str, Any], view: View, *, stream: bool, save: Path | None = None) -> int:
-    """Run a request with its events shown and kept; the exit status."""
+def _announce(request: Mapping[str, Any], seen: fresh.Look | None) -> int:
+    """Say what would run, where, and why."""
+    prepared = agents.prepare(request)
+    print(f"{request['persona']} would run on {prepared.provider} {prepared.config['model']}", end="")
+    print(f": {seen.reason}" if seen is not None else "")
+    print(f"  prompt: {request['prompt']}")
+    if seen is not None:
+        print(f"  inputs: {len(seen.inputs)} files")
+        print(f"  output: {seen.output or 'standard output'}")
+    return 0
+
+
+def watch(
+    request: Mapping[str, Any], *, as_json: bool = False, also: Watched | None = None
+) -> tuple[int, dict[str, Any]]:
+    """Run a request and show its events (`also` gets them too): `(exit status, the last event)`."""
+    is_seen = sys.stderr.isatty() and not as_json
+    view: View = JsonView() if as_json else TerminalView() if is_seen else PlainView()
     last: dict[str, Any] = {}
 
     def take(event: dict[str, Any]) -> None:
         if event.get("event") in ("finish", "error"):
             last.update(event)
+        if also is not None:
+            also(event)
         view.take(event)
 
     async def whole() -> None:
         task = asyncio.current_task()
-        if task is not None and hasattr(signal, "SIGTERM"):
+        if task is not None and sys.platform != "win32":
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-        asked = {**request, "stream": True} if stream else request
-        approver = _ask_person if sys.stdin.isatty() else None
+        asked = {**request, "stream": True} if is_seen and sys.stdout.isatty() else request
+        approver = Person(view.take).approve if sys.stdin.isatty() and sys.stderr.isatty() else None
         await agents.run_recorded(asked, take, approver=approver, hosted=agents.own_tools)
 
     try:
         asyncio.run(whole())
     except (KeyboardInterrupt, asyncio.CancelledError):
-        return INTERRUPTED
+        return INTERRUPTED, last
     finally:
         view.close()
-    if save is not None and last.get("event") == "finish":
-        journal.write_atomic(save, str(last["result"]) + "\n")
-    return _status(last)
+    return _status(last), last
 
 
 def _status(last: Mapping[str, Any]) -> int:
+    reason = str(last.get("reason"))
     if last.get("event") == "finish":
-        return AT_LIMIT if last.get("reason") == "limit" else 0
-    return (
-        AT_LIMIT if "time ran out" in str(last.get("error")) or "no answer within" in str(last.get("error")) else FAILED
-    )
+        return AT_LIMIT if reason == "limit" else 0
+    return _ENDED_AS.get(reason, FAILED)
 
 
-async def _ask_person(call: ToolCall) -> bool:
-    """Ask at the terminal whether a tool may be called; only a yes is one."""
-    question = f"allow {named({'tool': call.name, 'args': dict(call.args)})}? [y/N] "
-    answer = await asyncio.to_thread(_read_answer, question)
-    return answer.strip().lower() in ("y", "yes")
+def _persona(name: str) -> dict[str, Any]:
+    """The persona that was named.
+
+    Raises:
+        ConfigError: there is none of that name; those there are, are named.
+    """
+    known = get_agents()
+    if name not in known:
+        near = get_close_matches(name, known, n=1)
+        raise ConfigError("NAME", repr(name), f"{near[0]!r}?" if near else f"one of {', '.join(sorted(known))}")
+    return get_agent(name)
 
 
-def _read_answer(question: str) -> str:
-    sys.stderr.write(question)
-    sys.stderr.flush()
-    return sys.stdin.readline()
-
-
-def _prompt(said: str | None) -> str:
-    """The prompt: as it was typed, or standard input.
+def _prompt(said: str | None, persona: Mapping[str, Any], day: date | None) -> str:
+    """The prompt: as it was typed, or the persona's own for `day`, or standard input.
 
     Raises:
         ConfigError: there is none.
     """
+    own = persona.get("prompt")
+    if said is None and own:
+        about = day or datetime.now().astimezone().date()
+        return str(own).replace("$day", f"{about:%A, %Y-%m-%d} ({about:%Y%m%d})")
     text = sys.stdin.read() if said == "-" or (said is None and not sys.stdin.isatty()) else said
     if not text or not text.strip():
-        raise ConfigError("PROMPT", "nothing", "what the agent is to do, such as: muse agent default 'Plan my day'")
+        allowed = f"what the agent is to do, such as: muse agent {persona['persona']} 'Plan my day'"
+        raise ConfigError("PROMPT", "nothing", allowed)
     return text.strip()
 
 
-class _JsonView:
-    """Events as JSON lines, for programs."""
-
-    def take(self, event: Mapping[str, Any]) -> None:
-        print(json.dumps(event, ensure_ascii=False, default=str), flush=True)
-
-    def close(self) -> None:
-        """Nothing is open."""
+def _day(text: str) -> date:
+    if not journal.is_day(text):
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a date of the form YYYYMMDD, such as 20261103")
+    return datetime.strptime(text, "%Y%m%d").date()

@@ -39,14 +39,24 @@ def _row(name: str, fields: dict[str, Any]) -> dict[str, Any]:
         provider, model = models.resolve_provider(context)
     except ConfigError as exc:
         provider, model = "no route", str(exc)
+    targets = ", ".join(f"make {target}" for target in _listed(fields.get("make")))
     tools = fields.get("tools")
-    shown = "all" if tools is None else ", ".join(tools) if isinstance(tools, list) else str(tools)
+    shown = "all" if tools is None else ", ".join(_listed(tools))
     return {
         "persona": name,
         "title": fields["title"],
         "context": context,
         "provider": provider,
         "model": model,
-        "tools": shown or "none",
+        "tools": ", ".join(filter(None, (shown, targets))) or "none",
         "schedule": str(fields.get("schedule") or ""),
+        "inputs": _listed(fields.get("inputs")),
+        "output": fields.get("output"),
     }
+
+
+def _listed(said: object) -> list[str]:
+    """A field of a persona that is a list or one name."""
+    if said is None:
+        return []
+    return [str(one) for one in said] if isinstance(said, list) else [str(said)]

@@ -8,7 +8,7 @@ import signal
 
 from muse import runs
 from muse.cli import _terminal
-from muse.cortex import DEFAULT_GRACE_S, DEFAULT_MAX_CONCURRENT, Cortex
+from muse.cortex.supervisor import DEFAULT_GRACE_S, DEFAULT_MAX_CONCURRENT, Cortex
 
 HELP = "Carry out the agent runs that wait in the journal, and those asked for later, until SIGINT or SIGTERM."
 

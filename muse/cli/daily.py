@@ -8,12 +8,13 @@ import signal
 from collections.abc import Sequence
 from datetime import datetime
 
-from muse import daily, journal, runs, stamps
+from muse import journal, runs
 from muse.cli import _terminal
 from muse.cli._terminal import Column
-from muse.cortex import Cortex
+from muse.cortex import daily, stamps
+from muse.cortex.daily import Planned
+from muse.cortex.supervisor import Cortex
 from muse.cortex_client import get_agent_end_state, get_agent_thread, read_agent_events
-from muse.daily import Planned
 
 HELP = "Carry out the agents' scheduled runs that are due, in order of their priority, each once; missed ones too."
 _COLUMNS = (

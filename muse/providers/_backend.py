@@ -9,6 +9,7 @@ from contextlib import aclosing, closing
 from typing import Any, Protocol
 
 import msgspec
+from msgspec import Struct
 
 from muse.contents import make_request
 from muse.errors import ConfigError
@@ -46,6 +47,15 @@ class Backend(Protocol):
         """As `stream`, awaited."""
 
 
+class _Opened(Struct, frozen=True):
+    """A call that is ready to go out."""
+
+    payload: Payload
+    account: Account
+    deadline: Deadline
+    access: Access
+
+
 class ProviderBackend:
     """A `Provider` behind the seed's signatures; one per provider, for all threads and loops."""
 
@@ -60,45 +70,44 @@ class ProviderBackend:
 
     def reply(self, request: Request, origin: Origin, api_key: str | None = None) -> Reply:
         """One call, answered, checked and logged; see `muse.errors` for what it raises."""
-        provider = self.provider
-        payload, account, deadline, access = self._open(request, origin, api_key)
-        with account:
-            client = self._client(access)
-            with time_limit(deadline):
-                if provider.must_stream(payload):
-                    raw = _gathered(provider, client, payload, deadline)
-                else:
-                    raw = _loads(provider.send(client, payload, deadline), provider, request.model)
-        return account.answered(raw)
+        call = self._open(request, origin, api_key)
+        if self.provider.must_stream(call.payload):
+            return self._streamed(call).reply
+        with call.account:
+            client = self._client(call.access)
+            with time_limit(call.deadline):
+                body = self.provider.send(client, call.payload, call.deadline)
+            raw = _loads(body, self.provider, request.model)
+        return call.account.answered(raw)
 
     async def areply(self, request: Request, origin: Origin, api_key: str | None = None) -> Reply:
         """As `reply`, awaited."""
-        provider = self.provider
-        payload, account, deadline, access = self._open(request, origin, api_key)
-        with account:
-            client = await self._aclient(access)
-            if provider.must_stream(payload):
-                raw = await deadline.bound(_agathered(provider, client, payload, deadline))
-            else:
-                body = await deadline.bound(provider.asend(client, payload, deadline))
-                raw = _loads(body, provider, request.model)
-        return account.answered(raw)
+        call = self._open(request, origin, api_key)
+        if self.provider.must_stream(call.payload):
+            return await (await self._astreamed(call)).reply()
+        with call.account:
+            client = await self._aclient(call.access)
+            body = await call.deadline.bound(self.provider.asend(client, call.payload, call.deadline))
+            raw = _loads(body, self.provider, request.model)
+        return call.account.answered(raw)
 
     def stream(self, request: Request, origin: Origin, api_key: str | None = None) -> ReplyStream:
         """One call, its answer as it is written; the request goes out when the first piece is asked for."""
-        provider = self.provider
-        payload, account, deadline, access = self._open(request, origin, api_key)
-        with account:
-            events = provider.stream(self._client(access), payload, deadline)
-        return ReplyStream(events, provider.gather(), account, deadline)
+        return self._streamed(self._open(request, origin, api_key))
 
     async def astream(self, request: Request, origin: Origin, api_key: str | None = None) -> AsyncReplyStream:
         """As `stream`, awaited."""
-        provider = self.provider
-        payload, account, deadline, access = self._open(request, origin, api_key)
-        with account:
-            events = provider.astream(await self._aclient(access), payload, deadline)
-        return AsyncReplyStream(events, provider.gather(), account, deadline)
+        return await self._astreamed(self._open(request, origin, api_key))
+
+    def _streamed(self, call: _Opened) -> ReplyStream:
+        with call.account:
+            events = self.provider.stream(self._client(call.access), call.payload, call.deadline)
+        return ReplyStream(events, self.provider.gather(), call.account, call.deadline)
+
+    async def _astreamed(self, call: _Opened) -> AsyncReplyStream:
+        with call.account:
+            events = self.provider.astream(await self._aclient(call.access), call.payload, call.deadline)
+        return AsyncReplyStream(events, self.provider.gather(), call.account, call.deadline)
 
     def generate(
         self,
@@ -162,7 +171,7 @@ class ProviderBackend:
         """
         return await run_loop(config, on_event, model=_Asked(self), provider=self.spec.name)
 
-    def _open(self, request: Request, origin: Origin, api_key: str | None) -> tuple[Payload, Account, Deadline, Access]:
+    def _open(self, request: Request, origin: Origin, api_key: str | None) -> _Opened:
         """Everything a call needs before it touches the network; contents and keys are checked here."""
         deadline = Deadline.after(request.timeout_s)
         encoded = self.provider.encode(request)
@@ -170,7 +179,7 @@ class ProviderBackend:
         account = Account(self.provider, request, origin, deadline, encoded.dropped + unknown)
         with account:
             access = self.provider.access(api_key)
-        return encoded.payload, account, deadline, access
+        return _Opened(encoded.payload, account, deadline, access)
 
     def _client(self, access: Access) -> Any:
         try:
@@ -250,28 +259,3 @@ def _lenient(body: bytes) -> Any:
         return json.loads(body)
     except (ValueError, RecursionError):
         return None
-
-
-def _gathered(provider: Provider, client: Any, payload: Payload, deadline: Deadline) -> Mapping[str, Any]:
-    """A whole answer by way of a stream, for answers too long to wait for in silence."""
-    gatherer = provider.gather()
-    with closing(provider.stream(client, payload, deadline)) as events:  # type: ignore[type-var]
-        for event in events:
-            deadline.keep()
-            gatherer.feed(event)
-    return _whole(gatherer.raw(), provider, payload)
-
-
-async def _agathered(provider: Provider, client: Any, payload: Payload, deadline: Deadline) -> Mapping[str, Any]:
-    """As `_gathered`, awaited."""
-    gatherer = provider.gather()
-    async with aclosing(provider.astream(client, payload, deadline)) as events:  # type: ignore[type-var]
-        async for event in events:
-            gatherer.feed(event)
-    return _whole(gatherer.raw(), provider, payload)
-
-
-def _whole(raw: Mapping[str, Any] | None, provider: Provider, payload: Payload) -> Mapping[str, Any]:
-    if raw is None:
-        raise unreadable_error(provider.spec.name, str(payload.get("model", "")), b"a stream without its end")
-    return raw

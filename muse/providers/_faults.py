@@ -100,7 +100,7 @@ def _class_of(status: int, code: str, message: str, is_quota: bool | None) -> ty
         return by_status[status]
     if code.startswith("rate_limit"):
         return RateLimitError
-    if status >= 500 or code in _OVERLOADED or status < 400:
+    if status >= 500 or code in _OVERLOADED or status < 300:
         return ProviderDown
     return RequestError
 

@@ -19,6 +19,7 @@ from urllib.request import getproxies
 
 import httpx2
 
+from muse.providers._pool import session
 from muse.providers._transport import AsyncTransport, Transport
 
 _T = TypeVar("_T")
@@ -36,13 +37,16 @@ def tls_context() -> ssl.SSLContext:
 
 
 def sync_client() -> httpx2.Client:
-    """A client for one provider and key; safe to use from several threads."""
+    """A client for one provider and key; safe to use from several threads.
+
+    It follows no redirect, which could carry the key to another host.
+    """
     timeout = httpx2.Timeout(None, connect=_CONNECT_S)
     if getproxies():  # the environment names a proxy: httpx2 knows how to go through it
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=KEEP_ALIVE_S)
-        return httpx2.Client(limits=limits, timeout=timeout, verify=tls_context(), follow_redirects=True)
+        return httpx2.Client(limits=limits, timeout=timeout, verify=tls_context(), follow_redirects=False)
     transport = Transport(tls_context(), KEEP_ALIVE_S)
-    return httpx2.Client(transport=transport, timeout=timeout, follow_redirects=True)
+    return httpx2.Client(transport=transport, timeout=timeout, follow_redirects=False)
 
 
 def async_client() -> httpx2.AsyncClient:
@@ -52,9 +56,9 @@ def async_client() -> httpx2.AsyncClient:
     """
     if find_spec("aiohttp") is None:
         limits = httpx2.Limits(max_connections=None, keepalive_expiry=KEEP_ALIVE_S)
-        return httpx2.AsyncClient(limits=limits, verify=tls_context(), follow_redirects=True)
+        return httpx2.AsyncClient(limits=limits, verify=tls_context(), follow_redirects=False)
     transport = AsyncTransport(_session(import_module("aiohttp")))
-    return httpx2.AsyncClient(transport=transport, follow_redirects=True)
+    return httpx2.AsyncClient(transport=transport, follow_redirects=False)
 
 
 def aiohttp_session() -> Any:
@@ -66,13 +70,15 @@ def aiohttp_session() -> Any:
 
 
 def _session(aiohttp: Any, *traces: Any) -> Any:
-    """A session without a bound of its own on connections (to aiohttp that is 0).
+    """A session for one key and event loop.
 
     A session that trusts the environment looks for proxies and passwords at each request, for as long as the request
     itself takes: only where the environment names a proxy. It sets no time-outs, since each call is bounded as a whole.
     """
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, ssl=tls_context()),
+    return session(
+        aiohttp,
+        keep_alive_s=KEEP_ALIVE_S,
+        ssl=tls_context(),
         trust_env=bool(getproxies()),
         timeout=aiohttp.ClientTimeout(),
         read_bufsize=_READ_BUFFER,

@@ -26,6 +26,8 @@ _PIECE_BYTES = 65_536
 # How a stream of Chat Completions says that it is over, and how long its connection is worth waiting for.
 _DONE = b"data: [DONE]"
 _LAST_WAIT_S = 0.1
+# How a connection says that the server has closed it; `http.client` has an error of its own, which is one of these.
+_HUNG_UP = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 _EXTENSIONS = {"http_version": b"HTTP/1.1"}
 _Origin = tuple[str, str, int | None]
 
@@ -42,18 +44,11 @@ class Transport(httpx2.BaseTransport):
         """Send a request and read its answer; a stream is left to whoever iterates it."""
         url = request.url
         origin = (url.scheme, url.raw_host.decode("ascii"), url.port)
-        timeouts = request.extensions.get("timeout", {})
-        connection = self._kept(origin) or _connected(origin, self._tls, timeouts.get("connect"))
-        connection.wire.timeout_s = timeouts.get("read")
         try:
-            answer = connection.ask(request)
-            content = answer.read() if _is_whole(answer.headers) else None
+            connection, answer = self._ask(origin, request)
+            content = connection.read(answer) if _is_whole(answer.headers) else None
         except (OSError, HTTPException) as exc:
-            connection.close()
             raise _error(exc) from exc
-        except BaseException:  # interrupted, or a header that no request can hold
-            connection.close()
-            raise
         headers = answer.getheaders()
         if content is None:
             body = _Body(answer, connection, self._idle[origin])
@@ -66,6 +61,22 @@ class Transport(httpx2.BaseTransport):
         for idle in self._idle.values():
             while idle:
                 idle.pop().close()
+
+    def _ask(self, origin: _Origin, request: httpx2.Request) -> tuple[_Connection, HTTPResponse]:
+        """The answer with its head read, and its connection.
+
+        A server may hang up a kept connection at the moment when the request is on its way. Where it has sent no byte
+        of an answer, the request goes out once more, on a new connection.
+        """
+        kept = self._kept(origin)
+        if kept is not None:
+            try:
+                return kept, kept.ask(request)
+            except _HUNG_UP:
+                if kept.wire.has_answered:
+                    raise
+        connection = _connected(origin, self._tls, request.extensions.get("timeout", {}).get("connect"))
+        return connection, connection.ask(request)
 
     def _kept(self, origin: _Origin) -> _Connection | None:
         """The connection used last, if it is young enough and the server has not closed it."""
@@ -141,11 +152,25 @@ class _Connection:
         self.used_s = 0.0
 
     def ask(self, request: httpx2.Request) -> HTTPResponse:
-        """Send the request; the answer with its head read."""
+        """Send the request; the answer with its head read. The connection ends with whatever is raised."""
         target = request.url.raw_path.decode("ascii")
         chunked = "transfer-encoding" in request.headers
-        self._http.request(request.method, target, request.read(), _texts(request), encode_chunked=chunked)
-        return self._http.getresponse()
+        self.wire.timeout_s = request.extensions.get("timeout", {}).get("read")
+        self.wire.has_answered = False
+        try:
+            self._http.request(request.method, target, request.read(), _texts(request), encode_chunked=chunked)
+            return self._http.getresponse()
+        except BaseException:  # lost, interrupted, or a header that no request can hold
+            self.close()
+            raise
+
+    def read(self, answer: HTTPResponse) -> bytes:
+        """The whole body of an answer. The connection ends with whatever is raised."""
+        try:
+            return answer.read()
+        except BaseException:
+            self.close()
+            raise
 
     def end(self, answer: HTTPResponse, idle: deque[_Connection]) -> None:
         """The answer is read: keep the connection, if the server does."""
@@ -165,12 +190,13 @@ class _Wire:
     A request's head and body, which `http.client` sends one by one, leave in one piece when the answer is read.
     """
 
-    __slots__ = ("_socket", "_unsent", "timeout_s")
+    __slots__ = ("_socket", "_unsent", "has_answered", "timeout_s")
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
         self._unsent: list[bytes] = []
         self.timeout_s: float | None = None
+        self.has_answered = False
 
     def sendall(self, data: bytes) -> None:
         self._unsent.append(data)
@@ -211,6 +237,7 @@ class _Reads(io.RawIOBase):
     def readinto(self, buffer: Any) -> int | None:
         self._wire.await_more()
         count: int | None = self._raw.readinto(buffer)
+        self._wire.has_answered = self._wire.has_answered or bool(count)
         return count
 
     def close(self) -> None:

@@ -113,7 +113,7 @@ class AnthropicProvider(SdkProvider):
         payload: Payload = {
             "model": request.model,
             "messages": [_message(turn, profile, request.model) for turn in request.turns],
-            "max_tokens": _limit(request, profile),
+            "max_tokens": profile.limit(request.max_output_tokens, request.thinking_budget),
         }
         system = [text for text in (request.system, ONLY_JSON if _wants_bare_json(request, profile) else None) if text]
         if system:
@@ -210,12 +210,6 @@ class _Gatherer:
         return {**self._whole(), "usage": self._usage} if self._is_over else None
 
 
-def _limit(request: Request, profile: Profile) -> int:
-    """`max_tokens` holds thinking and text together, so the budget comes on top, up to the model's cap."""
-    wanted = request.max_output_tokens + max(request.thinking_budget or 0, 0)
-    return min(wanted, profile.output_cap or wanted)
-
-
 def _wants_bare_json(request: Request, profile: Profile) -> bool:
     """JSON is asked for in words where no schema can be enforced: the API has no JSON mode without one."""
     return request.json_output or (request.json_schema is not None and not profile.schema)
@@ -230,7 +224,7 @@ def _add_thinking(payload: Payload, request: Request, profile: Profile, dropped:
     elif budget == 0 and profile.thinking_off:
         payload["thinking"] = {"type": profile.thinking_off}
     elif profile.thinking == "budget":
-        tokens = min(max(budget, profile.min_budget), payload["max_tokens"] - 1)
+        tokens = min(profile.budget(budget), payload["max_tokens"] - 1)
         payload["thinking"] = {"type": "enabled", "budget_tokens": tokens}
     else:
         payload["thinking"] = {"type": "adaptive", "display": "summarized"}

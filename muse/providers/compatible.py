@@ -156,7 +156,7 @@ class CompatibleProvider(SdkProvider):
         payload: Payload = {
             "model": request.model,
             "messages": chat_messages(request, profile, self.spec.name),
-            profile.output_limit: request.max_output_tokens + max(request.thinking_budget or 0, 0),
+            profile.output_limit: profile.limit(request.max_output_tokens, request.thinking_budget),
         }
         if profile.temperature:
             payload["temperature"] = request.temperature

@@ -126,7 +126,7 @@ class GoogleProvider(Provider):
             base_url=access.base_url,
             retry_options=genai.types.HttpRetryOptions(attempts=1),
             client_args={"verify": tls},
-            async_client_args={"ssl": tls},
+            async_client_args={"ssl": tls, "allow_redirects": False},
         )
 
     async def aclose(self, client: _Line) -> None:
@@ -160,10 +160,9 @@ class GoogleProvider(Provider):
     def encode(self, request: Request) -> Encoded:
         profile = SPEC.profile(request.model)
         dropped: list[str] = []
-        wanted = request.max_output_tokens + max(request.thinking_budget or 0, 0)
         config: Payload = {
-            "temperature": request.temperature,
-            "maxOutputTokens": min(wanted, profile.output_cap or wanted),
+            **({} if request.temperature is None else {"temperature": request.temperature}),
+            "maxOutputTokens": profile.limit(request.max_output_tokens, request.thinking_budget),
         }
         config |= {wire: request.extras[name] for name, wire in _SAMPLING.items() if name in request.extras}
         _add_thinking(config, request, profile, dropped)
@@ -296,8 +295,7 @@ def _add_thinking(config: Payload, request: Request, profile: Profile, dropped: 
     if profile.thinking == "none":
         dropped.extend(["thinking_budget"] if budget else [])
     elif profile.thinking == "budget":
-        least = 0 if profile.thinking_off and budget == 0 else profile.min_budget
-        tokens = budget if budget < 0 else max(budget, least)
+        tokens = profile.budget(budget)
         config["thinkingConfig"] = {"thinkingBudget": tokens, "includeThoughts": tokens != 0}
     else:
         config["thinkingConfig"] = {"thinkingLevel": profile.effort(budget).upper(), "includeThoughts": budget != 0}

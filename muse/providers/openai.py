@@ -1,8 +1,8 @@
 """OpenAI by way of its Responses API: requests into its input items, its output items into replies.
 
 Sources: the API reference of `POST /responses`; the deployment checklist (no temperature beside reasoning); the model
-pages (which efforts a family takes). `client.post` is the SDK's door for plain dicts: it keeps authentication, proxies
-and error classes and leaves out the walk through every union member that typed methods make.
+pages (which efforts a family takes). `client.post` is the SDK's door for a body of one's own: it keeps authentication
+and error classes, and leaves out the walk through every union member that typed methods make.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class OpenAIProvider(SdkProvider):
         payload: Payload = {
             "model": request.model,
             "input": [item for turn in request.turns for item in _items(turn, profile, request.model)],
-            "max_output_tokens": request.max_output_tokens + max(request.thinking_budget or 0, 0),
+            "max_output_tokens": profile.limit(request.max_output_tokens, request.thinking_budget),
             "store": False,
         }
         if request.system:

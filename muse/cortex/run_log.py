@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from muse.cortex.keeping import keep
 from muse.errors import ConfigError
 from muse.events import now_ms
-from muse.keeping import keep
 from muse.runs import Recorder
 
 log = logging.getLogger(__name__)

@@ -17,12 +17,12 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from muse import runs
+from muse.cortex.folder_watch import watching
+from muse.cortex.orders import Order, handoff_of, next_request, order_of, wanted
+from muse.cortex.run_log import RunLog
+from muse.cortex.run_process import RunProcess
 from muse.cortex_client import cortex_request, handed_to
 from muse.errors import ConfigError, MuseError
-from muse.folder_watch import watching
-from muse.orders import Order, handoff_of, next_request, order_of, wanted
-from muse.run_log import RunLog
-from muse.run_process import RunProcess
 from muse.runs import Recorder
 
 log = logging.getLogger(__name__)

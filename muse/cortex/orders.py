@@ -9,9 +9,9 @@ from typing import Any
 
 from msgspec import Struct
 
+from muse.cortex.keeping import place_of
 from muse.cortex_client import request_of, require_completed
 from muse.errors import ConfigError
-from muse.keeping import place_of
 from muse.personas import DEFAULT_PERSONA, get_agent
 
 DEFAULT_LIMIT_S = 600.0

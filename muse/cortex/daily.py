@@ -10,12 +10,13 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from muse import journal, runs, stamps
+from muse import journal, runs
+from muse.cortex import stamps
+from muse.cortex.schedules import DAILY, DAYS_BACK, WEEKLY, Occasion, occasions, span_of
+from muse.cortex.stamps import Turn
 from muse.cortex_client import cortex_request, get_agent_end_state
 from muse.errors import ConfigError
 from muse.personas import get_agents
-from muse.schedules import DAILY, DAYS_BACK, WEEKLY, Occasion, occasions, span_of
-from muse.stamps import Turn
 
 State = Literal["due", "under way", "nothing recorded", "done", "unusable"]
 _USUAL_PRIORITY = 50
