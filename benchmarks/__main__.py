@@ -25,6 +25,9 @@ NAMES: Mapping[str, str] = {
     "first": "first_answer",
     "stream": "streaming",
     "memory": "memory",
+    "search": "search",
+    "agents": "agents",
+    "cortex": "cortex",
     "idle": "idle",
 }
 _SLOW = frozenset({"idle"})

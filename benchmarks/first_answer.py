@@ -11,7 +11,7 @@ from muse.models import PROVIDER_DEFAULTS
 
 _GOAL = 1.05
 _OURS = "import sys\nfrom muse import models\nmodels.generate('When does the tide turn?', context=sys.argv[1])"
-_RAW = {
+RAW = {
     "openai": """
 import sys, openai
 openai.OpenAI().responses.create(model=sys.argv[2], input="When does the tide turn?").output_text
@@ -42,7 +42,7 @@ def _row(world: World, provider: str) -> list[str]:
     walls: dict[str, list[float]] = {"ours": [], "raw": []}
     cpus: dict[str, list[float]] = {"ours": [], "raw": []}
     for _ in range(world.blocks(12)):
-        for name, script in (("ours", _OURS), ("raw", _RAW[provider])):
+        for name, script in (("ours", _OURS), ("raw", RAW[provider])):
             wall_s, cpu_s = run_script(script, world.environment(), arguments)
             walls[name].append(wall_s)
             cpus[name].append(cpu_s)

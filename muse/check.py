@@ -262,6 +262,19 @@ def is_installed(name: str) -> bool:
         return False
 
 
+def routed_providers() -> Mapping[str, int]:
+    """How many known contexts each provider serves now; a context without a route counts for none."""
+    counts: dict[str, int] = {}
+    router = _router()
+    for name in router.contexts:
+        try:
+            provider = router.route(name, os.environ).provider
+        except ConfigError:
+            continue
+        counts[provider] = counts.get(provider, 0) + 1
+    return counts
+
+
 def model_at(name: str, tier: Tier) -> str | None:
     """The model with which a provider would serve a tier now, as a route would have it; None if it has none."""
     try:

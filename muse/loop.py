@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -30,6 +31,7 @@ from muse.streams import AsyncReplyStream
 from muse.tools import Toolbox, open_toolbox
 from muse.usage import Usage
 
+log = logging.getLogger(__name__)
 OnEvent = Callable[[dict[str, Any]], None] | None
 _CLOSING = "The limit of this run is reached. Answer now, from what you have; no more tools can be called."
 
@@ -73,12 +75,18 @@ class _Run(Struct):
         )
         reply = await (self._streamed(request) if config.stream else self.model.ask(request, config.ledger_context))
         self.usage = self.usage + reply.usage
-        self.cost_usd += reply.cost_usd or 0.0
+        self._add_cost(reply)
         self.replies += 1
         self.turns.append(reply.turn)
         if reply.thinking:
             self.events.emit({"event": "thinking", "summary": reply.thinking, "model": reply.model})
         return reply
+
+    def _add_cost(self, reply: Reply) -> None:
+        """Add up what the replies cost; a limit in dollars that cannot hold, for want of a price, is said once."""
+        self.cost_usd += reply.cost_usd or 0.0
+        if reply.cost_usd is None and self.config.max_cost_usd is not None and not self.replies:
+            log.warning("max_cost_usd cannot hold in this run: no price is known for %s", reply.model)
 
     async def _streamed(self, request: Request) -> Reply:
         async with await self.model.open(request, self.config.ledger_context) as pieces:

@@ -13,19 +13,16 @@ import re
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import anyio
-from mcp.server.mcpserver import MCPServer
-from mcp.server.mcpserver.exceptions import ToolError
-from mcp.server.mcpserver.tools import Tool
-from mcp_types import ToolAnnotations
+from mcp.server.lowlevel import Server
+from mcp_types import CallToolRequestParams, CallToolResult, ListToolsResult, TextContent, Tool, ToolAnnotations
 from msgspec import Struct
 
-from muse.errors import ConfigError
+from muse.errors import ConfigError, ToolError
 from muse.keys import mask
 from muse.messages import ToolCall
 from muse.tools import Approver, PreviewedCall
@@ -112,39 +109,45 @@ def _told_in(path: Path) -> dict[str, str]:
     return {found[1]: found[2].strip() for line in lines if (found := _TOLD.match(line))}
 
 
-def build_server(makefile: Makefile) -> MCPServer[Any]:
+def build_server(makefile: Makefile) -> Server[Any]:
     """A server in memory with one tool a target."""
-    with _logging_untouched():
-        return MCPServer(SERVER, tools=[_tool(makefile.path, target) for target in makefile.targets])
+    by_tool = {target.tool: target for target in makefile.targets}
+
+    async def listed(_: object, __: object) -> ListToolsResult:
+        return ListToolsResult(tools=[_described(target) for target in makefile.targets])
+
+    async def called(_: object, params: CallToolRequestParams) -> CallToolResult:
+        target = by_tool.get(params.name)
+        if target is None:
+            return _answer(f"found {params.name!r}, expected one of {', '.join(by_tool)}", failed=True)
+        try:
+            return await _called(makefile.path, target)
+        except ToolError as exc:
+            return _answer(str(exc), failed=True)
+
+    return Server(SERVER, on_list_tools=listed, on_call_tool=called)
 
 
-@contextmanager
-def _logging_untouched() -> Iterator[None]:
-    """Undo what the SDK does to the root logger when a server is made."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    try:
-        yield
-    finally:
-        root.handlers[:] = handlers
-        root.setLevel(level)
-
-
-def _tool(path: Path, target: Target) -> Tool:
-    async def run() -> str:
-        began_s = time.monotonic()
-        status, output = await _make(path, (target.name,), TIMEOUT_S)
-        said = f"{output.rstrip()}\n[exit status {status} after {time.monotonic() - began_s:.1f} s]".lstrip()
-        if status != 0:
-            raise ToolError(f"make {target.name} failed\n{said}")
-        return said
-
-    hints = ToolAnnotations(title=f"make {target.name}", read_only_hint=False, destructive_hint=True)
+def _described(target: Target) -> Tool:
     says = f": {target.says}" if target.says else ""
-    description = f"Run `make {target.name}` in this project{says}. Somebody is asked before it runs."
-    made = Tool.from_function(run, name=target.tool, description=description, annotations=hints)
-    made.parameters["additionalProperties"] = False
-    return made
+    return Tool(
+        name=target.tool,
+        description=f"Run `make {target.name}` in this project{says}. Somebody is asked before it runs.",
+        input_schema={"type": "object", "properties": {}, "additionalProperties": False},
+        annotations=ToolAnnotations(title=f"make {target.name}", read_only_hint=False, destructive_hint=True),
+    )
+
+
+async def _called(path: Path, target: Target) -> CallToolResult:
+    """Make a target: what it printed and its exit status; any but 0 is a failure."""
+    began_s = time.monotonic()
+    status, output = await _make(path, (target.name,), TIMEOUT_S)
+    said = f"{output.rstrip()}\n[exit status {status} after {time.monotonic() - began_s:.1f} s]".lstrip()
+    return _answer(said if status == 0 else f"make {target.name} failed\n{said}", failed=status != 0)
+
+
+def _answer(text: str, *, failed: bool) -> CallToolResult:
+    return CallToolResult(content=[TextContent(type="text", text=text)], is_error=failed)
 
 
 def asking(approver: Approver | None, makefile: Makefile) -> Approver | None:

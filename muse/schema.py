@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 from typing import Any
 
 _CHILDREN = ("properties", "$defs", "definitions", "patternProperties")
@@ -95,6 +97,17 @@ def _admits_null(schema: Any) -> bool:
     return "null" in _types(schema) or any(_admits_null(branch) for branch in branches)
 
 
+@lru_cache(maxsize=256)
+def _validator(schema: str) -> Any:
+    """The validator of a schema, given as JSON: seeing that it is a schema takes 1 ms, so it is done once for each."""
+    from jsonschema import Draft202012Validator
+    from referencing import Registry
+
+    known = json.loads(schema)
+    Draft202012Validator.check_schema(known)
+    return Draft202012Validator(known, registry=Registry())
+
+
 def require_fit(value: Any, schema: Mapping[str, Any]) -> None:
     """See that a value fits its schema.
 
@@ -102,13 +115,11 @@ def require_fit(value: Any, schema: Mapping[str, Any]) -> None:
         ValueError: it does not (the first problem is said with its place), or the schema is none, or it refers to what
             is not in it (nothing is fetched).
     """
-    from jsonschema import Draft202012Validator, SchemaError, ValidationError  # 50 ms, and only who checks pays it
-    from referencing import Registry
+    from jsonschema import SchemaError, ValidationError  # 50 ms, and only who checks pays it
     from referencing.exceptions import Unresolvable
 
     try:
-        Draft202012Validator.check_schema(schema)
-        Draft202012Validator(schema, registry=Registry()).validate(value)
+        _validator(json.dumps(schema)).validate(value)
     except ValidationError as exc:
         raise ValueError(f"{exc.json_path}: {exc.message}") from exc
     except SchemaError as exc:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -27,9 +27,15 @@ class Run:
         self.events: list[dict[str, Any]] = []
         self._run_agent = providers.get_provider_module(provider).run_agent
 
-    async def answer(self) -> str:
-        """The run's answer."""
-        text: str = await self._run_agent(self.config, self.events.append)
+    async def answer(self, also: Callable[[dict[str, Any]], None] | None = None) -> str:
+        """The run's answer; `also` hears its events too."""
+
+        def take(event: dict[str, Any]) -> None:
+            self.events.append(event)
+            if also is not None:
+                also(event)
+
+        text: str = await self._run_agent(self.config, take)
         return text
 
     async def fail(self, kind: type[BaseException], match: str | None = None) -> BaseException:

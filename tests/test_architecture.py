@@ -31,12 +31,12 @@ muse.providers._local.passages
 muse.journal muse.call_sites muse.contents muse.objects muse.shelf muse.servers muse.streams muse.descriptors
 muse.providers._local.engine muse.providers._local.fetch muse.providers._local.fill muse.providers._transport muse.providers._pool
 
-muse.keys muse.ledger muse.history muse.tools muse.contexts muse.personas muse.runs muse.packs
+muse.keys muse.ledger muse.history muse.tools muse.contexts muse.personas muse.runs muse.packs muse.fresh
 muse.cortex.keeping
 muse.providers._http muse.providers._local.choose muse.providers._local.answer
 
 muse.routing muse.run_config muse.offers muse.providers._local.plan
-muse.cortex_client muse.cortex.run_log muse.cortex.stamps muse.recording
+muse.cortex_client muse.cortex.run_log muse.cortex.stamps muse.recording muse.make_tools muse.cli._approval
 
 muse.rules muse.loop muse.cortex.orders muse.cortex.daily
 
@@ -75,6 +75,7 @@ LATE: Sequence[tuple[str, str, str]] = (
     ("muse.servers", "mcp", "0.4 s, and only who uses tools pays it"),
     ("muse.agents", "muse.offers", "40 ms, and only a run that may use tools pays it"),
     ("muse.agents", "muse.mcp", "0.4 s, and only a run that calls a tool pays it"),
+    ("muse.agents", "muse.make_tools", "it brings mcp, and only a persona with make targets pays it"),
     ("muse.schema", "jsonschema", "50 ms, and only who checks an object pays it"),
     ("muse.schema", "referencing", "comes with jsonschema"),
     ("muse.providers", "importlib.metadata", "15 ms, and only an unknown name or a listing pays it"),

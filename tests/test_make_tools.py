@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +77,11 @@ class Asked:
         return self._yes
 
 
-async def _call(tool: str, asked: Asked | None) -> Any:
+async def _call(tool: str, asked: Asked | None, **entries: Any) -> Any:
     """What the event of one call says it gave."""
     events: list[dict[str, Any]] = []
     with testing.script(testing.calls((tool, {})), "Done."):
-        request = {"persona": "wright", "prompt": "Build."}
+        request = {"persona": "wright", "prompt": "Build.", **entries}
         assert await agents.run_recorded(request, events.append, approver=asked)
     [ended] = [event for event in events if event["event"] == "tool_end"]
     return ended["result"]
@@ -111,7 +110,7 @@ async def test_the_targets_that_match_are_found_above_the_working_folder(yard: P
 
 @pytest.mark.parametrize("patterns", ["check", [3], ["paint-*"]], ids=str)
 async def test_what_names_no_target_is_told_with_those_there_are(yard: Path, patterns: object) -> None:
-    with pytest.raises(ConfigError, match="make: found .*(a target of .*check|a list of names)"):
+    with pytest.raises(ConfigError, match=r"make: found .*(a target of .*check|a list of names)"):
         await make_tools.open_makefile(patterns)
 
 
@@ -160,7 +159,7 @@ async def test_a_make_above_leaves_no_trace(yard: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("MAKEFLAGS", "n -- PROMPT=above")
     monkeypatch.setenv("MAKELEVEL", "3")
     result = await _call("make_report-day", Asked())
-    assert "report-day of 0 with \n" in result
+    assert "report-day of 0 with\n" in result
 
 
 async def test_long_output_is_capped(yard: Path) -> None:
@@ -181,6 +180,16 @@ async def test_time_that_runs_out_kills_the_whole_group(yard: Path, monkeypatch:
     assert not _is_alive(int((yard / "pid").read_text()))
 
 
+async def test_a_call_that_outlasts_the_runs_limit_for_tools_leaves_nothing_behind(
+    yard: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(make_tools, "_GRACE_S", 0.1)
+    os.mkfifo(yard / "begun")
+    result = await _call("make_stuck", Asked(), tool_timeout_s=0.5)
+    assert "0.5 s" in result["error"]
+    assert not _is_alive(int((yard / "pid").read_text()))
+
+
 async def test_a_cancelled_run_kills_the_whole_group(yard: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(make_tools, "_GRACE_S", 0.1)
     os.mkfifo(yard / "begun")
@@ -193,17 +202,11 @@ async def test_a_cancelled_run_kills_the_whole_group(yard: Path, monkeypatch: py
         with pytest.raises(asyncio.CancelledError):
             await task
     assert events[-1]["reason"] == "cancelled"
-    await _until(lambda: not _is_alive(int((yard / "pid").read_text())))
+    assert not _is_alive(int((yard / "pid").read_text()))
 
 
 def _open_for_writing(path: Path) -> None:
     os.close(os.open(path, os.O_WRONLY))
-
-
-async def _until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not is_so():
-            await asyncio.sleep(0.01)
 
 
 def _is_alive(pid: int) -> bool:

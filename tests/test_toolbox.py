@@ -28,7 +28,8 @@ def _with(odd: Odd, **config: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("tool", "words"), [("explode", "the boiler burst"), ("call_back", "call_back"), ("no_such", "not offered")]
+    ("tool", "words"),
+    [("explode", "executing tool explode"), ("call_back", "executing tool call_back"), ("no_such", "not offered")],
 )
 async def test_a_tool_that_fails_in_its_own_way_ends_its_call_and_not_the_run(tool: str, words: str) -> None:
     script, run = replay(calls(tool), "It failed.", **_with(Odd()))

@@ -1,9 +1,14 @@
-"""A real MCP server over Streamable HTTP on loopback, with tools for tests; it knows no agent and no model."""
+"""A real MCP server over Streamable HTTP on loopback, with tools for tests; it knows no agent and no model.
+
+As a process, for tests that kill it: `python -m tests.tool_server PORT` (0 takes a free one) prints its address, then
+the name of each tool that is called, and serves until its standard input ends.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 import threading
 from collections.abc import Mapping
 from typing import Any, Self
@@ -25,11 +30,11 @@ class ToolServer:
         called: the names of the tools called, in order of arrival.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.headers: list[Mapping[str, str]] = []
         self.metadata: list[Mapping[str, Any]] = []
         self.called: list[str] = []
-        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket = socket.create_server(("127.0.0.1", port))
         app = _journal_tools(self).streamable_http_app()
         self._server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none", lifespan="on"))
         self._thread = threading.Thread(target=self._serve, name="tool-server", daemon=True)
@@ -109,3 +114,22 @@ def _journal_tools(server: ToolServer) -> MCPServer:
         return Image(data=b"\x89PNG\r\n\x1a\n0000", format="png")
 
     return tools
+
+
+class _Talking(ToolServer):
+    """A server that says on standard output what is called."""
+
+    def note(self, name: str, context: Context) -> None:
+        super().note(name, context)
+        self.say(name)
+
+    def say(self, line: str) -> None:
+        """Print a line at once."""
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    with _Talking(int(sys.argv[1])) as _server:
+        _server.say(_server.url)
+        sys.stdin.read()

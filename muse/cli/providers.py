@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from muse import check
@@ -18,6 +19,9 @@ from muse.spec import Spec, Tier
 HELP = "List every provider: key, SDK, models, abilities, address; or test one with the cheapest live call."
 
 
+_USABLE = frozenset({"present", "not needed"})
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The list, or the test of one."""
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -30,7 +34,8 @@ def run(args: argparse.Namespace) -> int:
     """Print the list, or the outcome of the test; 1 if the test failed, else 0."""
     if args.test is not None:
         return _test(args.test, as_json=args.json)
-    rows = [_row(entry["name"]) for entry in get_provider_list()]
+    routed = check.routed_providers()
+    rows = [_row(entry["name"], routed) for entry in get_provider_list()]
     if args.json:
         _terminal.print_json(rows)
     elif _terminal.is_terminal():
@@ -51,18 +56,21 @@ def _test(name: str, *, as_json: bool) -> int:
     return 0 if report["success"] else 1
 
 
-def _row(name: str) -> dict[str, Any]:
-    """What is known of one provider without a call."""
+def _row(name: str, routed: Mapping[str, int]) -> dict[str, Any]:
+    """What is known of one provider without a call; it is enabled if it is routed to and has what it needs."""
     try:
         spec = backend_of(name).spec
     except (ImportError, MuseError) as exc:
         return {"name": name, "problem": f"a plug-in that cannot be loaded: {exc}"}
+    key, installed = check.key_state(spec), check.is_installed(name)
     return {
         "name": name,
         "label": spec.label,
+        "enabled": name in routed and installed and key in _USABLE,
+        "contexts": routed.get(name, 0),
         "env_key": spec.env_key,
-        "key": check.key_state(spec),
-        "sdk_installed": check.is_installed(name),
+        "key": key,
+        "sdk_installed": installed,
         "extra": spec.extra,
         "models": _models(name),
         "capabilities": list(spec.capabilities.names()),
@@ -79,12 +87,14 @@ def _models(name: str) -> dict[str, str]:
 
 
 def _table(rows: list[dict[str, Any]]) -> None:
-    names = ("name", "key", "sdk", "tier 1", "tier 2", "tier 3", "address", "label")
+    names = ("name", "enabled", "contexts", "key", "sdk", "tier 1", "tier 2", "tier 3", "address", "label")
     cells = [
-        [row["name"], "-", "-", "-", "-", "-", "-", row["problem"]]
+        [row["name"], *["-"] * 8, row["problem"]]
         if "problem" in row
         else [
             row["name"],
+            "yes" if row["enabled"] else "no",
+            str(row["contexts"]),
             row["key"],
             "installed" if row["sdk_installed"] else "missing",
             *(row["models"].get(str(int(tier)), "-") for tier in Tier),
@@ -103,10 +113,11 @@ def _cards(rows: list[dict[str, Any]]) -> None:
         if "problem" in row:
             _terminal.say(f"  {row['problem']}", "red")
             continue
-        usable = row["key"] in {"present", "not needed"} and row["sdk_installed"]
+        usable = row["key"] in _USABLE and row["sdk_installed"]
+        use = f"enabled, {row['contexts']} contexts" if row["enabled"] else f"not enabled, {row['contexts']} contexts"
         key = f"key {row['key']}" + (f" ({row['env_key']})" if row["env_key"] else "")
         sdk = "SDK installed" if row["sdk_installed"] else f"SDK missing: pip install 'muse-router[{row['extra']}]'"
-        _terminal.say(f"  {key}, {sdk}", "green" if usable else "yellow")
+        _terminal.say(f"  {use}; {key}, {sdk}", "green" if usable else "yellow")
         _terminal.wrap("  models     ", _tiers(row["models"]) or ["none until journal.json names one"], "   ")
         _terminal.wrap("  abilities  ", (name.replace("_", " ") for name in row["capabilities"]), ", ")
         _terminal.say(f"  address    {row['address']}")

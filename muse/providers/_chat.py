@@ -64,6 +64,9 @@ def decode_completion(raw: Mapping[str, Any], request: Request, provider: str) -
     return Reply(text or refusal, turn, usage, finish, raw.get("model") or request.model, provider, thinking)
 
 
+_GROWING = ("text", "summary", "data")
+
+
 class ChatGatherer:
     """Chunks put together into the completion they are pieces of."""
 
@@ -72,6 +75,7 @@ class ChatGatherer:
         self._head: dict[str, Any] = {}
         self._message: dict[str, Any] = {"role": "assistant", "content": ""}
         self._calls: dict[int, dict[str, Any]] = {}
+        self._details: dict[int, dict[str, Any]] = {}
         self._finish: str | None = None
         self._usage: Mapping[str, Any] | None = None
 
@@ -91,6 +95,8 @@ class ChatGatherer:
                 self._message[key] = self._message.get(key, "") + delta[key]
         for piece in delta.get("tool_calls") or ():
             self._add_call(piece)
+        for piece in delta.get("reasoning_details") or ():
+            self._add_detail(piece)
         text = _said(delta.get("content"))
         self._message["content"] += text
         return text
@@ -103,6 +109,13 @@ class ChatGatherer:
         call["function"]["name"] += function.get("name") or ""
         call["function"]["arguments"] += function.get("arguments") or ""
 
+    def _add_detail(self, piece: Mapping[str, Any]) -> None:
+        """Join a piece of reasoning to those of its index: its text grows, what is said again (a signature) stands."""
+        detail = self._details.setdefault(piece.get("index", len(self._details)), {})
+        for key, value in piece.items():
+            grows = key in _GROWING and isinstance(value, str)
+            detail[key] = detail.get(key, "") + value if grows else value
+
     def usage(self) -> Usage | None:
         return usage_of(self._usage) if self._usage else None
 
@@ -112,6 +125,8 @@ class ChatGatherer:
         message = self._message
         if self._calls:
             message["tool_calls"] = [self._calls[index] for index in sorted(self._calls)]
+        if self._details:
+            message["reasoning_details"] = list(self._details.values())
         return {**self._head, "choices": [{"message": message, "finish_reason": self._finish}], "usage": self._usage}
 
 

@@ -159,7 +159,11 @@ class _Connection:
         self.wire.has_answered = False
         try:
             self._http.request(request.method, target, request.read(), _texts(request), encode_chunked=chunked)
-            return self._http.getresponse()
+            answer = self._http.getresponse()
+            if self.wire.is_over:  # `http.client` takes a head without its end for a whole one
+                answer.close()
+                raise HTTPException("the connection ended within the head of an answer")
+            return answer
         except BaseException:  # lost, interrupted, or a header that no request can hold
             self.close()
             raise
@@ -190,13 +194,14 @@ class _Wire:
     A request's head and body, which `http.client` sends one by one, leave in one piece when the answer is read.
     """
 
-    __slots__ = ("_socket", "_unsent", "has_answered", "timeout_s")
+    __slots__ = ("_socket", "_unsent", "has_answered", "is_over", "timeout_s")
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
         self._unsent: list[bytes] = []
         self.timeout_s: float | None = None
         self.has_answered = False
+        self.is_over = False
 
     def sendall(self, data: bytes) -> None:
         self._unsent.append(data)
@@ -237,7 +242,10 @@ class _Reads(io.RawIOBase):
     def readinto(self, buffer: Any) -> int | None:
         self._wire.await_more()
         count: int | None = self._raw.readinto(buffer)
-        self._wire.has_answered = self._wire.has_answered or bool(count)
+        if count:
+            self._wire.has_answered = True
+        elif count == 0:
+            self._wire.is_over = True
         return count
 
     def close(self) -> None:
