@@ -31,7 +31,7 @@ help: ## print this list
 	@sed -n 's/^\([a-z][a-z-]*[%]*\):.*## \(.*\)$$/\1|\2/p' $(MAKEFILE_LIST) | sed 's/%/NAME/' | \
 	while IFS='|' read -r target text; do printf '  make %-17s %s\n' "$$target" "$$text"; done
 
-run: $(READY) journal ## write the insight of a day of the journal (DAY=YYYYMMDD to choose); needs no key
+run: $(READY) journal ## write the insight of a day (DAY=YYYYMMDD to choose), then ask an agent; needs no key
 	@"$(BIN)/muse" insight $${DAY:+"$$DAY"}
 	@test -n "$$JOURNAL_PATH" || { printf '\n%s\n\n' "Agent: $$QUESTION" && "$(BIN)/muse" agent default "$$QUESTION"; }
 

@@ -24,8 +24,8 @@ _LOOP_GOAL = 1.1
 _FIRST_GOAL = 1.3
 _LOOP_NOTE = (
     f"CPU time a turn of a run with four tools: {TOOL_TURNS} turns of two calls, and one of text. muse: `run_agent`,"
-    " its tools over an MCP session in memory that is opened for the run. raw: the SDK's typed method in a loop by hand,"
-    " the tools called as plain functions; raw with MCP: the same, the tools over a session as muse's."
+    " its tools over an MCP session in memory that is opened for the run. raw: the SDK's typed method in a loop by"
+    " hand, the tools called as plain functions; raw with MCP: the same, the tools over a session as muse's."
 )
 _FIRST_NOTE = (
     "Milliseconds from the start of a process until the server has the whole first request; medians over processes that"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import select
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from typing import Self
 
 from tests.journal_folder import environment
 
+# What colours, moves and hides the cursor, and is no text.
+STYLE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\r")
 # The terminal becomes the process's own, so that Ctrl-C at it interrupts the process.
 _OWN = "import fcntl, termios\nfcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
 _LONGEST_S = 60.0

@@ -21,7 +21,9 @@ from tests.journal_folder import JournalFolder
 GOOD = {"prompt": "Moin", "provider": "echo", "disable_mcp": True}
 
 
-async def _said(lines: list[Any], capsys: pytest.CaptureFixture[str], **options: Any) -> tuple[int, list[dict[str, Any]]]:
+async def _said(
+    lines: list[Any], capsys: pytest.CaptureFixture[str], **options: Any
+) -> tuple[int, list[dict[str, Any]]]:
     """Exit status and events of a run through lines."""
     text = "".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines)
     status = await main_async(io.StringIO(text), **options)
@@ -48,7 +50,7 @@ BAD = (
 )
 
 
-@pytest.mark.parametrize(("line", "words"), BAD, ids=[str(row[0])[:40] for row in BAD])
+@pytest.mark.parametrize(("line", "words"), BAD, ids=[f"{number}-{row[1]}" for number, row in enumerate(BAD)])
 async def test_a_bad_line_is_one_error_and_the_next_ones_still_run(
     journal: JournalFolder, capsys: pytest.CaptureFixture[str], line: Any, words: str
 ) -> None:
@@ -99,11 +101,30 @@ def personas(journal: JournalFolder, tmp_path: Path) -> Path:
     return folder
 
 
+async def test_a_persona_with_bad_json_or_without_text_is_an_error_and_no_crash(
+    journal: JournalFolder, personas: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (personas / "torn.json").write_text('{"title": ', encoding="utf-8")
+    (personas / "torn.txt").write_text("Be kind.", encoding="utf-8")
+    (personas / "mute.json").write_text('{"title": "Mute"}', encoding="utf-8")
+    (personas / "odd.json").write_text('{"title": "Odd"}', encoding="utf-8")
+    (personas / "odd.txt").write_text("Be $unknown.", encoding="utf-8")
+    (personas / "good.json").write_text('{"title": "Good", "max_turns": 1}', encoding="utf-8")
+    (personas / "good.txt").write_text("Be kind.", encoding="utf-8")
+    asked = [{"prompt": "Moin", "persona": name, "disable_mcp": True} for name in ("torn", "mute", "odd", "good")]
+    status, events = await _said(asked, capsys)
+    ends = [event for event in events if event["event"] in ("finish", "error")]
+    assert [event["event"] for event in ends] == ["error", "error", "error", "finish"]
+    for words, event in zip(("torn", "mute", "unknown"), ends[:3], strict=True):
+        assert words in event["error"]
+    assert status == 1
+
+
 # Approvals
 
 
-def _asking(*names: str, **more: Any) -> dict[str, Any]:
-    return {"prompt": "Do it", "provider": "echo", "approve": ["*"], **more}
+def _asking() -> dict[str, Any]:
+    return {"prompt": "Do it", "provider": "echo", "approve": ["*"]}
 
 
 class _Feed:
@@ -195,7 +216,9 @@ async def test_runs_side_by_side_with_the_same_call_id_get_their_own_answers(
     assert isinstance(results[asked[1]["agent_id"]], str)
 
 
-async def test_an_answer_nobody_waits_for_is_warned_of(journal: JournalFolder, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_answer_nobody_waits_for_is_warned_of(
+    journal: JournalFolder, caplog: pytest.LogCaptureFixture
+) -> None:
     lines = Lines(io.StringIO('{"approval": "call-9", "approved": true}\n'))
     assert [line async for line in lines.requests()] == []
     assert "nobody waits for" in caplog.text

@@ -15,11 +15,10 @@ from muse import testing
 from muse.cli import main
 from muse.errors import DeadlineExceeded, MuseError, ProviderTimeout
 from muse.testing import Say
-from tests.at_terminal import Terminal
+from tests.at_terminal import STYLE, Terminal
 from tests.journal_folder import JournalFolder, run, start
 
 ECHO = {"default": {"provider": "echo", "tier": 2}}
-STYLE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\r")
 
 # A process that plays `steps` (a Python expression over Say and calls) and runs `muse` with its arguments.
 PLAYED = """

@@ -14,6 +14,7 @@ from muse.cli import main
 from muse.errors import MuseError
 from muse.events import now_ms
 from muse.testing import Say
+from tests.at_terminal import STYLE, Terminal
 from tests.journal_folder import JournalFolder, start
 
 # A process whose second model call never answers: it is killed there.
@@ -93,6 +94,21 @@ def test_runs_lists_state_persona_provider_and_sums(kept: JournalFolder, capsys:
         "SECONDS",
     ]
     assert line.startswith(f"{failed}  error")
+
+
+@pytest.mark.parametrize("columns", [60, 100, 160])
+@pytest.mark.parametrize("words", [["runs"], ["agents"]], ids=str)
+def test_in_any_window_ids_and_names_stay_whole(kept: JournalFolder, words: list[str], columns: int) -> None:
+    agent_id = _ask("What is open, and what of it is more urgent than the painting of the boat?", "Nothing.")
+    with Terminal(
+        "import sys\nfrom muse.cli import main\nsys.exit(main(sys.argv[1:]))", *words, columns=columns
+    ) as terminal:
+        assert terminal.end() == 0
+    shown = STYLE.sub("", terminal.shown)
+    assert all(
+        name in shown for name in ([agent_id] if words == ["runs"] else ["agent.system.weekly_digest", "echo-1"])
+    )
+    assert max(len(line.rstrip()) for line in shown.splitlines() if "muse agent" not in line) <= columns
 
 
 def test_without_runs_the_first_one_is_proposed(kept: JournalFolder, capsys: pytest.CaptureFixture[str]) -> None:

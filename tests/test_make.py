@@ -121,31 +121,33 @@ def test_every_target_is_in_the_help(checkout: Path) -> None:
     assert "agent-NAME" in shown
 
 
-def test_make_run_ends_with_an_agents_answer_and_its_source(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _need_weights()
+@pytest.fixture(name="fresh")
+def _fresh(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout with a little of the example journal: of what was said and noted, one conversation."""
+    try:
+        find_weights(None)
+    except WeightsMissing:
+        pytest.skip("the embedded model's weights are not on this machine")
     monkeypatch.delenv("JOURNAL_PATH")
     shutil.copy(ROOT / "journal.json", checkout)
-    shutil.copytree(ROOT / "fixtures" / "journal", checkout / "fixtures" / "journal")
-    done = _make(checkout, "run", "DAY=20261103")
-    _, heading, answer = done.stdout.partition(f"\nAgent: {QUESTION}\n\n")
+    left_out = shutil.ignore_patterns("transcript.jsonl", "[0-9][0-9][0-9][0-9]_*.md")
+    shutil.copytree(ROOT / "fixtures" / "journal", checkout / "fixtures" / "journal", ignore=left_out)
+    said = "fixtures/journal/20261103/090500_720/transcript.jsonl"
+    shutil.copy(ROOT / said, checkout / said)
+    return checkout
+
+
+def test_make_run_ends_with_an_agents_answer_and_its_source(fresh: Path) -> None:
+    done = _make(fresh, "run")
+    insight, heading, answer = done.stdout.partition(f"\nAgent: {QUESTION}\n\n")
+    assert "insight.daily" in insight
     assert heading
     assert "12 November" in answer
     assert "Source: 20261103/" in answer
     assert "✓ search_journal(query='release'" in done.stderr
 
 
-def test_make_agent_answers_from_the_example_journal(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _need_weights()
-    monkeypatch.delenv("JOURNAL_PATH")
-    shutil.copy(ROOT / "journal.json", checkout)
-    shutil.copytree(ROOT / "fixtures" / "journal", checkout / "fixtures" / "journal")
-    done = _make(checkout, "agent", "NAME=default", f"PROMPT={QUESTION}")
+def test_make_agent_answers_from_the_example_journal(fresh: Path) -> None:
+    done = _make(fresh, "agent", "NAME=default", f"PROMPT={QUESTION}")
     assert "12 November" in done.stdout
     assert "✓ search_journal(" in done.stderr
-
-
-def _need_weights() -> None:
-    try:
-        find_weights(None)
-    except WeightsMissing:
-        pytest.skip("the embedded model's weights are not on this machine")

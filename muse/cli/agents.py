@@ -27,10 +27,23 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         _terminal.print_json(rows)
     else:
-        columns = [Column(name, style="bold" if name == "persona" else "") for name in _COLUMNS]
-        _terminal.draw(columns, [[str(row[name]) for name in _COLUMNS] for row in rows])
+        _draw(rows)
         print("\nRun one: muse agent default 'What did I decide about the release on Tuesday?'")
     return 0
+
+
+def _draw(rows: list[dict[str, Any]]) -> None:
+    """A table; in a window too narrow for it some lines a persona, so that no name is folded."""
+    columns = [Column(name, style="bold" if name == "persona" else "") for name in _COLUMNS]
+    cells = [[str(row[name]) for name in _COLUMNS] for row in rows]
+    if _terminal.fits(columns, cells):
+        _terminal.draw(columns, cells)
+        return
+    for row in rows:
+        _terminal.say(f"  {row['context']}", lead=row["persona"])
+        route = f"{row['provider']} {row['model']}"
+        _terminal.wrap("    ", filter(None, (route, row["schedule"])), " · ", "dim")
+        _terminal.wrap("    ", row["tools"].split(", "), ", ", "dim")
 
 
 def _row(name: str, fields: dict[str, Any]) -> dict[str, Any]:

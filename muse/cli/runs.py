@@ -11,7 +11,7 @@ from muse.cli import _terminal
 from muse.cli._terminal import Column
 
 HELP = "List the agent runs of the journal, newest first, with state, tools, tokens, cost and seconds."
-_SHOWN_PROMPT = 48
+_SHOWN_PROMPT, _LEAST_PROMPT = 48, 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,14 +32,28 @@ def run(args: argparse.Namespace) -> int:
         return 0
     columns = [Column("run", style="bold"), Column("state"), Column("persona"), Column("provider"), Column("prompt")]
     columns += [Column(name, numbers=True) for name in ("turns", "tools", "tokens", "cost", "seconds")]
-    _terminal.draw(columns, [_cells(run) for run in found])
+    _draw(columns, found)
     return 0
 
 
-def _cells(run: runs.Run) -> list[str]:
+def _draw(columns: list[Column], found: list[runs.Run]) -> None:
+    """A table, its prompts as long as the window lets them; in a narrow one two lines a run."""
+    for length in range(_SHOWN_PROMPT, _LEAST_PROMPT - 1, -4):
+        rows = [_cells(run, length) for run in found]
+        if _terminal.fits(columns, rows):
+            _terminal.draw(columns, rows)
+            return
+    for run in found:
+        chained, state, persona, provider, prompt, *sums = _cells(run, _SHOWN_PROMPT)
+        _terminal.say(f"  {state}  {persona}  {provider}", lead=chained)
+        counted = [f"{value} {column.name}" for value, column in zip(sums, columns[-len(sums) :], strict=True) if value]
+        _terminal.wrap("    ", (prompt, *counted), " · ", "dim")
+
+
+def _cells(run: runs.Run, prompt_chars: int) -> list[str]:
     cost = cost_of(run)
     prompt = " ".join(run.prompt.split())
-    short = prompt if len(prompt) <= _SHOWN_PROMPT else prompt[: _SHOWN_PROMPT - 1] + "…"
+    short = prompt if len(prompt) <= prompt_chars else prompt[: prompt_chars - 1] + "…"
     chained = f"{run.agent_id} ← {run.handoff_from}" if run.handoff_from else run.agent_id
     seconds = f"{run.duration_s:.1f}" if run.duration_s is not None else ""
     dollars = "unknown" if cost is None else f"${cost:.4f}"
