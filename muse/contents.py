@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -201,15 +203,41 @@ def make_request(contents: object, model: str, options: Mapping[str, Any]) -> Re
         ValueError: an option's value makes no sense.
     """
     system, turns = turns_of(contents)
-    given = {name: value for name, value in options.items() if name not in _REFUSED}
-    said = given.pop("system_instruction", None)
+    given = {name: value for name, value in options.items() if name not in _REFUSED and not _is_unset(name, value)}
+    _check_texts(model, given)
     _check_numbers(given)
+    said = given.pop("system_instruction", None)
     if isinstance(given.get("stop"), str):
         given["stop"] = (given["stop"],)
     common = {name: given.pop(name) for name in _COMMON if name in given}
     said = _text(said, "system_instruction") if said and said.strip() else None
     system_text = "\n\n".join(text for text in (said, system) if text) or None
     return Request(model=model, turns=turns, system=system_text, extras=given, **common)
+
+
+def _is_unset(name: str, value: object) -> bool:
+    """Whether an option beyond the common ones was given as None, which says nothing."""
+    return value is None and name not in _COMMON
+
+
+def _check_texts(model: object, options: Mapping[str, Any]) -> None:
+    """See that the options that are texts or schemas are some.
+
+    Raises:
+        ValueError: one is not; the text names it.
+    """
+    if not isinstance(model, str) or not model.isprintable() or not model.strip():
+        raise ValueError(f"model: found {model!r}, expected the name of a model")
+    said, schema = options.get("system_instruction"), options.get("json_schema")
+    if said is not None and not isinstance(said, str):
+        raise ValueError(f"system_instruction: found {type(said).__name__}, expected text, or None")
+    if schema is not None and not isinstance(schema, Mapping):
+        raise ValueError(f"json_schema: found {type(schema).__name__}, expected a JSON Schema as a dict, or None")
+    if schema is not None:
+        try:
+            json.dumps(schema)
+        except (ValueError, TypeError, RecursionError) as exc:
+            raise ValueError(f"json_schema: found one that is no JSON ({exc}), expected a JSON Schema") from exc
 
 
 def _check_numbers(options: dict[str, Any]) -> None:
@@ -221,6 +249,9 @@ def _check_numbers(options: dict[str, Any]) -> None:
     limit = options.get("max_output_tokens", DEFAULT_MAX_OUTPUT_TOKENS)
     if not _is_number(limit, int) or limit < 1:
         raise ValueError(f"max_output_tokens: found {limit!r}, expected a whole number of tokens above 0")
+    temperature = options.get("temperature")
+    if temperature is not None and not (_is_number(temperature, (int, float)) and math.isfinite(temperature)):
+        raise ValueError(f"temperature: found {temperature!r}, expected a number, or None")
     timeout_s, budget = options.get("timeout_s"), options.get("thinking_budget")
     if timeout_s is not None and not _is_number(timeout_s, (int, float)):
         raise ValueError(f"timeout_s: found {timeout_s!r}, expected a number of seconds above 0, or None")

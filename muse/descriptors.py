@@ -86,7 +86,7 @@ def _places(further: Descriptors, base: str) -> Iterator[tuple[Kind, str, str]]:
 def _names(folder: str) -> list[str]:
     try:
         return sorted(os.listdir(folder))
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the folder's name
         return []
 
 
@@ -96,7 +96,7 @@ def _files(folder: str) -> Iterator[os.DirEntry[str]]:
             yield from sorted(
                 (entry for entry in entries if entry.name.endswith(".json")), key=lambda entry: entry.name
             )
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the folder's name
         return
 
 

@@ -76,6 +76,7 @@ class ErrorEvent(TypedDict, total=False):
     ts: Required[int]
     error: Required[str]
     trace: str | None
+    reason: NotRequired[str]
 
 
 Event = StartEvent | ThinkingEvent | ToolStartEvent | ToolEndEvent | AgentUpdatedEvent | FinishEvent | ErrorEvent

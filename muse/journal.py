@@ -91,9 +91,17 @@ def _named() -> str | None:
     return named if not named or os.path.isabs(named) else os.path.abspath(named)
 
 
+def working_folder() -> str:
+    """The working folder; the root where it was deleted under the process."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return os.path.abspath(os.sep)
+
+
 def _nearest_config() -> str | None:
     """The nearest journal.json from the working folder upwards; looked for again once a second."""
-    here = os.getcwd()
+    here = working_folder()
     known = _nearest.get(here)
     now = time.monotonic()
     if known is not None and now < known[1]:
@@ -207,9 +215,19 @@ def update(
 
     Raises:
         ConflictError: the file moved since `expected`; nothing was written.
-        ConfigError: the changed data has a new problem (its path is in the text), or the file cannot be read.
+        ConfigError: the changed data has a new problem (its path is in the text), or the file cannot be read or written.
     """
     path = Path(config_path()).resolve()
+    try:
+        return _update(path, change, expected, known)
+    except OSError as exc:
+        found = f"a file or folder that cannot be written ({exc.strerror or exc})"
+        raise ConfigError(str(path), found, "a place that you may write to") from exc
+
+
+def _update(
+    path: Path, change: Callable[[dict[str, Any]], None], expected: Stamp | None, known: Collection[str] | None
+) -> Snapshot:
     path.parent.mkdir(parents=True, exist_ok=True)
     with file_lock(path.with_name(path.name + ".lock")):
         stamp = _stamp_of(str(path))

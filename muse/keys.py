@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 _Stamp = tuple[int, int, int]
 _files: dict[str, tuple[_Stamp, Mapping[str, str]]] = {}
 _used: set[str] = set()
+_said: set[str] = set()
 _lock = threading.Lock()
 if sys.platform != "win32":  # as in muse.journal: no child inherits a held lock
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
@@ -34,6 +35,8 @@ def find_key(env_key: str, given: str | None = None) -> str | None:
         MissingKeyError: the value has a blank, newline or control character in the middle (its place is said, not its
         text).
     """
+    if given is not None and not isinstance(given, str):
+        raise MissingKeyError(env_key or "api_key", problem=f"is {type(given).__name__}, not text")
     value = given or (look_up(env_key) if env_key else None)
     if value is None or not value.strip():
         return None
@@ -83,7 +86,7 @@ def fill_environment(config_env: Mapping[str, str]) -> None:
 def _dotenv_files() -> list[str]:
     """The nearest `.env` from the working folder upwards, then the journal's own."""
     files: list[str] = []
-    place, below = os.getcwd(), ""
+    place, below = journal.working_folder(), ""
     while place != below and not files:
         candidate = os.path.join(place, ".env")
         if os.path.isfile(candidate):
@@ -99,16 +102,36 @@ def _read_dotenv(path: str) -> Mapping[str, str]:
     """A `.env` file's entries, parsed once per change."""
     from dotenv import dotenv_values  # 7 ms, and only who has a .env file pays it
 
-    info = os.stat(path)
-    stamp = (info.st_ino, info.st_mtime_ns, info.st_size)
-    with _lock:
+    try:
+        info = os.stat(path)
+        stamp = (info.st_ino, info.st_mtime_ns, info.st_size)
         known = _files.get(path)
         if known is not None and known[0] == stamp:
             return known[1]
         text = Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError as exc:
+        _say_once(f"{path} cannot be read ({exc.strerror}); keys in it do not count")
+        return {}
+    with _lock:
         entries = {name: value for name, value in dotenv_values(stream=io.StringIO(text)).items() if value}
         _files[path] = (stamp, entries)
         return entries
+
+
+def _say_once(words: str) -> None:
+    if words not in _said:
+        _said.add(words)
+        log.warning("%s", words)
+
+
+def mask_exception(exc: BaseException) -> None:
+    """Take every key out of what an exception and its causes say, where others quoted one; tracebacks show these."""
+    seen: set[int] = set()
+    link: BaseException | None = exc
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        link.args = tuple(mask(arg) if isinstance(arg, str) else arg for arg in link.args)
+        link = link.__cause__ or link.__context__
 
 
 def mask(text: str) -> str:

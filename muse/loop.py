@@ -115,8 +115,16 @@ class _Run(Struct):
             self.events.emit({"event": "tool_start", **_head(call)})
         left = self.config.max_tool_calls - self.tool_calls
         self.tool_calls += len(calls)
-        calling = (self._call_tool(call, is_within=number < left) for number, call in enumerate(calls))
-        ended = await asyncio.gather(*calling, return_exceptions=True)
+        not_begun = dict(enumerate(calls))
+
+        async def begin(number: int) -> ToolResult:
+            return await self._call_tool(not_begun.pop(number), is_within=number < left)
+
+        try:
+            ended = await asyncio.gather(*map(begin, range(len(calls))), return_exceptions=True)
+        finally:  # who cancels before the first step of a task keeps it from saying anything
+            for call in not_begun.values():
+                self.events.emit({"event": "tool_end", **_head(call), "result": {"error": "cancelled"}})
         self.turns.append(Results(tuple(map(_result_or_raise, ended))))
 
     async def _call_tool(self, call: ToolCall, *, is_within: bool = True) -> ToolResult:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -22,6 +23,8 @@ from muse.routing import PROVIDER_ENV, Explanation, Router
 from muse.spec import Spec, Tier, provider_of
 from muse.streams import AsyncReplyStream, ReplyStream
 from muse.usage import normalize_usage, usage_of
+
+log = logging.getLogger(__name__)
 
 TIER_PRO = Tier.PRO
 TIER_FLASH = Tier.FLASH
@@ -250,6 +253,7 @@ async def agenerate_object(contents: Any, context: str, schema: Form, **options:
 
 def _prepare(contents: Any, context: str, options: Mapping[str, Any]) -> tuple[Backend, Request, Origin, str | None]:
     """Route a call and put its request together."""
+    _require_context(context)
     given = dict(options)
     desk = _front_desk()
     current = desk.snapshot.config
@@ -265,9 +269,14 @@ def _prepare(contents: Any, context: str, options: Mapping[str, Any]) -> tuple[B
     return backend_of(found.provider, current), request, Origin(context, found, segment), api_key
 
 
+def _require_context(context: object) -> None:
+    if context is not None and not isinstance(context, str):
+        raise ValueError(f"context: found {context!r}, expected text such as 'insight.daily'")
+
+
 def _overridden(found: Route, model: str, known: Mapping[str, Spec]) -> Route:
     """The route with the caller's own model, and the provider its name belongs to."""
-    provider = provider_of(model, known) or found.provider
+    provider = provider_of(str(model), known) or found.provider
     return Route(found.context, provider, model, found.tier, f"the call's own model={model!r}")
 
 
@@ -281,12 +290,21 @@ def log_token_usage(model: str, usage: Any, context: str | None = None, segment:
         "timestamp": time.time(),
         "model": model,
         "context": context or ledger.caller_context(2),
-        "usage": normalize_usage(usage),
+        "usage": _counts(usage),
     }
     named = segment or os.environ.get("SEGMENT_KEY")
     if named:
         entry["segment"] = named
     ledger.append(entry)
+
+
+def _counts(usage: Any) -> dict[str, int]:
+    """The counts of a usage of any make; none, and a warning, if looking at it fails."""
+    try:
+        return normalize_usage(usage)
+    except Exception as exc:  # noqa: BLE001 - an object of the caller's may do anything, and logging never raises
+        log.warning("the usage of a call cannot be read (%s: %s); its line has no counts", type(exc).__name__, exc)
+        return {}
 
 
 def calc_token_cost(entry: Mapping[str, Any]) -> dict[str, Any] | None:

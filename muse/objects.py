@@ -56,7 +56,7 @@ def read_object(reply: Reply, form: Form) -> Any:
         if not isinstance(form, Mapping):
             return form.model_validate(value)
         require_fit(value, schema)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         complaint = " ".join(str(exc).split())[:_LONGEST_COMPLAINT]
         raise InvalidReply(complaint, text=reply.text, provider=reply.provider, model=reply.model) from exc
     return value

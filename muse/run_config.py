@@ -63,6 +63,8 @@ class RunConfig(Struct, frozen=True):
         for name in ("prompt", "model"):
             if not config.get(name):
                 raise ValueError(f"Missing {name!r} in config")
+            if not isinstance(config[name], str):
+                raise ConfigError(name, repr(config[name])[:200], "text")
         for name in _LIMITS:
             limit = config.get(name)
             if limit is not None and (isinstance(limit, bool) or not isinstance(limit, (int, float)) or limit <= 0):

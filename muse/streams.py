@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Protocol, Self
+from weakref import WeakSet
 
 from muse.errors import InterruptedReply, MuseError, ProviderDown, ProviderError
 from muse.messages import Reply
@@ -38,6 +40,16 @@ class Account(Protocol):
         """Log an answer that the caller did not want to the end."""
 
 
+_under_way: WeakSet[_Stream] = WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """End what is still open while the interpreter can still do it: afterwards sockets and the token log cannot."""
+    for stream in list(_under_way):
+        stream.give_up()
+
+
 class _Stream:
     """What the sync and the async stream share: text so far, the end, and how it is accounted for."""
 
@@ -50,6 +62,7 @@ class _Stream:
         self._error: BaseException | None = None
         self._begun = False
         self._closed = False
+        _under_way.add(self)
 
     @property
     def text(self) -> str:
@@ -103,6 +116,10 @@ class _Stream:
         self._closed = True
         self._account.closed(self._gatherer.usage() if self._begun else Usage(), self.text)
         return True
+
+    def give_up(self) -> None:
+        """Nobody will read on: log what was spent."""
+        self._close()
 
     def __del__(self) -> None:
         """Nobody reads on: what was spent is logged as if it had been closed (its events close themselves)."""
@@ -166,6 +183,10 @@ class ReplyStream(_Stream):
         for _ in self:
             pass
         return self._whole()
+
+    def give_up(self) -> None:
+        """Nobody will read on: end the request, and log what was spent."""
+        self.close()
 
     def close(self) -> None:
         """Stop: cancel the request and log what was spent; nothing happens if the stream is over."""

@@ -170,7 +170,7 @@ def _first(entries: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
 
 
 def _is_count(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _entries(raw: object, *, whole: bool = True) -> Mapping[str, Any]:

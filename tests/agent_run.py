@@ -12,6 +12,7 @@ import pytest
 from muse import providers, testing
 from muse.messages import Results, ToolResult
 from muse.providers.echo import Script
+from muse.runs import Recorder
 from muse.testing import Say
 
 PROMPT = "When is the release?"
@@ -78,6 +79,15 @@ def results(script: Script, number: int) -> tuple[ToolResult, ...]:
     turn = script.requests[number].turns[-1]
     assert isinstance(turn, Results)
     return turn.results
+
+
+def record(events: list[dict[str, Any]], *, is_over: bool = True) -> str:
+    """Put events where runs are kept; the run's id."""
+    recorder = Recorder.begin()
+    for event in events:
+        recorder.write(event)
+    (recorder.end if is_over else recorder.let_go)()
+    return recorder.agent_id
 
 
 def is_well_formed(events: Sequence[dict[str, Any]]) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from mcp.server import MCPServer
@@ -29,15 +31,16 @@ SPOILED: dict[str, Any] = {"command": sys.executable, "args": ["-c", _FILTER, __
 
 
 class Odd:
-    """The tools, and what was called, in order."""
+    """The tools; what was called and what was cancelled, in order, and a semaphore that every `hang` releases."""
 
     def __init__(self, name: str = "odd") -> None:
+        self.hanging = asyncio.Semaphore(0)
         self.called: list[str] = []
         self.cancelled: list[str] = []
         self.server = MCPServer(name, log_level="CRITICAL")
-        for tool in (self.explode, self.erase_journal, self.big, self.half, self.pictures, self.noises, self.call_back):
-            self.server.tool(structured_output=False)(tool)
-        for tool in (self.hang, self.letter, self.die, self.exit_once, self.torn):
+        plain: tuple[Callable[..., Any], ...] = (self.explode, self.erase_journal, self.big, self.half, self.pictures)
+        plain += (self.noises, self.call_back, self.hang, self.letter, self.die, self.exit_once, self.torn)
+        for tool in plain:
             self.server.tool(structured_output=False)(tool)
         self.server.tool(structured_output=False, annotations=ToolAnnotations(read_only_hint=True))(self.look)
 
@@ -63,6 +66,7 @@ class Odd:
     async def hang(self) -> str:
         """Never answer."""
         self.called.append("hang")
+        self.hanging.release()
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -107,10 +111,16 @@ class Odd:
 
     async def exit_once(self, marker: str) -> str:
         """End the whole process if the file `marker` is not there yet, which is made then."""
-        if not os.path.exists(marker):
-            with open(marker, "x", encoding="utf-8"):
-                os._exit(1)
+        if _is_new(Path(marker)):
+            os._exit(1)
         return "alive"
+
+
+def _is_new(path: Path) -> bool:
+    """Whether a file was not there; it is now."""
+    is_new = not path.exists()
+    path.touch()
+    return is_new
 
 
 if __name__ == "__main__":

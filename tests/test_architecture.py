@@ -29,7 +29,8 @@ muse.providers._local.link muse.providers._local.weights muse.providers._local.f
 muse.providers._local.passages
 
 muse.journal muse.call_sites muse.contents muse.objects muse.shelf muse.servers muse.streams muse.descriptors
-muse.providers._local.engine muse.providers._local.fetch muse.providers._local.fill muse.providers._transport muse.providers._pool
+muse.providers._local.engine muse.providers._local.fetch muse.providers._local.fill
+muse.providers._transport muse.providers._pool
 
 muse.keys muse.ledger muse.history muse.tools muse.contexts muse.personas muse.runs muse.packs muse.fresh
 muse.cortex.keeping

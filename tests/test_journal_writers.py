@@ -133,7 +133,7 @@ def test_a_full_disk_keeps_the_old_file_and_leaves_no_remains(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(ConfigError, match="No space left"):
         update(lambda data: data.update(default(3)))
     assert tier_now() == 1
     assert not list(journal.config.parent.glob("*.tmp"))
@@ -144,12 +144,13 @@ def test_a_limit_on_file_size_keeps_the_old_file(journal: JournalFolder) -> None
     journal.write(default(1))
     code = """
 import resource
+from muse.errors import ConfigError
 from muse.journal import update
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 try:
     update(lambda data: data.update(identity={"bio": "x" * 50_000}))
-except OSError as exc:
-    print(exc.strerror)
+except ConfigError as exc:
+    print(exc.__cause__.strerror)
 """
     assert run(code).strip() == "File too large"
     assert tier_now() == 1

@@ -21,7 +21,9 @@ from tests.agent_tools import Odd
 from tests.journal_folder import JournalFolder
 
 _NAMES = st.sampled_from(["look", "letter", "explode", "half", "erase_journal", "no_such_tool", "read_more"])
-_ARGS = st.sampled_from([{}, {"text": "tide"}, {"text": 5}, {"_invalid": "{"}, {"handle": "x"}])
+_ARGS: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
+    [{}, {"text": "tide"}, {"text": 5}, {"_invalid": "{"}, {"handle": "x"}]
+)
 _USAGE = st.builds(Usage, input_tokens=st.integers(0, 500), output_tokens=st.integers(0, 500), cached_tokens=st.just(0))
 _THINKING = st.sampled_from(["", "Hm.", "Let me see."])
 

@@ -182,9 +182,9 @@ async def test_a_server_that_never_answers_holds_a_run_no_longer_than_its_time(s
 async def test_a_run_cancelled_while_it_connects_leaves_nothing(silent: str) -> None:
     run = Run(mcp_server_url=silent, mcp_servers={"child": STDIO})
     before = _children()
-    task = asyncio.create_task(run.answer())
-    while "start" not in run.names:
-        await asyncio.sleep(0)
+    begun = asyncio.Event()
+    task = asyncio.create_task(run.answer(also=lambda _: begun.set()))
+    await begun.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

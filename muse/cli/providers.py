@@ -10,7 +10,7 @@ from typing import Any
 from muse import check
 from muse.cli import _terminal
 from muse.cli._terminal import Column
-from muse.errors import MuseError
+from muse.errors import ConfigError, MuseError
 from muse.providers import backend_of, get_provider_list
 from muse.providers._provider import base_url
 from muse.providers.compatible import ROWS
@@ -75,7 +75,6 @@ def _row(name: str, routed: Mapping[str, int]) -> dict[str, Any]:
         "models": _models(name),
         "capabilities": list(spec.capabilities.names()),
         "max_context_tokens": spec.capabilities.max_context_tokens,
-        "base_url": base_url(spec),
         "address": _address(spec),
         "free": spec.free,
     }
@@ -136,4 +135,8 @@ def _address(spec: Spec) -> str:
     """Where calls go: the address in force, or in words who knows it."""
     if spec.extra == "local" or not spec.extra:
         return "this machine"
-    return base_url(spec) or (f"none: set {spec.base_url_env}" if spec.name in ROWS else "the SDK's own")
+    try:
+        address = base_url(spec)
+    except ConfigError as exc:
+        return f"not usable: {exc}"
+    return address or (f"none: set {spec.base_url_env}" if spec.name in ROWS else "the SDK's own")

@@ -12,9 +12,10 @@ from msgspec.structs import replace
 
 from muse import ledger, prices
 from muse.errors import BlockedReply, EmptyReply, MuseError, ProviderError, ReplyError, TruncatedReply
+from muse.keys import mask_exception
 from muse.messages import Attempt, Reply, Request, Route
 from muse.policies.deadline import Deadline
-from muse.providers._faults import timeout_error
+from muse.providers._faults import misread_error, timeout_error
 from muse.providers._provider import Provider
 from muse.usage import Usage, estimate_usage
 
@@ -25,6 +26,10 @@ class Origin(Struct, frozen=True):
     context: str | None = None
     route: Route | None = None
     segment: str | None = None
+
+
+# What reading an answer of an unknown form raises: a field is missing, or of another type than ever.
+_MISREAD = (LookupError, TypeError, AttributeError, ValueError, RecursionError)
 
 
 class Account:
@@ -63,9 +68,9 @@ class Account:
             ProviderError: the answer is an error after all.
             BlockedReply, TruncatedReply, EmptyReply: there is no usable text.
         """
-        request = self._request
         with self:
-            decoded = self._provider.decode(raw, request)
+            decoded = self._provider.decode(raw, self._request)
+            _require_text(decoded.model, decoded.text)
         problem = _unusable(decoded)
         cost_usd, note = self._cost(decoded.model, decoded.usage)
         duration_s = self._log(decoded.model, decoded.usage, decoded.finish, cost_usd, note, problem)
@@ -99,12 +104,17 @@ class Account:
             exc.model = exc.model or self._request.model
         if isinstance(exc, MuseError) or not isinstance(exc, Exception):
             return exc
-        known = self._provider.fault(exc, self._request.model)
+        mask_exception(exc)
+        name, model = self._provider.spec.name, self._request.model
+        try:
+            known = self._provider.fault(exc, model)
+        except _MISREAD:
+            known = None  # an error of a form that nobody knows
         if known is not None:
             return known
         if isinstance(exc, TimeoutError):
-            return timeout_error(self._provider.spec.name, self._request.model, self._deadline.timeout_s)
-        return exc
+            return timeout_error(name, model, self._deadline.timeout_s)
+        return misread_error(name, model, exc) if isinstance(exc, _MISREAD) else exc
 
     def _spent(self, usage: Usage | None, text: str) -> Usage:
         """What an answer without its end cost: the counts that came, with the output of its text where that is more.
@@ -160,6 +170,13 @@ class Account:
             entry["error"] = _error_entry(error)
         ledger.append(entry)
         return duration_s
+
+
+def _require_text(*said: object) -> None:
+    """See that what a provider says in words is text: a name or answer of another type is misread later otherwise."""
+    odd = next((value for value in said if not isinstance(value, str)), None)
+    if odd is not None:
+        raise TypeError(f"{type(odd).__name__} where text belongs")
 
 
 def _error_entry(error: BaseException) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
-from contextlib import aclosing, closing
 from typing import Any, Protocol
 
 import msgspec

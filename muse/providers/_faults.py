@@ -48,7 +48,7 @@ def status_error(
     `ProviderTimeout`, 429 `RateLimitError`, 5xx and overload codes `ProviderDown`, other 4xx `RequestError`.
     """
     words = _shorten(str(message or "no message"))
-    sign = str(code) if code not in (None, "", status, str(status)) else None
+    sign = _shorten(str(code)) if code not in (None, "", status, str(status)) else None
     kind = _class_of(status, sign or "", words, is_quota)
     return kind(
         words,
@@ -80,6 +80,12 @@ def unreadable_error(provider: str, model: str, body: bytes, *, expected: str = 
     """A good status with a body that is not what was `expected`."""
     what = "an empty body" if not body.strip() else f"{len(body)} bytes that are not {expected}"
     return ProviderDown(f"answered with {what}", provider=provider, model=model, code="unreadable", retryable=True)
+
+
+def misread_error(provider: str, model: str, exc: Exception) -> ProviderDown:
+    """An answer of a form that nobody knows; the exception says where reading it ended."""
+    text = _shorten(f"answered in a form that cannot be read ({type(exc).__name__}: {exc})")
+    return ProviderDown(text, provider=provider, model=model, code="unreadable", retryable=True)
 
 
 def _class_of(status: int, code: str, message: str, is_quota: bool | None) -> type[ProviderError]:

@@ -19,10 +19,12 @@ from urllib.request import getproxies
 
 import httpx2
 
+from muse.errors import ConfigError
 from muse.providers._pool import session
 from muse.providers._transport import AsyncTransport, Transport
 
 _T = TypeVar("_T")
+_C = TypeVar("_C", httpx2.Client, httpx2.AsyncClient)
 Response = httpx2.Response
 KEEP_ALIVE_S = 300.0
 _CONNECT_S = 10.0
@@ -42,9 +44,8 @@ def sync_client() -> httpx2.Client:
     It follows no redirect, which could carry the key to another host.
     """
     timeout = httpx2.Timeout(None, connect=_CONNECT_S)
-    if getproxies():  # the environment names a proxy: httpx2 knows how to go through it
-        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=KEEP_ALIVE_S)
-        return httpx2.Client(limits=limits, timeout=timeout, verify=tls_context(), follow_redirects=False)
+    if getproxies():
+        return _proxied(httpx2.Client, timeout=timeout)
     transport = Transport(tls_context(), KEEP_ALIVE_S)
     return httpx2.Client(transport=transport, timeout=timeout, follow_redirects=False)
 
@@ -54,11 +55,29 @@ def async_client() -> httpx2.AsyncClient:
 
     aiohttp stays flat from 50 to 500 calls in flight; httpx2's own pool walks all its connections for each.
     """
-    if find_spec("aiohttp") is None:
-        limits = httpx2.Limits(max_connections=None, keepalive_expiry=KEEP_ALIVE_S)
-        return httpx2.AsyncClient(limits=limits, verify=tls_context(), follow_redirects=False)
+    if getproxies() or find_spec("aiohttp") is None:
+        return _proxied(httpx2.AsyncClient)
     transport = AsyncTransport(_session(import_module("aiohttp")))
     return httpx2.AsyncClient(transport=transport, follow_redirects=False)
+
+
+def _proxied(kind: type[_C], **options: Any) -> _C:
+    """A client that goes the way the environment's proxy variables say, the same for sync and async.
+
+    Raises:
+        ConfigError: a proxy there is not one that can be used.
+    """
+    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=KEEP_ALIVE_S)
+    try:
+        return kind(limits=limits, verify=tls_context(), follow_redirects=False, **options)
+    except (ImportError, ValueError, httpx2.InvalidURL) as exc:
+        found = ", ".join(f"{name}_proxy" for name in sorted(getproxies()))
+        raise ConfigError(found, f"a proxy that cannot be used ({exc})", "http://host:port, or no variable") from exc
+
+
+def goes_through_proxy() -> bool:
+    """Whether the environment names a proxy."""
+    return bool(getproxies())
 
 
 def aiohttp_session() -> Any:
@@ -72,14 +91,13 @@ def aiohttp_session() -> Any:
 def _session(aiohttp: Any, *traces: Any) -> Any:
     """A session for one key and event loop.
 
-    A session that trusts the environment looks for proxies and passwords at each request, for as long as the request
-    itself takes: only where the environment names a proxy. It sets no time-outs, since each call is bounded as a whole.
+    It does not look into the environment, which takes as long as a request itself, for each; where that names a proxy,
+    httpx2's clients are used. It sets no time-outs, since each call is bounded as a whole.
     """
     return session(
         aiohttp,
         keep_alive_s=KEEP_ALIVE_S,
         ssl=tls_context(),
-        trust_env=bool(getproxies()),
         timeout=aiohttp.ClientTimeout(),
         read_bufsize=_READ_BUFFER,
         trace_configs=[*traces],

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator, Mapping
+from functools import lru_cache
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 from msgspec import Struct
 
 from muse import keys
-from muse.errors import MuseError
+from muse.errors import ConfigError, MuseError
 from muse.messages import Reply, Request
 from muse.policies.deadline import Deadline
 from muse.spec import Spec
@@ -106,6 +108,31 @@ class Provider(ABC):
 
 
 def base_url(spec: Spec) -> str | None:
-    """The address in force: the `<NAME>_BASE_URL` variable, else the spec's; None is the SDK's own."""
+    """The address in force: the `<NAME>_BASE_URL` variable, else the spec's; None is the SDK's own.
+
+    Raises:
+        ConfigError: it is no http address, or holds a user name: that would go out in place of the key, and into logs.
+    """
     by_env = keys.look_up(spec.base_url_env) if spec.base_url_env else None
-    return (by_env or spec.base_url or "").rstrip("/") or None
+    address = (by_env or spec.base_url or "").rstrip("/")
+    if not address:
+        return None
+    problem = _wrong_with(address)
+    if problem:
+        where = spec.base_url_env if by_env else f"providers.compatible[{spec.name!r}].base_url"
+        raise ConfigError(where, problem, "an address such as https://host.example/v1, without a user name")
+    return address
+
+
+@lru_cache(maxsize=256)
+def _wrong_with(address: str) -> str | None:
+    """What is wrong with an address, in words that do not quote it; None if nothing is."""
+    try:
+        parts = urlsplit(address)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            return "an address without http:// or https:// and a host"
+        if parts.username is not None or parts.password is not None:
+            return "an address with a user name or password in it"
+        return None if parts.port != 0 else "port 0"
+    except ValueError:
+        return "an address that cannot be read"

@@ -23,7 +23,15 @@ from muse.spec import Profile
 _TRANSPORTS = ("httpx2", "httpcore2", "aiohttp", "httpx", "httpcore")
 
 
-_encode = msgspec.json.Encoder().encode
+_encoder = msgspec.json.Encoder()
+
+
+def _encode(payload: Payload) -> bytes:
+    """A payload as JSON; half a surrogate pair, which a model may have said and UTF-8 cannot hold, becomes a question mark."""
+    try:
+        return _encoder.encode(payload)
+    except UnicodeEncodeError:
+        return json.dumps(payload, ensure_ascii=False).encode("utf-8", errors="replace")
 
 
 class Line(Struct, frozen=True):
@@ -220,6 +228,11 @@ def parse_args(text: object) -> Mapping[str, Any]:
     """A tool call's arguments from their JSON text; what is no object is kept under `_invalid`, to be refused."""
     try:
         args = json.loads(str(text or "{}"))
-    except ValueError:
-        args = None
-    return args if isinstance(args, dict) else {"_invalid": text}
+    except (ValueError, RecursionError):
+        args = text
+    return as_args(args)
+
+
+def as_args(value: object) -> Mapping[str, Any]:
+    """A tool call's arguments; what is no object is kept under `_invalid`, to be refused."""
+    return value if isinstance(value, dict) else {"_invalid": value}

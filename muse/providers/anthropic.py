@@ -26,7 +26,7 @@ from muse.messages import (
     User,
 )
 from muse.providers._base import Access, Capabilities, Encoded, Payload, Profile, Spec, bind
-from muse.providers._sdk import ONLY_JSON, SdkProvider, refuse_parts, schema_words, stream_error
+from muse.providers._sdk import ONLY_JSON, SdkProvider, as_args, refuse_parts, schema_words, stream_error
 from muse.schema import close_objects
 from muse.usage import Usage, usage_of
 
@@ -136,7 +136,7 @@ class AnthropicProvider(SdkProvider):
         thinking = "\n\n".join(
             block["thinking"] for block in blocks if block["type"] == "thinking" and block["thinking"]
         )
-        calls = tuple(ToolCall(b["id"], b["name"], b["input"]) for b in blocks if b["type"] == "tool_use")
+        calls = tuple(ToolCall(b["id"], b["name"], as_args(b["input"])) for b in blocks if b["type"] == "tool_use")
         finish = _FINISHES.get(raw.get("stop_reason") or "", "stop")
         turn = Assistant(text, calls, native=blocks, provider=SPEC.name)
         model = raw.get("model") or request.model
@@ -236,7 +236,7 @@ def _add_temperature(payload: Payload, request: Request, profile: Profile, dropp
     thinks = payload.get("thinking", {}).get("type") in ("enabled", "adaptive")
     if profile.temperature and not thinks and request.temperature is not None:
         payload["temperature"] = request.temperature
-    elif request.temperature != DEFAULT_TEMPERATURE:
+    elif request.temperature not in (None, DEFAULT_TEMPERATURE):
         dropped.append("temperature")
 
 

@@ -158,9 +158,9 @@ class CompatibleProvider(SdkProvider):
             "messages": chat_messages(request, profile, self.spec.name),
             profile.output_limit: profile.limit(request.max_output_tokens, request.thinking_budget),
         }
-        if profile.temperature:
+        if profile.temperature and request.temperature is not None:
             payload["temperature"] = request.temperature
-        elif request.temperature != DEFAULT_TEMPERATURE:
+        elif request.temperature not in (None, DEFAULT_TEMPERATURE):
             dropped.append("temperature")
         if profile.thinking == "effort" and request.thinking_budget is not None:
             payload["reasoning_effort"] = profile.effort(request.thinking_budget)

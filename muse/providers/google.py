@@ -35,7 +35,7 @@ from muse.messages import (
 )
 from muse.policies.deadline import Deadline
 from muse.providers._base import Access, Capabilities, Encoded, Payload, Profile, Provider, Spec, bind, status_error
-from muse.providers._sdk import ONLY_JSON, STREAM_STATUS, refuse_parts, schema_words, transport_fault
+from muse.providers._sdk import ONLY_JSON, STREAM_STATUS, as_args, refuse_parts, schema_words, transport_fault
 from muse.usage import Usage, usage_of
 
 __all__ = ["generate", "agenerate", "run_agent"]
@@ -115,7 +115,10 @@ class GoogleProvider(Provider):
     def aclient(self, access: Access) -> _Line:
         genai, http = import_module(self.sdk), import_module("muse.providers._http")
         options = self._options(genai, access, http)
-        options.aiohttp_client = http.aiohttp_session()
+        if http.goes_through_proxy():
+            options.httpx_async_client = http.async_client()
+        else:
+            options.aiohttp_client = http.aiohttp_session()
         sdk = genai.Client(api_key=access.key, http_options=options)
         return _Line(sdk, genai.types, options.aiohttp_client, http.noting)
 
@@ -348,7 +351,7 @@ def _calls(parts: Iterator[Mapping[str, Any]] | Any) -> Iterator[ToolCall]:
     for index, part in enumerate(parts):
         if "functionCall" in part:
             call = part["functionCall"]
-            yield ToolCall(call.get("id") or f"{_OWN_ID}{index}", call["name"], call.get("args") or {})
+            yield ToolCall(call.get("id") or f"{_OWN_ID}{index}", call["name"], as_args(call.get("args") or {}))
 
 
 def _tool(name: str, description: str, schema: Mapping[str, Any]) -> dict[str, Any]:

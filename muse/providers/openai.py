@@ -86,11 +86,11 @@ class OpenAIProvider(SdkProvider):
         }
         if request.system:
             payload["instructions"] = request.system
-        if profile.temperature:
+        if profile.temperature and request.temperature is not None:
             payload["temperature"] = request.temperature
             payload |= {"top_p": request.extras["top_p"]} if "top_p" in request.extras else {}
         else:
-            dropped += [] if request.temperature == DEFAULT_TEMPERATURE else ["temperature"]
+            dropped += [] if request.temperature in (None, DEFAULT_TEMPERATURE) else ["temperature"]
             dropped += [name for name in ("top_p",) if name in request.extras]
         if request.tools:
             payload["tools"] = [_tool(tool.name, tool.description, tool.schema) for tool in request.tools]

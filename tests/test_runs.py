@@ -1,0 +1,167 @@
+"""The files of runs: whole lines under one name each, locked while they are written, taken over when nobody writes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from muse import runs
+from muse.runs import Recorder
+from tests.journal_folder import JournalFolder, run, start
+
+pytestmark = pytest.mark.usefixtures("journal")
+START = {"event": "start", "ts": 1_000, "prompt": "When?", "persona": "p", "provider": "echo", "model": "echo-1"}
+FINISH = {"event": "finish", "ts": 3_500, "result": "At six.", "usage": {"requests": 2, "total_tokens": 30}}
+
+_HOLD = """
+import sys
+from muse.runs import Recorder
+recorder = Recorder.begin()
+recorder.write({"event": "start", "prompt": "Hold"})
+print(recorder.agent_id, flush=True)
+sys.stdin.read()
+"""
+
+
+def _holder(journal: JournalFolder) -> tuple[subprocess.Popen[str], str]:
+    """A process that is at work on a run, and the run's id."""
+    child = start(_HOLD, JOURNAL_PATH=str(journal.path))
+    assert child.stdout is not None
+    return child, child.stdout.readline().strip()
+
+
+def _end(child: subprocess.Popen[str]) -> None:
+    child.kill()
+    child.communicate()
+
+
+def test_a_run_is_a_file_that_is_renamed_when_it_is_over(journal: JournalFolder) -> None:
+    recorder = Recorder.begin()
+    recorder.write(START)
+    assert runs.find(recorder.agent_id) == (runs.path_of(recorder.agent_id, "active"), "active")
+    recorder.end()
+    found = runs.find(recorder.agent_id)
+    assert found == (journal.path / "agents" / f"{recorder.agent_id}.jsonl", "over")
+    assert list(runs.read_events(found[0])) == [{**START, "agent_id": recorder.agent_id}]
+    assert found[0].stat().st_mode & 0o777 == 0o600
+
+
+def test_ids_rise_and_are_never_given_twice() -> None:
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: runs.new_file("pending", "{}\n")[0], range(200)))
+    assert len(set(made)) == 200
+    assert all(runs.is_agent_id(agent_id) for agent_id in made)
+    assert runs.ids_in("pending") == sorted(made)
+    assert runs.newest_ids() == sorted(made, reverse=True)
+
+
+@pytest.mark.parametrize("text", ["", "12", "../../secret", "179000000000a", "\uff11" * 13, "1790000000000.jsonl"])
+def test_what_is_no_id_finds_no_file(text: str) -> None:
+    assert not runs.is_agent_id(text)
+    assert runs.find(text) is None
+    assert runs.summarize(text) is None
+    assert not runs.is_under_way(text)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [{"text": "\u2028 é \udc80"}, {"text": "a\nb"}, {"odd": {1, 2}}, {"odd": float("nan")}, {"big": "x" * 300_000}],
+    ids=["unicode", "newline", "set", "nan", "big"],
+)
+def test_every_event_is_one_whole_line(event: dict[str, Any]) -> None:
+    recorder = Recorder.begin()
+    recorder.write(event)
+    recorder.write(FINISH)
+    recorder.end()
+    lines = runs.path_of(recorder.agent_id, "over").read_bytes().split(b"\n")
+    assert len(lines) == 3
+    assert lines[-1] == b""
+    assert json.loads(lines[1])["event"] == "finish"
+
+
+def test_who_is_at_work_is_known_by_the_lock_and_not_by_the_file(journal: JournalFolder) -> None:
+    child, agent_id = _holder(journal)
+    try:
+        assert runs.is_under_way(agent_id)
+        assert runs.adopt(agent_id) is None
+    finally:
+        _end(child)
+    assert runs.find(agent_id) == (runs.path_of(agent_id, "active"), "active")
+    assert not runs.is_under_way(agent_id)
+    adopted = runs.adopt(agent_id)
+    assert adopted is not None
+    assert runs.is_under_way(agent_id)
+    assert [event["event"] for event in adopted.events()] == ["start"]
+    adopted.write(FINISH)
+    adopted.end()
+    assert not runs.is_under_way(agent_id)
+
+
+def test_a_line_that_was_torn_by_a_kill_costs_itself(journal: JournalFolder) -> None:
+    child, agent_id = _holder(journal)
+    _end(child)
+    with runs.path_of(agent_id, "active").open("ab") as file:
+        file.write(b'{"event": "tool_st')
+    adopted = runs.adopt(agent_id)
+    assert adopted is not None
+    adopted.write(FINISH)
+    adopted.end()
+    events = list(runs.read_events(runs.path_of(agent_id, "over")))
+    assert [event["event"] for event in events] == ["start", "finish"]
+
+
+def test_a_waiting_run_is_taken_once(journal: JournalFolder) -> None:
+    agent_id, _ = runs.new_file("pending", '{"event": "request"}\n')
+    taken = [runs.claim(agent_id), runs.claim(agent_id)]
+    assert [one is not None for one in taken] == [True, False]
+    code = "import sys; from muse import runs; print(runs.claim(sys.argv[1]), runs.adopt(sys.argv[1]))"
+    assert run(code, agent_id, JOURNAL_PATH=str(journal.path)).split() == ["None", "None"]
+
+
+def test_a_request_that_is_still_being_written_is_left(journal: JournalFolder) -> None:
+    agent_id, path = runs.new_file("pending", '{"event": "requ')
+    assert runs.claim(agent_id) is None
+    assert path.exists()
+
+
+def test_a_run_at_a_glance() -> None:
+    recorder = Recorder.begin()
+    recorder.write({"event": "request", "ts": 1, "handoff_from": "1790000000001"})
+    call = {"event": "tool_start", "ts": 2_000, "tool": "find", "call_id": "a"}
+    for event in (START, call, {**call, "event": "tool_end"}, FINISH):
+        recorder.write(event)
+    found = runs.summarize(recorder.agent_id)
+    assert found is not None
+    assert (found.persona, found.provider, found.model, found.prompt) == ("p", "echo", "echo-1", "When?")
+    assert (found.state, found.turns, found.tool_calls, found.tokens) == ("finish", 2, 1, 30)
+    assert (found.duration_s, found.handoff_from) == (2.5, "1790000000001")
+    recorder.end()
+
+
+@pytest.mark.parametrize(
+    ("events", "state"), [([], "unknown"), ([START], "unknown"), ([START, {"event": "error", "error": "x"}], "error")]
+)
+def test_the_state_of_a_run_that_is_over(events: list[dict[str, Any]], state: str) -> None:
+    recorder = Recorder.begin()
+    for event in events:
+        recorder.write(event)
+    recorder.end()
+    found = runs.summarize(recorder.agent_id)
+    assert found is not None
+    assert found.state == state
+
+
+def test_a_run_whose_file_is_taken_away_ends_without_a_crash(caplog: pytest.LogCaptureFixture) -> None:
+    recorder = Recorder.begin()
+    runs.path_of(recorder.agent_id, "active").unlink()
+    recorder.write(START)
+    recorder.end()
+    assert "is gone" in caplog.text
+
+
+def test_a_journal_without_runs_has_none() -> None:
+    assert (runs.newest_ids(), runs.ids_in("active"), runs.find("1790000000000")) == ([], [], None)
