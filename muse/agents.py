@@ -59,6 +59,7 @@ __all__ = [
     "ThinkingEvent",
     "ToolEndEvent",
     "ToolStartEvent",
+    "end_with_output",
     "format_tool_summary",
     "main",
     "main_async",
@@ -310,7 +311,7 @@ def run_until_interrupted(source: IO[str], parallel: int) -> int:
         task = asyncio.current_task()
         if task is not None and sys.platform != "win32":
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-            _end_with_output(task)
+            end_with_output(task)
         return await main_async(source, parallel=parallel, hosted=own_tools)
 
     try:
@@ -321,9 +322,13 @@ def run_until_interrupted(source: IO[str], parallel: int) -> int:
         _let_go_of_output()
 
 
-def _end_with_output(task: asyncio.Task[Any]) -> None:
+def end_with_output(task: asyncio.Task[Any]) -> None:
     """Cancel `task` when standard output is a pipe that nobody reads any more."""
-    loop, handle = asyncio.get_running_loop(), sys.stdout.fileno()
+    loop = asyncio.get_running_loop()
+    try:
+        handle = sys.stdout.fileno()
+    except io.UnsupportedOperation:  # something in this process stands for it
+        return
 
     def end() -> None:
         loop.remove_reader(handle)

@@ -106,16 +106,16 @@ def _children_of(pid: int) -> list[int]:
     return [int(child) for task in tasks for child in task.read_text(encoding="ascii").split()]
 
 
-def test_muse_agent_stopped_says_so_with_its_status(desk: Desk, asked: dict[str, Any]) -> None:
+@pytest.mark.parametrize("how", HOW)
+def test_muse_agent_stopped_says_so_with_its_status(desk: Desk, asked: dict[str, Any], how: str) -> None:
     desk.play(CASE, Hang())
     command = ("agent", "default", "Hello", "--no-tools", "--json")
     with agents(*command, module="muse") as process:
         process.hear_until("start")
         assert desk.server.wait_until(lambda server: bool(server.requests), 20)
-        process.signal(signal.SIGINT)
-        status, events, _ = process.ends()
-    assert status == 130
-    assert [(event["event"], event["reason"]) for event in events] == [("error", "cancelled")]
+        _stop(process, how)
+        assert process.process.wait(10) == 130
+    assert (_left(desk)[-1]["event"], _left(desk)[-1]["reason"]) == ("error", "cancelled")
 
 
 def test_lines_after_an_interrupted_one_are_not_run(desk: Desk, asked: dict[str, Any]) -> None:

@@ -112,6 +112,7 @@ def watch(
         task = asyncio.current_task()
         if task is not None and sys.platform != "win32":
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+            agents.end_with_output(task)
         asked = {**request, "stream": True} if is_seen and sys.stdout.isatty() else request
         approver = Person(view.take).approve if sys.stdin.isatty() and sys.stderr.isatty() else None
         await agents.run_recorded(asked, take, approver=approver, hosted=agents.own_tools)
