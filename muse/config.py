@@ -350,6 +350,7 @@ _LIMITS: Mapping[str, type] = {
     "max_total_tokens": int,
     "max_cost_usd": float,
     "timeout_s": float,
+    "tool_timeout_s": float,
 }
 _SERVER: Mapping[str, type] = {"url": str, "command": str, "args": list, "env": dict}
 _DESCRIPTORS: Mapping[str, type] = {"categories": list, "agents": list, "apps": list}

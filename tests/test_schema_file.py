@@ -53,7 +53,7 @@ whole, number = st.integers(1, 10**6), st.floats(1e-3, 1e6)
 limits = st.fixed_dictionaries(
     {},
     optional=dict.fromkeys(["max_turns", "max_tokens", "max_tool_calls", "max_total_tokens"], whole)
-    | dict.fromkeys(["max_cost_usd", "timeout_s"], number | whole),
+    | dict.fromkeys(["max_cost_usd", "timeout_s", "tool_timeout_s"], number | whole),
 )
 further = {"args": st.lists(st.text(max_size=3), max_size=2), "env": st.dictionaries(names, st.text(max_size=3))}
 server = st.fixed_dictionaries({"url": text}, optional=further) | st.fixed_dictionaries(

@@ -109,7 +109,7 @@ class Account:
         try:
             known = self._provider.fault(exc, model)
         except _MISREAD:
-            known = None  # an error of a form that nobody knows
+            known = misread_error(name, model, exc)  # an error of a form that nobody knows
         if known is not None:
             return known
         if isinstance(exc, TimeoutError):

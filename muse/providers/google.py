@@ -360,7 +360,8 @@ def _tool(name: str, description: str, schema: Mapping[str, Any]) -> dict[str, A
 
 def _body_error(body: Any, status: int, model: str) -> ProviderError:
     """The error of a body `{"error": {code, message, status, details}}`; quota and retry time stand in its details."""
-    error = body.get("error", body) if isinstance(body, Mapping) else {"message": str(body)}
+    told = body.get("error", body) if isinstance(body, Mapping) else body
+    error = told if isinstance(told, Mapping) else {"message": str(told)}
     details = [detail for detail in error.get("details") or () if isinstance(detail, Mapping)]
     reason = next((detail["reason"] for detail in details if detail.get("reason")), None)
     quota_ids = [
