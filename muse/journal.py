@@ -215,7 +215,7 @@ def update(
 
     Raises:
         ConflictError: the file moved since `expected`; nothing was written.
-        ConfigError: the changed data has a new problem (its path is in the text), or the file cannot be read or written.
+        ConfigError: the changed data has a new problem (its path is in the text), or the file is not to be had.
     """
     path = Path(config_path()).resolve()
     try:

@@ -82,7 +82,7 @@ class Profile(Struct, frozen=True):
         return 0 if wanted == 0 and self.thinking_off else max(wanted, self.min_budget)
 
     def limit(self, max_output_tokens: int, thinking_budget: int | None) -> int:
-        """The output limit that is sent: it holds thinking and text together, so a budget comes on top, up to the cap."""
+        """The output limit that is sent: thinking and text together, so a budget comes on top, up to the cap."""
         room = self.budget(thinking_budget) if thinking_budget is not None and self.thinking != "none" else 0
         wanted = max_output_tokens + room
         return min(wanted, self.output_cap or wanted)

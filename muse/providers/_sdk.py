@@ -27,7 +27,7 @@ _encoder = msgspec.json.Encoder()
 
 
 def _encode(payload: Payload) -> bytes:
-    """A payload as JSON; half a surrogate pair, which a model may have said and UTF-8 cannot hold, becomes a question mark."""
+    """A payload as JSON; half a surrogate pair, which a model may have said, becomes a question mark."""
     try:
         return _encoder.encode(payload)
     except UnicodeEncodeError:
