@@ -184,7 +184,7 @@ async def _with_make(config: Mapping[str, Any]) -> dict[str, Any]:
         "tools": None if tools is None else [*tools, *makefile.tools],
         "approve": [*(config.get("approve") or ()), *makefile.tools],
         "approver": make_tools.asking(config.get("approver"), makefile),
-        "tool_timeout_s": config.get("tool_timeout_s") or make_tools.TIMEOUT_S,
+        "tool_timeout_s": config.get("tool_timeout_s") or make_tools.TIMEOUT_S + 30,  # make's own limit comes first
     }
 
 

@@ -28,7 +28,7 @@ def main() -> int:
         shown.write(data)
         return data
 
-    status = pty.spawn([str(Path(sys.executable).with_name("muse")), "insight"], read)
+    status = pty.spawn([str(Path(sys.executable).with_name("muse")), "insight", "--force"], read)
     text = _MOVES.sub("", shown.getvalue().decode("utf-8").replace("\r\n", "\n"))
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True, color_system="truecolor")
     console.print(Text("$ make run", style="bold"))
