@@ -109,6 +109,8 @@ def test_a_key_that_begins_like_a_longer_one_leaves_nothing_of_it(journal: Journ
 def test_keys_may_be_masked_while_others_come_into_use(journal: JournalFolder) -> None:
     stop = threading.Event()
 
+    masked = set()
+
     def use() -> None:
         for number in range(20_000):
             find_key(NAME, f"key-{number:06d}")
@@ -118,8 +120,9 @@ def test_keys_may_be_masked_while_others_come_into_use(journal: JournalFolder) -
     user.start()
     while not stop.is_set():
         keys._used.clear()
-        mask("a text")
+        masked.add(mask("a text"))
     user.join()
+    assert masked <= {"a text"}
 
 
 def test_no_key_is_written_to_the_environment(journal: JournalFolder) -> None:

@@ -9,6 +9,7 @@ import ipaddress
 import ssl
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import httpx2
@@ -30,6 +31,12 @@ every_way = pytest.mark.parametrize("way", ["sync", "async"])
 Outcome = tuple[int, bytes] | Exception
 
 
+def _asked(client: httpx2.Client | httpx2.AsyncClient, url: str) -> httpx2.Request:
+    """A request made as the SDKs make theirs."""
+    headers = [("Content-Type", "application/json"), ("X-Api-Key", "sk-test")]
+    return client.build_request("POST", url, content=BODY, headers=headers, timeout=30.0)
+
+
 def _post(way: str, url: str, times: int = 1, server: OddServer | None = None) -> list[Outcome]:
     """What comes of so many calls in a row with one client; with `server`, each waits until it has closed the last."""
     if way == "sync":
@@ -42,7 +49,7 @@ def _posted(url: str, times: int, server: OddServer | None) -> list[Outcome]:
     with _http.sync_client() as client:
         for number in range(times):
             try:
-                reply = client.post(url, content=BODY)
+                reply = client.send(_asked(client, url))
                 outcomes.append((reply.status_code, reply.content))
             except httpx2.TransportError as exc:
                 outcomes.append(exc)
@@ -58,7 +65,7 @@ async def _posted_async(url: str, times: int, server: OddServer | None) -> list[
     async with _http.async_client() as client:
         for number in range(times):
             try:
-                reply = await client.post(url, content=BODY)
+                reply = await client.send(_asked(client, url))
                 outcomes.append((reply.status_code, reply.content))
             except (aiohttp.ClientError, httpx2.TransportError) as exc:
                 outcomes.append(exc)
@@ -70,6 +77,31 @@ async def _posted_async(url: str, times: int, server: OddServer | None) -> list[
 def _numbers(server: OddServer) -> list[int]:
     """The connection that each request came on."""
     return [number for number, _ in server.requests]
+
+
+# --- what goes out
+
+
+@every_way
+def test_a_request_says_each_thing_once(way: str) -> None:
+    with OddServer([FINE]) as server:
+        assert _post(way, server.url) == [(200, b"{}")]
+    head, _, body = server.requests[0][1].partition(b"\r\n\r\n")
+    names = sorted(line.partition(b":")[0].lower() for line in head.split(b"\r\n")[1:])
+    told = {b"accept-encoding", b"content-length", b"content-type", b"host", b"x-api-key"}
+    assert told <= set(names)
+    assert len(names) == len(set(names))
+    assert b"x-api-key: sk-test" in head.lower()
+    assert body == BODY
+
+
+@every_way
+def test_a_redirect_is_handed_back_and_not_followed(way: str) -> None:
+    moved = b"HTTP/1.1 307 Moved\r\nlocation: /elsewhere\r\nset-cookie: a=b\r\n" + JSON + b"content-length: 2\r\n\r\n{}"
+    with OddServer([moved, FINE], [FINE]) as server:
+        assert _post(way, server.url, 2) == [(307, b"{}"), (200, b"{}")]
+    assert len(server.requests) == 2
+    assert all(b"/elsewhere" not in request for _, request in server.requests)
 
 
 # --- kept connections
@@ -160,17 +192,17 @@ def test_a_request_whose_answer_had_begun_is_not_sent_again(way: str, begun: byt
 def test_the_second_time_goes_past_other_kept_connections() -> None:
     stream = OK + TEXT + b"content-length: 2\r\n\r\n{}"
     with OddServer([stream, HANG_UP], [FINE, HANG_UP], [FINE]) as server, _http.sync_client() as client:
-        with client.stream("POST", server.url, content=BODY) as one:
-            assert client.post(server.url, content=BODY).content == one.read() == b"{}"
-        assert client.post(server.url, content=BODY).content == b"{}"
+        with closing(client.send(_asked(client, server.url), stream=True)) as one:
+            assert client.send(_asked(client, server.url)).content == one.read() == b"{}"
+        assert client.send(_asked(client, server.url)).content == b"{}"
     assert sorted(_numbers(server)) in ([0, 0, 1, 2], [0, 1, 1, 2])
 
 
 def test_the_second_time_goes_past_other_kept_connections_of_a_loop_too() -> None:
     async def several(url: str) -> list[bytes]:
         async with _http.async_client() as client:
-            both = await asyncio.gather(*(client.post(url, content=BODY) for _ in range(2)))
-            return [reply.content for reply in (*both, await client.post(url, content=BODY))]
+            both = await asyncio.gather(*(client.send(_asked(client, url)) for _ in range(2)))
+            return [reply.content for reply in (*both, await client.send(_asked(client, url)))]
 
     with OddServer([FINE, HANG_UP], [FINE, HANG_UP], [FINE]) as server:
         assert asyncio.run(several(server.url)) == [b"{}"] * 3
