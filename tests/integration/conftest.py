@@ -9,15 +9,15 @@ import pytest
 from muse import providers
 from tests.journal_folder import JournalFolder
 
-pytest.register_assert_rewrite("tests.integration.live")
+pytest.register_assert_rewrite("tests.integration.live", "tests.integration.backend")
 
 from tests.integration.live import Live  # noqa: E402 - only what is imported after that line shows its asserts
 
 
 @pytest.fixture
 def live(request: pytest.FixtureRequest, journal: JournalFolder) -> Live:
-    """The provider that the test file names in `PROVIDER`."""
-    provider: str = request.module.PROVIDER
+    """The provider that the test class names."""
+    provider: str = request.cls.provider
     env_key = providers.specs()[provider].env_key
     if not os.environ.get(env_key):
         pytest.skip(f"needs {env_key}")
