@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import time
@@ -16,27 +15,13 @@ from PIL import Image
 from muse import models
 from muse.errors import ConfigError, ContentsError, ProviderTimeout, RequestError, TruncatedReply
 from muse.providers import local
-from muse.providers._local.engine import Engine, WeightsMissing
-from muse.providers._local.weights import find_weights
+from muse.providers._local.engine import Engine
 from tests.desk import CONTEXT, WAYS, Desk
+from tests.embedded import WEIGHTS, needs_model
 
 every_way = pytest.mark.parametrize("way", WAYS)
 SHORT = {"max_output_tokens": 24, "temperature": 0.0}
 ONE_WORD = {**SHORT, "grammar": "root ::= [A-Z] [a-z]{1,9}"}
-
-
-def _weights() -> Path | None:
-    try:
-        return find_weights(None).path
-    except WeightsMissing:
-        return None
-
-
-WEIGHTS = _weights()
-needs_model = pytest.mark.skipif(
-    WEIGHTS is None or importlib.util.find_spec(local.LocalProvider.sdk) is None,
-    reason="needs xllamacpp and the weights: muse local fetch",
-)
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import os
 import signal
@@ -21,9 +20,8 @@ from muse.providers._local.engine import (
     EngineDied,
     EngineMissing,
     EngineRefused,
-    WeightsMissing,
 )
-from muse.providers._local.weights import find_weights
+from tests.embedded import WEIGHTS, needs_model
 
 PATIENCE_S = 60.0
 ENDLESS = {"prompt": "Once upon a time", "max_tokens": 4000, "ignore_eos": True}
@@ -31,19 +29,6 @@ ENDLESS = {"prompt": "Once upon a time", "max_tokens": 4000, "ignore_eos": True}
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
 
 
-def weights_or_none() -> Path | None:
-    """Give the bundled model file, if there is one."""
-    try:
-        return find_weights(None).path
-    except WeightsMissing:
-        return None
-
-
-WEIGHTS = weights_or_none()
-needs_model = pytest.mark.skipif(
-    WEIGHTS is None or importlib.util.find_spec(link.PACKAGE) is None,
-    reason="needs xllamacpp and the weights: muse local fetch",
-)
 needs_fork = pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
 
 

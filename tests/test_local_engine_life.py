@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import select
 import signal
@@ -12,27 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from muse.providers._local import link
-from muse.providers._local.engine import Engine, WeightsMissing
-from muse.providers._local.weights import find_weights
+from muse.providers._local.engine import Engine
+from tests.embedded import WEIGHTS, needs_model
 
 ROOT = Path(__file__).parents[1]
 PATIENCE_S = 60.0
 
 
-def weights_or_none() -> Path | None:
-    """Give the bundled model file, if there is one."""
-    try:
-        return find_weights(None).path
-    except WeightsMissing:
-        return None
-
-
-WEIGHTS = weights_or_none()
-needs_model = pytest.mark.skipif(
-    WEIGHTS is None or importlib.util.find_spec(link.PACKAGE) is None,
-    reason="needs xllamacpp and the weights: muse local fetch",
-)
 needs_fork = pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from muse.messages import Request, User
 from muse.policies.deadline import Deadline
 from muse.providers import local
 from muse.providers._local.engine import Engine
-from muse.providers._local.weights import WeightsMissing, find_weights
+from tests.embedded import WEIGHTS, needs_model
 from tests.gguf_file import with_template
 from tests.planned import FERRY, SEARCH
 
@@ -33,20 +32,6 @@ ROOM_FOR_TOOLS = (
     "</tool_call>{% endfor %}"
     "{{ message.content or '' }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-
-
-def _weights() -> Path | None:
-    try:
-        return find_weights(None).path
-    except WeightsMissing:
-        return None
-
-
-WEIGHTS = _weights()
-needs_model = pytest.mark.skipif(
-    WEIGHTS is None or importlib.util.find_spec(local.LocalProvider.sdk) is None,
-    reason="needs xllamacpp and the weights: muse local fetch",
 )
 
 

@@ -1,0 +1,25 @@
+"""The embedded model's real weights, and the mark of the tests that need them and the engine."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from muse.providers._local import link
+from muse.providers._local.weights import WeightsMissing, find_weights
+
+
+def _weights() -> Path | None:
+    try:
+        return find_weights(None).path
+    except WeightsMissing:
+        return None
+
+
+WEIGHTS = _weights()
+needs_model = pytest.mark.skipif(
+    WEIGHTS is None or importlib.util.find_spec(link.PACKAGE) is None,
+    reason="needs xllamacpp and the weights: muse local fetch",
+)
