@@ -25,7 +25,9 @@ _FIRST_GOAL = 1.3
 _LOOP_NOTE = (
     f"CPU time a turn of a run with four tools: {TOOL_TURNS} turns of two calls, and one of text. muse: `run_agent`,"
     " its tools over an MCP session in memory that is opened for the run. raw: the SDK's typed method in a loop by"
-    " hand, the tools called as plain functions; raw with MCP: the same, the tools over a session as muse's."
+    " hand, the tools called as plain functions; raw with MCP: the same, the tools over a session as muse's. The"
+    " difference of the two is what the mcp package takes for the calls themselves: the loop, which the goal is about,"
+    " is muse without it."
 )
 _FIRST_NOTE = (
     "Milliseconds from the start of a process until the server has the whole first request; medians over processes that"
@@ -54,7 +56,10 @@ async def _measure(provider: str, blocks: int, runs: int) -> Json:
 
 def tables(world: World) -> Iterator[Table]:
     """The loop, then the way to the first request."""
-    columns = ("loop", "muse / raw", "goal", "muse / raw with MCP", "muse µs", "raw µs", "raw with MCP µs")
+    columns = (
+        *("loop", "loop / raw", "goal", "muse / raw with MCP", "muse / raw"),
+        *("muse µs", "raw µs", "raw with MCP µs"),
+    )
     with serving(module="benchmarks.tool_server") as url:
         rows = [_loop_row(world, provider, url) for provider in PROVIDERS]
     yield Table("Agent: a turn of the loop", columns, rows, _LOOP_NOTE)
@@ -64,12 +69,14 @@ def tables(world: World) -> Iterator[Table]:
 
 def _loop_row(world: World, provider: str, url: str) -> list[str]:
     spent = world.measure("agents", url=url, provider=provider, blocks=world.blocks(16), runs=3)
-    to_raw = ratio(spent["ours"], spent["raw"])
+    blocks = zip(spent["ours"], spent["raw"], spent["raw_over_mcp"], strict=True)
+    loop = ratio([ours - (over_mcp - raw) for ours, raw, over_mcp in blocks], spent["raw"])
     return [
         provider,
-        f"{to_raw:.2f}",
-        at_most(to_raw, _LOOP_GOAL),
+        f"{loop:.2f}",
+        at_most(loop, _LOOP_GOAL),
         f"{ratio(spent['ours'], spent['raw_over_mcp']):.2f}",
+        f"{ratio(spent['ours'], spent['raw']):.2f}",
         *(f"{median(spent[name]) / _TURNS:.0f}" for name in ("ours", "raw", "raw_over_mcp")),
     ]
 

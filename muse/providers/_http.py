@@ -62,7 +62,7 @@ def async_client() -> httpx2.AsyncClient:
 
 
 @lru_cache(maxsize=256)
-def _parsed(address: str) -> httpx2.URL:
+def parsed(address: str) -> httpx2.URL:
     """An address; the SDKs bring the same few as text for each call."""
     return httpx2.URL(address)
 
@@ -75,7 +75,7 @@ def _whole(own: httpx2.Headers, method: str, url: httpx2.URL | str, options: dic
     """
     given = {name: value for name, value in options.items() if value is not None}
     headers, timeout, content = (given.pop(name, None) for name in ("headers", "timeout", "content"))
-    address = _parsed(str(url))
+    address = parsed(str(url))
     if given or not headers or not isinstance(timeout, (int, float, httpx2.Timeout)) or not isinstance(content, bytes):
         return None
     if address.is_relative_url:

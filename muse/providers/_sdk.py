@@ -42,6 +42,7 @@ class Line(Struct, frozen=True):
     raw: type[Any]
 
 
+_NOTHING: Mapping[str, str] = {}
 _TOLD = ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
 
 
@@ -52,6 +53,11 @@ def _wiring(sdk: Any, http_client: Any) -> dict[str, Any]:
     """
     quiet = dict.fromkeys((f"X-Stainless-{name}" for name in _TOLD), sdk.Omit())
     return {"max_retries": 0, "http_client": http_client, "default_headers": quiet}
+
+
+def _options(deadline: Deadline) -> dict[str, Any]:
+    """A request's options, with what else the SDKs would fill in: they copy each of their own defaults in depth."""
+    return {"timeout": deadline.left_s(), "headers": _NOTHING, "params": _NOTHING, "max_retries": 0}
 
 
 class SdkProvider(Provider):
@@ -70,33 +76,35 @@ class SdkProvider(Provider):
 
     def client(self, access: Access) -> Line:
         sdk, http = import_module(self.sdk), import_module("muse.providers._http")
-        return self._line(self.connect(sdk, access, is_async=False, **_wiring(sdk, http.sync_client())), http.Response)
+        return self._line(self.connect(sdk, access, is_async=False, **_wiring(sdk, http.sync_client())), http)
 
     def aclient(self, access: Access) -> Line:
         sdk, http = import_module(self.sdk), import_module("muse.providers._http")
-        return self._line(self.connect(sdk, access, is_async=True, **_wiring(sdk, http.async_client())), http.Response)
+        return self._line(self.connect(sdk, access, is_async=True, **_wiring(sdk, http.async_client())), http)
 
-    def _line(self, sdk: Any, raw: type[Any]) -> Line:
-        return Line(sdk, str(sdk.base_url).rstrip("/") + self.path, raw)
+    def _line(self, sdk: Any, http: Any) -> Line:
+        """A client that posts to one address, which the SDK would parse anew for each call."""
+        sdk._prepare_url = http.parsed
+        return Line(sdk, str(sdk.base_url).rstrip("/") + self.path, http.Response)
 
     async def aclose(self, client: Line) -> None:
         await client.sdk.close()
 
     def send(self, client: Line, payload: Payload, deadline: Deadline) -> bytes:
-        options = {"timeout": deadline.left_s()}
+        options = _options(deadline)
         content = _encode(payload)
         body: bytes = client.sdk.post(client.url, content=content, cast_to=client.raw, options=options).content
         return body
 
     async def asend(self, client: Line, payload: Payload, deadline: Deadline) -> bytes:
-        options = {"timeout": deadline.left_s()}
+        options = _options(deadline)
         content = _encode(payload)
         answer = await client.sdk.post(client.url, content=content, cast_to=client.raw, options=options)
         body: bytes = answer.content
         return body
 
     def stream(self, client: Line, payload: Payload, deadline: Deadline) -> Iterator[Any]:
-        options = {"timeout": deadline.left_s()}
+        options = _options(deadline)
         content = _encode(self.streamed(payload))
         events = client.sdk.post(client.url, content=content, cast_to=object, options=options, stream=True)
         with events:
@@ -105,7 +113,7 @@ class SdkProvider(Provider):
             yield from events
 
     async def astream(self, client: Line, payload: Payload, deadline: Deadline) -> AsyncIterator[Any]:
-        options = {"timeout": deadline.left_s()}
+        options = _options(deadline)
         content = _encode(self.streamed(payload))
         posted = client.sdk.post(client.url, content=content, cast_to=object, options=options, stream=True)
         async with await posted as events:
