@@ -14,18 +14,21 @@ UV_RANGE := uv>=0.13.8,<0.14
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run agent agents agent-daily test check test-integration bench docs route context venv journal lock clean
+.PHONY: help run agent agents agent-daily batch test check test-integration chaos bench docs route context venv journal lock clean test-ray
 .PHONY: FORCE
 
 # Reach recipes as shell variables and as they were typed, so that neither the shell nor make reads a character in them.
-# NAME and PROMPT count on the command line only: some systems have variables of these names.
+# All but CONTEXT and DAY count on the command line only: some systems have variables of these names.
 typed = $(if $(filter command,$(firstword $(origin $1))),$(value $1))
 override NAME := $(or $(call typed,NAME),default)
 override PROMPT := $(call typed,PROMPT)
 override CONTEXT := $(value CONTEXT)
 override DAY := $(value DAY)
+override INPUT := $(call typed,INPUT)
+override TEMPLATE := $(call typed,TEMPLATE)
+override OUTPUT := $(call typed,OUTPUT)
 override QUESTION := What did I decide about the release on Tuesday?
-export NAME PROMPT CONTEXT DAY QUESTION
+export NAME PROMPT CONTEXT DAY INPUT TEMPLATE OUTPUT QUESTION
 
 help: ## print this list
 	@sed -n 's/^\([a-z][a-z-]*[%]*\):.*## \(.*\)$$/\1|\2/p' $(MAKEFILE_LIST) | sed 's/%/NAME/' | \
@@ -51,6 +54,12 @@ agent-%: $(READY) journal FORCE ## run one if its inputs changed (make -n agent-
 	+@test ! -x "$(BIN)/muse" || "$(BIN)/muse" agent --if-changed $(if $(DRY),--dry-run) \
 	    $${DAY:+--day "$$DAY"} -- "$$PERSONA" $${PROMPT:+"$$PROMPT"}
 
+batch: $(READY) journal ## ask for every row of a file: make batch INPUT=rows.jsonl (CONTEXT=, TEMPLATE=, OUTPUT=)
+	@test -n "$$INPUT" || { \
+	    echo "INPUT: not given. Say which rows, for example: make batch INPUT=rows.jsonl OUTPUT=answers.jsonl"; exit 2; } >&2
+	@"$(BIN)/muse" batch run --context "$${CONTEXT:-batch.rows}" $${TEMPLATE:+--template "$$TEMPLATE"} \
+	    $${OUTPUT:+--output "$$OUTPUT" --resume} -- "$$INPUT"
+
 test: $(READY) ## run the tests
 	@"$(BIN)/pytest"
 
@@ -63,6 +72,14 @@ check: $(READY) ## format, lint, types, docs, then tests with branch coverage
 
 test-integration: $(READY) ## run the tests that call real providers; each is skipped without its key
 	@"$(BIN)/pytest" -m "" --force-enable-socket tests/integration
+
+test-ray: $(READY) ## install Ray (0.4 GB, once) and run the tests of batches on two of its nodes
+	@"$(BIN)/python" -c "import ray.data" 2>/dev/null || \
+	    $(PIP) install --no-deps --require-hashes -r constraints-ray.txt
+	@"$(BIN)/pytest" tests/test_batch_ray.py tests/test_batch_workers.py
+
+chaos: $(READY) ## live through a bad day: providers that fail, limits, a wrong clock, callers that are killed
+	@"$(BIN)/python" -m tests.chaos
 
 bench: $(READY) ## print muse's speed as ratios to the raw SDKs and to the floor
 	@"$(BIN)/python" -m benchmarks
@@ -101,12 +118,16 @@ journal:
 	    echo "Copying the example days of fixtures/journal to journal/ ..." && \
 	    mkdir -p journal && cp -R fixtures/journal/2* journal/; }
 
+# Ray and what it needs are locked beside the rest: an environment without it is a third of the size.
+LOCK = build/lock/bin/uv --quiet pip compile pyproject.toml --universal --python-version 3.11 --extra all --extra dev \
+    --group weights --only-binary :all: --generate-hashes --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
+
 lock: ## write constraints.txt anew from pyproject.toml (UPGRADE=1 takes the newest versions)
 	@test -x build/lock/bin/uv || { $(PYTHON) -m venv build/lock && \
 	    build/lock/bin/python -m pip --quiet --disable-pip-version-check install '$(UV_RANGE)'; }
-	@build/lock/bin/uv --quiet pip compile pyproject.toml --output-file constraints.txt \
-	    --universal --python-version 3.11 --all-extras --group weights --only-binary :all: \
-	    --generate-hashes --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
+	@$(LOCK) --output-file constraints.txt
+	@$(LOCK) --output-file constraints-ray.txt --extra ray --constraint constraints.txt \
+	    $$(sed -n 's/^\([a-z0-9._-]*\)==.*/--no-emit-package \1/p' constraints.txt)
 	@echo "constraints.txt: $$(grep -c '^[a-z]' constraints.txt) packages"
 
 clean: ## remove what make made; the journal stays

@@ -27,21 +27,21 @@ def measure(provider: str, side: str, calls: int, in_flight: int) -> Json:
     call = (callers.ours if side == "ours" else callers.raw)(provider, callers.PROMPT)
     for _ in range(calls // 10):
         call()
-    early = _peak_mib()
+    early = peak_mib()
     for _ in range(calls - calls // 10):
         call()
-    return {"early": early, "peak": _peak_mib()}
+    return {"early": early, "peak": peak_mib()}
 
 
 async def _fly(call: AsyncCall, rounds: int, in_flight: int) -> Json:
     early = 0.0
     for _ in range(rounds):
         await asyncio.gather(*(call() for _ in range(in_flight)))
-        early = early or _peak_mib()
-    return {"early": early, "peak": _peak_mib()}
+        early = early or peak_mib()
+    return {"early": early, "peak": peak_mib()}
 
 
-def _peak_mib() -> float:
+def peak_mib() -> float:
     """The peak of this program; Linux's `ru_maxrss` would count the process that started it, too."""
     status = Path("/proc/self/status")
     if status.exists():

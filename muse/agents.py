@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from msgspec import Struct
 
-from muse import journal, keys, models
+from muse import journal, keys, loop, models
 from muse.errors import ConfigError
 from muse.events import (
     AgentUpdatedEvent,
@@ -41,7 +41,9 @@ from muse.messages import ToolCall
 from muse.ndjson import Lines
 from muse.packs import find_packs, packs
 from muse.personas import DEFAULT_PERSONA, get_agent
-from muse.providers import get_provider_module
+from muse.policies.course import Fallback
+from muse.providers import backend_of, get_provider_module
+from muse.providers._backend import ProviderBackend
 from muse.recording import Emit, recording
 from muse.run_config import RunConfig
 from muse.servers import LocalServer
@@ -151,13 +153,29 @@ async def run(request: Mapping[str, Any], emit: Emit, *, hosted: Hosted = None) 
             config["mcp_servers"] = {**own, **(config.get("mcp_servers") or {})}
         if config.get("make") and not config.get("disable_mcp"):
             config |= await _with_make(config)
-        await get_provider_module(prepared.provider).run_agent(config, on_event=emit)
+        await _run_agent(prepared.provider, config, emit)
     except Exception as exc:  # the edge of a run: whatever it was is said in one event
         if not getattr(exc, "_evented", False):
             log.debug("run failed", exc_info=True)
             JSONEventCallback(emit).emit({"event": "error", "error": keys.mask(str(exc) or type(exc).__name__)})
         return False
     return True
+
+
+async def _run_agent(provider: str, config: Mapping[str, Any], emit: Emit) -> None:
+    """The run, its turns under the policies of its context; a plug-in's own loop runs as it is."""
+    if not isinstance(backend_of(provider), ProviderBackend):
+        models.require_allowed(config["context"], provider, config["model"])
+        await get_provider_module(provider).run_agent(config, on_event=emit)
+        return
+
+    def tell(step: Fallback) -> None:
+        said = {"provider": step.failed.provider, "model": step.failed.model, "error": keys.mask(str(step.error))}
+        to = {"to_provider": step.next.provider, "to_model": step.next.model}
+        JSONEventCallback(emit).emit({"event": "fallback", **said, **to})
+
+    model = models.Asked(provider, config["model"], tell)
+    await loop.run(config, emit, model=model, provider=provider)
 
 
 def _names_servers(request: Mapping[str, Any]) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from muse.config import Problem
+from muse.reading import Problem
 
 # Calls that take a context as keyword, and as second positional argument.
 _BY_PLACE = frozenset(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
+import contextlib
 import os
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 
 from msgspec import Struct, field
@@ -17,25 +16,22 @@ from msgspec import Struct, field
 from muse import contexts, journal, keys, prices
 from muse.call_sites import CallSite, scan
 from muse.config import Config, Entry, parse
-from muse.contents import make_request
 from muse.contexts import Registry
-from muse.errors import ConfigError, MissingKeyError, TruncatedReply, UnknownProviderError
+from muse.errors import ConfigError, MissingKeyError, UnknownProviderError
 from muse.globs import is_glob, overlap
 from muse.journal import Snapshot
+from muse.ladder import ladder
 from muse.messages import Route
 from muse.providers import backend_of, get_provider_list, specs
-from muse.providers._attempt import Origin
 from muse.providers._backend import ProviderBackend
 from muse.routing import PROVIDER_ENV, Router
 from muse.rules import idle_rules, place_of
 from muse.spec import Spec, Tier, provider_of
 
-log = logging.getLogger(__name__)
-
-Kind = Literal["entry", "rule", "model", "price", "tier", "context", "key", "package", "setup", "descriptor", "code"]
-TEST_CONTEXT = "muse.test"
-TEST_TIMEOUT_S = 30.0
-_TEST_TOKENS = 64
+Kind = (
+    Literal["entry", "rule", "model", "price", "tier", "context", "key", "package", "setup", "ladder", "bound"]
+    | Literal["descriptor", "code"]
+)
 _HOUSE = Path(__file__).resolve().parent.parent
 _HOUSES = ("think", "observe", "apps", "muse")
 
@@ -150,16 +146,26 @@ def _routes(view: _View) -> Iterator[Finding]:
     """Route every known context and the default; what stands in the way is a finding."""
     router = Router(view.config, view.registry.contexts, view.specs)
     own = (name for name in view.config.contexts if not is_glob(name))
+    stopped: dict[tuple[str, str], list[ConfigError]] = {}
     for name in dict.fromkeys(("", *view.registry.contexts, *own)):
         try:
             found = router.explain(name, os.environ)
+            below = ladder(found.route, router, os.environ)
         except UnknownProviderError as exc:
             if exc.path == PROVIDER_ENV:  # elsewhere it is a bad entry already
                 yield Finding("entry", exc.path, exc.found, exc.allowed, "Set it to one of these, or unset it.")
         except ConfigError as exc:
-            yield Finding("tier", exc.path, exc.found, exc.allowed, view.mend)
+            stopped.setdefault((exc.path, exc.allowed), []).append(exc)
         else:
             view.routes.append((found.route, found.won["model"]))
+            view.routes.extend((rung, rung.reason) for rung in below.rungs[1:])
+            for problem in below.left_out:
+                yield Finding("ladder", problem.path, problem.found, problem.allowed, view.mend)
+    for (path, allowed), errors in stopped.items():
+        others = {error.found for error in errors} - {errors[0].found}
+        more = f" and {len(others)} more such" if others else ""
+        kind: Kind = "bound" if path.endswith((".allow", ".local_only")) else "tier"
+        yield Finding(kind, path, f"{errors[0].found}{more}", allowed, view.mend)
 
 
 def _models(view: _View) -> Iterator[Finding]:
@@ -262,6 +268,14 @@ def is_installed(name: str) -> bool:
         return False
 
 
+def routed() -> Iterator[Route]:
+    """Every route of a known context and of the default, with the fallbacks below it."""
+    router = _router()
+    for name in ("", *router.contexts):
+        with contextlib.suppress(ConfigError):
+            yield from ladder(router.route(name, os.environ), router, os.environ).rungs
+
+
 def routed_providers() -> Mapping[str, int]:
     """How many known contexts each provider serves now; a context without a route counts for none."""
     counts: dict[str, int] = {}
@@ -299,33 +313,10 @@ def _unregistered(view: _View) -> Iterator[Finding]:
     patterns = [name for name in known if is_glob(name)]
     for site in view.sites:
         names = (*known, *view.config.contexts) if site.is_glob else patterns
-        if site.context in known or site.context in view.config.contexts:
+        if not site.context or site.context in known or site.context in view.config.contexts:  # "" is the default
             continue
         if not any(overlap(name, site.context) for name in names):
             form = "contexts of the form" if site.is_glob else "the context"
             hint = "Correct it there, or declare it: by a descriptor, or by an entry of that name in journal.json."
             found = f"{form} {site.context!r}, which nobody declares"
             yield Finding("context", f"{shown(site.path)}:{site.line}", found, "a known one (muse routes)", hint)
-
-
-def test_connection(name: str) -> dict[str, Any]:
-    """Make the cheapest live call to a provider: `{success, provider, model?, duration_s?, error?}`; it never raises.
-
-    The call uses the lite tier's model, has 30 s, is logged under the context `muse.test`, and asks for a word. An
-    answer that is cut off at the limit of 64 tokens is one: key, address and model are right.
-    """
-    report: dict[str, Any] = {"success": False, "provider": name}
-    started_s = time.perf_counter()
-    try:
-        backend = backend_of(name)
-        model, reason = _router().model_at(name, Tier.LITE, os.environ, where="provider")
-        report["model"] = model
-        options = {"max_output_tokens": _TEST_TOKENS, "thinking_budget": 0, "timeout_s": TEST_TIMEOUT_S}
-        route = Route(TEST_CONTEXT, name, model, Tier.LITE, reason)
-        backend.reply(make_request("Say: ok", model, options), Origin(TEST_CONTEXT, route))
-    except TruncatedReply:
-        log.info("%s: the answer was cut off at %d tokens, as is to be expected", name, _TEST_TOKENS)
-    except Exception as exc:  # a plug-in may raise anything, and what went wrong is what is asked for
-        log.debug("test of %s", name, exc_info=True)
-        return report | {"error": keys.mask(str(exc) or type(exc).__name__)}
-    return report | {"success": True, "duration_s": round(time.perf_counter() - started_s, 3)}

@@ -10,6 +10,17 @@ from typing import Any, TypeVar
 from msgspec import Struct, field
 
 from muse.errors import ConfigError
+from muse.policies.settings import (
+    RULES,
+    CallRules,
+    Policies,
+    read_breaker,
+    read_budgets,
+    read_cache_mb,
+    read_limits,
+    read_rules,
+)
+from muse.reading import Problem, Reader, found_text
 from muse.spec import Tier
 
 DEFAULT_PROVIDER = "google"
@@ -22,23 +33,13 @@ _T = TypeVar("_T")
 Check = Callable[[Any, str], Any]
 
 
-class Problem(Struct, frozen=True):
-    """Something in journal.json that is not usable: where it stands, what was found, what is allowed."""
-
-    path: str
-    found: str
-    allowed: str
-
-    def __str__(self) -> str:
-        return f"{self.path}: found {self.found}, expected {self.allowed}"
-
-
 class Entry(Struct, frozen=True):
-    """What one place of journal.json says of a route; None where it says nothing."""
+    """What one place of journal.json says of a route and of how its calls are made; None where it says nothing."""
 
     provider: str | None = None
     tier: Tier | None = None
     model: str | None = None
+    rules: CallRules = CallRules()
 
 
 class Gateway(Struct, frozen=True):
@@ -76,6 +77,7 @@ class Config(Struct, frozen=True):
     gateways: Mapping[str, Gateway] = field(default_factory=dict)
     local: LocalModel = LocalModel()
     system_instruction: str | None = None
+    policies: Policies = Policies()
     descriptors: Descriptors = Descriptors()
     agents: Mapping[str, float] = field(default_factory=dict)
     mcp_servers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -118,7 +120,7 @@ def read(text: bytes | str, where: str) -> tuple[dict[str, Any], tuple[Problem, 
     if _is_deeper(data, _DEEPEST):
         raise ConfigError(where, f"objects nested more than {_DEEPEST} deep", "a JSON object as in the schema")
     if not isinstance(data, dict):
-        raise ConfigError(where, _found(data), "a JSON object")
+        raise ConfigError(where, found_text(data), "a JSON object")
     return data, tuple(duplicates)
 
 
@@ -149,33 +151,34 @@ def parse(data: Mapping[str, Any], known: Collection[str] | None = None) -> tupl
     return _Parser(data, known).parse()
 
 
-class _Parser:
+class _Parser(Reader):
     """One pass over one document; collects problems as it goes."""
 
     def __init__(self, data: Mapping[str, Any], known: Collection[str] | None) -> None:
+        super().__init__()
         self.data = data
-        self.problems: list[Problem] = []
-        gateways = self._object(self._object(data.get("providers"), None).get("compatible"), None)
+        gateways = self.members(self.members(data.get("providers"), None).get("compatible"), None)
         self.known = None if known is None else {*known, *gateways}
         self.tier: Tier = DEFAULT_TIER
 
     def parse(self) -> tuple[Config, tuple[Problem, ...]]:
         """Walk the document by its one table of keys."""
-        top = self._fields(self.data, "", _TOP)
-        providers = self._fields(top.get("providers", {}), "providers", _PROVIDERS)
+        top = self.fields(self.data, "", _TOP)
+        providers = self.fields(top.get("providers", {}), "providers", _PROVIDERS)
         default = self._default(providers.get("default", {}))
         config = Config(
             default=default,
-            contexts=self._map(providers.get("contexts", {}), "providers.contexts", self._entry),
+            contexts=self.entries(providers.get("contexts", {}), "providers.contexts", self._entry),
             models=self._models(providers.get("models", {})),
             gateways=self._gateways(providers.get("compatible", {})),
             local=self._local(providers.get("local", {})),
             system_instruction=providers.get("system_instruction"),
+            policies=self._policies(providers),
             descriptors=self._descriptors(top.get("descriptors", {})),
             agents=self._limits(top.get("agents", {})),
             mcp_servers=self._servers(top.get("mcp_servers", {})),
             identity=top.get("identity", {}),
-            env=self._map(top.get("env", {}), "env", self._env),
+            env=self.entries(top.get("env", {}), "env", self._env),
         )
         return config, tuple(self.problems)
 
@@ -183,52 +186,62 @@ class _Parser:
         entry = self._entry(raw, "providers.default")
         self.tier = entry.tier or DEFAULT_TIER
         provider = entry.provider or (None if entry.model else DEFAULT_PROVIDER)
-        return Entry(provider, self.tier, entry.model)
+        return Entry(provider, self.tier, entry.model, entry.rules)
 
     def _entry(self, raw: object, path: str) -> Entry:
-        fields = self._fields(self._object(raw, path), path, _ENTRY)
+        entry = self.members(raw, path)
+        fields = self.fields(entry, path, _ENTRY)
         provider = fields.get("provider")
         if provider is not None and self.known is not None and provider not in self.known:
-            self._problem(f"{path}.provider", repr(provider), f"one of {', '.join(sorted(self.known))}")
-        tier = fields.get("tier")
-        return Entry(provider, self._tier(tier, f"{path}.tier") if "tier" in fields else None, fields.get("model"))
+            self.problem(f"{path}.provider", repr(provider), f"one of {', '.join(sorted(self.known))}")
+        tier = self._tier(fields["tier"], f"{path}.tier") if "tier" in fields else None
+        return Entry(provider, tier, fields.get("model"), read_rules(self, entry, fields, path, self.known))
+
+    def _policies(self, raw: Mapping[str, Any]) -> Policies:
+        """What holds for the calls of all contexts."""
+        return Policies(
+            limits=read_limits(self, raw.get("limits", []), "providers.limits", self.known),
+            budgets=read_budgets(self, raw.get("budgets", []), "providers.budgets"),
+            breaker=read_breaker(self, raw.get("breaker", {}), "providers.breaker"),
+            cache_mb=read_cache_mb(self, raw.get("cache", {}), "providers.cache"),
+        )
 
     def _tier(self, raw: object, path: str) -> Tier:
         """A tier; whatever is not 1, 2 or 3 is a problem and becomes the default tier (CONTRACT, resolve_provider)."""
         if isinstance(raw, (int, float)) and not isinstance(raw, bool) and raw in (1, 2, 3):
             return Tier(int(raw))
-        self._problem(path, _found(raw), "1, 2 or 3")
+        self.problem(path, found_text(raw), "1, 2 or 3")
         return self.tier
 
     def _models(self, raw: object) -> Mapping[str, Mapping[int, str]]:
-        for name in self._object(raw, "providers.models"):
+        for name in self.members(raw, "providers.models"):
             if self.known is not None and name not in self.known:
-                self._problem(f"providers.models[{name!r}]", repr(name), f"one of {', '.join(sorted(self.known))}")
-        return self._map(raw, "providers.models", self._tier_models)
+                self.problem(f"providers.models[{name!r}]", repr(name), f"one of {', '.join(sorted(self.known))}")
+        return self.entries(raw, "providers.models", self._tier_models)
 
     def _tier_models(self, raw: object, path: str) -> Mapping[int, str]:
         models: dict[int, str] = {}
-        for key, model in self._object(raw, path).items():
+        for key, model in self.members(raw, path).items():
             place = f"{path}[{key!r}]"
             if key not in ("1", "2", "3"):
-                self._problem(place, repr(key), "the tiers '1', '2' or '3' as keys")
-            elif self._is_text(model, place):
+                self.problem(place, repr(key), "the tiers '1', '2' or '3' as keys")
+            elif self.is_text(model, place):
                 models[int(key)] = model
         return models
 
     def _gateways(self, raw: object) -> Mapping[str, Gateway]:
-        rows = (self._gateway(name, row) for name, row in self._object(raw, "providers.compatible").items())
+        rows = (self._gateway(name, row) for name, row in self.members(raw, "providers.compatible").items())
         return {row.name: row for row in rows if row is not None}
 
     def _gateway(self, name: str, raw: object) -> Gateway | None:
         path = f"providers.compatible[{name!r}]"
-        fields = self._fields(self._object(raw, path), path, _GATEWAY)
+        fields = self.fields(self.members(raw, path), path, _GATEWAY)
         if not _GATEWAY_NAME.fullmatch(name):
-            self._problem(path, repr(name), "a name of letters, digits, _ and -, a letter first")
+            self.problem(path, repr(name), "a name of letters, digits, _ and -, a letter first")
             return None
         base_url = fields.get("base_url", "")
         if not base_url.startswith(("http://", "https://")):
-            self._problem(f"{path}.base_url", repr(base_url), "an address that begins with http:// or https://")
+            self.problem(f"{path}.base_url", repr(base_url), "an address that begins with http:// or https://")
             return None
         models = self._tier_models(fields.get("models", {}), f"{path}.models")
         return Gateway(
@@ -236,90 +249,47 @@ class _Parser:
         )
 
     def _local(self, raw: Mapping[str, Any]) -> LocalModel:
-        fields = self._fields(raw, "providers.local", _LOCAL)
+        fields = self.fields(raw, "providers.local", _LOCAL)
         tokens = int(fields.get("context_tokens", 4096))
         if not 512 <= tokens <= 1_048_576:
-            self._problem("providers.local.context_tokens", str(tokens), "512 to 1048576")
+            self.problem("providers.local.context_tokens", str(tokens), "512 to 1048576")
             tokens = 4096
         return LocalModel(fields.get("model_path"), tokens)
 
     def _descriptors(self, raw: Mapping[str, Any]) -> Descriptors:
-        fields = self._fields(raw, "descriptors", _DESCRIPTORS)
+        fields = self.fields(raw, "descriptors", _DESCRIPTORS)
         folders = {
-            kind: tuple(path for i, path in enumerate(paths) if self._is_text(path, f"descriptors.{kind}[{i}]"))
+            kind: tuple(path for i, path in enumerate(paths) if self.is_text(path, f"descriptors.{kind}[{i}]"))
             for kind, paths in fields.items()
         }
         return Descriptors(**folders)
 
     def _limits(self, raw: Mapping[str, Any]) -> Mapping[str, float]:
         """The limits of agent runs that name none of their own."""
-        limits = self._fields(raw, "agents", _LIMITS)
+        limits = self.fields(raw, "agents", _LIMITS)
         for name in [name for name, limit in limits.items() if limit <= 0]:
-            self._problem(f"agents.{name}", _found(limits.pop(name)), "a number above 0")
+            self.problem(f"agents.{name}", found_text(limits.pop(name)), "a number above 0")
         return {name: int(limit) if _LIMITS[name] is int else limit for name, limit in limits.items()}
 
     def _servers(self, raw: object) -> Mapping[str, Mapping[str, Any]]:
-        servers = self._map(raw, "mcp_servers", self._server)
+        servers = self.entries(raw, "mcp_servers", self._server)
         return {name: server for name, server in servers.items() if server is not None}
 
     def _server(self, raw: object, path: str) -> Mapping[str, Any] | None:
         """An MCP server in the form that other programs use too: an address, or a command to start."""
-        fields = self._fields(self._object(raw, path), path, _SERVER)
+        fields = self.fields(self.members(raw, path), path, _SERVER)
         args = [arg for i, arg in enumerate(fields.get("args", [])) if self._is_argument(arg, f"{path}.args[{i}]")]
-        env = self._map(fields.get("env", {}), f"{path}.env", self._env)
+        env = self.entries(fields.get("env", {}), f"{path}.env", self._env)
         if "url" not in fields and "command" not in fields:
-            self._problem(path, "neither url nor command", "one of them")
+            self.problem(path, "neither url nor command", "one of them")
             return None
         return {**fields, "args": args, "env": env or None}
 
     def _is_argument(self, raw: object, path: str) -> bool:
-        return self._is_text(raw, path, empty=True)
+        return self.is_text(raw, path, empty=True)
 
     def _env(self, raw: object, path: str) -> str:
-        return str(raw) if self._is_text(raw, path, empty=True, secret=True) else ""
-
-    def _map(self, raw: object, path: str, value: Callable[[object, str], _T]) -> Mapping[str, _T]:
-        return {key: value(entry, f"{path}[{key!r}]") for key, entry in self._object(raw, path).items()}
-
-    def _fields(self, raw: object, path: str, table: Mapping[str, type]) -> dict[str, Any]:
-        """The entries of an object that are in `table` and of its type; each other one is a problem."""
-        fields: dict[str, Any] = {}
-        for key, value in self._object(raw, path).items():
-            place = f"{path}.{key}" if path else key
-            kind = table.get(key)
-            if kind is None:
-                self._problem(place, "an unknown key", f"one of {', '.join(sorted(table))}")
-            elif key == "tier" or self._is_kind(value, kind, place):
-                fields[key] = value
-        return fields
-
-    def _is_kind(self, value: object, kind: type, path: str) -> bool:
-        if kind is str:
-            return self._is_text(value, path)
-        if isinstance(value, kind) and isinstance(value, bool) == (kind is bool):
-            return True
-        if kind is int and isinstance(value, float) and value.is_integer():  # to JSON, 4096.0 is a whole number
-            return True
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            return True
-        self._problem(path, _found(value) if path != "env" else type(value).__name__, _NAMES[kind])
-        return False
-
-    def _is_text(self, value: object, path: str, *, empty: bool = False, secret: bool = False) -> bool:
-        if isinstance(value, str) and (empty or value.strip()):
-            return True
-        self._problem(path, type(value).__name__ if secret else _found(value), _NAMES[str])
-        return False
-
-    def _object(self, raw: object, path: str | None) -> Mapping[str, Any]:
-        if isinstance(raw, Mapping):
-            return raw
-        if path is not None:
-            self._problem(path, _found(raw), _NAMES[dict])
-        return {}
-
-    def _problem(self, path: str, found: str, allowed: str) -> None:
-        self.problems.append(Problem(path, found, allowed))
+        return str(raw) if self.is_text(raw, path, empty=True, secret=True) else ""
 
 
 # The keys of each object of journal.json and the JSON type of each; muse/journal.schema.json is tested against these.
@@ -339,8 +309,12 @@ _PROVIDERS: Mapping[str, type] = {
     "compatible": dict,
     "local": dict,
     "system_instruction": str,
+    "limits": list,
+    "budgets": list,
+    "breaker": dict,
+    "cache": dict,
 }
-_ENTRY: Mapping[str, type] = {"provider": str, "tier": int, "model": str}
+_ENTRY: Mapping[str, type] = {"provider": str, "tier": int, "model": str, **RULES}
 _GATEWAY: Mapping[str, type] = {"base_url": str, "env_key": str, "label": str, "models": dict, "images": bool}
 _LOCAL: Mapping[str, type] = {"model_path": str, "context_tokens": int}
 _LIMITS: Mapping[str, type] = {
@@ -354,17 +328,3 @@ _LIMITS: Mapping[str, type] = {
 }
 _SERVER: Mapping[str, type] = {"url": str, "command": str, "args": list, "env": dict}
 _DESCRIPTORS: Mapping[str, type] = {"categories": list, "agents": list, "apps": list}
-_NAMES: Mapping[type, str] = {
-    str: "text that is not empty",
-    dict: "an object {...}",
-    list: "a list [...]",
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-}
-
-
-def _found(value: object) -> str:
-    """A value as an error shows it: as JSON-like text, cut short."""
-    text = json.dumps(value, ensure_ascii=False, default=repr) if not isinstance(value, str) else repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

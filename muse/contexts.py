@@ -10,9 +10,9 @@ from types import MappingProxyType
 from msgspec import Struct
 
 from muse import descriptors
-from muse.config import Problem
 from muse.descriptors import Descriptor
 from muse.journal import Snapshot
+from muse.reading import Problem
 from muse.spec import Tier
 
 log = logging.getLogger(__name__)

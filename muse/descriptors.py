@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from muse.config import Descriptors, Problem
+from muse.config import Descriptors
+from muse.reading import Problem
 
 Kind = Literal["category", "agent"]
 _Stamp = tuple[str, int, int]

@@ -3,7 +3,8 @@
 MuseError
 ├── ConfigError (also ValueError)      where in a file or variable, what was found, what is allowed
 │   ├── UnknownProviderError
-│   └── MissingKeyError
+│   ├── MissingKeyError
+│   └── UnavailableError               what a provider needs is not here: its package, its address, a model file
 ├── ContentsError (also ValueError)    the caller's contents cannot be sent
 ├── ProviderError                      what the provider or the way to it did
 │   ├── AuthError                      401, 403: the key is not accepted
@@ -16,8 +17,11 @@ MuseError
 ├── ReplyError (also ValueError)       an answer came, and it is not one to use
 │   ├── BlockedReply · TruncatedReply · EmptyReply · InvalidReply
 │   └── InterruptedReply               the stream broke off; the partial text is kept
-├── LimitError
-│   └── DeadlineExceeded (also TimeoutError)
+├── LimitError                         a limit that was set on our side
+│   ├── DeadlineExceeded (also TimeoutError)
+│   ├── LimitReached                   too much a minute, a day or at once (`on_limit: "raise"`)
+│   ├── BudgetExceeded                 the money for a context is spent
+│   └── CircuitOpen                    the provider failed so often that it is left alone for a while
 └── AgentError
     ├── TurnLimitError
     └── ToolError
@@ -29,10 +33,29 @@ a `ProviderError` by waiting, by another key or by another provider, a `ReplyErr
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 
 class MuseError(Exception):
-    """The root: whatever muse raises on purpose is one of these."""
+    """The root: whatever muse raises on purpose is one of these.
+
+    `attempts` are the tries at the call (`muse.messages.Attempt`), as far as there were any; `others` is what the
+    rungs of a ladder of fallbacks raised after this error.
+    """
+
+    attempts: tuple[Any, ...] = ()
+    others: tuple[Exception, ...] = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What it says and carries, whatever its class is made from; a copy in another process is made of that."""
+        return _again, (type(self), self.args, self.__dict__)
+
+
+def _again(kind: type[MuseError], args: tuple[Any, ...], carried: dict[str, Any]) -> MuseError:
+    """An error as it was, without what its class does when one is made."""
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(carried)
+    return error
 
 
 class ConfigError(MuseError, ValueError):
@@ -61,6 +84,10 @@ class MissingKeyError(ConfigError):
         super().__init__(env_key, problem, "an API key")
         where = "Set it in the environment, in a .env file or in the journal's own .env"
         self.args = (f"{env_key} {problem}. {where}, or route to a provider that needs no key (see: muse providers)",)
+
+
+class UnavailableError(ConfigError):
+    """A provider cannot be used on this machine as it is: its package, its address or a model file is missing."""
 
 
 class ContentsError(MuseError, ValueError):
@@ -165,6 +192,26 @@ class LimitError(MuseError):
 
 class DeadlineExceeded(LimitError, TimeoutError):
     """The time given to the whole call ran out before it could be sent."""
+
+
+class LimitReached(LimitError):
+    """A limit of `providers.limits` leaves no room now; `retry_after_s` is when it will, None if nobody can tell."""
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class BudgetExceeded(LimitError):
+    """The budget of a context is spent; the text says what was spent on what, and when the window ends."""
+
+
+class CircuitOpen(LimitError):
+    """A provider's model failed so often in a row that calls are not sent to it for a while."""
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class AgentError(MuseError):

@@ -59,6 +59,18 @@ class AgentUpdatedEvent(TypedDict):
     agent: str
 
 
+class FallbackEvent(TypedDict, total=False):
+    """The model asked could not answer, and the next rung of the context's ladder goes on with the turn."""
+
+    event: Required[Literal["fallback"]]
+    ts: Required[int]
+    provider: Required[str]
+    model: Required[str]
+    error: Required[str]
+    to_provider: Required[str]
+    to_model: Required[str]
+
+
 class FinishEvent(TypedDict, total=False):
     """The run is over and has an answer; `usage` is the sum over its turns."""
 
@@ -79,7 +91,16 @@ class ErrorEvent(TypedDict, total=False):
     reason: NotRequired[str]
 
 
-Event = StartEvent | ThinkingEvent | ToolStartEvent | ToolEndEvent | AgentUpdatedEvent | FinishEvent | ErrorEvent
+Event = (
+    StartEvent
+    | ThinkingEvent
+    | ToolStartEvent
+    | ToolEndEvent
+    | AgentUpdatedEvent
+    | FallbackEvent
+    | FinishEvent
+    | ErrorEvent
+)
 
 
 def now_ms() -> int:

@@ -17,8 +17,9 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from muse.config import Config, Problem, parse, read
+from muse.config import Config, parse, read
 from muse.errors import ConfigError, MuseError
+from muse.reading import Problem
 
 log = logging.getLogger(__name__)
 

@@ -139,9 +139,17 @@ class Request(Struct, frozen=True):
     @property
     def text_chars(self) -> int:
         """How many characters of text it says, for estimates of its tokens."""
-        said = (part for turn in self.turns if isinstance(turn, User) for part in turn.parts if isinstance(part, str))
-        replayed = (turn.text for turn in self.turns if isinstance(turn, Assistant))
-        return sum(map(len, said)) + sum(map(len, replayed)) + len(self.system or "")
+        count = len(self.system or "")
+        for turn in self.turns:
+            if isinstance(turn, User):
+                count += sum(map(_chars, turn.parts))
+            elif isinstance(turn, Assistant):
+                count += len(turn.text)
+        return count
+
+
+def _chars(part: Part) -> int:
+    return len(part) if isinstance(part, str) else 0
 
 
 class Route(Struct, frozen=True):

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar, Unpack, overload
 
-from muse import config, contexts, journal, ledger, prices
+from muse import config, contexts, journal, log_lines
+from muse.calls import Ready
 from muse.contents import make_request
 from muse.contexts import Registry
 from muse.descriptors import LOOK_AGAIN_S
-from muse.errors import InvalidReply
+from muse.errors import ConfigError, InvalidReply
 from muse.journal import Snapshot
+from muse.ladder import Ladder, ladder
 from muse.messages import GenerateOptions, Reply, Request, Route
 from muse.objects import Form, Model, read_object, repair, schema_of
-from muse.providers import _BUILT_IN, backend_of, specs
-from muse.providers._attempt import Origin
-from muse.providers._backend import Backend
+from muse.policies.course import Fallback
+from muse.policies.stack import stack
+from muse.providers import _BUILT_IN, specs
 from muse.routing import PROVIDER_ENV, Explanation, Router
 from muse.spec import Spec, Tier, provider_of
 from muse.streams import AsyncReplyStream, ReplyStream
-from muse.usage import normalize_usage, usage_of
-
-log = logging.getLogger(__name__)
 
 TIER_PRO = Tier.PRO
 TIER_FLASH = Tier.FLASH
@@ -40,14 +40,17 @@ CONTEXT_DEFAULTS: dict[str, dict[str, Any]] = {
     name: {"tier": info.tier, "label": info.label, "group": info.group} for name, info in contexts.STATIC.items()
 }
 
+calc_token_cost = log_lines.calc_token_cost
+log_token_usage = log_lines.log_token_usage
+
 _MOST_ROUTES = 10_000
 _M = TypeVar("_M", bound=Model)
 
 
 class _Desk:
-    """The router of one state of journal.json, registry and specs, and the routes it gave so far."""
+    """The router of one state of journal.json, registry and specs, and the ladders it gave so far."""
 
-    __slots__ = ("good_until_s", "registry", "router", "routes", "snapshot", "specs")
+    __slots__ = ("good_until_s", "ladders", "registry", "router", "snapshot", "specs")
 
     def __init__(self, snapshot: Snapshot, registry: Registry, known: Mapping[str, Spec]) -> None:
         self.snapshot = snapshot
@@ -55,20 +58,27 @@ class _Desk:
         self.specs = known
         self.good_until_s = 0.0
         self.router = Router(snapshot.config, registry.contexts, known)
-        self.routes: dict[str | None, tuple[Route, str | None, str, str | None]] = {}
+        self.ladders: dict[str | None, tuple[Ladder, tuple[str, ...], list[str | None]]] = {}
 
-    def route(self, context: str | None) -> Route:
-        """The route of `context`; a kept one holds while the variables it depends on stay as they were."""
+    def ladder(self, context: str | None) -> Ladder:
+        """The ladder of `context`; a kept one holds while the variables it depends on stay as they were."""
         look_up = os.environ.get
-        kept = self.routes.get(context)
-        if kept is not None and look_up(PROVIDER_ENV) == kept[1] and look_up(kept[2]) == kept[3]:
+        kept = self.ladders.get(context)
+        if kept is not None and list(map(look_up, kept[1])) == kept[2]:
             return kept[0]
-        found = self.router.route(context, os.environ)
-        model_env = self.specs[found.provider].model_env
-        if len(self.routes) >= _MOST_ROUTES:
-            self.routes.clear()
-        self.routes[context] = (found, look_up(PROVIDER_ENV), model_env, look_up(model_env))
+        found = ladder(self.router.route(context, os.environ), self.router, os.environ)
+        names = (PROVIDER_ENV, *(self.specs[rung.provider].model_env for rung in found.rungs))
+        if len(self.ladders) >= _MOST_ROUTES:
+            self.ladders.clear()
+        self.ladders[context] = (found, names, list(map(look_up, names)))
         return found
+
+    def model_at(self, provider: str, tier: int) -> str | None:
+        """The model of a provider at a tier, None if it has none."""
+        try:
+            return self.router.model_at(provider, tier, os.environ, where="provider")[0]
+        except ConfigError:
+            return None
 
 
 _desk: _Desk | None = None
@@ -93,7 +103,12 @@ def _front_desk(*, at_once: bool = False) -> _Desk:
 
 def route(context: str | None) -> Route:
     """Who serves `context` now, with the reason; see `muse.routing.Router.route` for what it raises."""
-    return _front_desk().route(context)
+    return _front_desk().ladder(context).rungs[0]
+
+
+def ladder_of(context: str | None) -> Ladder:
+    """Who is asked for `context`, in order, and under which rules; see `muse.ladder.ladder` for what it raises."""
+    return _front_desk(at_once=True).ladder(context)
 
 
 def explain(context: str | None) -> Explanation:
@@ -107,7 +122,7 @@ def resolve_provider(context: str | None) -> tuple[str, str]:
     Raises:
         UnknownProviderError: journal.json leads to a provider that is not registered.
     """
-    found = _front_desk().route(context)
+    found = _front_desk().ladder(context).rungs[0]
     return found.provider, found.model
 
 
@@ -127,6 +142,19 @@ def get_context_registry() -> dict[str, dict[str, Any]]:
 def get_model_provider(model: str) -> str:
     """The provider whose models begin like `model` (case does not count), else "unknown"."""
     return (provider_of(model, specs()) if model else None) or "unknown"
+
+
+_heard: ContextVar[list[Reply] | None] = ContextVar("_heard", default=None)
+
+
+@contextmanager
+def hearing(replies: list[Reply]) -> Iterator[None]:
+    """While it lasts, each reply of which `agenerate` gives the text, in this task, is added to `replies`."""
+    mark = _heard.set(replies)
+    try:
+        yield
+    finally:
+        _heard.reset(mark)
 
 
 def generate(
@@ -158,8 +186,7 @@ def generate(
         "timeout_s": timeout_s,
         **kwargs,
     }
-    backend, request, origin, api_key = _prepare(contents, context, options)
-    return backend.reply(request, origin, api_key).text
+    return prepare(contents, context, options).run().text
 
 
 async def agenerate(
@@ -183,32 +210,31 @@ async def agenerate(
         "timeout_s": timeout_s,
         **kwargs,
     }
-    backend, request, origin, api_key = _prepare(contents, context, options)
-    return (await backend.areply(request, origin, api_key)).text
+    found = await prepare(contents, context, options).arun()
+    heard = _heard.get()
+    if heard is not None:
+        heard.append(found)
+    return found.text
 
 
 def reply(contents: Any, context: str, **options: Unpack[GenerateOptions]) -> Reply:
     """The whole reply: text, usage, finish, thinking, the model that served, the route and its reason, the cost."""
-    backend, request, origin, api_key = _prepare(contents, context, options)
-    return backend.reply(request, origin, api_key)
+    return prepare(contents, context, options).run()
 
 
 async def areply(contents: Any, context: str, **options: Unpack[GenerateOptions]) -> Reply:
     """As `reply`, awaited."""
-    backend, request, origin, api_key = _prepare(contents, context, options)
-    return await backend.areply(request, origin, api_key)
+    return await prepare(contents, context, options).arun()
 
 
 def stream(contents: Any, context: str, **options: Unpack[GenerateOptions]) -> ReplyStream:
     """The reply as it is written: iterate it for text, then read `.reply`; closing it early cancels the request."""
-    backend, request, origin, api_key = _prepare(contents, context, options)
-    return backend.stream(request, origin, api_key)
+    return prepare(contents, context, options).stream()
 
 
 async def astream(contents: Any, context: str, **options: Unpack[GenerateOptions]) -> AsyncReplyStream:
     """As `stream`, for `async for`."""
-    backend, request, origin, api_key = _prepare(contents, context, options)
-    return await backend.astream(request, origin, api_key)
+    return await prepare(contents, context, options).astream()
 
 
 @overload
@@ -227,12 +253,17 @@ def generate_object(contents: Any, context: str, schema: Form, **options: Unpack
         InvalidReply: the second reply does not fit either; `text` is that reply.
         MuseError: as `reply`.
     """
-    backend, request, origin, api_key = _prepare(contents, context, {**options, "json_schema": schema_of(schema)})
-    first = backend.reply(request, origin, api_key)
+    call = prepare(contents, context, {**options, "json_schema": schema_of(schema)})
+    deadline = call.deadline()
+    key, kept = call.find()
+    first = kept or call.ask(deadline=deadline)
     try:
-        return read_object(first, schema)
+        found = read_object(first, schema)
     except InvalidReply as problem:
-        return read_object(backend.reply(repair(request, first, problem), origin, api_key), schema)
+        first = call.ask(repair(call.request, first, problem), deadline)
+        found = read_object(first, schema)
+    call.keep(key, first)
+    return found
 
 
 @overload
@@ -243,30 +274,90 @@ async def agenerate_object(
 ) -> Any: ...
 async def agenerate_object(contents: Any, context: str, schema: Form, **options: Unpack[GenerateOptions]) -> Any:
     """As `generate_object`, awaited."""
-    backend, request, origin, api_key = _prepare(contents, context, {**options, "json_schema": schema_of(schema)})
-    first = await backend.areply(request, origin, api_key)
+    call = prepare(contents, context, {**options, "json_schema": schema_of(schema)})
+    deadline = call.deadline()
+    key, kept = call.find()
+    first = kept or await call.aask(deadline=deadline)
     try:
-        return read_object(first, schema)
+        found = read_object(first, schema)
     except InvalidReply as problem:
-        return read_object(await backend.areply(repair(request, first, problem), origin, api_key), schema)
+        first = await call.aask(repair(call.request, first, problem), deadline)
+        found = read_object(first, schema)
+    call.keep(key, first)
+    return found
 
 
-def _prepare(contents: Any, context: str, options: Mapping[str, Any]) -> tuple[Backend, Request, Origin, str | None]:
-    """Route a call and put its request together."""
+def prepare(contents: Any, context: str, options: Mapping[str, Any]) -> Ready:
+    """Route a call and put its request together; nothing goes out before the result is run.
+
+    Raises:
+        ConfigError, ContentsError, ValueError: it cannot be routed, or its contents or options are not usable.
+    """
     _require_context(context)
     given = dict(options)
     desk = _front_desk()
     current = desk.snapshot.config
-    found = desk.route(context)
+    found = desk.ladder(context)
     asked = given.pop("model", None)
     if asked:
-        found = _overridden(found, asked, desk.specs)
+        found = found.starting(_overridden(found.rungs[0], asked, desk.specs))
     segment = given.pop("segment", None) or os.environ.get("SEGMENT_KEY")
     api_key = given.pop("api_key", None)
     if not given.get("system_instruction"):
         given["system_instruction"] = current.system_instruction
-    request = make_request(contents, found.model, given)
-    return backend_of(found.provider, current), request, Origin(context, found, segment), api_key
+    if given.get("timeout_s") is None:
+        given["timeout_s"] = found.rules.timeout_s
+    request = make_request(contents, found.rungs[0].model, given)
+    return Ready(request, found, stack(current.policies, log_lines.assess), current, desk.model_at, segment, api_key)
+
+
+def require_allowed(context: str, provider: str, model: str) -> None:
+    """See that a run's own model may serve its context.
+
+    Raises:
+        ConfigError: a bound in journal.json keeps the context from that provider.
+    """
+    _starting(_front_desk(), context, provider, model)
+
+
+def _starting(desk: _Desk, context: str, provider: str, model: str) -> Ladder:
+    """The ladder of a context that begins with the model of a run."""
+    found = desk.ladder(context)
+    first = found.rungs[0]
+    if (first.provider, first.model) == (provider, model):
+        return found
+    return found.starting(Route(context, provider, model, first.tier, "the run's own model"))
+
+
+class Asked:
+    """A model as the agent loop asks it: the one named, then the ladder of the run's context, under its rules."""
+
+    def __init__(self, provider: str, model: str, on_fallback: Callable[[Fallback], None]) -> None:
+        self._named = (provider, model)
+        self._on_fallback = on_fallback
+
+    async def ask(self, request: Request, context: str) -> Reply:
+        """One turn, answered."""
+        return await self._ready(request, context).arun()
+
+    async def open(self, request: Request, context: str) -> AsyncReplyStream:
+        """One turn, its answer as it is written."""
+        return await self._ready(request, context).astream()
+
+    def _ready(self, request: Request, context: str) -> Ready:
+        desk = _front_desk()
+        found = _starting(desk, context, *self._named)
+        segment = os.environ.get("SEGMENT_KEY")
+        return Ready(
+            request,
+            found,
+            stack(desk.snapshot.config.policies, log_lines.assess),
+            desk.snapshot.config,
+            desk.model_at,
+            segment,
+            None,
+            self._on_fallback,
+        )
 
 
 def _require_context(context: object) -> None:
@@ -278,51 +369,3 @@ def _overridden(found: Route, model: str, known: Mapping[str, Spec]) -> Route:
     """The route with the caller's own model, and the provider its name belongs to."""
     provider = provider_of(str(model), known) or found.provider
     return Route(found.context, provider, model, found.tier, f"the call's own model={model!r}")
-
-
-def log_token_usage(model: str, usage: Any, context: str | None = None, segment: str | None = None) -> None:
-    """Write one line of the token log for a call made elsewhere; it never raises.
-
-    `usage` may be the unified dict, OpenAI's, Anthropic's or Gemini's own form, a whole Gemini response, or anything
-    with integer entries. `context` None means the caller's `module.function:line`.
-    """
-    entry: dict[str, Any] = {
-        "timestamp": time.time(),
-        "model": model,
-        "context": context or ledger.caller_context(2),
-        "usage": _counts(usage),
-    }
-    named = segment or os.environ.get("SEGMENT_KEY")
-    if named:
-        entry["segment"] = named
-    ledger.append(entry)
-
-
-def _counts(usage: Any) -> dict[str, int]:
-    """The counts of a usage of any make; none, and a warning, if looking at it fails."""
-    try:
-        return normalize_usage(usage)
-    except Exception as exc:  # noqa: BLE001 - an object of the caller's may do anything, and logging never raises
-        log.warning("the usage of a call cannot be read (%s: %s); its line has no counts", type(exc).__name__, exc)
-        return {}
-
-
-def calc_token_cost(entry: Mapping[str, Any]) -> dict[str, Any] | None:
-    """A log line's `{total_cost, input_cost, output_cost, currency}`; None without model, usage or price."""
-    model, raw = entry.get("model"), entry.get("usage")
-    if not model or not isinstance(raw, Mapping) or not raw:
-        return None
-    provider = str(entry.get("provider") or get_model_provider(str(model)))
-    spec = specs().get(provider)
-    if spec is not None and spec.free:
-        return _cost(0.0, 0.0)
-    usage = usage_of(raw)
-    if not usage.total_tokens and any(normalize_usage(raw).values()):
-        return None  # counts of a form that says nothing of input and output
-    cost = prices.cost_of(str(model), usage, spec.price_id if spec else None)
-    return _cost(cost.input_cost, cost.output_cost) if cost else None
-
-
-def _cost(input_cost: float, output_cost: float) -> dict[str, Any]:
-    total = input_cost + output_cost
-    return {"total_cost": total, "input_cost": input_cost, "output_cost": output_cost, "currency": "USD"}

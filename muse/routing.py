@@ -111,7 +111,7 @@ class Router:
         name belongs to.
         """
         name = context or ""
-        layers = tuple(self._layers(name, environ))
+        layers = tuple(self.layers(name, environ))
         counting = [layer for layer in layers if not layer.shadowed]
         by_provider = _first(counting, lambda entry: entry.provider)
         by_tier = _first(counting, lambda entry: entry.tier)
@@ -133,7 +133,7 @@ class Router:
 
     def tier(self, context: str | None, environ: Mapping[str, str]) -> Tier:
         """The tier of `context` alone, whoever serves it."""
-        said = (layer.entry.tier for layer in self._layers(context or "", environ) if not layer.shadowed)
+        said = (layer.entry.tier for layer in self.layers(context or "", environ) if not layer.shadowed)
         return next((tier for tier in said if tier is not None), Tier.FLASH)
 
     def model_at(self, provider: str, tier: int, environ: Mapping[str, str], *, where: str) -> tuple[str, str]:
@@ -161,6 +161,10 @@ class Router:
             f"a model name under '{int(tier)}' (or set {spec.model_env})",
         )
 
+    def owner_of(self, model: str) -> str | None:
+        """The provider that serves a model, told by its name."""
+        return provider_of(model, self.specs)
+
     def _bound_model(
         self, layers: list[Layer], by_provider: int, by_tier: int, by_model: int
     ) -> tuple[str, str] | None:
@@ -175,7 +179,8 @@ class Router:
             return None
         return owner or said, model
 
-    def _layers(self, context: str, environ: Mapping[str, str]) -> Iterator[Layer]:
+    def layers(self, context: str, environ: Mapping[str, str]) -> Iterator[Layer]:
+        """Every rule that speaks for a context, the strongest first."""
         if context:
             yield from self._rules(context)
         switched = environ.get(PROVIDER_ENV)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
-from muse.config import Config, Problem
+from muse.config import Config
 from muse.contexts import ContextInfo
 from muse.globs import example, is_glob, overlap
-from muse.routing import Explanation, Router
+from muse.policies.settings import CallRules
+from muse.reading import Problem
+from muse.routing import Explanation, Layer, Router
 from muse.spec import Spec, Tier
 
 
@@ -53,12 +55,17 @@ class _Seen:
 
     def add(self, found: Explanation) -> None:
         """Count one more context."""
-        won = set(found.won.values())
+        won = {*found.won.values(), *(layer.where for layer in found.layers if _rules_calls(layer))}
         self.winners |= won
         named = {layer.where for layer in found.layers}
         for layer in found.layers:
             if layer.where not in won:
                 self.losers.setdefault(layer.where, set()).update(won & named)
+
+
+def _rules_calls(layer: Layer) -> bool:
+    """Whether a layer says how calls are made: a part of that may matter, whoever serves them."""
+    return not layer.shadowed and layer.entry.rules != CallRules()
 
 
 def _is_known(name: str, known: Collection[str], patterns: Collection[str]) -> bool:

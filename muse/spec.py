@@ -110,7 +110,9 @@ class Spec(Struct, frozen=True):
 
     `prefixes` are the lower-case beginnings of its model names, by which a provider is inferred from a model;
     `profiles` are searched in order, the first match counts; `options` are the call options beyond the common ones that
-    it takes; `extra` is the pip extra that brings its SDK; `price_id` its name in the price list.
+    it takes; `extra` is the pip extra that brings its SDK; `price_id` its name in the price list; `batch_price` is what
+    its batch service charges as a share of the list price, None if it has no such service. What an `is_local` provider
+    is asked never leaves this machine.
     """
 
     name: str
@@ -127,6 +129,8 @@ class Spec(Struct, frozen=True):
     extra: str = ""
     price_id: str | None = None
     free: bool = False
+    is_local: bool = False
+    batch_price: float | None = None
 
     @property
     def model_env(self) -> str:

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from muse import contexts, descriptors, journal, keys, ledger, models, providers
+from muse.policies import cache, spending, stack, store
+from muse.policies.adaptive import AdaptiveStep
 from muse.routing import PROVIDER_ENV
 from tests.journal_folder import JournalFolder
 
-# The fixtures `server` and `desk`: muse over the loopback server.
-pytest_plugins = ("tests.desk",)
+# The fixtures `server`, `desk` and `night`: muse over the loopback servers.
+pytest_plugins = ("tests.desk", "tests.night")
 
 
 @pytest.fixture(autouse=True)
@@ -39,9 +41,15 @@ def _forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         for name in names:
             monkeypatch.setattr(module, name, set() if name in {"_used", "_complained"} else {})
     monkeypatch.setattr(models, "_desk", None)
+    monkeypatch.setattr(stack, "_stack", None)
+    monkeypatch.setattr(stack, "_adaptive", AdaptiveStep())
     yield
     for path in list(ledger._handles):
         ledger._drop(path)
+    for _, kept in store._stores.values():
+        kept.close()
+    for opened in cache._caches.values():
+        opened.close()
 
 
 _MEMORY = (
@@ -50,6 +58,9 @@ _MEMORY = (
     (keys, ("_files", "_used")),
     (descriptors, ("_looks",)),
     (contexts, ("_registries",)),
+    (store, ("_stores", "_complained")),
+    (cache, ("_caches", "_complained")),
+    (spending, ("_spendings",)),
 )
 
 

@@ -65,8 +65,8 @@ class Case:
         return key if self.name == GATEWAY else key | {self.url_env: url + self.path}
 
     def providers(self, url: str) -> dict[str, Any]:
-        """The `providers` section of a journal.json that routes everything to it."""
-        section: dict[str, Any] = {"default": {"provider": self.name, "model": self.model}}
+        """The `providers` section of a journal.json that routes everything to it, each call tried once."""
+        section: dict[str, Any] = {"default": {"provider": self.name, "model": self.model, "retries": 0}}
         if self.name == GATEWAY:
             row = {"base_url": url + self.path, "env_key": self.key_env, "models": {"2": self.model}, "images": True}
             section["compatible"] = {GATEWAY: row}

@@ -18,60 +18,81 @@ PACKAGES = ("muse", "think", "observe", "apps")
 # Every module of muse stands on one floor and imports from lower ones only. The ground is on top; a blank line is a
 # ceiling. A new module is entered here, as low as its imports allow.
 PLAN = """
-muse muse.errors muse.events muse.usage muse.spec muse.schema muse.globs muse.policies muse.cortex
-muse.ndjson muse.tether muse.cortex.run_process muse.cli._summary muse.cli._terminal
-muse.providers._local muse.providers._local.errors muse.providers._local.child
-muse.providers._local.days muse.providers._local.words
+muse muse.errors muse.events muse.usage muse.spec muse.schema muse.globs muse.reading muse.policies muse.cortex
+muse.batching muse.ndjson muse.tether muse.cortex.run_process muse.cli._summary muse.cli._terminal
+muse.providers._local muse.providers._local.errors muse.providers._local.child muse.providers._local.days
+muse.providers._local.words muse.batching.bell muse.batching.pace muse.database muse.policies.once
+muse.policies.allowance
 
-muse.config muse.messages muse.prices muse.prompts muse.totals muse.policies.deadline
-muse.cortex.folder_watch muse.cortex.schedules muse.cli._live
-muse.providers._local.link muse.providers._local.weights muse.providers._local.fields muse.providers._local.shots
-muse.providers._local.passages
+muse.messages muse.prices muse.prompts muse.totals muse.policies.deadline muse.cortex.folder_watch
+muse.cortex.schedules muse.cli._live muse.providers._batch muse.providers._local.link
+muse.providers._local.weights muse.providers._local.fields muse.providers._local.shots
+muse.providers._local.passages muse.batching.parquet muse.batching.tables muse.batching.template
+muse.policies.retry muse.policies.settings muse.batching.cluster
 
-muse.journal muse.call_sites muse.contents muse.objects muse.shelf muse.servers muse.streams muse.descriptors
-muse.providers._local.engine muse.providers._local.fetch muse.providers._local.fill
-muse.providers._transport muse.providers._pool
+muse.config muse.call_sites muse.contents muse.objects muse.shelf muse.servers muse.providers._local.engine
+muse.providers._local.fetch muse.providers._local.fill muse.providers._transport muse.providers._pool
+muse.batching.request muse.batching.files muse.batching.jobs muse.policies.course muse.stream_state
+muse.batching.parts
 
-muse.keys muse.ledger muse.history muse.tools muse.contexts muse.personas muse.runs muse.packs muse.fresh
-muse.cortex.keeping
-muse.providers._http muse.providers._local.choose muse.providers._local.answer
+muse.journal muse.streams muse.descriptors muse.tools muse.packs muse.providers._http
+muse.providers._local.choose muse.providers._local.answer muse.batching.packing muse.batching.scan
+muse.batching.tally muse.policies.adaptive
 
-muse.routing muse.run_config muse.offers muse.providers._local.plan
-muse.cortex_client muse.cortex.run_log muse.cortex.stamps muse.recording muse.make_tools muse.cli._approval
+muse.keys muse.ledger muse.history muse.contexts muse.personas muse.runs muse.fresh muse.cortex.keeping
+muse.offers muse.providers._local.plan muse.cli._approval muse.batching.feed muse.batching.bar
+muse.policies.cache muse.policies.spending muse.policies.store
 
-muse.rules muse.loop muse.cortex.orders muse.cortex.daily
+muse.routing muse.run_config muse.cortex_client muse.cortex.run_log muse.cortex.stamps muse.recording
+muse.make_tools muse.batching.store muse.policies.breaker muse.policies.limiter
 
-muse.providers._provider muse.providers._faults muse.cortex.supervisor
+muse.rules muse.loop muse.cortex.orders muse.cortex.daily muse.batching.keeper muse.providers._provider
+muse.providers._faults muse.ladder muse.policies.budget
 
-muse.providers._attempt muse.providers._clients muse.providers._sdk
+muse.cortex.supervisor muse.providers._attempt muse.providers._clients muse.providers._sdk muse.policies.stack
 
-muse.providers._backend muse.providers._plain muse.providers._chat
+muse.providers._backend muse.providers._plain muse.providers._chat muse.providers._batch_openai
+muse.providers._batch_anthropic muse.providers._batch_google muse.batching.service
 
-muse.providers._base
+muse.providers._base muse.batching.errand
 
-muse.providers.google muse.providers.openai muse.providers.anthropic
-muse.providers.compatible muse.providers.local muse.providers.echo
+muse.providers.google muse.providers.openai muse.providers.anthropic muse.providers.compatible
+muse.providers.local muse.providers.echo
 
 muse.providers
 
-muse.models muse.testing muse.check muse.doc_tables muse.mcp
+muse.testing muse.check muse.doc_tables muse.mcp muse.batching.overnight muse.calls muse.batching.luggage
+muse.log_lines
 
-muse.agents
+muse.models muse.health muse.batching.home muse.batching.outpost
 
-muse.cli
+muse.agents muse.batching.calls muse.batching.crew muse.cli
 
-muse.cli.agent muse.cli.agents muse.cli.check muse.cli.cortex muse.cli.daily muse.cli.docs muse.cli.local
-muse.cli.providers muse.cli.route muse.cli.routes muse.cli.runs muse.cli.usage
+muse.batching.night muse.cli.agent muse.cli.agents muse.cli.check muse.cli.cortex muse.cli.daily muse.cli.docs
+muse.cli.local muse.cli.providers muse.cli.route muse.cli.routes muse.cli.runs muse.cli.usage
+muse.batching.worker
 
-muse.cli.run
+muse.cli.run muse.batching.asker muse.batching.ray_engine
 
-muse.__main__
+muse.batching.engine
+
+muse.batch muse.__main__
+
+muse.cli._batch_run
+
+muse.cli.batch
 """
 FLOORS: Sequence[Sequence[str]] = [floor.split() for floor in PLAN.split("\n\n")]
 
 # Imports that wait until they are used: (module or package, what it imports inside a function, why).
 LATE: Sequence[tuple[str, str, str]] = (
     ("muse.prices", "genai_prices", "0.1 s, and only a model's first look-up of the day pays it"),
+    ("muse.database", "sqlite3", "5 ms, and only who keeps something pays it"),
+    ("muse.policies.store", "sqlite3", "5 ms, and only who has a limit or a failing provider pays it"),
+    ("muse.policies.cache", "sqlite3", "5 ms, and only who keeps answers pays it"),
+    ("muse.policies.stack", "muse.policies.cache", "3 ms, and only who keeps answers pays it"),
+    ("muse.policies.stack", "muse.policies.budget", "5 ms, and only who sets limits or budgets pays it"),
+    ("muse.policies.stack", "muse.policies.limiter", "5 ms, and only who sets limits pays it"),
     ("muse.keys", "dotenv", "7 ms, and only who has a .env file pays it"),
     ("muse.servers", "mcp", "0.4 s, and only who uses tools pays it"),
     ("muse.agents", "muse.offers", "40 ms, and only a run that may use tools pays it"),
@@ -80,6 +101,9 @@ LATE: Sequence[tuple[str, str, str]] = (
     ("muse.schema", "jsonschema", "50 ms, and only who checks an object pays it"),
     ("muse.schema", "referencing", "comes with jsonschema"),
     ("muse.providers", "importlib.metadata", "15 ms, and only an unknown name or a listing pays it"),
+    ("muse.providers.openai", "muse.providers._batch_openai", "it brings asyncio, and only batch services need it"),
+    ("muse.providers.anthropic", "muse.providers._batch_anthropic", "as openai's"),
+    ("muse.providers.google", "muse.providers._batch_google", "as openai's"),
     ("muse.providers._local.child", "xllamacpp", "the engine, loaded in its own process"),
     ("muse.cli", "importlib.metadata", "only who types a command from outside the library pays it"),
     ("muse.cli", "difflib", "only who mistypes a command pays it"),
@@ -87,6 +111,11 @@ LATE: Sequence[tuple[str, str, str]] = (
     ("muse.cli._terminal", "rich", "60 ms, and only a terminal draws"),
     ("muse.cli._live", "rich", "60 ms, and only a terminal draws"),
     ("muse.cli.run", "muse.cli.agent", "only who resumes a run pays for what runs agents"),
+    ("muse.batching.bar", "rich", "60 ms, and only a terminal draws"),
+    ("muse.batching.parquet", "pyarrow", "0.2 s, and only who has Parquet files pays it"),
+    ("muse.batching.cluster", "ray", "0.5 s, and only who asks for it pays it"),
+    ("muse.batching.engine", "muse.batching.ray_engine", "only who asks for Ray needs it"),
+    ("muse.batching.asker", "pyarrow", "comes with ray.data, and only its pipelines need it"),
     ("muse.cli.local", "rich", "60 ms, and only a progress bar needs it"),
 )
 # Modules that may import by a name they compute: registries of providers, commands and tools, SDKs behind providers.

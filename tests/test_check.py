@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from muse import check
+from muse import check, health
 from muse.check import Finding
 from muse.globs import example, overlap
 from tests.desk import Desk
@@ -241,7 +241,7 @@ def test_code_that_warns_or_holds_a_nul_is_no_trouble(journal: JournalFolder, tm
 
 def test_a_live_call_that_works_is_a_success(desk: Desk) -> None:
     _use_gateway(desk, "text")
-    report = check.test_connection(GATEWAY)
+    report = health.test_connection(GATEWAY)
     assert (report["success"], report["provider"], report["model"]) == (True, GATEWAY, "small-one")
     assert desk.last_line()["context"] == "muse.test"
     assert json.loads(desk.server.requests[-1].content)["max_tokens"] <= 64
@@ -249,21 +249,21 @@ def test_a_live_call_that_works_is_a_success(desk: Desk) -> None:
 
 def test_an_answer_that_is_cut_off_is_a_success(desk: Desk) -> None:
     _use_gateway(desk, "truncated")
-    assert check.test_connection(GATEWAY)["success"] is True
+    assert health.test_connection(GATEWAY)["success"] is True
 
 
 @pytest.mark.parametrize("scenario", ["error_401", "error_500", "malformed", "empty_body"])
 def test_a_live_call_that_fails_is_a_report_without_the_key(desk: Desk, scenario: str) -> None:
     _use_gateway(desk, scenario)
-    report = check.test_connection(GATEWAY)
+    report = health.test_connection(GATEWAY)
     assert report["success"] is False
     assert report["error"]
     assert KEY not in json.dumps(report)
 
 
 def test_the_test_of_a_provider_without_key_or_name_is_a_report(journal: JournalFolder) -> None:
-    assert "OPENAI_API_KEY" in check.test_connection("openai")["error"]
-    assert "Valid providers" in check.test_connection("nobody")["error"]
+    assert "OPENAI_API_KEY" in health.test_connection("openai")["error"]
+    assert "Valid providers" in health.test_connection("nobody")["error"]
 
 
 def _use_gateway(desk: Desk, scenario: str) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from muse.config import Config, Entry, LocalModel, parse, read
 from muse.errors import ConfigError
+from muse.policies.settings import RULES
 from muse.spec import Tier
 
 
@@ -51,8 +52,9 @@ def test_a_default_that_names_a_model_alone_leaves_its_provider_open() -> None:
 
 
 def test_unknown_keys_are_reported_with_the_allowed_ones() -> None:
+    allowed = ", ".join(sorted(("provider", "tier", "model", *RULES)))
     assert problems_of({"providers": {"contexts": {"a": {"teir": 1}}}}) == [
-        "providers.contexts['a'].teir: found an unknown key, expected one of model, provider, tier"
+        f"providers.contexts['a'].teir: found an unknown key, expected one of {allowed}"
     ]
 
 

@@ -63,6 +63,7 @@ def test_a_script_is_played_in_order_and_notes_what_was_asked(desk: Desk, way: s
 def test_scripted_failures_are_raised_and_logged(desk: Desk, way: str) -> None:
     down = ProviderDown("out for lunch", retryable=True)
     cut, blocked = Say("Half of", finish="length"), Say(finish="blocked")
+    desk.journal.route(default={"provider": "echo", "retries": 0})
     with testing.script(down, cut, blocked, ""):
         kinds = [type(desk.fail(way)) for _ in range(4)]
     assert kinds == [ProviderDown, TruncatedReply, BlockedReply, EmptyReply]

@@ -220,6 +220,7 @@ def test_where_every_part_fails_one_error_is_said_and_no_page_written(
     journal: JournalFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     day = copy_day(journal)
+    journal.route(default={"provider": "echo"}, breaker={"failures": 0})
     failures = [ProviderDown("out to lunch") for _ in shortlists()]
     with testing.script(*failures):
         assert main([DAY]) == 1

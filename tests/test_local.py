@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 from PIL import Image
 
 from muse import models
-from muse.errors import ConfigError, ContentsError, ProviderTimeout, RequestError, TruncatedReply
+from muse.errors import ConfigError, ContentsError, ProviderTimeout, RequestError, TruncatedReply, UnavailableError
 from muse.providers import local
 from muse.providers._local.engine import Engine
 from tests.desk import CONTEXT, WAYS, Desk
@@ -175,9 +175,9 @@ def test_pictures_and_tools_are_refused_in_words(desk: Desk, way: str) -> None:
 def test_a_model_file_that_is_not_there_is_said(desk: Desk, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(local.MODEL_ENV, "/nowhere/model.gguf")
     error = desk.fail(way, "Hello")
-    assert isinstance(error, ConfigError)
+    assert isinstance(error, UnavailableError)
     assert "/nowhere/model.gguf" in str(error)
-    assert desk.last_line()["error"]["class"] == "ConfigError"
+    assert desk.last_line()["error"]["class"] == "UnavailableError"
     monkeypatch.delenv(local.MODEL_ENV)
     desk.journal.route(default={"provider": "local"}, local={"model_path": "/nowhere/else.gguf"})
     assert "/nowhere/else.gguf" in str(desk.fail(way, "Hello"))

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from muse.cli import main
 from muse.providers._local import weights
 from muse.providers._local.fetch import fetch_weights
 from muse.providers._local.weights import SMOLLM2, Bundle, WeightsMissing, find_weights
+from tests.journal_folder import JournalFolder
 
 MODEL = b"GGUF" + bytes(range(256)) * 10_000
 
@@ -178,3 +180,13 @@ def test_the_pinned_facts_are_those_of_the_installed_package() -> None:
         pytest.skip(str(exc))
     assert found.size_bytes == SMOLLM2.size_bytes
     assert hashlib.sha256(found.path.read_bytes()).hexdigest() == SMOLLM2.sha256
+
+
+def test_a_fetch_that_fails_is_one_line_and_status_1(
+    journal: JournalFolder, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    assert main(["local", "fetch"]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("muse local fetch: local: pip could not download")

@@ -151,3 +151,16 @@ def test_make_agent_answers_from_the_example_journal(fresh: Path) -> None:
     done = _make(fresh, "agent", "NAME=default", f"PROMPT={QUESTION}")
     assert "12 November" in done.stdout
     assert "✓ search_journal(" in done.stderr
+
+
+def test_batch_asks_for_every_row_of_a_file(checkout: Path, echoing: JournalFolder, tmp_path: Path) -> None:
+    rows = checkout / "my $(touch pwned) rows.jsonl"
+    rows.write_text('{"text": "Tide"}\n', encoding="utf-8")
+    (checkout / "ask.txt").write_text("Say {text}.", encoding="utf-8")
+    words = ["batch", f"INPUT={rows.name}", "TEMPLATE=ask.txt", "OUTPUT=out.jsonl", "CONTEXT=app.tides"]
+    for _ in range(2):
+        _make(checkout, *words)
+        assert json.loads((checkout / "out.jsonl").read_text(encoding="utf-8"))["response"] == "Say Tide."
+    assert [line["context"] for line in echoing.lines()] == ["app.tides"]
+    assert not list(checkout.rglob("pwned"))
+    assert "INPUT: not given" in _make(checkout, "batch", status=2, INPUT=rows.name).stderr

@@ -105,7 +105,7 @@ except ValueError as error:
     print(error)
 """
     assert "pip install 'muse-router[anthropic]'" in journal_folder.run(code)
-    assert desk.last_line()["error"]["class"] == "ConfigError"
+    assert desk.last_line()["error"]["class"] == "UnavailableError"
 
 
 def test_a_module_in_sys_modules_is_honoured(journal: JournalFolder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,10 +113,9 @@ def test_a_route_carries_its_reason(journal: JournalFolder) -> None:
 
 def test_a_model_of_the_call_takes_the_provider_it_belongs_to(journal: JournalFolder) -> None:
     for model, provider in ((models.CLAUDE_OPUS_4, "anthropic"), ("gpt-of-tomorrow", "openai"), ("nobodys", "google")):
-        backend, request, origin, _ = models._prepare("hi", "x", {"model": model})
-        assert (request.model, backend.spec.name) == (model, provider)
-        assert origin.route is not None
-        assert (origin.route.model, origin.route.provider) == (model, provider)
+        call = models.prepare("hi", "x", {"model": model})
+        assert call.request.model == model
+        assert [(rung.model, rung.provider) for rung in call.ladder.rungs] == [(model, provider)]
 
 
 @pytest.mark.parametrize(

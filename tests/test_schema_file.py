@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import muse
 from muse import config
 from muse.config import parse
+from muse.policies import settings
 
 ROOT = Path(muse.__file__).parent
 SCHEMA = json.loads((ROOT / "journal.schema.json").read_text(encoding="utf-8"))
@@ -24,7 +25,41 @@ VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 text = st.text(min_size=1, max_size=6).filter(lambda text: bool(text.strip()))
 tier = st.sampled_from([1, 2, 3])
 tier_models = st.dictionaries(st.sampled_from(["1", "2", "3"]), text, max_size=3)
-entry = st.fixed_dictionaries({}, optional={"provider": text, "tier": tier, "model": text})
+whole, number = st.integers(1, 10**6), st.floats(1e-3, 1e6)
+seconds = number | whole
+rung = st.fixed_dictionaries({"provider": text}, optional={"tier": tier, "model": text})
+entry = st.fixed_dictionaries(
+    {},
+    optional={
+        "provider": text,
+        "tier": tier,
+        "model": text,
+        "fallbacks": st.lists(text | rung, max_size=2),
+        "fallback_on": st.lists(st.sampled_from(["blocked", "truncated"]), max_size=2),
+        "allow": st.lists(text, max_size=2),
+        "retries": st.integers(0, 20),
+        "on_limit": st.sampled_from(["wait", "raise"]),
+    }
+    | dict.fromkeys(["local_only", "interactive"], st.booleans())
+    | dict.fromkeys(["timeout_s", "first_token_s", "stall_s", "cache_s"], seconds),
+)
+limit = st.fixed_dictionaries(
+    {"requests_per_minute": whole},
+    optional=dict.fromkeys(["provider", "model", "context"], text)
+    | dict.fromkeys(["tokens_per_minute", "tokens_per_day", "in_flight"], whole)
+    | {"usd_per_day": seconds},
+)
+share = st.floats(0, 1)
+budget = st.fixed_dictionaries(
+    {"usd": seconds},
+    optional={
+        "context": text,
+        "window": st.sampled_from(["day", "week", "month"]),
+        "currency": st.just("USD"),
+        "degrade_at": share,
+        "unpriced_usd": share,
+    },
+)
 gateway = st.fixed_dictionaries(
     {"base_url": st.sampled_from(["http://127.0.0.1:1/v1", "https://x.example"])},
     optional={"env_key": text, "label": text, "models": tier_models, "images": st.booleans()},
@@ -41,6 +76,10 @@ providers = st.fixed_dictionaries(
         "compatible": st.dictionaries(gateway_names, gateway, max_size=2),
         "local": local,
         "system_instruction": text,
+        "limits": st.lists(limit, max_size=2),
+        "budgets": st.lists(budget, max_size=2),
+        "breaker": st.fixed_dictionaries({}, optional={"failures": st.integers(0, 99), "cool_down_s": seconds}),
+        "cache": st.fixed_dictionaries({}, optional={"max_mb": seconds}),
     },
 )
 anything = st.recursive(
@@ -49,7 +88,6 @@ anything = st.recursive(
     max_leaves=4,
 )
 folders = st.lists(text, max_size=2)
-whole, number = st.integers(1, 10**6), st.floats(1e-3, 1e6)
 limits = st.fixed_dictionaries(
     {},
     optional=dict.fromkeys(["max_turns", "max_tokens", "max_tool_calls", "max_total_tokens"], whole)
@@ -73,6 +111,7 @@ valid = st.fixed_dictionaries(
 )
 KEYS = ["$schema", "providers", "default", "contexts", "models", "compatible", "local", "system_instruction", "tier"]
 KEYS += ["provider", "model", "base_url", "images", "env", "identity", "1", "4", "context_tokens", "categories", ""]
+KEYS += ["fallbacks", "allow", "retries", "limits", "budgets", "usd", "window", "in_flight", "cache_s", "breaker"]
 KEYS += ["agents", "max_turns", "max_cost_usd", "mcp_servers", "url", "command", "args"]
 
 
@@ -143,6 +182,13 @@ PLACES = [
     ("providers", "contexts", "a.*", "provider"),
     ("providers", "contexts", "a.*", "tier"),
     ("providers", "contexts", "a.*", "model"),
+    *(("providers", "contexts", "a.*", key) for key in settings.RULES),
+    ("providers", "limits"),
+    ("providers", "budgets"),
+    ("providers", "breaker"),
+    *(("providers", "breaker", key) for key in settings.BREAKER),
+    ("providers", "cache"),
+    ("providers", "cache", "max_mb"),
     ("providers", "models"),
     ("providers", "models", "google"),
     ("providers", "models", "google", "2"),
@@ -193,6 +239,11 @@ TABLES = [
     (("$defs", "providers", "properties", "default"), config._ENTRY),
     (("$defs", "providers", "properties", "contexts", "additionalProperties"), config._ENTRY),
     (("$defs", "providers", "properties", "local"), config._LOCAL),
+    (("$defs", "providers", "properties", "breaker"), settings.BREAKER),
+    (("$defs", "providers", "properties", "cache"), settings.CACHE),
+    (("$defs", "rung"), settings.RUNG),
+    (("$defs", "limit"), settings.LIMIT),
+    (("$defs", "budget"), settings.BUDGET),
     (("$defs", "gateway"), config._GATEWAY),
     (("$defs", "descriptors"), config._DESCRIPTORS),
     (("$defs", "agents"), config._LIMITS),

@@ -46,6 +46,9 @@ COMMANDS: Mapping[str, Row] = {
     "usage": Row("tokens and cost, from the token log", "muse usage --since 7d --by model"),
     "agent": Row("run an agent and watch it", "muse agent default 'What did I decide about the release on Tuesday?'"),
     "agents": Row("the personas, with their routes, tools and schedules", "muse agents"),
+    "batch": Row(
+        "ask for every row of a file, and go on after a crash", "muse batch run rows.jsonl --context app.rows"
+    ),
     "runs": Row("the agent runs of the journal", "muse runs"),
     "run": Row("one run as a page, or resumed", "muse run --resume 1762164000000"),
     "cortex": Row("carry out the runs that are asked for", "muse cortex --max-concurrent 4"),

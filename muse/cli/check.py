@@ -9,8 +9,9 @@ from pathlib import Path
 
 from msgspec.structs import asdict
 
-from muse import check, journal, keys
+from muse import check, health, journal, keys
 from muse.cli import _terminal
+from muse.cli._terminal import Column
 from muse.errors import ConfigError
 
 HELP = "Look for mistakes in journal.json, descriptors, code and keys; exit status 1 if there are any."
@@ -22,6 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "folders", metavar="FOLDER", nargs="*", type=Path, help="further folders (or files) of code that calls models"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--live",
+        action="store_true",
+        help="instead, ask every model that something is routed to for a word (a fraction of a cent each), all at once",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -32,6 +38,8 @@ def run(args: argparse.Namespace) -> int:
         return 2
     if not args.verbose and not args.debug:
         logging.getLogger("muse").setLevel(logging.ERROR)  # what would be warned of is a finding here
+    if args.live:
+        return _live(as_json=args.json)
     report = _examine(args.folders)
     if args.json:
         rows = [asdict(finding) for finding in report.findings]
@@ -46,6 +54,22 @@ def run(args: argparse.Namespace) -> int:
         return 1
     _terminal.say(f"Nothing is wrong ({looked_at}).", "green")
     return 0
+
+
+def _live(*, as_json: bool) -> int:
+    """Say of each model how it answered; 1 if one failed. Without a key it is passed over."""
+    keys.fill_environment(journal.load().config.env)
+    rows = health.probe_routed()
+    if as_json:
+        _terminal.print_json([{**asdict(row), "tier": int(row.tier)} for row in rows])
+    else:
+        columns = [Column(name) for name in ("provider", "model", "tier", "state", "seconds", "why")]
+        cells = [
+            [row.provider, row.model, str(int(row.tier)), row.state, f"{row.seconds:.2f}", row.why or "-"]
+            for row in rows
+        ]
+        _terminal.draw(columns, cells)
+    return int(any(row.state == "failing" for row in rows))
 
 
 def _examine(folders: list[Path]) -> check.Report:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from muse import check
+from msgspec import Struct
+
+from muse import check, health
 from muse.cli import _terminal
 from muse.cli._terminal import Column
 from muse.errors import ConfigError, MuseError
@@ -20,6 +23,7 @@ HELP = "List every provider: key, SDK, models, abilities, address; or test one w
 
 
 _USABLE = frozenset({"present", "not needed"})
+_STYLES = {"ok": "green", "slow": "yellow", "failing": "red", "no key": "dim"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +39,8 @@ def run(args: argparse.Namespace) -> int:
     if args.test is not None:
         return _test(args.test, as_json=args.json)
     routed = check.routed_providers()
-    rows = [_row(entry["name"], routed) for entry in get_provider_list()]
+    seen = _Seen(health.last(), health.left_alone())
+    rows = [_row(entry["name"], routed, seen) for entry in get_provider_list()]
     if args.json:
         _terminal.print_json(rows)
     elif _terminal.is_terminal():
@@ -46,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _test(name: str, *, as_json: bool) -> int:
-    report = check.test_connection(name)
+    report = health.test_connection(name)
     if as_json:
         _terminal.print_json(report)
     elif report["success"]:
@@ -56,7 +61,14 @@ def _test(name: str, *, as_json: bool) -> int:
     return 0 if report["success"] else 1
 
 
-def _row(name: str, routed: Mapping[str, int]) -> dict[str, Any]:
+class _Seen(Struct, frozen=True):
+    """What is known of how models answer, each by `provider model`."""
+
+    health: Mapping[str, health.Health]
+    breakers: Mapping[str, str]
+
+
+def _row(name: str, routed: Mapping[str, int], seen: _Seen) -> dict[str, Any]:
     """What is known of one provider without a call; it is enabled if it is routed to and has what it needs."""
     try:
         spec = backend_of(name).spec
@@ -77,7 +89,22 @@ def _row(name: str, routed: Mapping[str, int]) -> dict[str, Any]:
         "max_context_tokens": spec.capabilities.max_context_tokens,
         "address": _address(spec),
         "free": spec.free,
+        "health": {row.model: _said(row) for row in seen.health.values() if row.provider == name},
+        "breakers": {
+            key.partition(" ")[2]: words for key, words in seen.breakers.items() if key.startswith(f"{name} ")
+        },
     }
+
+
+def _said(row: health.Health) -> dict[str, Any]:
+    return {"state": row.state, "seconds": round(row.seconds, 3), "why": row.why, "at": round(row.at)}
+
+
+def _state(row: dict[str, Any]) -> str:
+    """How its models answered when they were last asked, and which are left alone, in a few words."""
+    states = Counter(found["state"] for found in row["health"].values())
+    words = [state if count == len(row["health"]) else f"{count} {state}" for state, count in states.items()]
+    return ", ".join([*words, *(f"{model} {said}" for model, said in row["breakers"].items())]) or "-"
 
 
 def _models(name: str) -> dict[str, str]:
@@ -86,9 +113,9 @@ def _models(name: str) -> dict[str, str]:
 
 
 def _table(rows: list[dict[str, Any]]) -> None:
-    names = ("name", "enabled", "contexts", "key", "sdk", "tier 1", "tier 2", "tier 3", "address", "label")
+    names = ("name", "enabled", "contexts", "key", "sdk", "state", "tier 1", "tier 2", "tier 3", "address", "label")
     cells = [
-        [row["name"], *["-"] * 8, row["problem"]]
+        [row["name"], *["-"] * 9, row["problem"]]
         if "problem" in row
         else [
             row["name"],
@@ -96,6 +123,7 @@ def _table(rows: list[dict[str, Any]]) -> None:
             str(row["contexts"]),
             row["key"],
             "installed" if row["sdk_installed"] else "missing",
+            _state(row),
             *(row["models"].get(str(int(tier)), "-") for tier in Tier),
             row["address"],
             row["label"],
@@ -120,6 +148,13 @@ def _cards(rows: list[dict[str, Any]]) -> None:
         _terminal.wrap("  models     ", _tiers(row["models"]) or ["none until journal.json names one"], "   ")
         _terminal.wrap("  abilities  ", (name.replace("_", " ") for name in row["capabilities"]), ", ")
         _terminal.say(f"  address    {row['address']}")
+        for model, found in row["health"].items():
+            _terminal.say(
+                f"  {model}: {found['state']}, {found['seconds']:.1f} s {found['why']}".rstrip(),
+                _STYLES[found["state"]],
+            )
+        for model, words in row["breakers"].items():
+            _terminal.say(f"  {model}: breaker {words}", "yellow")
         print()
 
 

@@ -9,7 +9,9 @@ from typing import Any
 from muse import models
 from muse.cli import _terminal
 from muse.config import Entry
+from muse.ladder import Ladder
 from muse.messages import Route
+from muse.policies.settings import RULES
 from muse.routing import PROVIDER_ENV, Explanation, Layer
 
 HELP = "Print which provider, model and tier answer a context."
@@ -28,16 +30,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the route; 0."""
     found = models.explain(args.context)
+    below = models.ladder_of(args.context)
     if args.json:
-        _terminal.print_json(_as_json(found, explain=args.explain))
+        _terminal.print_json(_as_json(found, below, explain=args.explain))
         return 0
     line = f"{found.route.context or '(no context)'} -> {_answer(found.route)}"
     if not args.explain:
-        _terminal.say(f"{line}, by {found.route.reason}")
+        then = "".join(f", then {rung.provider} {rung.model}" for rung in below.rungs[1:])
+        _terminal.say(f"{line}, by {found.route.reason}{then}")
         return 0
     _terminal.say(line, "bold")
     print()
-    _terminal.align(list(_decisions(found)))
+    _terminal.align([*_decisions(found), *_policies(below)])
     print("\nRules that match, strongest first:\n")
     _terminal.align(list(_rules(found)))
     return 0
@@ -57,6 +61,23 @@ def _decisions(found: Explanation) -> Iterator[tuple[str, str, str]]:
     }
     for field in FIELDS:
         yield field, values[field], _why(found, field)
+
+
+def _policies(below: Ladder) -> Iterator[tuple[str, str, str]]:
+    """For each rule of the calls its value and where it stands; rungs that are never tried, and why."""
+    for rung in below.rungs[1:]:
+        yield "then", f"{rung.provider} {rung.model}", rung.reason
+    for problem in below.left_out:
+        yield "never", problem.path, f"{problem.found}; expected {problem.allowed}"
+    for name, where in below.won.items():
+        if name != "fallbacks":
+            yield name, _shown(getattr(below.rules, name)), where
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _why(found: Explanation, field: str) -> str:
@@ -90,7 +111,8 @@ def _rules(found: Explanation) -> Iterator[tuple[str, str, str, str]]:
     """For each rule its rank, its place, what it says and what comes of that."""
     ranks = {layer.where: rank for rank, layer in enumerate(found.layers, 1)}
     for layer in found.layers:
-        said = ", ".join(f"{name}={value}" for name, value in _says(layer.entry)) or "nothing"
+        fields = [f"{name}={value}" for name, value in _says(layer.entry)]
+        said = ", ".join([*fields, *_rules_said(layer.entry)]) or "nothing"
         yield str(ranks[layer.where]), layer.where, said, _verdict(found, layer, ranks)
 
 
@@ -104,15 +126,22 @@ def _verdict(found: Explanation, layer: Layer, ranks: Mapping[str, int]) -> str:
         if field not in gives:
             rank = ranks.get(found.won[field])
             parts.append(f"{field} overruled by {f'rule {rank}' if rank else 'a tier or provider above it'}")
+    ruled = _rules_said(layer.entry)
+    parts += [f"rules calls by {', '.join(ruled)}"] if ruled else []
     return "; ".join(parts) or "says nothing"
 
 
 def _says(entry: Entry) -> Iterator[tuple[str, Any]]:
-    """The fields an entry says, with tiers as numbers."""
+    """The fields an entry says, with tiers as numbers; how calls are made by name alone."""
     for field in FIELDS:
         value = _said(entry, field)
         if value is not None:
             yield field, value
+
+
+def _rules_said(entry: Entry) -> list[str]:
+    """The rules for its calls that an entry says."""
+    return [name for name in RULES if getattr(entry.rules, name) is not None]
 
 
 def _said(entry: Entry, field: str) -> str | int | None:
@@ -125,7 +154,7 @@ def _said(entry: Entry, field: str) -> str | int | None:
             return None if entry.tier is None else int(entry.tier)
 
 
-def _as_json(found: Explanation, *, explain: bool) -> dict[str, Any]:
+def _as_json(found: Explanation, below: Ladder, *, explain: bool) -> dict[str, Any]:
     route = found.route
     shown: dict[str, Any] = {
         "context": route.context,
@@ -133,8 +162,13 @@ def _as_json(found: Explanation, *, explain: bool) -> dict[str, Any]:
         "model": route.model,
         "tier": int(route.tier),
         "reason": route.reason,
+        "fallbacks": [{"provider": rung.provider, "model": rung.model} for rung in below.rungs[1:]],
     }
     if explain:
+        shown["policies"] = {
+            name: {"value": getattr(below.rules, name), "where": where} for name, where in below.won.items()
+        }
+        shown["never_tried"] = [str(problem) for problem in below.left_out]
         shown["won"] = dict(found.won)
         shown["rules"] = [
             {

@@ -36,13 +36,22 @@ class Deadline(Struct, frozen=True):
             )
         return cls(time.monotonic() + wanted, wanted)
 
+    def remaining_s(self) -> float:
+        """Seconds left; 0 or less if there are none."""
+        return self.at_s - time.monotonic()
+
+    @classmethod
+    def within(cls, seconds: float) -> Deadline:
+        """The deadline so many seconds from now, for a part of a call; 0 or less: it is over already."""
+        return cls(time.monotonic() + seconds, seconds)
+
     def left_s(self) -> float:
         """Seconds left.
 
         Raises:
             DeadlineExceeded: none are.
         """
-        left = self.at_s - time.monotonic()
+        left = self.remaining_s()
         if left <= 0:
             raise DeadlineExceeded(f"the call's {self.timeout_s:g} s ran out")
         return left
@@ -64,7 +73,7 @@ class Deadline(Struct, frozen=True):
         """
         import asyncio  # a coroutine runs, so it is loaded; 20 ms for whoever imports muse without one
 
-        async with asyncio.timeout(self.at_s - time.monotonic()):
+        async with asyncio.timeout(self.remaining_s()):
             return await waiting
 
 

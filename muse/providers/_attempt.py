@@ -28,6 +28,19 @@ class Origin(Struct, frozen=True):
     segment: str | None = None
 
 
+class Lane(Struct, frozen=True):
+    """By which way other than a live call an answer comes: its name, its share of the list price, the request's id.
+
+    `since_ts` (seconds of the epoch) is when the request left; `is_logged` says that its line stands already.
+    """
+
+    name: str
+    price: float
+    item: str
+    since_ts: float
+    is_logged: bool = False
+
+
 # What reading an answer of an unknown form raises: a field is missing, or of another type than ever.
 _MISREAD = (LookupError, TypeError, AttributeError, ValueError, RecursionError)
 
@@ -40,13 +53,20 @@ class Account:
     """
 
     def __init__(
-        self, provider: Provider, request: Request, origin: Origin, deadline: Deadline, dropped: tuple[str, ...]
+        self,
+        provider: Provider,
+        request: Request,
+        origin: Origin,
+        deadline: Deadline,
+        dropped: tuple[str, ...],
+        lane: Lane | None = None,
     ) -> None:
         self._provider = provider
         self._request = request
         self._origin = origin
         self._deadline = deadline
         self._dropped = dropped
+        self._lane = lane
         self._started_s = time.perf_counter()
 
     def __enter__(self) -> None:
@@ -74,13 +94,16 @@ class Account:
         problem = _unusable(decoded)
         cost_usd, note = self._cost(decoded.model, decoded.usage)
         duration_s = self._log(decoded.model, decoded.usage, decoded.finish, cost_usd, note, problem)
+        failure = None if problem is None else type(problem).__name__
+        attempt = Attempt(decoded.provider, decoded.model, duration_s, decoded.usage, failure)
         if problem is not None:
+            problem.attempts = (attempt,)
             raise problem
         return replace(
             decoded,
             route=self._origin.route,
             cost_usd=cost_usd,
-            attempts=(Attempt(decoded.provider, decoded.model, duration_s, decoded.usage),),
+            attempts=(attempt,),
             dropped=self._dropped,
         )
 
@@ -89,7 +112,10 @@ class Account:
         error = self._translated(exc)
         spent = self._spent(usage, text) if usage or text else Usage()
         cost_usd, note = self._cost(self._request.model, spent)
-        self._log(self._request.model, spent, None, cost_usd, note, error)
+        duration_s = self._log(self._request.model, spent, None, cost_usd, note, error)
+        if isinstance(error, MuseError):
+            name, model = self._provider.spec.name, self._request.model
+            error.attempts = (Attempt(name, model, duration_s, spent, type(error).__name__),)
         return error
 
     def closed(self, usage: Usage | None, text: str) -> None:
@@ -102,19 +128,7 @@ class Account:
         if isinstance(exc, (ProviderError, ReplyError)):
             exc.provider = exc.provider or self._provider.spec.name
             exc.model = exc.model or self._request.model
-        if isinstance(exc, MuseError) or not isinstance(exc, Exception):
-            return exc
-        mask_exception(exc)
-        name, model = self._provider.spec.name, self._request.model
-        try:
-            known = self._provider.fault(exc, model)
-        except _MISREAD:
-            known = misread_error(name, model, exc)  # an error of a form that nobody knows
-        if known is not None:
-            return known
-        if isinstance(exc, TimeoutError):
-            return timeout_error(name, model, self._deadline.timeout_s)
-        return misread_error(name, model, exc) if isinstance(exc, _MISREAD) else exc
+        return translate(self._provider, self._request.model, self._deadline.timeout_s, exc)
 
     def _spent(self, usage: Usage | None, text: str) -> Usage:
         """What an answer without its end cost: the counts that came, with the output of its text where that is more.
@@ -134,7 +148,9 @@ class Account:
         cost = prices.cost_of(model, usage, spec.price_id)
         if cost is None and model != self._request.model:
             cost = prices.cost_of(self._request.model, usage, spec.price_id)
-        return (cost.total_cost, None) if cost is not None else (None, "no price known")
+        if cost is None:
+            return None, "no price known"
+        return cost.total_cost * (self._lane.price if self._lane else 1.0), None
 
     def _log(
         self,
@@ -146,7 +162,10 @@ class Account:
         error: BaseException | None,
     ) -> float:
         """Write the attempt's line; how long the attempt took, in seconds."""
-        duration_s = time.perf_counter() - self._started_s
+        lane = self._lane
+        duration_s = time.perf_counter() - self._started_s if lane is None else max(0.0, time.time() - lane.since_ts)
+        if lane is not None and lane.is_logged:
+            return duration_s
         origin = self._origin
         entry: dict[str, Any] = {
             "timestamp": time.time(),
@@ -160,6 +179,8 @@ class Account:
             "finish": finish,
             "cost_usd": cost_usd,
         }
+        if lane is not None:
+            entry |= {"lane": lane.name, "batch_item": lane.item}
         if origin.segment:
             entry["segment"] = origin.segment
         if note:
@@ -170,6 +191,23 @@ class Account:
             entry["error"] = _error_entry(error)
         ledger.append(entry)
         return duration_s
+
+
+def translate(provider: Provider, model: str, timeout_s: float, exc: BaseException) -> BaseException:
+    """What an exception of a provider's SDK or the way to it means in muse's classes; any other one itself."""
+    if isinstance(exc, MuseError) or not isinstance(exc, Exception):
+        return exc
+    mask_exception(exc)
+    name = provider.spec.name
+    try:
+        known = provider.fault(exc, model)
+    except _MISREAD:
+        known = misread_error(name, model, exc)  # an error of a form that nobody knows
+    if known is not None:
+        return known
+    if isinstance(exc, TimeoutError):
+        return timeout_error(name, model, timeout_s)
+    return misread_error(name, model, exc) if isinstance(exc, _MISREAD) else exc
 
 
 def _require_text(*said: object) -> None:

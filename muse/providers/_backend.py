@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from muse.contents import make_request
-from muse.errors import ConfigError
+from muse.errors import UnavailableError
 from muse.ledger import caller_context
 from muse.loop import run as run_loop
 from muse.messages import Reply, Request
@@ -180,6 +180,14 @@ class ProviderBackend:
             access = self.provider.access(api_key)
         return _Opened(encoded.payload, account, deadline, access)
 
+    async def aclient(self) -> Any:
+        """The async client with the key and address in force, for what is no call: the provider's batch service.
+
+        Raises:
+            MissingKeyError, UnavailableError: there is no key, or the SDK is not installed.
+        """
+        return await self._aclient(self.provider.access())
+
     def _client(self, access: Access) -> Any:
         try:
             return self._clients.get(access)
@@ -206,9 +214,9 @@ class _Asked:
         return await self._backend.astream(request, Origin(context))
 
 
-def _missing_sdk(provider: Provider, exc: ModuleNotFoundError) -> ConfigError:
+def _missing_sdk(provider: Provider, exc: ModuleNotFoundError) -> UnavailableError:
     spec = provider.spec
-    return ConfigError(
+    return UnavailableError(
         f"provider {spec.name!r}",
         f"no module {exc.name!r} on this Python",
         f"the package that brings it: pip install 'muse-router[{spec.extra or spec.name}]'",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from muse.errors import (
     RequestError,
 )
 from muse.keys import mask
+from muse.policies.allowance import reset_s
 
 _LONGEST_MESSAGE = 500
 _RETRYABLE = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
@@ -57,7 +59,7 @@ def status_error(
         status=status,
         code=sign,
         retryable=kind is not QuotaError and (status in _RETRYABLE or kind in (RateLimitError, ProviderDown)),
-        retry_after_s=_retry_after_s(headers or {}),
+        retry_after_s=_retry_after_s(headers) if headers else None,
     )
 
 
@@ -117,15 +119,27 @@ def _tells_quota(status: int, code: str, message: str) -> bool:
 
 
 def _retry_after_s(headers: Mapping[str, Any]) -> float | None:
-    """`retry-after-ms`, or `retry-after` in seconds or as an HTTP date (RFC 9110, 10.2.3); None if unreadable."""
-    exact = headers.get("retry-after-ms")
+    """`retry-after-ms`, or `retry-after` in seconds or as an HTTP date (RFC 9110, 10.2.3); None if unreadable.
+
+    Without either, when the allowance that is used up is whole again, as far as headers say that.
+    """
+    exact = _number(headers.get("retry-after-ms"))
+    if exact is not None:
+        return exact / 1000
     plain = headers.get("retry-after")
+    if plain is None:
+        return reset_s(headers)
+    seconds = _number(plain)
+    return seconds if seconds is not None else _until_s(str(plain))
+
+
+def _number(text: object) -> float | None:
+    """A number of zero or more that is one; None else."""
     try:
-        if exact is not None:
-            return max(0.0, float(exact) / 1000)
-        return max(0.0, float(plain)) if plain is not None else None
+        number = float(str(text))
     except ValueError:
-        return _until_s(str(plain))
+        return None
+    return max(0.0, number) if math.isfinite(number) else None
 
 
 def _until_s(date: str) -> float | None:

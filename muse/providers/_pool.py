@@ -11,6 +11,8 @@ from contextvars import ContextVar
 from typing import Any
 from weakref import WeakSet
 
+from muse.policies.once import may_send_again
+
 
 class _Attempt:
     """One sending of a request: whether its connection had served another one, and whether it may."""
@@ -66,7 +68,7 @@ def _middleware(aiohttp: Any) -> Any:
         try:
             return await pass_on(request)
         except lost as exc:
-            if not attempt.is_kept or _has_begun(exc):
+            if not attempt.is_kept or _has_begun(exc) or not may_send_again():
                 raise
             attempt.must_be_new = True
             return await pass_on(request)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator, Mapping
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 from msgspec import Struct
@@ -15,7 +15,10 @@ from muse.errors import ConfigError, MuseError
 from muse.messages import Reply, Request
 from muse.policies.deadline import Deadline
 from muse.spec import Spec
-from muse.streams import Gatherer
+from muse.stream_state import Gatherer
+
+if TYPE_CHECKING:
+    from muse.providers._batch import NativeBatch
 
 Payload = dict[str, Any]
 Answer = bytes | Mapping[str, Any]
@@ -95,6 +98,10 @@ class Provider(ABC):
     def must_stream(self, payload: Payload) -> bool:
         """Whether an answer to this payload may take longer than an unstreamed connection lasts."""
         return False
+
+    def native_batch(self) -> NativeBatch | None:
+        """The provider's own batch service, which works overnight at `spec.batch_price`; None if it has none."""
+        return None
 
     def access(self, api_key: str | None = None) -> Access:
         """Key and address for a call, read at call time.

@@ -20,7 +20,9 @@ from typing import Any, Literal
 
 import httpx2
 
+from muse.policies.allowance import note
 from muse.policies.deadline import wait_s
+from muse.policies.once import may_send_again
 
 _PIECE_BYTES = 65_536
 # How a stream of Chat Completions says that it is over, and how long its connection is worth waiting for.
@@ -49,7 +51,8 @@ class Transport(httpx2.BaseTransport):
             content = connection.read(answer) if _is_whole(answer.headers) else None
         except (OSError, HTTPException) as exc:
             raise _error(exc) from exc
-        headers = answer.getheaders()
+        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.getheaders()]
+        note(headers)
         if content is None:
             body = _Body(answer, connection, self._idle[origin])
             return httpx2.Response(answer.status, headers=headers, stream=body, extensions=_EXTENSIONS)
@@ -73,7 +76,7 @@ class Transport(httpx2.BaseTransport):
             try:
                 return kept, kept.ask(request)
             except _HUNG_UP:
-                if kept.wire.has_answered:
+                if kept.wire.has_answered or not may_send_again():
                     raise
         connection = _connected(origin, self._tls, request.extensions.get("timeout", {}).get("connect"))
         return connection, connection.ask(request)
@@ -107,6 +110,7 @@ class AsyncTransport(httpx2.AsyncBaseTransport):
             allow_redirects=False,
             auto_decompress=False,
         )
+        note(answer.raw_headers)
         if _is_whole(answer.headers):
             content = await answer.read()
             return httpx2.Response(answer.status, headers=answer.raw_headers, content=content, extensions=_EXTENSIONS)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from muse.messages import (
     DEFAULT_TEMPERATURE,
@@ -29,6 +29,9 @@ from muse.providers._base import Access, Capabilities, Encoded, Payload, Profile
 from muse.providers._sdk import ONLY_JSON, SdkProvider, as_args, refuse_parts, schema_words, stream_error
 from muse.schema import close_objects
 from muse.usage import Usage, usage_of
+
+if TYPE_CHECKING:
+    from muse.providers._batch_anthropic import AnthropicBatch
 
 __all__ = ["generate", "agenerate", "run_agent"]
 
@@ -69,6 +72,7 @@ SPEC = Spec(
     options=frozenset({"stop"}),
     extra="anthropic",
     price_id="anthropic",
+    batch_price=0.5,  # the pricing page: batch input and output at half the standard rate
 )
 
 _FINISHES: Mapping[str, Finish] = {
@@ -147,6 +151,13 @@ class AnthropicProvider(SdkProvider):
 
     def gather(self) -> _Gatherer:
         return _Gatherer()
+
+    def native_batch(self) -> AnthropicBatch:
+        from muse.providers._batch_anthropic import (
+            AnthropicBatch,  # it brings asyncio, and only the overnight lane needs it
+        )
+
+        return AnthropicBatch()
 
 
 class _Gatherer:

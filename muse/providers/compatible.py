@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 from muse.config import Gateway
-from muse.errors import ConfigError
+from muse.errors import UnavailableError
 from muse.messages import DEFAULT_TEMPERATURE, Reply, Request
 from muse.providers._base import Access, Capabilities, Encoded, Payload, Profile, Spec, bind
 from muse.providers._chat import ChatGatherer, add_tools_and_format, chat_messages, decode_completion
@@ -137,11 +137,11 @@ class CompatibleProvider(SdkProvider):
         """As every provider's; here an address is a must.
 
         Raises:
-            ConfigError: neither the row nor the environment names an address.
+            UnavailableError: neither the row nor the environment names an address.
         """
         access = super().access(api_key)
         if access.base_url is None:
-            raise ConfigError(
+            raise UnavailableError(
                 self.spec.base_url_env, "nothing", "the endpoint's address, such as https://host/openai/v1"
             )
         return access

@@ -31,6 +31,7 @@ SPEC = Spec(
     profiles=(Profile("*", files=True),),
     key_required=False,
     free=True,
+    is_local=True,
 )
 
 

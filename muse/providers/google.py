@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import aclosing
 from functools import lru_cache
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
@@ -37,6 +37,9 @@ from muse.policies.deadline import Deadline
 from muse.providers._base import Access, Capabilities, Encoded, Payload, Profile, Provider, Spec, bind, status_error
 from muse.providers._sdk import ONLY_JSON, STREAM_STATUS, as_args, refuse_parts, schema_words, transport_fault
 from muse.usage import Usage, usage_of
+
+if TYPE_CHECKING:
+    from muse.providers._batch_google import GoogleBatch
 
 __all__ = ["generate", "agenerate", "run_agent"]
 
@@ -76,6 +79,7 @@ SPEC = Spec(
     options=frozenset({"top_p", "stop", "seed", "cached_content"}),
     extra="google",
     price_id="google",
+    batch_price=0.5,  # the pricing page: batch input and output at half the standard rate
 )
 
 _FINISHES: Mapping[str, Finish] = {
@@ -205,6 +209,11 @@ class GoogleProvider(Provider):
 
     def gather(self) -> _Gatherer:
         return _Gatherer()
+
+    def native_batch(self) -> GoogleBatch:
+        from muse.providers._batch_google import GoogleBatch  # it brings asyncio, and only the overnight lane needs it
+
+        return GoogleBatch()
 
     def fault(self, exc: Exception, model: str) -> ProviderError | None:
         genai = sys.modules.get(self.sdk)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from muse import journal, keys
-from muse.errors import ConfigError, MuseError, ProviderDown, RequestError
+from muse.errors import MuseError, ProviderDown, RequestError, UnavailableError
 from muse.messages import Assistant, Reply, Request, User
 from muse.policies.deadline import Deadline
 from muse.providers._base import Access, Capabilities, Encoded, Payload, Profile, Provider, Spec, bind
@@ -40,6 +40,7 @@ SPEC = Spec(
     key_required=False,
     extra="local",
     free=True,
+    is_local=True,
 )
 
 
@@ -59,7 +60,7 @@ class LocalProvider(Provider):
         """The model file in force: `MUSE_LOCAL_MODEL`, else `providers.local.model_path`, else the bundled one.
 
         Raises:
-            ConfigError: there is no model file; the text says how to get one.
+            UnavailableError: there is no model file; the text says how to get one.
         """
         said = journal.load().config.local
         named = keys.look_up(MODEL_ENV) or said.model_path
@@ -153,8 +154,8 @@ class LocalProvider(Provider):
                 return None
 
 
-def _setup_error(exc: EngineMissing | WeightsMissing) -> ConfigError:
-    error = ConfigError("provider 'local'", "no engine or model file", "both")
+def _setup_error(exc: EngineMissing | WeightsMissing) -> UnavailableError:
+    error = UnavailableError("provider 'local'", "no engine or model file", "both")
     error.args = (str(exc),)
     return error
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from muse.messages import (
     DEFAULT_TEMPERATURE,
@@ -29,6 +29,9 @@ from muse.providers._base import Access, Capabilities, Encoded, Payload, Profile
 from muse.providers._sdk import ONLY_JSON, SdkProvider, data_url, parse_args, refuse_parts, schema_words, stream_error
 from muse.schema import close_objects
 from muse.usage import Usage, usage_of
+
+if TYPE_CHECKING:
+    from muse.providers._batch_openai import OpenAIBatch
 
 __all__ = ["generate", "agenerate", "run_agent"]
 
@@ -59,6 +62,7 @@ SPEC = Spec(
     options=frozenset({"top_p"}),
     extra="openai",
     price_id="openai",
+    batch_price=0.5,  # the pricing page: batch input and output at half the standard rate
 )
 
 _FINISHES: Mapping[str, Finish] = {"max_output_tokens": "length", "content_filter": "blocked"}
@@ -119,6 +123,11 @@ class OpenAIProvider(SdkProvider):
 
     def gather(self) -> _Gatherer:
         return _Gatherer()
+
+    def native_batch(self) -> OpenAIBatch:
+        from muse.providers._batch_openai import OpenAIBatch  # it brings asyncio, and only the overnight lane needs it
+
+        return OpenAIBatch()
 
 
 class _Gatherer:

@@ -41,8 +41,14 @@ class Host(Protocol):
     def closed(self, number: int) -> None:
         """Forget a connection."""
 
+    def answered(self, number: int) -> None:
+        """Take note that a connection's request has its answer."""
+
     def choose(self, request: Request, asked: Asked) -> Step:
         """Record a request of a provider's path and return what to do with it."""
+
+    def outside(self, request: Request) -> Json | bytes | None:
+        """Return the fixture, or the bytes to close the connection with, for a path that no live call has."""
 
     def statistics(self) -> Json:
         """Return the counts so far."""
@@ -93,13 +99,20 @@ class Connection(asyncio.Protocol):
     def _handle(self, request: Request) -> None:
         asked = request.asked
         if asked is None:
-            self._send(_outside(request, self._host))
+            self._answer_outside(request)
             return
         step = self._host.choose(request, asked)
         if self._host.latency_s:
             self._wait(self._host.latency_s, lambda: self._perform(step, asked))
         else:
             self._perform(step, asked)
+
+    def _answer_outside(self, request: Request) -> None:
+        own = self._host.outside(request)
+        if isinstance(own, bytes):
+            self._end(own)
+        else:
+            self._send(render_fixture(Asked("openai"), own) if own is not None else _outside(request, self._host))
 
     def _perform(self, step: Step, asked: Asked) -> None:
         match step:
@@ -127,6 +140,7 @@ class Connection(asyncio.Protocol):
 
     def _send(self, answer: Rendered) -> None:
         self._transport.write(answer.whole)
+        self._host.answered(self._number)
         if answer.closes:
             self._end(b"")
 

@@ -178,6 +178,9 @@ class LoopbackServer:
             self._open.pop(number, None)
             self._changed.notify_all()
 
+    def answered(self, number: int) -> None:
+        """Take no note of it."""
+
     def choose(self, request: Request, asked: Asked) -> Step:
         """Record `request` and return what to do with it."""
         self._answered += 1
@@ -192,6 +195,10 @@ class LoopbackServer:
             return "models"
         name = request.model.rpartition("scenario-")[2]
         return name if name in names(asked.provider) else "text"
+
+    def outside(self, request: Request) -> Json | bytes | None:
+        """Return what answers a path that no live call has: here there is none."""
+        del request
 
     def statistics(self) -> Json:
         """Return counts and the CPU seconds of this process."""

@@ -1,0 +1,329 @@
+"""One logical call carried out: its course of tries and waits, in a thread or an event loop; it knows no wire form."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from msgspec import Struct, json
+from msgspec.structs import replace
+
+from muse import ledger
+from muse.config import Config
+from muse.errors import ConfigError
+from muse.ladder import Ladder
+from muse.messages import Assistant, Image, Part, Reply, Request, Results, Route, Turn, User
+from muse.policies.course import Call, Course, Fallback, Try, Wait, course
+from muse.policies.deadline import Deadline
+from muse.policies.stack import ModelAt, Stack
+from muse.providers import backend_of
+from muse.providers._attempt import Origin
+from muse.providers._provider import base_url
+from muse.stream_state import UNWATCHED, Watch
+from muse.streams import AsyncReplyStream, ReplyStream
+
+_T = TypeVar("_T")
+# What a picture or a document is counted as by limits on tokens; vendors count 258 to 1,600 a picture, and by page.
+_IMAGE_TOKENS = 1_600
+_FILE_TOKENS = 4_000
+
+
+# A try this soon after its call began has all of the call's time.
+_AT_ONCE_S = 0.005
+_SHORTEST_S = 0.001
+
+
+class Ready(Struct, frozen=True):
+    """A call with all that it needs; `on_fallback` is told of each step down its ladder."""
+
+    request: Request
+    ladder: Ladder
+    stack: Stack
+    config: Config
+    model_at: ModelAt
+    segment: str | None = None
+    api_key: str | None = None
+    on_fallback: Callable[[Fallback], None] | None = None
+
+    def run(self) -> Reply:
+        """The reply, from the cache or from a provider."""
+        key, kept = self.find()
+        return kept or self.keep(key, self.ask())
+
+    async def arun(self) -> Reply:
+        """As `run`, awaited."""
+        key, kept = self.find()
+        return kept or self.keep(key, await self.aask())
+
+    def ask(self, request: Request | None = None, deadline: Deadline | None = None) -> Reply:
+        """The reply of a provider; to `request` in place of the call's own, within `deadline`, for a repair."""
+        going = _Going(self, request or self.request, deadline)
+        return _run(going.course, going.ask)
+
+    async def aask(self, request: Request | None = None, deadline: Deadline | None = None) -> Reply:
+        """As `ask`, awaited."""
+        going = _Going(self, request or self.request, deadline)
+        return await _arun(going.course, going.aask)
+
+    def stream(self) -> ReplyStream:
+        """The reply as it is written; a stream that fails before its first piece is tried again, or falls back."""
+        return _StreamSource(_Going(self, self.request, None)).first()
+
+    async def astream(self) -> AsyncReplyStream:
+        """As `stream`, awaited."""
+        return await _AsyncStreamSource(_Going(self, self.request, None)).first()
+
+    def deadline(self) -> Deadline:
+        """The deadline of the call, from now on."""
+        return Deadline.after(self.request.timeout_s)
+
+    def find(self) -> tuple[bytes, Reply | None]:
+        """The key to keep an answer under, empty if none is kept; and the one that is kept, its line logged."""
+        cache_s = self.ladder.rules.cache_s
+        if not cache_s:
+            return b"", None
+        route = self.ladder.rungs[0]
+        found, key = self.stack.find(self.request, route, self._address(route), cache_s)
+        if found is None:
+            return key, None
+        _log_kept(found, route, self.segment)
+        return key, replace(found, route=route, cost_usd=0.0)
+
+    def _address(self, route: Route) -> str:
+        """Where a request would go; "" is the SDK's own address, or one that cannot be used, as the try will say."""
+        with suppress(ConfigError):
+            return base_url(backend_of(route.provider, self.config).spec) or ""
+        return ""
+
+    def keep(self, key: bytes, reply: Reply) -> Reply:
+        """Keep an answer, if it is that of the model that the key is for; the reply itself."""
+        if key and reply.route == self.ladder.rungs[0]:
+            self.stack.keep(key, reply)
+        return reply
+
+
+class _Going:
+    """A call under way."""
+
+    __slots__ = ("call", "course", "ready", "request")
+
+    def __init__(self, ready: Ready, request: Request, deadline: Deadline | None) -> None:
+        self.ready = ready
+        self.request = request
+        stack = ready.stack
+        rungs = stack.rungs(ready.ladder, ready.model_at)
+        tokens = _most_tokens(request) if stack.counts_tokens else 0
+        deadline = deadline or Deadline.after(request.timeout_s)
+        self.call = Call(
+            rungs[0].context, rungs, ready.ladder.rules, deadline, tokens, bool(ready.api_key), ready.on_fallback
+        )
+        self.course = course(self.call, stack.steps)
+
+    @property
+    def watch(self) -> Watch:
+        """How long a stream may keep silent."""
+        rules = self.call.rules
+        if not (rules.first_token_s or rules.stall_s):
+            return UNWATCHED
+        return Watch(rules.first_token_s or None, rules.stall_s or None)
+
+    def ask(self, step: Try) -> Reply:
+        """One try."""
+        backend = backend_of(step.route.provider, self.ready.config)
+        return backend.reply(self.as_asked(step), self._origin(step), self._api_key(step))
+
+    async def aask(self, step: Try) -> Reply:
+        """As `ask`, awaited."""
+        backend = backend_of(step.route.provider, self.ready.config)
+        return await backend.areply(self.as_asked(step), self._origin(step), self._api_key(step))
+
+    def open(self, step: Try) -> ReplyStream:
+        """One try, as a stream."""
+        backend = backend_of(step.route.provider, self.ready.config)
+        return backend.stream(self.as_asked(step), self._origin(step), self._api_key(step))
+
+    async def aopen(self, step: Try) -> AsyncReplyStream:
+        """As `open`, awaited."""
+        backend = backend_of(step.route.provider, self.ready.config)
+        return await backend.astream(self.as_asked(step), self._origin(step), self._api_key(step))
+
+    def as_asked(self, step: Try) -> Request:
+        """The request as this try sends it: to this model, within what is left of its time."""
+        model, limit = step.route.model, step.deadline
+        left_s = limit.remaining_s()
+        if limit is self.call.deadline and model == self.request.model and limit.timeout_s - left_s < _AT_ONCE_S:
+            return self.request
+        return replace(self.request, model=model, timeout_s=max(left_s, _SHORTEST_S))
+
+    def _origin(self, step: Try) -> Origin:
+        return Origin(step.route.context or None, step.route, self.ready.segment)
+
+    def _api_key(self, step: Try) -> str | None:
+        """The caller's own key, which is for the provider that was routed to and for nobody else."""
+        is_first = step.route.provider == self.ready.ladder.rungs[0].provider
+        return self.ready.api_key if is_first else None
+
+
+class _Source:
+    """A course that opens streams for who reads them."""
+
+    def __init__(self, going: _Going) -> None:
+        self._going = going
+
+    def done(self, reply: Reply) -> Reply:
+        """Tell the course of its reply."""
+        try:
+            self._going.course.send(reply)
+        except StopIteration as end:
+            whole: Reply = end.value
+            return whole
+        return reply
+
+    def close(self) -> None:
+        """Give the course up."""
+        self._going.course.close()
+
+
+class _StreamSource(_Source):
+    """As `_Source`, in a thread."""
+
+    def first(self) -> ReplyStream:
+        """The stream to begin with."""
+        return self._opened(next(self._going.course)).belong_to(self, self._going.watch)
+
+    def another(self, error: Exception) -> ReplyStream:
+        """The stream after one that failed."""
+        return self._opened(self._going.course.send(error))
+
+    def _opened(self, step: Try | Wait) -> ReplyStream:
+        """Carry out steps until a stream could be opened."""
+        try:
+            while not isinstance(opened := _outcome(self._going.open, step), ReplyStream):
+                step = self._going.course.send(opened)
+        except BaseException:
+            self.close()
+            raise
+        return opened
+
+
+class _AsyncStreamSource(_Source):
+    """As `_Source`, in an event loop."""
+
+    async def first(self) -> AsyncReplyStream:
+        """The stream to begin with."""
+        return (await self._opened(next(self._going.course))).belong_to(self, self._going.watch)
+
+    async def another(self, error: Exception) -> AsyncReplyStream:
+        """The stream after one that failed."""
+        return await self._opened(self._going.course.send(error))
+
+    async def _opened(self, step: Try | Wait) -> AsyncReplyStream:
+        """Carry out steps until a stream could be opened."""
+        try:
+            while not isinstance(opened := await _aoutcome(self._going.aopen, step), AsyncReplyStream):
+                step = self._going.course.send(opened)
+        except BaseException:
+            self.close()
+            raise
+        return opened
+
+
+def _run(course: Course, ask: Callable[[Try], Reply]) -> Reply:
+    """Carry out a course in this thread."""
+    try:
+        step = next(course)
+        while True:
+            step = course.send(_outcome(ask, step))
+    except StopIteration as end:
+        reply: Reply = end.value
+        return reply
+    finally:
+        course.close()
+
+
+def _outcome(ask: Callable[[Try], _T], step: Try | Wait) -> _T | Exception | None:
+    """Carry out one step: what a try brought, or the exception it ended with; None after a wait."""
+    if isinstance(step, Wait):
+        time.sleep(step.seconds)
+        return None
+    try:
+        return ask(step)
+    except Exception as exc:  # noqa: BLE001 - the course decides what comes of it, and raises it in the end
+        return exc
+
+
+async def _arun(course: Course, ask: Callable[[Try], Awaitable[Reply]]) -> Reply:
+    """As `_run`, in the event loop."""
+    try:
+        step = next(course)
+        while True:
+            step = course.send(await _aoutcome(ask, step))
+    except StopIteration as end:
+        reply: Reply = end.value
+        return reply
+    finally:
+        course.close()
+
+
+async def _aoutcome(ask: Callable[[Try], Awaitable[_T]], step: Try | Wait) -> _T | Exception | None:
+    """As `_outcome`, in the event loop."""
+    if isinstance(step, Wait):
+        import asyncio  # a coroutine runs, so it is loaded; 20 ms for whoever imports muse without one
+
+        await asyncio.sleep(step.seconds)
+        return None
+    try:
+        return await ask(step)
+    except Exception as exc:  # noqa: BLE001 - as in `_outcome`
+        return exc
+
+
+def _most_tokens(request: Request) -> int:
+    """What a request may use at most: all that it says and lets the model write.
+
+    Three bytes of text are counted as a token: more than tokens have in any language's usual writing.
+    """
+    count = _part_bytes(request.system) if request.system else 0
+    for turn in request.turns:
+        count += _turn_bytes(turn)
+    if request.tools:
+        count += sum(len(json.encode((tool.name, tool.description, dict(tool.schema)))) for tool in request.tools)
+    if request.json_schema is not None:
+        count += len(json.encode(dict(request.json_schema)))
+    return count // 3 + 1 + request.max_output_tokens + (request.thinking_budget or 0)
+
+
+def _turn_bytes(turn: Turn) -> int:
+    match turn:
+        case User(parts):
+            return sum(map(_part_bytes, parts))
+        case Assistant(text, calls):
+            return _part_bytes(text) + sum(len(json.encode(dict(call.args))) for call in calls)
+        case Results(results):
+            return sum(_part_bytes(part) for result in results for part in result.parts)
+
+
+def _part_bytes(part: Part) -> int:
+    if isinstance(part, str):
+        return len(part) if part.isascii() else len(part.encode("utf-8", errors="replace"))
+    return 3 * (_IMAGE_TOKENS if isinstance(part, Image) else _FILE_TOKENS)
+
+
+def _log_kept(reply: Reply, route: Route, segment: str | None) -> None:
+    """The line of an answer that cost nothing."""
+    entry: dict[str, Any] = {
+        "timestamp": time.time(),
+        "model": reply.model,
+        "context": route.context or None,
+        "usage": {},
+        "provider": reply.provider,
+        "model_asked": route.model,
+        "route": route.reason,
+        "duration_s": 0.0,
+        "finish": reply.finish,
+        "cost_usd": 0.0,
+        "cache": "hit",
+    }
+    ledger.append(entry | ({"segment": segment} if segment else {}))

@@ -1,0 +1,113 @@
+"""SQLite files of a journal: opened with their tables, or refused; it knows no table."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+log = logging.getLogger(__name__)
+
+BUSY_S = 10.0
+_AGAIN_S = 0.005
+_T = TypeVar("_T")
+
+
+def connect(path: str, tables: str, version: int, *, synced: bool, busy_s: float = BUSY_S) -> Any:
+    """A connection to the file at `path`, in WAL mode, for all threads; a new file gets `tables` and mode 0600.
+
+    `synced` says whether what is committed must outlast the machine's power; it outlasts this process in any case.
+    `busy_s` is how long it waits for other processes, now and later.
+
+    Raises:
+        sqlite3.DatabaseError: it is no such file, or one of another version; it is left as it is.
+        OSError, sqlite3.Error: it cannot be opened.
+    """
+    import sqlite3  # 5 ms, and only who keeps something pays it
+
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    connection = sqlite3.connect(path, timeout=busy_s, isolation_level=None, check_same_thread=False)
+    try:
+        _use_wal(connection, busy_s)
+        connection.execute(f"PRAGMA synchronous={'NORMAL' if synced else 'OFF'}")
+        found = connection.execute("PRAGMA user_version").fetchone()[0]
+        if found == 0:
+            found = _made(connection, tables, version)
+        if found != version:
+            raise sqlite3.DatabaseError(f"it is of version {found}, and this muse reads version {version}")
+        if path != ":memory:":
+            os.chmod(path, 0o600)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _made(connection: Any, tables: str, version: int) -> int:
+    """Make the tables of a new file, unless another process just did; the version it has then."""
+    connection.execute("BEGIN IMMEDIATE")
+    found: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if found == 0:
+        for statement in filter(str.strip, tables.split(";")):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version={version}")
+        found = version
+    connection.execute("COMMIT")
+    return found
+
+
+def _use_wal(connection: Any, busy_s: float) -> None:
+    """Switch a file to WAL mode; of several processes that do so at once, SQLite refuses some without waiting.
+
+    Raises:
+        sqlite3.OperationalError: others keep it locked for too long, or it cannot be written.
+    """
+    import sqlite3  # loaded already
+
+    give_up_s = time.monotonic() + busy_s
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as exc:
+            if not is_busy(exc) or time.monotonic() > give_up_s:
+                raise
+            time.sleep(_AGAIN_S)
+
+
+def is_busy(exc: Exception) -> bool:
+    """Whether an error of SQLite says that another connection is at work."""
+    import sqlite3  # loaded already
+
+    return isinstance(exc, sqlite3.OperationalError) and exc.sqlite_errorcode & 0xFF in (
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+    )
+
+
+def begun_anew(path: str, open_it: Callable[[], _T]) -> _T:
+    """What `open_it` opens; a file that is damaged or of another version is put aside first, with a warning.
+
+    Raises:
+        OSError, sqlite3.Error: it cannot be opened, nor can a new one.
+    """
+    import sqlite3  # 5 ms, and only who keeps something pays it
+
+    try:
+        return open_it()
+    except sqlite3.OperationalError:  # a folder that cannot be written; the rest is the file's own fault
+        raise
+    except sqlite3.DatabaseError as exc:
+        aside = f"{os.path.basename(path)}.{time.time_ns()}.unusable"
+        put_aside(path, aside)
+        log.warning("%s could not be used (%s); it is %s now, and begun anew", path, exc, aside)
+        return open_it()
+
+
+def put_aside(path: str, name: str) -> None:
+    """Rename a file that cannot be used, with what SQLite keeps beside it."""
+    for suffix in ("", "-wal", "-shm"):
+        if os.path.exists(path + suffix):
+            os.replace(path + suffix, os.path.join(os.path.dirname(path), name + suffix))

@@ -1,0 +1,114 @@
+"""How many calls one model is sent at once: as many as come, until it says it is too much; it knows no other process.
+
+The first 429 halves what was in flight; each further one halves that, at most once in the time a call takes. Every
+success lets in a little more (one more for each round of calls, as TCP grows), until the ceiling is twice what first
+was too much, and then there is none. `Retry-After` keeps all calls of the model back, not only the one that was told,
+and so does, for a moment, an answer whose headers say that an allowance is used up. Limits that hold for all processes
+are `providers.limits`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from itertools import takewhile
+
+from msgspec import Struct
+
+from muse.errors import RateLimitError
+from muse.messages import Reply, Route
+from muse.policies.allowance import taken
+from muse.policies.course import ASK_AGAIN_S, Call, Outcome
+
+_TURN_S = 0.02
+_LONGEST_S = 0.25
+# What a wrong header may cost at most.
+_LONGEST_HOLD_S = 300.0
+_SETTLING_S = 1.0
+
+
+class _Flow(Struct):
+    """The calls of one model in this process, and what bounds them.
+
+    `waiting` says in the order of arrival when each will ask again.
+    """
+
+    in_flight: int = 0
+    ceiling: float = 0.0
+    first_too_many: int = 0
+    halved_s: float = 0.0
+    held_until_s: float = 0.0
+    waiting: dict[int, float] = {}
+
+
+class AdaptiveStep:
+    """Keeps each model's calls below what it has shown to bear."""
+
+    def __init__(self) -> None:
+        self._flows: dict[tuple[str, str], _Flow] = {}
+        self._lock = threading.RLock()  # the collector may end a stream in the middle of this
+
+    def before(self, call: Call, route: Route) -> float:
+        """0 if the model bears one more call now, else how long that will take."""
+        key = (route.provider, route.model)
+        taken()  # what an earlier answer said, of whichever model
+        with self._lock:
+            flow = self._flows.get(key)
+            if flow is None:
+                flow = self._flows[key] = _Flow(waiting={})
+            elif flow.ceiling or flow.held_until_s:
+                wait_s = _wait_s(flow, id(call))
+                if wait_s > 0:
+                    flow.waiting[id(call)] = time.monotonic() + min(wait_s, ASK_AGAIN_S)
+                    return wait_s
+                flow.waiting.pop(id(call), None)
+            flow.in_flight += 1
+        return 0.0
+
+    def after(self, call: Call, route: Route, outcome: Outcome | None) -> None:
+        """Learn from how a try went."""
+        hold_s = taken()
+        with self._lock:
+            flow = self._flows[route.provider, route.model]
+            if hold_s and not call.has_own_key:
+                flow.held_until_s = max(flow.held_until_s, time.monotonic() + hold_s)
+            if flow.ceiling and isinstance(outcome, Reply):
+                _grow(flow)
+            elif isinstance(outcome, RateLimitError) and not call.has_own_key:
+                _shrink(flow, outcome)
+            flow.in_flight -= 1
+
+    def leave(self, call: Call) -> None:
+        """Give up a place in line."""
+        with self._lock:
+            for flow in self._flows.values():
+                flow.waiting.pop(id(call), None)
+
+
+def _wait_s(flow: _Flow, caller: int) -> float:
+    """0 if a call may go out: there is room, and nobody who came before is about to ask for it."""
+    now = time.monotonic()
+    if now < flow.held_until_s:
+        return flow.held_until_s - now
+    flow.held_until_s = 0.0
+    free = int(flow.ceiling) - flow.in_flight if flow.ceiling else len(flow.waiting) + 1
+    earlier = takewhile(lambda other: other != caller, flow.waiting)
+    ahead = sum(flow.waiting[other] <= now + _TURN_S for other in earlier)
+    return 0.0 if ahead < free else min(_TURN_S * (ahead + 1 - max(free, 0)), _LONGEST_S)
+
+
+def _shrink(flow: _Flow, error: RateLimitError) -> None:
+    now = time.monotonic()
+    if error.retry_after_s:
+        flow.held_until_s = max(flow.held_until_s, now + min(error.retry_after_s, _LONGEST_HOLD_S))
+    if now - flow.halved_s < _SETTLING_S:
+        return
+    flow.halved_s = now
+    flow.first_too_many = flow.first_too_many or flow.in_flight
+    flow.ceiling = max(1.0, min(flow.ceiling or flow.in_flight, flow.in_flight) / 2)
+
+
+def _grow(flow: _Flow) -> None:
+    flow.ceiling += 1 / flow.ceiling
+    if flow.ceiling >= 2 * flow.first_too_many:
+        flow.ceiling, flow.first_too_many = 0.0, 0

@@ -1,0 +1,172 @@
+"""Dollars for contexts, and tokens and dollars a day: what is left decides whether a call goes out, and on which tier.
+
+Sums come from the token log (`muse.policies.spending`), so they are those of all processes and of what was spent before
+this one began. A limit can be overrun by the calls that are under way when it is reached.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from fnmatch import fnmatchcase
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from muse.errors import BudgetExceeded, LimitReached
+from muse.messages import Route
+from muse.policies.course import Call, Outcome
+from muse.policies.settings import Budget, Limit
+from muse.policies.spending import LOOK_AGAIN_S, Assess, Key, Spending, Spent, next_window, spending, window_start
+from muse.spec import Tier
+
+ModelAt = Callable[[str, int], str | None]
+_MOST_NAMED = 4
+_MOST_KEYS = 10_000
+
+
+class _Sum(Struct, frozen=True):
+    """A sum as of a generation of the log's sums."""
+
+    generation: int
+    since: str
+    spent: Spent
+    usd: float
+
+
+class Purse:
+    """The budgets of one state of journal.json."""
+
+    def __init__(self, budgets: Sequence[Budget], assess: Assess) -> None:
+        self._budgets = budgets
+        self._assess = assess
+        self._kept: dict[str, _Sum] = {}
+        self._fine_until_s: dict[str, float] = {}
+
+    def degraded(self, rungs: tuple[Route, ...], *, interactive: bool, model_at: ModelAt) -> tuple[Route, ...]:
+        """The rungs of a call under what is left of its budgets: as they are, or a tier down.
+
+        Raises:
+            BudgetExceeded: one of them is spent, and nobody waits for the call.
+        """
+        context = rungs[0].context
+        if interactive or time.monotonic() < self._fine_until_s.get(context, 0.0):
+            return rungs
+        wanted = [budget for budget in self._budgets if fnmatchcase(context, budget.context)]
+        spent = [(budget, self._spent(budget).usd) for budget in wanted]
+        for budget, usd in spent:
+            if usd >= budget.usd:
+                raise BudgetExceeded(_refusal(budget, usd, self._book(budget)))
+        for budget, usd in spent:
+            if budget.degrade_at < 1 and usd >= budget.degrade_at * budget.usd:
+                why = f"one tier down: {usd / budget.usd:.0%} of {budget.where} is spent"
+                return tuple(_one_down(rung, why, model_at) for rung in rungs)
+        _note(self._fine_until_s, context)
+        return rungs
+
+    def _book(self, budget: Budget) -> Spending:
+        """The sums of the log, from the beginning of the longest window on."""
+        return spending(min(window_start(other.window) for other in (budget, *self._budgets)), self._assess)
+
+    def _spent(self, budget: Budget) -> _Sum:
+        since = window_start(budget.window)
+        book = self._book(budget)
+        kept = self._kept.get(budget.where)
+        if kept is None or kept.generation != book.generation or kept.since != since:
+            spent = book.total(lambda key: key.day >= since and fnmatchcase(key.context, budget.context))
+            kept = _Sum(book.generation, since, spent, spent.usd + spent.unpriced * budget.unpriced_usd)
+            self._kept[budget.where] = kept
+        return kept
+
+
+class DayLimitStep:
+    """Tokens and dollars a day by provider, model and context."""
+
+    def __init__(self, limits: Sequence[Limit], assess: Assess) -> None:
+        self._assess = assess
+        self._limits = tuple(limit for limit in limits if limit.tokens_per_day or limit.usd_per_day)
+        self._kept: dict[str, _Sum] = {}
+        self._fine_until_s: dict[tuple[str, str, str], float] = {}
+
+    def before(self, call: Call, route: Route) -> float:
+        """0 while the day's sums are below the limits, else the seconds until midnight.
+
+        Raises:
+            LimitReached: a limit is reached, and the context asks to be told.
+        """
+        key = (call.context, route.provider, route.model)
+        if time.monotonic() < self._fine_until_s.get(key, 0.0):
+            return 0.0
+        for limit in self._limits:
+            if not limit.selects(call.context, route.provider, route.model):
+                continue
+            spent = self._spent(limit)
+            over_tokens = limit.tokens_per_day is not None and spent.tokens >= limit.tokens_per_day
+            if over_tokens or (limit.usd_per_day is not None and spent.usd >= limit.usd_per_day):
+                wait_s = _until_midnight_s()
+                if call.rules.on_limit != "raise" and wait_s < call.deadline.remaining_s():
+                    return wait_s
+                said = f"{spent.tokens:,} tokens and ${spent.usd:,.4f} are spent today"
+                raise LimitReached(f"{limit.where} ({limit.described()}): {said}", retry_after_s=wait_s)
+        _note(self._fine_until_s, key)
+        return 0.0
+
+    def after(self, call: Call, route: Route, outcome: Outcome | None) -> None:
+        """The token log has what the try cost."""
+
+    def leave(self, call: Call) -> None:
+        """There is no line to stand in."""
+
+    def _spent(self, limit: Limit) -> Spent:
+        since = window_start("day")
+        book = spending(since, self._assess)
+        kept = self._kept.get(limit.where)
+        if kept is None or kept.generation != book.generation or kept.since != since:
+            spent = book.total(lambda key: key.day >= since and limit.selects(key.context, key.provider, key.model))
+            kept = self._kept[limit.where] = _Sum(book.generation, since, spent, spent.usd)
+        return kept.spent
+
+
+def _note(fine_until_s: dict[Any, float], key: object) -> None:
+    """Do not look again before the sums are read anew."""
+    if len(fine_until_s) > _MOST_KEYS:
+        fine_until_s.clear()
+    fine_until_s[key] = time.monotonic() + LOOK_AGAIN_S
+
+
+def _one_down(route: Route, why: str, model_at: ModelAt) -> Route:
+    """A route one tier cheaper, where its provider has another model there; a model of no tier stays."""
+    tier = next((tier for tier in reversed(Tier) if model_at(route.provider, tier) == route.model), Tier.LITE)
+    if tier == Tier.LITE:
+        return route
+    model = model_at(route.provider, tier + 1)
+    if model is None or model == route.model:
+        return route
+    return replace(route, model=model, tier=Tier(tier + 1), reason=f"{route.reason}, {why}")
+
+
+def _refusal(budget: Budget, usd: float, book: Spending) -> str:
+    """What was spent on what, when it begins anew, and what to do."""
+    since = window_start(budget.window)
+
+    def name(key: Key) -> tuple[str, str] | None:
+        counts = key.day >= since and fnmatchcase(key.context, budget.context)
+        return (key.context or "(none)", key.model) if counts else None
+
+    sums = sorted(book.by(name).items(), key=lambda row: -row[1].usd)
+    named = [f"{context} on {model} ${spent.usd:,.4f} in {spent.calls:,} calls" for (context, model), spent in sums]
+    further = [f"and {len(named) - _MOST_NAMED} more"] if len(named) > _MOST_NAMED else []
+    unpriced = sum(spent.unpriced for _, spent in sums)
+    if unpriced:
+        further.append(f"{unpriced:,} calls without a known price count ${budget.unpriced_usd:g} each")
+    what = "; ".join(named[:_MOST_NAMED] + further)
+    return (
+        f"{budget.where}: ${usd:,.4f} of ${budget.usd:,.2f} a {budget.window} are spent on {budget.context} ({what})."
+        f" Raise its usd, mark the context as interactive, or wait until {next_window(budget.window):%a %d %b %Y}"
+    )
+
+
+def _until_midnight_s() -> float:
+    return max((next_window("day") - datetime.now()).total_seconds(), 1.0)

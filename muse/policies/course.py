@@ -1,0 +1,239 @@
+"""The course of one logical call: tries, waits and the way down the ladder, as a generator; it does no I/O itself.
+
+Whoever runs a course carries out each `Try` and `Wait` it yields, in a thread or in an event loop, and sends back what
+came of it. So there is one course for sync and async, and it is tested without a clock.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Sequence
+from typing import Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from muse.errors import (
+    AuthError,
+    BlockedReply,
+    CircuitOpen,
+    DeadlineExceeded,
+    LimitReached,
+    MissingKeyError,
+    MuseError,
+    NotFoundError,
+    ProviderDown,
+    ProviderTimeout,
+    QuotaError,
+    RateLimitError,
+    TruncatedReply,
+    UnavailableError,
+)
+from muse.messages import Attempt, Reply, Route
+from muse.policies.deadline import Deadline
+from muse.policies.retry import delay_s, is_transient
+from muse.policies.settings import DEFAULT_RETRIES, CallRules
+
+log = logging.getLogger(__name__)
+
+# What of a call's time is kept for the last rung of its ladder.
+_KEPT = 0.25
+# Room may come before it was reckoned with, and a place in line is kept by asking.
+ASK_AGAIN_S = 1.0
+# What another provider may mend: the one asked is down, limited or without a usable key, or a limit of ours is reached.
+_MENDED = (
+    *(AuthError, NotFoundError, ProviderDown, ProviderTimeout, QuotaError, RateLimitError),
+    *(MissingKeyError, UnavailableError, CircuitOpen, LimitReached),
+)
+
+
+class Try(Struct, frozen=True):
+    """To be done: ask this route, within this time. The answer is a `Reply` or the exception that came."""
+
+    route: Route
+    deadline: Deadline
+
+
+class Wait(Struct, frozen=True):
+    """To be done: wait so long. The answer is None."""
+
+    seconds: float
+
+
+Outcome = Reply | Exception
+Course = Generator[Try | Wait, Outcome | None, Reply]
+
+
+class Fallback(Struct, frozen=True):
+    """A step down the ladder, as the agent's events and whoever else wants to know are told."""
+
+    context: str
+    failed: Route
+    error: Exception
+    next: Route
+
+
+class Call(Struct, eq=False):
+    """One logical call as policies see it; `tokens` is what it may use at most, for limits.
+
+    What a provider says of the key that a caller brought (`has_own_key`) is no news of the journal's own.
+    """
+
+    context: str
+    rungs: tuple[Route, ...]
+    rules: CallRules
+    deadline: Deadline
+    tokens: int = 0
+    has_own_key: bool = False
+    on_fallback: Callable[[Fallback], None] | None = None
+
+
+class Step(Protocol):
+    """A policy around each try."""
+
+    def before(self, call: Call, route: Route) -> float:
+        """How many seconds it will take until the try may go out, as far as can be told; 0: it may.
+
+        Raises:
+            LimitError: it may not.
+        """
+
+    def after(self, call: Call, route: Route, outcome: Outcome | None) -> None:
+        """A try that was let through is over; None: it was given up."""
+
+    def leave(self, call: Call) -> None:
+        """A try that was not let through is not waited for any more."""
+
+
+def course(call: Call, steps: Sequence[Step]) -> Course:
+    """Ask rung after rung, each with its retries, until one gives a reply.
+
+    Raises:
+        MuseError: the first rung's error, with the others in `others` and every try in `attempts`.
+    """
+    attempts: list[Attempt] = []
+    errors: list[Exception] = []
+    place, tries = 0, 0
+    last = len(call.rungs) - 1
+    limit = _share(call, place)
+    while True:
+        route = call.rungs[place]
+        tries += 1
+        outcome = yield from _try(call, route, limit, steps)
+        if isinstance(outcome, Reply):
+            return _with(outcome, attempts) if attempts else outcome
+        if isinstance(outcome, MuseError):
+            attempts += outcome.attempts
+        pause_s = _pause_s(call, outcome, tries, limit)
+        if pause_s is not None:
+            yield Wait(pause_s)
+            continue
+        errors.append(outcome)
+        has_time = isinstance(outcome, DeadlineExceeded) and call.deadline.remaining_s() > 0  # the rung's share is over
+        if place == last or not (has_time or mends(outcome, call.rules)):
+            raise _first(errors, attempts)
+        _say(call, Fallback(call.context, route, outcome, call.rungs[place + 1]))
+        place, tries = place + 1, 0
+        limit = _share(call, place)
+
+
+def _share(call: Call, place: int) -> Deadline:
+    """The time of a rung: the last one keeps a quarter of the call's, those above have equal parts of what is left."""
+    above_last = len(call.rungs) - 1 - place
+    if not above_last:
+        return call.deadline
+    left_s = call.deadline.remaining_s()
+    before_last_s = left_s - _KEPT * call.deadline.timeout_s
+    return Deadline.within(before_last_s / above_last if before_last_s > 0 else left_s / 2)
+
+
+def _pause_s(call: Call, error: Exception, tries: int, limit: Deadline) -> float | None:
+    """How long to wait before this rung is tried again; None if it is not."""
+    retries = DEFAULT_RETRIES if call.rules.retries is None else call.rules.retries
+    if tries > retries or not is_transient(error):
+        return None
+    pause_s = delay_s(error, tries)
+    return pause_s if pause_s < limit.remaining_s() else None
+
+
+def mends(error: Exception, rules: CallRules) -> bool:
+    """Whether another provider may do what this one could not."""
+    asked = rules.fallback_on or ()
+    if isinstance(error, BlockedReply):
+        return "blocked" in asked
+    if isinstance(error, TruncatedReply):
+        return "truncated" in asked
+    return isinstance(error, _MENDED) or is_transient(error)
+
+
+def _try(
+    call: Call, route: Route, limit: Deadline, steps: Sequence[Step]
+) -> Generator[Try | Wait, Outcome | None, Outcome]:
+    """One try, let through by every step and reported to those that let it through."""
+    outcome: Outcome | None = None
+    passed = 0
+    try:
+        for step in steps:
+            pause_s = step.before(call, route)
+            if pause_s > 0:
+                yield from _admitted(call, route, limit, step, pause_s)
+            passed += 1
+        outcome = yield Try(route, limit)
+    except MuseError as exc:  # a step's own, since what a try raised was sent
+        return exc
+    finally:
+        if passed < len(steps):
+            steps[passed].leave(call)
+        for step in steps if passed == len(steps) else steps[:passed]:
+            step.after(call, route, outcome)
+    return outcome or ProviderDown("no answer, and no error either", provider=route.provider, model=route.model)
+
+
+def _admitted(
+    call: Call, route: Route, limit: Deadline, step: Step, pause_s: float
+) -> Generator[Wait, Outcome | None, None]:
+    """Wait until a step lets the try through.
+
+    Raises:
+        LimitError: it does not, or not before the time is over.
+    """
+    while pause_s > 0:
+        if pause_s >= limit.remaining_s():
+            raise _no_room(route, pause_s)
+        yield Wait(min(pause_s, ASK_AGAIN_S))
+        pause_s = step.before(call, route)
+
+
+def _no_room(route: Route, pause_s: float) -> LimitReached:
+    text = f"{route.provider} {route.model}: a limit leaves no room before the call's time is over"
+    return LimitReached(f"{text}; the next is in {pause_s:.3g} s", retry_after_s=pause_s)
+
+
+def _say(call: Call, step: Fallback) -> None:
+    """A step down is never silent: one line in the log, and word to whoever listens."""
+    log.warning(
+        "%s: %s %s could not answer (%s); going on with %s %s (%s)",
+        call.context or "a call without a context",
+        step.failed.provider,
+        step.failed.model,
+        step.error,
+        step.next.provider,
+        step.next.model,
+        step.next.reason,
+    )
+    if call.on_fallback is not None:
+        call.on_fallback(step)
+
+
+def _with(reply: Reply, attempts: list[Attempt]) -> Reply:
+    return replace(reply, attempts=(*attempts, *reply.attempts))
+
+
+def _first(errors: list[Exception], attempts: list[Attempt]) -> Exception:
+    first = errors[0]
+    if isinstance(first, MuseError):
+        first.attempts = tuple(attempts)
+        first.others = tuple(errors[1:])
+    for other in errors[1:]:
+        first.add_note(f"then: {other}")
+    return first

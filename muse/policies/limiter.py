@@ -1,0 +1,378 @@
+"""Requests and tokens a minute and calls in flight, counted by all processes on the journal together.
+
+A minute is any 60 seconds, not one of the clock. A try takes what it may use at most (the tokens it says, an estimate
+of those it sends) and gives back what it did not use. While there is much room, a process takes a stock for a second
+ahead, so that most tries are let through without touching the shared file; a stock counts as spent from then on, for 60
+seconds after its own end, so the limit holds all the same. Whoever finds no room stands in line, and the line is served
+in order.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from random import getrandbits
+from typing import Any
+
+from msgspec import Struct
+
+from muse.errors import (
+    AuthError,
+    LimitReached,
+    MissingKeyError,
+    NotFoundError,
+    QuotaError,
+    RateLimitError,
+    RequestError,
+)
+from muse.messages import Reply, Route
+from muse.policies.course import ASK_AGAIN_S, Call, Outcome
+from muse.policies.once import count_sendings
+from muse.policies.settings import Limit
+from muse.policies.store import Busy, is_alive, process, write
+
+_MINUTE_S = 60.0
+_STOCK_S = 1.0
+# How much later than it was let through a request may arrive (a process's first has an SDK to load): what the provider
+# counts is when requests arrive.
+_SLACK_S = 1.0
+# A stock takes this share of the room there is, so that several processes can have one.
+_STOCK_SHARE = 0.05
+_SHORTEST_S = 0.01
+# A place in line is kept by asking again.
+_GONE_S = 3.0
+_CORRECT_AGAIN_S = 0.5
+_TURN_S = 0.02
+_LONGEST_TURN_S = 0.5
+_UNBOUNDED = 1e12
+
+
+class _Stock(Struct):
+    """Requests and tokens that this process took of one limit and has not used."""
+
+    row: int
+    requests: int
+    tokens: int
+    ends_s: float
+
+
+# What a try took: of which limit, in which row of the shared file, how many tokens.
+_Taken = tuple[Limit, int, int]
+# A statement and its values.
+_Change = tuple[str, tuple[Any, ...]]
+
+
+class _Pass(Struct):
+    """What one try took; its places in line while it waits."""
+
+    limits: Sequence[Limit]
+    taken: list[_Taken] = []
+    places: dict[str, int] = {}
+    is_taking: bool = False
+
+
+class LimiterStep:
+    """Lets tries through as the limits of journal.json allow."""
+
+    def __init__(self, limits: Sequence[Limit]) -> None:
+        self._limits = tuple(limit for limit in limits if _counts_minutes(limit) or limit.in_flight)
+        self._lock = threading.RLock()  # the collector may end a stream in the middle of this
+        self._stocks: dict[str, _Stock] = {}
+        self._passes: dict[int, _Pass] = {}
+        self._owed: deque[_Change] = deque()
+        self._correct_at_s = 0.0
+        self._matching: dict[tuple[str, str, str], tuple[Limit, ...]] = {}
+
+    def before(self, call: Call, route: Route) -> float:
+        """Take what a try may use, or say how long to wait for it.
+
+        Raises:
+            LimitReached: there is no room, and the context asks to be told (`on_limit: "raise"`), or there never is.
+        """
+        limits = self._of(call.context, route)
+        if not limits:
+            return 0.0
+        held = self._passes.get(id(call))
+        if held is None:
+            count_sendings(are_counted=True)  # a transport sends nothing again that nobody let through
+            held = self._from_stock(limits, call.tokens)
+            if held is not None:
+                self._passes[id(call)] = held
+                return 0.0
+            held = self._passes[id(call)] = _Pass(limits)
+        wait_s, limit = self._from_store(limits, call.tokens, held)
+        if limit is None:
+            return wait_s
+        if call.rules.on_limit == "raise":
+            self.leave(call)
+            raise LimitReached(
+                f"{limit.where} ({limit.described()}) leaves no room for {call.context or 'this call'}; the next is in"
+                f" about {wait_s:.2g} s",
+                retry_after_s=wait_s,
+            )
+        return max(wait_s, _SHORTEST_S)
+
+    def after(self, call: Call, _route: Route, outcome: Outcome | None) -> None:
+        """Give back what was not used."""
+        held = self._passes.pop(id(call), None)
+        if held is not None:
+            count_sendings(are_counted=False)
+            self._settle(held.taken, _used(call, outcome))
+
+    def leave(self, call: Call) -> None:
+        """Give up the places in line."""
+        held = self._passes.pop(id(call), None)
+        if held is not None and held.places:
+            places = [(place,) for place in held.places.values()]
+            with suppress(Busy):  # who does not ask again loses the place anyway
+                write(lambda connection: connection.executemany("DELETE FROM line WHERE id = ?", places))
+
+    def _of(self, context: str, route: Route) -> tuple[Limit, ...]:
+        key = (context, route.provider, route.model)
+        known = self._matching.get(key)
+        if known is None:
+            if len(self._matching) > 10_000:
+                self._matching.clear()
+            known = self._matching[key] = tuple(limit for limit in self._limits if limit.selects(*key))
+        return known
+
+    def _from_stock(self, limits: Sequence[Limit], tokens: int) -> _Pass | None:
+        """Take a try from what this process has in stock of every limit; None if that is not enough."""
+        now = time.monotonic()
+        taken: list[_Taken] = []
+        with self._lock:
+            for limit in limits:
+                stock = self._stocks.get(limit.key)
+                asked = _asked(limit, tokens)
+                if (
+                    limit.in_flight
+                    or stock is None
+                    or stock.ends_s <= now
+                    or stock.requests < 1
+                    or stock.tokens < asked
+                ):
+                    return None
+                taken.append((limit, stock.row, asked))
+            for limit, _, asked in taken:
+                stock = self._stocks[limit.key]
+                stock.requests -= 1
+                stock.tokens -= asked
+        return _Pass(limits, taken)
+
+    def _from_store(self, limits: Sequence[Limit], tokens: int, held: _Pass) -> tuple[float, Limit | None]:
+        """Take a try from the shared file: `(0, None)`, or how long to wait, and for which limit.
+
+        Where another process has the file for longer than a moment, it is a short wait and no limit's fault.
+        """
+        now = time.monotonic()
+        owed = [*self._take_owed(), *self._leftovers(limits), *self._corrections(limits, held, now)]
+        held.is_taking = True
+        try:
+            wait_s, limit, taken = write(lambda connection: _taken(connection, limits, tokens, held, owed, now))
+        except Busy:
+            self._owed += owed
+            held.is_taking = False
+            return _TURN_S, None
+        held.is_taking = limit is None
+        if limit is not None:
+            return wait_s, limit
+        with self._lock:
+            for (limit, row, asked), more in taken:
+                if more:
+                    self._stocks[limit.key] = _Stock(row, more, asked * more, now + _STOCK_S)
+                held.taken.append((limit, row, asked))
+        held.places.clear()
+        return 0.0, None
+
+    def _leftovers(self, limits: Sequence[Limit]) -> Iterator[_Change]:
+        """Give back what is left of stocks that are too small or too old to be used."""
+        with self._lock:
+            stocks = [self._stocks.pop(limit.key) for limit in limits if limit.key in self._stocks]
+        for stock in stocks:
+            yield _RETURN, (max(0, stock.requests), max(0, stock.tokens), stock.row)
+
+    def _corrections(self, limits: Sequence[Limit], held: _Pass, now: float) -> Iterator[_Change]:
+        """Now and then, what this process really has in flight: a try that was interrupted may have left its place."""
+        if now < self._correct_at_s or not any(limit.in_flight for limit in limits):
+            return
+        self._correct_at_s = now + _CORRECT_AGAIN_S
+        passes = [other for other in list(self._passes.values()) if other is not held]
+        for limit in limits:
+            if limit.in_flight:
+                under_way = sum(limit in other.limits for other in passes if other.taken or other.is_taking)
+                yield _HAVE, (under_way + len(self._owed), limit.key, process())
+
+    def _settle(self, taken: Sequence[_Taken], used: int) -> None:
+        """Enter what was really used: into the stock it came from while that lasts, else into the shared file."""
+        changes: list[_Change] = []
+        for limit, row, asked in taken:
+            if limit.in_flight:
+                changes.append((_FREE, (limit.key, process())))
+            unused = asked - used if limit.tokens_per_minute is not None else 0
+            if unused and not self._back_to_stock(limit, row, unused):
+                changes.append((_CORRECT, (unused, row)))
+        if not changes:
+            return
+        owed = [*self._take_owed(), *changes]
+        try:
+            write(lambda connection: _make(connection, owed))
+        except Busy:  # the next one who writes makes them
+            self._owed += owed
+
+    def _take_owed(self) -> Iterator[_Change]:
+        """Changes that could not be made when they were due; threads and finalizers add to them at any moment."""
+        while self._owed:
+            try:
+                yield self._owed.popleft()
+            except IndexError:
+                return
+
+    def _back_to_stock(self, limit: Limit, row: int, unused: int) -> bool:
+        """Put tokens back, or take more, where the stock they came from still lasts."""
+        with self._lock:
+            stock = self._stocks.get(limit.key)
+            if stock is None or stock.row != row or stock.requests < 1 or time.monotonic() >= stock.ends_s:
+                return False
+            if stock.tokens + unused < 0:
+                return False
+            stock.tokens += unused
+            return True
+
+
+# Answers by which a provider says that it has done nothing.
+_REFUSED = (RateLimitError, AuthError, NotFoundError, RequestError, QuotaError, MissingKeyError)
+
+
+def _used(call: Call, outcome: Outcome | None) -> int:
+    """The tokens of a try that is over; all it may have used where nobody says."""
+    if isinstance(outcome, Reply):
+        return outcome.usage.total_tokens
+    return 0 if isinstance(outcome, _REFUSED) else call.tokens
+
+
+def _taken(
+    connection: Any, limits: Sequence[Limit], tokens: int, held: _Pass, owed: Sequence[_Change], now: float
+) -> tuple[float, Limit | None, list[tuple[_Taken, int]]]:
+    """Within one transaction: what was taken of each limit and how many more for stock, or what to wait for."""
+    _make(connection, owed)
+    rooms = [_room(connection, limit, _asked(limit, tokens), now) for limit in limits]
+    for limit, room in zip(limits, rooms, strict=True):
+        wait_s = room.wait_s or _wait_in_line(connection, limit, held, now)
+        if wait_s > 0:
+            _stand_in_line(connection, limit, held, now, wait_s)
+            return wait_s, limit, []
+    more = min(_spare(limit, room, tokens) for limit, room in zip(limits, rooms, strict=True))
+    taken = [_take(connection, limit, tokens, more, now) for limit in limits]
+    connection.executemany("DELETE FROM line WHERE id = ?", [(place,) for place in held.places.values()])
+    return 0.0, None, taken
+
+
+def _spare(limit: Limit, room: _Room, tokens: int) -> int:
+    """How many more tries a stock may have of a limit; none of places in flight, which are taken one by one."""
+    if limit.in_flight:
+        return 0
+    by_tokens = int(room.tokens * _STOCK_SHARE / max(_asked(limit, tokens), 1))
+    return max(0, min(int(room.requests * _STOCK_SHARE), by_tokens) - 1)
+
+
+def _take(connection: Any, limit: Limit, tokens: int, more: int, now: float) -> tuple[_Taken, int]:
+    """Enter one try, and so many more for stock."""
+    if limit.in_flight:
+        connection.execute(_HOLD, (limit.key, process()))
+    asked = _asked(limit, tokens)
+    if not _counts_minutes(limit):
+        return (limit, 0, asked), 0
+    until = now + _MINUTE_S + _SLACK_S + (_STOCK_S if more else 0.0)
+    row = getrandbits(62)
+    connection.execute(_ENTER, (row, limit.key, until, 1 + more, asked * (1 + more)))
+    return (limit, row, asked), more
+
+
+def _make(connection: Any, changes: Sequence[_Change]) -> None:
+    for statement, values in changes:
+        connection.execute(statement, values)
+
+
+_HOLD = "INSERT INTO holders VALUES (?, ?, 1) ON CONFLICT (key, process) DO UPDATE SET slots = slots + 1"
+_FREE = "UPDATE holders SET slots = max(0, slots - 1) WHERE key = ? AND process = ?"
+_ENTER = "INSERT INTO spent (id, key, until, requests, tokens) VALUES (?, ?, ?, ?, ?)"
+_RETURN = "UPDATE spent SET requests = requests - ?, tokens = tokens - ? WHERE id = ?"
+_HAVE = "UPDATE holders SET slots = min(slots, ?) WHERE key = ? AND process = ?"
+_CORRECT = "UPDATE spent SET tokens = tokens - ? WHERE id = ?"
+
+
+class _Room(Struct, frozen=True):
+    """What a limit leaves: requests and tokens, and how long to wait if that is too little."""
+
+    requests: float
+    tokens: float
+    wait_s: float
+
+
+def _room(connection: Any, limit: Limit, tokens: int, now: float) -> _Room:
+    key = limit.key
+    wait_s = _wait_for_slot(connection, limit, key)
+    if not _counts_minutes(limit):
+        return _Room(0, 0, wait_s)
+    # A row that ends later than any could was entered before this machine was started.
+    connection.execute(
+        "DELETE FROM spent WHERE key = ? AND (until <= ? OR until > ?)",
+        (key, now, now + _MINUTE_S + _SLACK_S + 2 * _STOCK_S),
+    )
+    spent = connection.execute("SELECT total(requests), total(tokens) FROM spent WHERE key = ?", (key,)).fetchone()
+    requests = min(limit.requests_per_minute or _UNBOUNDED, _UNBOUNDED) - spent[0]
+    left = min(limit.tokens_per_minute or _UNBOUNDED, _UNBOUNDED) - spent[1]
+    free_requests, free_tokens = requests, left
+    if free_requests < 1 or free_tokens < tokens:
+        rows = connection.execute("SELECT until, requests, tokens FROM spent WHERE key = ? ORDER BY until", (key,))
+        for until, back_requests, back_tokens in rows:
+            free_requests, free_tokens = free_requests + back_requests, free_tokens + back_tokens
+            wait_s = max(wait_s, until - now)
+            if free_requests >= 1 and free_tokens >= tokens:
+                break
+    return _Room(requests, left, wait_s)
+
+
+def _wait_for_slot(connection: Any, limit: Limit, key: str) -> float:
+    """0 if a call may begin beside those in flight; else a short wait, as nobody knows when one of them ends."""
+    if not limit.in_flight:
+        return 0.0
+    holders = connection.execute("SELECT process, slots FROM holders WHERE key = ?", (key,)).fetchall()
+    if sum(slots for _, slots in holders) < limit.in_flight:
+        return 0.0
+    gone = [process for process, slots in holders if slots <= 0 or not is_alive(process)]
+    connection.executemany("DELETE FROM holders WHERE key = ? AND process = ?", [(key, process) for process in gone])
+    left = sum(slots for process, slots in holders if process not in gone)
+    return 0.0 if left < limit.in_flight else _TURN_S
+
+
+def _wait_in_line(connection: Any, limit: Limit, held: _Pass, now: float) -> float:
+    """0 if nobody who came before is about to ask; those who have not asked for long are gone."""
+    before = connection.execute(
+        "SELECT count(*) FROM line WHERE key = ? AND again BETWEEN ? AND ? AND id < ?",
+        (limit.key, now - _GONE_S, now + _TURN_S, held.places.get(limit.key, 2**62)),
+    ).fetchone()[0]
+    return min(float(before) * _TURN_S, _LONGEST_TURN_S)
+
+
+def _stand_in_line(connection: Any, limit: Limit, held: _Pass, now: float, wait_s: float) -> None:
+    again = now + min(max(wait_s, _SHORTEST_S), ASK_AGAIN_S)
+    own = held.places.get(limit.key)
+    if own is not None and connection.execute("UPDATE line SET again = ? WHERE id = ?", (again, own)).rowcount:
+        return
+    gone = (limit.key, now - _GONE_S, now + 2 * ASK_AGAIN_S)
+    connection.execute("DELETE FROM line WHERE key = ? AND again NOT BETWEEN ? AND ?", gone)
+    entered = connection.execute("INSERT INTO line (key, again) VALUES (?, ?)", (limit.key, again))
+    held.places[limit.key] = int(entered.lastrowid)
+
+
+def _counts_minutes(limit: Limit) -> bool:
+    return limit.requests_per_minute is not None or limit.tokens_per_minute is not None
+
+
+def _asked(limit: Limit, tokens: int) -> int:
+    """The tokens that a try takes: one that may use more than the limit has waits for all of it."""
+    return min(tokens, limit.tokens_per_minute) if limit.tokens_per_minute is not None else 0

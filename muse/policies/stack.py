@@ -1,0 +1,116 @@
+"""The policies in force, in their order: what a call passes before its first try and around each; it makes no call.
+
+Budgets are looked at once a call, then the cache. Around each try stand the breaker, limits of the day, what the model
+has shown to bear, and the limits of the minute and in flight. What journal.json does not ask for is not imported.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+from muse.ladder import Ladder
+from muse.messages import Reply, Request, Route
+from muse.policies.adaptive import AdaptiveStep
+from muse.policies.breaker import BreakerStep
+from muse.policies.course import Step
+from muse.policies.settings import Policies
+
+ModelAt = Callable[[str, int], str | None]
+Assess = Callable[[Mapping[str, Any]], tuple[str, float | None]]
+# What a model bears was learned from its answers, whatever journal.json says meanwhile.
+_adaptive = AdaptiveStep()
+
+
+class _Purse(Protocol):
+    def degraded(self, rungs: tuple[Route, ...], *, interactive: bool, model_at: ModelAt) -> tuple[Route, ...]: ...
+
+
+class Stack:
+    """The policies of one state of journal.json."""
+
+    def __init__(self, policies: Policies, assess: Assess) -> None:
+        self.policies = policies
+        self.counts_tokens = any(limit.tokens_per_minute for limit in policies.limits)
+        self.steps: tuple[Step, ...] = tuple(_steps(policies, assess))
+        self._purse = _purse(policies, assess)
+
+    def rungs(self, ladder: Ladder, model_at: ModelAt) -> tuple[Route, ...]:
+        """Who is asked, with budgets taken into account.
+
+        Raises:
+            BudgetExceeded: one of the context's budgets is spent.
+        """
+        if self._purse is None:
+            return ladder.rungs
+        return self._purse.degraded(ladder.rungs, interactive=bool(ladder.rules.interactive), model_at=model_at)
+
+    def find(self, request: Request, route: Route, address: str, cache_s: float) -> tuple[Reply | None, bytes]:
+        """`(the kept answer to a request, the key to keep a new one under)`; no key if nothing can be kept.
+
+        `address` is where the request would go: another endpoint of the same name gives other answers.
+        """
+        from muse.policies import cache  # 3 ms, and only who keeps answers pays it
+
+        kept = cache.cache(self.policies.cache_mb)
+        if kept is None:
+            return None, b""
+        key = cache.key_of(request, route, address)
+        return (kept.find(key, cache_s) if key else None), key
+
+    def keep(self, key: bytes, reply: Reply) -> None:
+        """Keep an answer under a key that `find` gave."""
+        from muse.policies import cache  # 3 ms, and only who keeps answers pays it
+
+        kept = cache.cache(self.policies.cache_mb)
+        if kept is not None:
+            kept.keep(key, reply)
+
+
+def _steps(policies: Policies, assess: Assess) -> Iterator[Step]:
+    if policies.breaker.failures:
+        yield BreakerStep(policies.breaker)
+    if policies.limits:
+        from muse.policies.budget import DayLimitStep  # 5 ms, and only who sets limits pays it
+        from muse.policies.limiter import LimiterStep
+
+        if any(limit.tokens_per_day or limit.usd_per_day for limit in policies.limits):
+            yield DayLimitStep(policies.limits, assess)
+        yield _adaptive  # before what processes share: who waits there must not hold what others could use
+        yield LimiterStep(policies.limits)
+    else:
+        yield _adaptive
+
+
+def _purse(policies: Policies, assess: Assess) -> _Purse | None:
+    if not policies.budgets:
+        return None
+    from muse.policies.budget import Purse  # 5 ms, and only who sets budgets pays it
+
+    return Purse(policies.budgets, assess)
+
+
+_stack: Stack | None = None
+
+
+def _forget() -> None:
+    """A child process has no calls under way, and no share in what its parent took."""
+    global _stack, _adaptive
+    _stack, _adaptive = None, AdaptiveStep()
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_forget)
+
+
+def stack(policies: Policies, assess: Assess) -> Stack:
+    """The stack for what journal.json says; the same one while that does not change.
+
+    `assess` tells whose a line of the token log is and what it cost, where the line does not say so.
+    """
+    global _stack
+    if _stack is None or (_stack.policies is not policies and _stack.policies != policies):
+        _stack = Stack(policies, assess)
+    return _stack

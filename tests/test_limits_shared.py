@@ -1,0 +1,150 @@
+"""Limits and breakers that several real processes share: never exceeded in any window, not held by the dead."""
+
+from __future__ import annotations
+
+import json
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from muse.policies.store import NAME, is_alive, process
+from tests.journal_folder import JournalFolder, run, start
+
+_MINUTE_S = 1.5
+CALLER = """
+import json, sys, time
+from muse import models
+from muse.policies import limiter
+limiter._MINUTE_S = float(sys.argv[1])
+limiter._STOCK_S = 0.2
+began = []
+for number in range(int(sys.argv[2])):
+    models.generate("When?", context="app.tides", max_output_tokens=int(sys.argv[3]))
+    began.append(time.time())
+print(json.dumps(began))
+"""
+HOLDER = """
+import time
+from muse import models
+from muse.policies.course import Call
+from muse.policies.deadline import Deadline
+call = models.prepare("When?", "app.tides", {})
+held = Call("app.tides", call.ladder.rungs, call.ladder.rules, Deadline.after(60))
+for step in call.stack.steps:
+    assert step.before(held, call.ladder.rungs[0]) == 0
+print("held", flush=True)
+time.sleep(600)
+"""
+
+
+def callers(count: int, calls: int, tokens: int = 100) -> list[float]:
+    """When the calls of some processes went out, in seconds since the epoch."""
+    children = [start(CALLER, str(_MINUTE_S), str(calls), str(tokens)) for _ in range(count)]
+    began: list[float] = []
+    for child in children:
+        out, err = child.communicate(timeout=60)
+        assert child.returncode == 0, err
+        began += json.loads(out)
+    return sorted(began)
+
+
+def most_in_a_window(began: list[float]) -> int:
+    return max(sum(1 for other in began if at <= other < at + _MINUTE_S) for at in began)
+
+
+@pytest.mark.parametrize("most", [7, 60])
+def test_four_processes_never_send_more_in_any_window_than_the_limit(journal: JournalFolder, most: int) -> None:
+    journal.route(default={"provider": "echo"}, limits=[{"requests_per_minute": most}])
+    began = callers(4, most // 2)
+    assert len(began) == 4 * (most // 2)
+    assert most_in_a_window(began) <= most
+    assert began[-1] - began[0] >= _MINUTE_S
+
+
+def test_tokens_are_counted_as_they_were_used_and_never_exceeded(journal: JournalFolder) -> None:
+    journal.route(default={"provider": "echo"}, limits=[{"tokens_per_minute": 200}])
+    began = callers(2, 40, tokens=20)
+    assert len(began) == 80
+    assert began[-1] - began[0] >= _MINUTE_S
+    used = [line["usage"]["total_tokens"] for line in journal.lines()]
+    assert most_in_a_window(began) * max(used) <= 200
+
+
+def test_a_killed_process_holds_nothing(journal: JournalFolder) -> None:
+    journal.route(default={"provider": "echo", "on_limit": "raise"}, limits=[{"in_flight": 1}])
+    holder = start(HOLDER)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    code = "from muse import models; print(models.generate('When?', context='app.tides'))"
+    with pytest.raises(AssertionError, match="LimitReached"):
+        run(code)
+    holder.kill()
+    holder.communicate()
+    assert run(code).strip() == "When?"
+
+
+def test_waiters_are_served_in_the_order_of_their_coming(journal: JournalFolder) -> None:
+    journal.route(default={"provider": "echo"}, limits=[{"requests_per_minute": 2}])
+    code = CALLER.replace("began = []", "began = []; time.sleep(float(sys.argv[4]))")
+    children = [start(code, "0.8", "1", "10", str(0.25 * place)) for place in range(5)]
+    began = [json.loads(child.communicate(timeout=60)[0])[0] for child in children]
+    assert all(before < after + 0.1 for before, after in pairwise(began))
+
+
+def test_a_damaged_store_is_put_aside_and_begun_anew(journal: JournalFolder) -> None:
+    journal.route(default={"provider": "echo"}, limits=[{"requests_per_minute": 2}])
+    (journal.path / NAME).write_bytes(b"this is no database " * 400)
+    run("from muse import models; models.generate('When?', context='x')")
+    kept = sorted(path.name for path in journal.path.glob(f"{NAME}*unusable"))
+    assert len(kept) == 1
+    assert (journal.path / kept[0]).read_bytes().startswith(b"this is no database")
+
+
+def test_a_journal_that_cannot_be_written_limits_its_own_process(tmp_path: Path) -> None:
+    import os
+
+    code = """
+import logging, sys
+from muse import models
+from muse.errors import LimitReached
+models.generate("1", context="x"); models.generate("2", context="x")
+try:
+    models.generate("3", context="x")
+except LimitReached:
+    print("refused")
+"""
+    folder = JournalFolder(tmp_path / "journal")
+    folder.route(default={"provider": "echo", "on_limit": "raise"}, limits=[{"requests_per_minute": 2}])
+    (folder.path / NAME).mkdir()  # a folder in its place: as root, permissions stop nobody
+    assert os.path.isdir(folder.path / NAME)
+    assert run(code, JOURNAL_PATH=str(folder.path)).strip() == "refused"
+
+
+def test_one_probe_at_a_time_tries_a_model_that_was_left_alone(journal: JournalFolder) -> None:
+    journal.route(default={"provider": "echo", "retries": 0}, breaker={"failures": 1, "cool_down_s": 0.3})
+    failing = """
+from muse import models, testing
+from muse.errors import MuseError, ProviderDown
+with testing.script(ProviderDown("down", retryable=True)):
+    try:
+        models.generate("x", context="x")
+    except MuseError as exc:
+        print(type(exc).__name__)
+"""
+    probing = """
+import time
+from muse import models
+from muse.policies.breaker import _key
+call = models.prepare("x", "x", {})
+print(call.stack.steps[0]._may_probe(_key(call.ladder.rungs[0]), time.monotonic()))
+"""
+    assert run(failing).strip() == "ProviderDown"
+    time.sleep(0.35)
+    assert [run(probing).strip() for _ in range(2)] == ["True", "False"]
+
+
+def test_a_process_is_told_from_a_later_one_of_its_number() -> None:
+    assert is_alive(process())
+    assert not is_alive(f"{process().partition('.')[0]}.1")

@@ -1,0 +1,233 @@
+"""Policies where they meet: time after waits, misspelt bounds, threads, forks, budgets together, bad ladders."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from muse import check, ledger, models, testing
+from muse.errors import BudgetExceeded, CircuitOpen, ConfigError, LimitReached, MuseError, ProviderDown
+from muse.log_lines import assess
+from muse.policies.spending import Spending, window_start
+from muse.policies.store import NAME, store
+from tests.desk import CONTEXT, QUESTION, Desk
+from tests.journal_folder import JournalFolder, run
+from tests.loopback.behaviours import Delay, Hang
+from tests.loopback.outcomes import TEXT
+from tests.provider_cases import FAMILY
+
+OPENAI, ANTHROPIC, GOOGLE = FAMILY
+
+
+def test_time_that_went_by_at_a_limit_is_not_given_to_the_try_again(desk: Desk) -> None:
+    desk.reach(OPENAI)
+    desk.journal.route(default={"provider": "openai", "model": OPENAI.model}, limits=[{"in_flight": 1}])
+    desk.play(OPENAI, Delay(1.0), Hang())
+    first = threading.Thread(target=models.generate, args=(QUESTION, CONTEXT))
+    first.start()
+    assert desk.server.wait_until(lambda server: len(server.requests) == 1)
+    begun = time.monotonic()
+    desk.fail("sync", timeout_s=1.6)
+    assert time.monotonic() - begun <= 1.6 * 1.05 + 0.1
+    first.join()
+
+
+@pytest.mark.parametrize("rule", [{"local_only": "true"}, {"allow": "local"}, {"allow": ["nobody"]}, {"local_only": 1}])
+def test_a_bound_that_is_not_usable_allows_nobody(desk: Desk, rule: dict[str, object]) -> None:
+    desk.reach(GOOGLE)
+    desk.journal.route(default={"provider": "google", "model": GOOGLE.model, **rule})
+    assert isinstance(desk.fail("sync"), ConfigError)
+    assert not desk.server.requests
+
+
+def test_a_ladder_that_names_an_unknown_provider_with_a_model_leaves_it_out(desk: Desk) -> None:
+    desk.reach(OPENAI)
+    bad = {"provider": "nobody", "model": "x"}
+    desk.journal.route(default={"provider": "openai", "model": OPENAI.model, "retries": 0, "fallbacks": [bad, "echo"]})
+    desk.play(OPENAI, "error_500")
+    assert desk.ask("sync").provider == "echo"
+    assert any("nobody" in finding.found for finding in check.examine().findings)
+
+
+def test_what_is_not_installed_or_has_no_address_goes_down_the_ladder(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AZURE_API_KEY", "k")
+    desk.journal.route(default={"provider": "azure", "model": "m", "fallbacks": ["echo"]})
+    assert desk.ask("sync").provider == "echo"
+
+
+def test_a_spent_budget_refuses_whatever_another_one_would_degrade(desk: Desk) -> None:
+    desk.journal.route(
+        default={"provider": "echo"}, budgets=[{"context": "app.*", "usd": 10, "degrade_at": 0}, {"usd": 0.5}]
+    )
+    ledger.append({"context": "x", "provider": "openai", "model": "m", "usage": {"total_tokens": 1}, "cost_usd": 1})
+    with pytest.raises(BudgetExceeded, match=r"providers\.budgets\[1\]"):
+        models.reply(QUESTION, CONTEXT)
+
+
+def test_a_degraded_call_is_never_dearer_than_the_model_it_names(desk: Desk) -> None:
+    desk.reach(OPENAI)
+    desk.journal.route(default={"provider": "openai", "tier": 1}, budgets=[{"usd": 10, "degrade_at": 0}])
+    assert desk.ask("sync", model=models.GPT_5_NANO).model != models.GPT_5_MINI
+    sent = [request.body["model"] for request in desk.server.requests]
+    assert sent == [models.GPT_5_NANO]
+    desk.ask("sync", model="gpt-of-tomorrow")
+    assert desk.server.requests[-1].body["model"] == "gpt-of-tomorrow"
+
+
+def test_a_context_may_switch_off_what_the_default_keeps(desk: Desk) -> None:
+    desk.reach(OPENAI)
+    desk.journal.route(
+        default={"provider": "openai", "model": OPENAI.model, "cache_s": 60}, contexts={CONTEXT: {"cache_s": 0}}
+    )
+    for context in (CONTEXT, "app.other"):
+        desk.ask("sync", context=context)
+        desk.ask("sync", context=context)
+    assert len(desk.server.requests) == 3
+
+
+def test_a_kept_answer_is_given_though_the_budget_is_spent(desk: Desk) -> None:
+    desk.reach(OPENAI)
+    rule = {"provider": "openai", "model": OPENAI.model, "cache_s": 60}
+    desk.journal.route(default=rule)
+    desk.ask("sync")
+    desk.journal.route(default=rule, budgets=[{"usd": 0.000001}])
+    assert desk.ask("sync").text == TEXT
+    assert isinstance(desk.fail("sync", contents="Another question"), BudgetExceeded)
+
+
+def test_sums_of_the_log_are_the_same_from_any_number_of_threads(tmp_path: Path) -> None:
+    today = window_start("day")
+    (tmp_path / "tokens").mkdir()
+    line = json.dumps({"context": "x", "usage": {"total_tokens": 2}, "cost_usd": 0.5})
+    odd = [
+        '{"context": 7}',
+        "not json",
+        '{"cost_usd": "much"}',
+        '{"usage": {"total_tokens": "many"}, "context": "x"}',
+        "",
+    ]
+    (tmp_path / "tokens" / f"{today}.jsonl").write_text("\n".join([line] * 3_000 + odd) + '\n{"torn')
+    book = Spending(str(tmp_path), today, assess)
+    threads = [threading.Thread(target=book.look) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    total = book.total(lambda key: key.context == "x")
+    assert (total.calls, total.tokens, total.usd) == (3_001, 6_000, 1_500.0)
+    assert book.total(lambda key: key.context != "y").unpriced == 2
+
+
+def test_a_child_process_takes_its_own_and_not_its_parents_stock(journal: JournalFolder) -> None:
+    journal.route(default={"provider": "echo", "on_limit": "raise"}, limits=[{"requests_per_minute": 200}])
+    code = """
+import os
+from muse import models
+from muse.errors import LimitReached
+def ask(most):
+    done = 0
+    for _ in range(most):
+        try:
+            models.generate("x", "x")
+        except LimitReached:
+            break
+        done += 1
+    return done
+sent = ask(1)
+ends = []
+for _ in range(6):
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        os.write(writing, b"%d" % ask(100))
+        os._exit(0)
+    ends.append(reading)
+for reading in ends:
+    os.wait()
+    sent += int(os.read(reading, 100))
+print(sent)
+"""
+    assert 150 <= int(run(code)) <= 200
+
+
+def test_an_answer_that_cannot_be_used_shows_that_the_provider_is_there(desk: Desk) -> None:
+    desk.journal.route(default={"provider": "echo", "retries": 0}, breaker={"failures": 2})
+    down = ProviderDown("down", retryable=True)
+    with testing.script(down, "", down, "fine"):
+        kinds = [type(desk.fail("sync")).__name__ for _ in range(3)]
+        assert desk.ask("sync").text == "fine"
+    assert kinds == ["ProviderDown", "EmptyReply", "ProviderDown"]
+
+
+def test_an_impatient_stream_does_not_open_the_breaker(desk: Desk) -> None:
+    desk.reach(OPENAI)
+    desk.journal.route(
+        default={"provider": "openai", "model": OPENAI.model, "retries": 0, "first_token_s": 0.1},
+        breaker={"failures": 1},
+    )
+    desk.play(OPENAI, Hang())
+    desk.fail("stream")
+    assert desk.ask("sync").text == TEXT
+
+
+def test_a_store_that_is_deleted_under_a_process_is_begun_anew(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    desk.journal.route(default={"provider": "echo"}, limits=[{"in_flight": 2, "requests_per_minute": 1000}])
+    for _ in range(3):
+        desk.ask("sync")
+        for path in desk.journal.path.glob(f"{NAME}*"):
+            path.unlink()
+    desk.ask("sync")
+    assert store().path != ":memory:"
+    assert not [record for record in caplog.records if "cannot be kept" in record.getMessage()]
+
+
+def test_a_store_that_others_keep_locked_delays_a_call_and_does_not_lose_it(desk: Desk) -> None:
+    desk.journal.route(default={"provider": "echo"}, limits=[{"in_flight": 2}])
+    desk.ask("sync")
+    asked = threading.Thread(target=desk.ask, args=("sync",))
+    other = sqlite3.connect(desk.journal.path / NAME, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    asked.start()
+    asked.join(0.5)
+    assert asked.is_alive()
+    other.execute("COMMIT")
+    other.close()
+    asked.join(5)
+    assert not asked.is_alive()
+
+
+def test_a_cache_that_cannot_be_used_costs_a_call_and_not_an_answer(desk: Desk) -> None:
+    desk.reach(OPENAI)
+    desk.journal.route(default={"provider": "openai", "model": OPENAI.model, "cache_s": 60})
+    folder = desk.journal.path / "cache"
+    folder.mkdir()
+    (folder / "replies.sqlite").write_bytes(b"no database" * 1_000)
+    assert desk.ask("sync").text == TEXT
+    for path in folder.glob("replies.sqlite*"):
+        path.unlink()
+    (folder / "replies.sqlite").mkdir()
+    assert desk.ask("sync", contents="Another").text == TEXT
+
+
+def test_waiting_at_a_limit_that_is_given_up_leaves_no_trace(desk: Desk) -> None:
+    desk.journal.route(default={"provider": "echo"}, limits=[{"requests_per_minute": 1}])
+    desk.ask("sync")
+    with pytest.raises(LimitReached):
+        models.generate(QUESTION, CONTEXT, timeout_s=0.5)
+    with pytest.raises(MuseError):
+        models.stream(QUESTION, CONTEXT, timeout_s=0.5)
+    assert store().rows("SELECT * FROM line") == []
+
+
+def test_an_open_breaker_is_seen_by_a_stream_at_once(desk: Desk) -> None:
+    desk.journal.route(default={"provider": "echo", "retries": 0}, breaker={"failures": 1})
+    with testing.script(ProviderDown("down", retryable=True)):
+        desk.fail("sync")
+    with pytest.raises(CircuitOpen):
+        models.stream(QUESTION, CONTEXT)
