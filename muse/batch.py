@@ -1,0 +1,399 @@
+"""Many requests, a few at a time, each result as it is there; it knows no provider and no file.
+
+batch = Batch(max_concurrent=20)
+batch.feed(batch.create(contents=page, context="insight.page") for page in pages)
+async for request in batch.drain_batch():
+    print(request.response or request.error)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import weakref
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from msgspec import Struct
+
+from muse.batching.bar import Bar, drawn
+from muse.batching.bell import Bell
+from muse.batching.calls import calls_of, feel, fit
+from muse.batching.crew import Crew, is_being_cancelled
+from muse.batching.engine import Engine, Name, engine_of
+from muse.batching.feed import Feed
+from muse.batching.keeper import Keeper, Key
+from muse.batching.night import Night, night_of
+from muse.batching.pace import Pace
+from muse.batching.request import BatchRequest
+from muse.batching.store import Store
+from muse.batching.tally import Tally
+from muse.messages import Reply
+from muse.models import agenerate
+
+__all__ = ["Batch", "BatchRequest"]
+
+_UNDRAINED_EACH = 2
+
+
+class _Job(Struct):
+    """A request on its way; `turn` and `era` say of which adding, `number` is its place in the ledger."""
+
+    request: BatchRequest
+    turn: int
+    era: int
+    number: int
+
+    def is_current(self) -> bool:
+        """Whether the request was not updated since."""
+        return self.request.turn == self.turn
+
+
+class Batch:
+    """Requests that are asked side by side, never more than `max_concurrent` ("auto": as many as the provider bears).
+
+    `client` goes along with every call. With a `ledger` (a name) requests and results are kept in the journal, in
+    `batches/<ledger>.sqlite`: run again after whatever happened, finished items come from there and the others are
+    asked. There `key` says what a request is called, an attribute's name or a function; by default two that ask the
+    same have the same name, and the nth of a name is the nth in every run. `retry_failed` asks failed ones again.
+    `progress` draws a bar where standard error is a terminal.
+
+    In the lanes "overnight" and "auto" (which need a ledger) requests go by way of the providers' batch services, all
+    at once when they are drained, to be answered by `deadline`: seconds, a span or a moment. With `engine="ray"` the
+    calls are made by workers on a Ray cluster.
+
+    Raises:
+        ValueError: `max_concurrent` is no number from 1 on.
+        ConfigError: the ledger's name or its file, the lane, the deadline or the engine is not to be had.
+    """
+
+    def __init__(
+        self,
+        max_concurrent: int | Literal["auto"] = 5,
+        client: Any = None,
+        *,
+        ledger: str | None = None,
+        key: Key | None = None,
+        retry_failed: bool = False,
+        progress: bool = False,
+        lane: Literal["now", "overnight", "auto"] = "now",
+        deadline: float | timedelta | datetime | None = None,
+        engine: Name = "here",
+    ) -> None:
+        self.max_concurrent = max_concurrent
+        self.client = client
+        self.tally = Tally()
+        self._pace = Pace(max_concurrent)
+        self._engine: Engine | None = engine_of(engine, self._pace, lane, client)
+        self._waiting: deque[_Job] = deque()
+        self._finished: deque[BatchRequest] = deque()
+        self._crew = Crew(self._pace, self._next, self._ask, self._left)
+        self._feed = Feed(self.tally, self._take_in, self._may_take, self._source_ended)
+        self._bell = Bell()
+        self._open = self._drains = self._era = 0
+        self._trouble: BaseException | None = None
+        self._bar: Bar | None = drawn(self.tally) if progress else None
+        self._keeper: Keeper | None = None
+        if ledger is not None:
+            store = Store(ledger)
+            self._keeper = Keeper(store, key, self._pace, self._deliver, retry_failed=retry_failed)
+            weakref.finalize(self, store.close)
+        self._night: Night[_Job] | None = night_of(self, self.ledger, self._feed, self._bell, lane, deadline)
+
+    @property
+    def ledger(self) -> Store | None:
+        """Where requests and results are kept, if they are."""
+        return self._keeper.store if self._keeper is not None else None
+
+    def create(self, **options: Any) -> BatchRequest:
+        """A request with these options; `add` or `feed` has it asked."""
+        return BatchRequest(**options)
+
+    def add(self, request: BatchRequest) -> None:
+        """Have a request asked, at once if there is room; a running loop is needed, and nothing is waited for.
+
+        Raises:
+            ConfigError: the ledger cannot be written, or another run is writing to it.
+        """
+        asyncio.get_running_loop()
+        self._admit(request)
+        self._resume()
+
+    def update(self, request: BatchRequest, **changes: Any) -> None:
+        """Change a request, forget its results and have it asked again; one under way counts no more."""
+        for name, value in changes.items():
+            setattr(request, name, value)
+        self.add(request)
+
+    def feed(
+        self, requests: Iterable[BatchRequest] | AsyncIterable[BatchRequest], *, total: int | None = None
+    ) -> asyncio.Future[None]:
+        """Have requests asked that are taken from an iterable as workers are free, so that it may be endless.
+
+        Nothing is taken while twice `max_concurrent` results wait to be drained. `total` says how many there will be,
+        for the bar. The future that is returned need not be awaited: it is done when all were taken. What the iterable
+        raises comes out of `drain_batch`, after the results.
+        """
+        done = self._feed.put(requests, total)
+        self._resume()
+        return done
+
+    async def drain_batch(self) -> AsyncGenerator[BatchRequest, None]:
+        """The requests as they are finished, failed ones too, until there is none left; it may be called again.
+
+        Closing it (or cancelling who iterates) cancels the calls under way; they and those that wait are asked when it
+        is called again.
+        """
+        self._drains += 1
+        is_whole = False
+        try:
+            self._resume()
+            while not self.is_drained():
+                while self._finished:
+                    yield self._take()
+                if not self._is_over():
+                    await self._bell.wait()
+            is_whole = True
+        finally:
+            self._drains -= 1
+            if not is_whole and not self._drains:
+                await self._halt()
+        self._rest()
+        trouble, self._trouble = self._trouble, None
+        if trouble is not None:
+            raise trouble
+
+    def is_drained(self) -> bool:
+        """Whether every request was asked and every result taken."""
+        return not self._finished and self._is_over()
+
+    async def wait_until_drained(self) -> None:
+        """Wait until every request was asked and, as long as somebody drains, every result taken."""
+        self._resume(is_awaited=True)
+        while not self.is_drained() and (self._drains or not self._is_over()):
+            await self._bell.wait()
+
+    def stop(self) -> None:
+        """Begin no further call; those under way are finished. With a ledger the others wait there for the next run."""
+        self._era += 1
+        ended = [*self._waiting, *(self._night.drop() if self._night is not None else ())]
+        for job in ended:
+            job.request.cancelled()
+        self._open -= len(ended)
+        self._waiting.clear()
+        self._feed.drop()
+        self._bell.ring()
+
+    def cancel(self) -> asyncio.Future[list[Any]]:
+        """Begin no further call and cancel those under way; await what is returned to see them end."""
+        others = self._others()
+        self.stop()
+        ended = self._dismiss(others)
+        ended.add_done_callback(lambda _: self._rest())
+        return ended
+
+    def close(self) -> None:
+        """Close the ledger; without one there is nothing to close."""
+        if self._keeper is not None:
+            self._keeper.flush()
+            self._keeper.store.close()
+
+    async def __aenter__(self) -> Self:
+        """The batch itself."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.cancel()
+        self.close()
+
+    def _is_over(self) -> bool:
+        is_quiet = self._night is None or not self._night.tasks()
+        return is_quiet and not self._open and self._feed.is_over
+
+    def _take(self) -> BatchRequest:
+        """The next finished request; that makes room for others."""
+        request = self._finished.popleft()
+        if self._feed.has_plain and self._has_room():
+            self._crew.hire()
+        self._feed.room.ring()
+        if not self._finished:
+            self._bell.ring()
+        return request
+
+    def _has_room(self) -> bool:
+        """Whether results are drained fast enough for more to be asked."""
+        return len(self._finished) + self._pace.held < _UNDRAINED_EACH * self._pace.limit
+
+    def _resume(self, *, is_awaited: bool = False) -> None:
+        """Have what is left to do done."""
+        self._crew.is_halted = False
+        if self._bar is not None and self._drains:
+            self._bar.start()
+        if self._waiting or (self._feed.has_plain and self._has_room()):
+            self._crew.hire(self._pace.places if self._feed.has_plain else 1)
+        self._feed.start()
+        if self._night is not None and (self._drains or is_awaited):
+            self._night.start(self._left)
+
+    def _left(self, problem: BaseException | None) -> None:
+        """Note the end of a worker; a failure in the batch itself is nobody's result."""
+        if problem is not None:
+            self._fail(problem)
+        self._bell.ring()
+
+    def _fail(self, trouble: BaseException) -> None:
+        self._trouble = self._trouble or trouble
+        self.stop()
+
+    def _next(self) -> _Job | None:
+        """The job for a worker that is free."""
+        while not (self._waiting or self._night) and self._feed.has_plain and self._has_room():
+            self._feed.pull()
+        job = self._waiting.popleft() if self._waiting else None
+        if self._waiting or (job is not None and self._feed.has_plain):
+            self._crew.hire()  # each finds the next as long as there is work
+        return job
+
+    def _may_take(self) -> bool:
+        """Whether a request that came now would be asked at once."""
+        return self._has_room() and len(self._waiting) + self.tally.in_flight < self._pace.places
+
+    def _source_ended(self, problem: Exception | None) -> None:
+        self._trouble = self._trouble or problem
+        self._bell.ring()
+
+    def _admit(self, request: BatchRequest) -> None:
+        """Take a request in; one whose result is in the ledger is finished."""
+        request.clear()
+        request.turn += 1
+        number = self._keeper.claim(request) if self._keeper is not None else 0
+        self._open += 1
+        self.tally.added += 1
+        if number is not None:
+            job = _Job(request, request.turn, self._era, number)
+            if self._night is None or not self._night.takes(job):
+                self._waiting.append(job)
+        else:
+            self.tally.count(request)
+            self._deliver([request])
+
+    def _take_in(self, request: BatchRequest) -> None:
+        """As `_admit`, for what a stream brings: nobody waits to pull it."""
+        self._admit(request)
+        if self._waiting:
+            self._crew.hire()
+
+    async def _ask(self, job: _Job, replies: list[Reply]) -> None:
+        """Make the call of one request; what comes of it is its result, whatever it is."""
+        if not job.is_current():
+            self._forget(job)
+            return
+        request, began_s = job.request, time.perf_counter()
+        response: str = ""
+        problem: BaseException | None = None
+        self.tally.in_flight += 1
+        try:
+            response = await self._answer(request, replies)
+        except asyncio.CancelledError as exc:
+            if is_being_cancelled():
+                self._take_back(job)
+                raise
+            problem = exc
+        except Exception as exc:  # noqa: BLE001 - whatever stands at muse.batch.agenerate, its errors are results
+            problem = exc
+        finally:
+            self.tally.in_flight -= 1
+            self._feed.room.ring()
+        if not job.is_current():
+            self._forget(job)
+            return
+        if problem is None:
+            request.answered(response)
+        else:
+            request.refused(problem, deferrable=self._keeper is not None)
+        request.spent(calls_of(replies, problem), time.perf_counter() - began_s)
+        self._settle(job, began_s)
+
+    async def _answer(self, request: BatchRequest, replies: list[Reply]) -> str:
+        if self._engine is not None:
+            return await self._engine.ask(request, replies)
+        text = await agenerate(**request.options(self.client))
+        return text if request.json_schema is None else await self._fit(request, text)
+
+    async def _fit(self, request: BatchRequest, text: str) -> str:
+        return await fit(agenerate, request, self.client, text)
+
+    def _forget(self, job: _Job) -> None:
+        """Leave a request out that was updated since: a later job has what it is now."""
+        self._open -= 1
+        self.tally.added -= 1
+        if self._keeper is not None:
+            self._keeper.forget(job.number)
+        self._bell.ring()
+
+    def _settle(self, job: _Job, began_s: float) -> None:
+        """Keep a result and hand it on."""
+        request = job.request
+        if self._pace.is_auto:
+            feel(self._pace, request, began_s)
+        self.tally.count(request)
+        if self._keeper is not None:
+            self._keeper.keep(job.number, request)
+        else:
+            self._finished.append(request)
+            self._open -= 1
+            self._bell.ring()
+
+    def _deliver(self, requests: list[BatchRequest], problem: BaseException | None = None) -> None:
+        """Hand results on to whoever drains."""
+        self._finished.extend(requests)
+        self._open -= len(requests)
+        if problem is not None:
+            self._fail(problem)
+        if self._waiting or (self._feed.has_plain and self._has_room()):
+            self._crew.hire(len(requests))
+        self._feed.room.ring()
+        self._bell.ring()
+
+    def _take_back(self, job: _Job) -> None:
+        """Put a request whose call was cancelled back in the row, if the batch as a whole was not."""
+        if job.era == self._era:
+            self._waiting.appendleft(job)
+            return
+        self._open -= 1
+        if job.is_current():
+            job.request.cancelled()
+
+    def _others(self) -> list[asyncio.Task[None]]:
+        """The tasks that make no calls: those at streams, and the one at batch services."""
+        return [*self._feed.tasks(), *(self._night.tasks() if self._night is not None else ())]
+
+    def _dismiss(self, others: list[asyncio.Task[None]]) -> asyncio.Future[list[Any]]:
+        """Cancel all workers and `others`; the future ends with the last of them."""
+        for task in others:
+            task.cancel()
+        return asyncio.gather(*self._crew.dismiss(), *others, return_exceptions=True)
+
+    async def _halt(self) -> None:
+        """End what runs, so that it can be taken up again."""
+        self._crew.is_halted = True
+        try:
+            await self._dismiss(self._others())
+        finally:
+            self._rest()
+
+    def _rest(self) -> None:
+        """Let go of ledger and terminal while nothing runs."""
+        if not (self._is_over() or self._crew.is_halted):
+            return
+        if self._bar is not None:
+            self._bar.stop()
+        if self._engine is not None:
+            self._engine.rest()
+        if self._keeper is not None:
+            self._keeper.release()

@@ -1,0 +1,1 @@
+"""The parts of a batch, one noun each; `muse.batch` puts them together."""

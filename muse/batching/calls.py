@@ -1,0 +1,85 @@
+"""What stands around the calls of a batch: answers that fit a schema, what a failed call came to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from muse.batching.pace import Pace
+from muse.batching.request import BatchRequest, Call
+from muse.contents import turns_of
+from muse.errors import InvalidReply, MuseError, RateLimitError
+from muse.messages import Assistant, Attempt, Reply, Request
+from muse.models import calc_token_cost
+from muse.objects import read_object, repair
+from muse.usage import Usage
+
+
+class Lost(Struct, frozen=True):
+    """A call that failed: what its attempts came to."""
+
+    model: str
+    provider: str
+    usage: Usage
+    cost_usd: float | None
+    attempts: tuple[Attempt, ...]
+
+
+def calls_of(replies: Sequence[Reply], problem: BaseException | None) -> Sequence[Call]:
+    """All that was heard for a request, with the call that failed, if one did."""
+    if not isinstance(problem, MuseError) or not problem.attempts:
+        return replies
+    attempts: tuple[Attempt, ...] = problem.attempts
+    costs = [_cost_of(attempt) for attempt in attempts]
+    whole = None if None in costs else sum(cost for cost in costs if cost is not None)
+    usage = sum((attempt.usage for attempt in attempts), Usage())
+    return [*replies, Lost(attempts[-1].model, attempts[-1].provider, usage, whole, attempts)]
+
+
+def _cost_of(attempt: Attempt) -> float | None:
+    if not attempt.usage.total_tokens:
+        return 0.0
+    entry = {"model": attempt.model, "provider": attempt.provider, "usage": attempt.usage.as_dict()}
+    cost = calc_token_cost(entry)
+    return float(cost["total_cost"]) if cost else None
+
+
+def feel(pace: Pace, request: BatchRequest, began_s: float) -> None:
+    """Tell a pace that feels its way how a call went that began at `began_s` (`time.perf_counter`)."""
+    limited = any(attempt.error == RateLimitError.__name__ for attempt in request.attempts)
+    if limited or isinstance(request.exception, RateLimitError):
+        pace.limited(began_s)
+    elif request.state == "done":
+        pace.succeeded()
+
+
+async def fit(ask: Callable[..., Awaitable[str]], request: BatchRequest, client: Any, text: str) -> str:
+    """The JSON of an answer without what models put around it; one that does not fit the schema is sent back once.
+
+    Raises:
+        InvalidReply: the second answer does not fit either.
+    """
+    schema = request.json_schema or {}
+    try:
+        return _fitting(text, schema)
+    except InvalidReply as problem:
+        contents = _repaired(request.contents, text, problem)
+    return _fitting(await ask(**{**request.options(client), "contents": contents}), schema)
+
+
+def _fitting(text: str, schema: Mapping[str, Any]) -> str:
+    return json.dumps(read_object(_as_reply(text), schema), ensure_ascii=False)
+
+
+def _repaired(contents: Any, text: str, problem: InvalidReply) -> list[Any]:
+    """The contents once more, with the answer that did not fit and what is wrong with it."""
+    system, turns = turns_of(contents)
+    asked = repair(Request("", turns), _as_reply(text), problem)
+    return [*([{"role": "system", "content": system}] if system else []), *asked.turns]
+
+
+def _as_reply(text: str) -> Reply:
+    return Reply(text, Assistant(text), Usage(), "stop", "", "")

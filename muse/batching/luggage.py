@@ -1,0 +1,89 @@
+"""What a worker elsewhere is given of this journal: configuration as data, keys apart from it; it reads no log.
+
+Configuration is the section `providers` of journal.json. `env` and the servers of tools, which may hold secrets, stay
+here. Keys and addresses are looked up here by the names that providers declare, and travel as `Variables`, which show
+their names alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import Struct
+
+import muse
+from muse import journal, keys
+from muse.errors import ConfigError
+from muse.providers import specs
+from muse.routing import PROVIDER_ENV
+
+_ALSO = (PROVIDER_ENV, "SEGMENT_KEY")
+
+
+class Told(Struct, frozen=True):
+    """What was spent in all, by what budgets and limits of a day tell apart."""
+
+    day: str
+    context: str
+    provider: str
+    model: str
+    tokens: int
+    usd: float
+    unpriced: int
+
+
+class Luggage(Struct, frozen=True):
+    """The configuration for one worker, and what all have `spent` since the first day that counts."""
+
+    version: str
+    providers: Mapping[str, Any]
+    spent: tuple[Told, ...] = ()
+
+    def require_same_version(self) -> None:
+        """See that this process runs what packed it.
+
+        Raises:
+            ConfigError: another version of muse is installed here.
+        """
+        if self.version != muse.__version__:
+            raise ConfigError(
+                "muse-router on a node", f"version {muse.__version__}", f"{self.version}, which the driver runs"
+            )
+
+
+class Variables:
+    """Keys and addresses by name; text of it, in whatever log or traceback, has the names alone."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Mapping[str, str | None]) -> None:
+        self._values = dict(values)
+
+    def apply(self) -> None:
+        """Set them in this process; what the driver does not have is unset."""
+        for name, value in self._values.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+    def __repr__(self) -> str:
+        return f"Variables({', '.join(name for name, value in self._values.items() if value is not None)})"
+
+    def __reduce__(self) -> tuple[type[Variables], tuple[dict[str, str | None]]]:
+        return Variables, (self._values,)
+
+
+def variables() -> Variables:
+    """Keys, addresses and models of all providers as this process would find them, from wherever it does."""
+    named = [name for spec in specs().values() for name in (spec.env_key, spec.base_url_env, spec.model_env) if name]
+    values: dict[str, str | None] = {name: keys.look_up(name) for name in named}
+    return Variables(values | {name: os.environ.get(name) for name in _ALSO})
+
+
+def providers_section() -> Mapping[str, Any]:
+    """The section `providers` of the journal.json that is in force, as it stands there."""
+    section: object = journal.load().data.get("providers")
+    return section if isinstance(section, Mapping) else {}

@@ -1,0 +1,147 @@
+"""A request as bytes that say all of it, images and files included, and back; it keeps nothing."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from muse.batching.request import BatchRequest
+from muse.contents import turns_of
+from muse.errors import ContentsError
+from muse.messages import Assistant, File, Image, Part, Results, ToolCall, Turn, User
+
+
+class _Picture(Struct, tag="image"):
+    data: bytes
+    media_type: str
+
+
+class _Document(Struct, tag="file"):
+    data: bytes
+    media_type: str
+    name: str
+
+
+_Packed = str | _Picture | _Document
+
+
+class _Said(Struct):
+    role: Literal["user", "assistant"]
+    parts: list[_Packed]
+    calls: list[ToolCall] = []
+
+
+class _Form(Struct, omit_defaults=True):
+    """The fields of a request that go to a model; the names are those of the store's files."""
+
+    said: list[_Said]
+    context: str
+    system: str | None = None
+    model: str | None = None
+    temperature: float | None = None
+    max_output_tokens: int = 0
+    system_instruction: str | None = None
+    json_output: bool = False
+    thinking_budget: int | None = None
+    cached_content: str | None = None
+    json_schema: Mapping[str, Any] | None = None
+    timeout_s: float | None = None
+
+
+_encode = msgspec.msgpack.Encoder(order="deterministic").encode
+_decode = msgspec.msgpack.Decoder(_Form).decode
+
+
+def pack(request: BatchRequest) -> tuple[bytes, str]:
+    """`(the request as bytes, the hash of all that shapes the answer)`; the time limit does not.
+
+    Raises:
+        ContentsError: the contents cannot be sent, or an option of it cannot be kept.
+    """
+    system, turns = turns_of(request.contents)
+    form = _Form(
+        [_said(turn) for turn in turns],
+        request.context,
+        system,
+        request.model,
+        request.temperature,
+        request.max_output_tokens,
+        request.system_instruction,
+        request.json_output,
+        request.thinking_budget,
+        request.cached_content,
+        request.json_schema,
+        request.timeout_s,
+    )
+    try:
+        body = _encode(form)
+        shaping = body if form.timeout_s is None else _encode(replace(form, timeout_s=None))
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise ContentsError(f"the request for {request.context!r} cannot be kept in a ledger: {exc}") from exc
+    return body, hashlib.blake2b(shaping, digest_size=16).hexdigest()
+
+
+def unpack(body: bytes) -> BatchRequest:
+    """The request that was packed; its contents are turns, whatever they were made of.
+
+    Raises:
+        msgspec.DecodeError: the bytes are no packed request.
+    """
+    form = _decode(body)
+    contents: list[Any] = [{"role": "system", "content": form.system}] if form.system else []
+    contents += [_turn(said) for said in form.said]
+    return BatchRequest(
+        contents,
+        form.context,
+        form.model,
+        form.temperature,  # type: ignore[arg-type]  # None is kept as it was given
+        form.max_output_tokens,
+        form.system_instruction,
+        form.json_output,
+        form.thinking_budget,
+        form.cached_content,
+        form.timeout_s,
+        json_schema=form.json_schema,
+    )
+
+
+def _said(turn: Turn) -> _Said:
+    match turn:
+        case User(parts):
+            return _Said("user", [_packed(part) for part in parts])
+        case Assistant(text, calls):
+            return _Said("assistant", [text], list(calls))
+        case Results():
+            found = "results of tools"
+    raise ContentsError(f"contents: found {found}, which a ledger does not keep; expected text, images, files")
+
+
+def _packed(part: Part) -> _Packed:
+    match part:
+        case Image(data, media_type):
+            return _Picture(data, media_type)
+        case File(data, media_type, name):
+            return _Document(data, media_type, name)
+        case str():
+            return part
+
+
+def _turn(said: _Said) -> Turn:
+    if said.role == "assistant":
+        return Assistant("".join(part for part in said.parts if isinstance(part, str)), tuple(said.calls))
+    return User(tuple(_part(part) for part in said.parts))
+
+
+def _part(packed: _Packed) -> Part:
+    match packed:
+        case _Picture(data, media_type):
+            return Image(data, media_type)
+        case _Document(data, media_type, name):
+            return File(data, media_type, name)
+        case str():
+            return packed

@@ -1,0 +1,70 @@
+"""The overnight lane over the loopback batch services, as tests use it; it knows no test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import pytest
+
+from muse.batching.overnight import Item, Overnight
+from muse.batching.service import Rhythm
+from muse.contents import make_request
+from muse.errors import MuseError
+from muse.messages import Reply, Route
+from muse.providers._attempt import Origin
+from muse.spec import Tier
+from tests.journal_folder import JournalFolder
+from tests.loopback.batches import BatchLoopback
+from tests.provider_cases import FAMILY, Case
+
+QUICK = Rhythm(first_s=0.01, growth=1.5, most_s=0.05, settle_s=0.1, cancel_wait_s=5.0)
+CONTEXT = "app.tides.turn"
+Outcomes = dict[str, Reply | MuseError]
+
+
+def items_for(case: Case, count: int, *, first: int = 0) -> list[Item]:
+    """Requests `0`, `1`, ... for a provider."""
+    route = Route(CONTEXT, case.name, case.model, Tier.FLASH, "a test")
+    numbers = range(first, first + count)
+    asked = ((f"{case.name}-{number}", make_request(f"Question {number}?", case.model, {})) for number in numbers)
+    return [Item(key, request, Origin(CONTEXT, route, "20261120")) for key, request in asked]
+
+
+class Night:
+    """A journal, a batch server, and the overnight lane between them."""
+
+    def __init__(self, server: BatchLoopback, journal: JournalFolder) -> None:
+        self.server = server
+        self.journal = journal
+        self.path = journal.path / "batch.sqlite"
+
+    def lane(self, *, rhythm: Rhythm = QUICK, parcel_bytes: int = 1_000_000) -> Overnight:
+        """A lane on this journal's file."""
+        return Overnight(self.path, rhythm=rhythm, parcel_bytes=parcel_bytes)
+
+    async def run(self, items: Iterable[Item], lane: Overnight | None = None, **options: float) -> Outcomes:
+        """What comes of `items`; a key that comes twice fails the test."""
+        used = lane or self.lane()
+        outcomes: Outcomes = {}
+        async for answer in used.run(items, **options):
+            assert answer.key not in outcomes
+            outcomes[answer.key] = answer.outcome
+        used.close()
+        return outcomes
+
+
+def texts(outcomes: Outcomes, keys: Sequence[str]) -> list[str]:
+    """The texts of replies; anything else fails the test."""
+    replies = [outcomes[key] for key in keys]
+    assert all(isinstance(reply, Reply) for reply in replies), replies
+    return [reply.text for reply in replies if isinstance(reply, Reply)]
+
+
+@pytest.fixture
+def night(journal: JournalFolder, monkeypatch: pytest.MonkeyPatch) -> Iterator[Night]:
+    """A night with the three providers reachable on a server of its own."""
+    with BatchLoopback() as server:
+        for case in FAMILY:
+            for name, value in case.environment(server.url).items():
+                monkeypatch.setenv(name, value)
+        yield Night(server, journal)
