@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Iterator, Mapping
 from statistics import median
@@ -30,12 +29,6 @@ _JOURNALS: Mapping[str, Mapping[str, Any]] = {
     "and limits a day": {"default": {"provider": "echo", **_RULES}, "limits": [*_LIMITS, *_DAY]},
     "and budgets": {"default": {"provider": "echo", **_RULES}, "limits": [*_LIMITS, *_DAY], "budgets": _BUDGETS},
 }
-# What `generate` fills in; the bare call is prepared with the same.
-_OPTIONS = {
-    name: parameter.default
-    for name, parameter in inspect.signature(models.generate).parameters.items()
-    if parameter.default is not inspect.Parameter.empty
-}
 _NOTE = (
     "CPU time of a call to the echo provider, which answers at once. Each row has what the rows above have. Bare: the"
     " same request handed to the provider without the front desk's policies, with its line in the token log."
@@ -45,13 +38,35 @@ _NOTE = (
 def measure(journal: str, blocks: int) -> Json:
     """Microseconds by block of a call through the front desk, and of the same request handed to the provider."""
     os.environ["JOURNAL_PATH"] = journal
-    route = models.route(_CONTEXT)
+    return take_turns(
+        {"ours": lambda: models.generate(_PROMPT, _CONTEXT), "bare": lambda: _bare(_PROMPT, _CONTEXT)}, blocks, 500
+    )
 
-    def bare() -> None:
-        given = models.prepare(_PROMPT, _CONTEXT, dict(_OPTIONS))
-        backend_of("echo", given.config).reply(given.request, Origin(_CONTEXT, route))
 
-    return take_turns({"ours": lambda: models.generate(_PROMPT, _CONTEXT), "bare": bare}, blocks, 500)
+def _bare(
+    contents: Any,
+    context: str,
+    temperature: float = 0.3,
+    max_output_tokens: int = 8192 * 2,
+    system_instruction: str | None = None,
+    json_output: bool = False,
+    thinking_budget: int | None = None,
+    timeout_s: float | None = None,
+    **kwargs: Any,
+) -> str:
+    """What `generate` does, but for the policies."""
+    options = {
+        "temperature": temperature,
+        "max_output_tokens": max_output_tokens,
+        "system_instruction": system_instruction,
+        "json_output": json_output,
+        "thinking_budget": thinking_budget,
+        "timeout_s": timeout_s,
+        **kwargs,
+    }
+    call = models.prepare(contents, context, options)
+    route = call.ladder.rungs[0]
+    return backend_of(route.provider, call.config).reply(call.request, Origin(context, route, call.segment)).text
 
 
 def tables(world: World) -> Iterator[Table]:

@@ -14,12 +14,13 @@ from muse import ledger
 from muse.config import Config
 from muse.errors import ConfigError
 from muse.ladder import Ladder
-from muse.messages import Assistant, Image, Part, Reply, Request, Results, Route, Turn, User
+from muse.messages import Assistant, Image, Part, Reply, Request, Results, Route, User
 from muse.policies.course import Call, Course, Fallback, Try, Wait, course
 from muse.policies.deadline import Deadline
 from muse.policies.stack import ModelAt, Stack
 from muse.providers import backend_of
 from muse.providers._attempt import Origin
+from muse.providers._backend import Backend
 from muse.providers._provider import base_url
 from muse.stream_state import UNWATCHED, Watch
 from muse.streams import AsyncReplyStream, ReplyStream
@@ -131,39 +132,36 @@ class _Going:
 
     def ask(self, step: Try) -> Reply:
         """One try."""
-        backend = backend_of(step.route.provider, self.ready.config)
-        return backend.reply(self.as_asked(step), self._origin(step), self._api_key(step))
+        backend, request, origin, api_key = self._given(step)
+        return backend.reply(request, origin, api_key)
 
     async def aask(self, step: Try) -> Reply:
         """As `ask`, awaited."""
-        backend = backend_of(step.route.provider, self.ready.config)
-        return await backend.areply(self.as_asked(step), self._origin(step), self._api_key(step))
+        backend, request, origin, api_key = self._given(step)
+        return await backend.areply(request, origin, api_key)
 
     def open(self, step: Try) -> ReplyStream:
         """One try, as a stream."""
-        backend = backend_of(step.route.provider, self.ready.config)
-        return backend.stream(self.as_asked(step), self._origin(step), self._api_key(step))
+        backend, request, origin, api_key = self._given(step)
+        return backend.stream(request, origin, api_key)
 
     async def aopen(self, step: Try) -> AsyncReplyStream:
         """As `open`, awaited."""
-        backend = backend_of(step.route.provider, self.ready.config)
-        return await backend.astream(self.as_asked(step), self._origin(step), self._api_key(step))
+        backend, request, origin, api_key = self._given(step)
+        return await backend.astream(request, origin, api_key)
 
-    def as_asked(self, step: Try) -> Request:
-        """The request as this try sends it: to this model, within what is left of its time."""
-        model, limit = step.route.model, step.deadline
+    def _given(self, step: Try) -> tuple[Backend, Request, Origin, str | None]:
+        """Who is asked, and the request as this try sends it: to this model, within what is left of its time.
+
+        The caller's own key is for the provider that was routed to, and for nobody else.
+        """
+        route, limit, ready, request = step.route, step.deadline, self.ready, self.request
         left_s = limit.remaining_s()
-        if limit is self.call.deadline and model == self.request.model and limit.timeout_s - left_s < _AT_ONCE_S:
-            return self.request
-        return replace(self.request, model=model, timeout_s=max(left_s, _SHORTEST_S))
-
-    def _origin(self, step: Try) -> Origin:
-        return Origin(step.route.context or None, step.route, self.ready.segment)
-
-    def _api_key(self, step: Try) -> str | None:
-        """The caller's own key, which is for the provider that was routed to and for nobody else."""
-        is_first = step.route.provider == self.ready.ladder.rungs[0].provider
-        return self.ready.api_key if is_first else None
+        if limit is not self.call.deadline or route.model != request.model or limit.timeout_s - left_s > _AT_ONCE_S:
+            request = replace(request, model=route.model, timeout_s=max(left_s, _SHORTEST_S))
+        api_key = ready.api_key if route.provider == ready.ladder.rungs[0].provider else None
+        origin = Origin(route.context or None, route, ready.segment)
+        return backend_of(route.provider, ready.config), request, origin, api_key
 
 
 class _Source:
@@ -287,7 +285,7 @@ def _most_tokens(request: Request) -> int:
     """
     count = _part_bytes(request.system) if request.system else 0
     for turn in request.turns:
-        count += _turn_bytes(turn)
+        count += sum(map(_part_bytes, turn.parts)) if isinstance(turn, User) else _turn_bytes(turn)
     if request.tools:
         count += sum(len(json.encode((tool.name, tool.description, dict(tool.schema)))) for tool in request.tools)
     if request.json_schema is not None:
@@ -295,14 +293,10 @@ def _most_tokens(request: Request) -> int:
     return count // 3 + 1 + request.max_output_tokens + (request.thinking_budget or 0)
 
 
-def _turn_bytes(turn: Turn) -> int:
-    match turn:
-        case User(parts):
-            return sum(map(_part_bytes, parts))
-        case Assistant(text, calls):
-            return _part_bytes(text) + sum(len(json.encode(dict(call.args))) for call in calls)
-        case Results(results):
-            return sum(_part_bytes(part) for result in results for part in result.parts)
+def _turn_bytes(turn: Assistant | Results) -> int:
+    if isinstance(turn, Assistant):
+        return _part_bytes(turn.text) + sum(len(json.encode(dict(call.args))) for call in turn.calls)
+    return sum(_part_bytes(part) for result in turn.results for part in result.parts)
 
 
 def _part_bytes(part: Part) -> int:

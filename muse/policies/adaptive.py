@@ -51,7 +51,6 @@ class AdaptiveStep:
     def before(self, call: Call, route: Route) -> float:
         """0 if the model bears one more call now, else how long that will take."""
         key = (route.provider, route.model)
-        taken()  # what an earlier answer said, of whichever model
         with self._lock:
             flow = self._flows.get(key)
             if flow is None:

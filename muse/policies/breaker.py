@@ -70,9 +70,11 @@ class BreakerStep:
 
     def after(self, call: Call, route: Route, outcome: Outcome | None) -> None:
         """Count a failure; forget all of them at a success."""
+        if not self._seen and isinstance(outcome, Reply):
+            return  # all is well, and was
         if _is_failure(outcome, call):
             self._count(_key(route))
-        elif self._seen and _key(route) in self._seen and _is_life(outcome):
+        elif _key(route) in self._seen and _is_life(outcome):
             self._forget(_key(route))
         elif id(call) in self._probing:
             self._give_back(_key(route))

@@ -97,7 +97,7 @@ class DayLimitStep:
             LimitReached: a limit is reached, and the context asks to be told.
         """
         key = (call.context, route.provider, route.model)
-        if time.monotonic() < self._fine_until_s.get(key, 0.0):
+        if self._fine_until_s.get(key, 0.0) > time.monotonic():
             return 0.0
         for limit in self._limits:
             if not limit.selects(call.context, route.provider, route.model):

@@ -120,7 +120,8 @@ class LimiterStep:
         held = self._passes.pop(id(call), None)
         if held is not None:
             count_sendings(are_counted=False)
-            self._settle(held.taken, _used(call, outcome))
+            used = outcome.usage.total_tokens if isinstance(outcome, Reply) else _used(call, outcome)
+            self._settle(held.taken, used)
 
     def leave(self, call: Call) -> None:
         """Give up the places in line."""
@@ -147,20 +148,20 @@ class LimiterStep:
             for limit in limits:
                 stock = self._stocks.get(limit.key)
                 asked = _asked(limit, tokens)
-                if (
-                    limit.in_flight
-                    or stock is None
-                    or stock.ends_s <= now
-                    or stock.requests < 1
-                    or stock.tokens < asked
-                ):
+                if stock is None or stock.ends_s <= now or stock.requests < 1 or stock.tokens < asked:
+                    self._put_back(taken)
                     return None
-                taken.append((limit, stock.row, asked))
-            for limit, _, asked in taken:
-                stock = self._stocks[limit.key]
                 stock.requests -= 1
                 stock.tokens -= asked
+                taken.append((limit, stock.row, asked))
         return _Pass(limits, taken)
+
+    def _put_back(self, taken: Sequence[_Taken]) -> None:
+        """Undo what a try took that cannot go out."""
+        for limit, _, asked in taken:
+            stock = self._stocks[limit.key]
+            stock.requests += 1
+            stock.tokens += asked
 
     def _from_store(self, limits: Sequence[Limit], tokens: int, held: _Pass) -> tuple[float, Limit | None]:
         """Take a try from the shared file: `(0, None)`, or how long to wait, and for which limit.
@@ -247,9 +248,7 @@ _REFUSED = (RateLimitError, AuthError, NotFoundError, RequestError, QuotaError, 
 
 
 def _used(call: Call, outcome: Outcome | None) -> int:
-    """The tokens of a try that is over; all it may have used where nobody says."""
-    if isinstance(outcome, Reply):
-        return outcome.usage.total_tokens
+    """The tokens of a try that is over without an answer; all it may have used where nobody says."""
     return 0 if isinstance(outcome, _REFUSED) else call.tokens
 
 
