@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,12 @@ import pytest
 from muse import contexts, descriptors, journal, keys, ledger, models, providers
 from muse.policies import cache, spending, stack, store
 from muse.policies.adaptive import AdaptiveStep
+from muse.policies.once import count_sendings
 from muse.routing import PROVIDER_ENV
 from tests.journal_folder import JournalFolder
 
+# A program for the tests of batches on Ray, which is an extra of its own; doctests are looked for in every file.
+collect_ignore = [] if find_spec("ray") else ["ray_nodes.py"]
 # The fixtures `server`, `desk` and `night`: muse over the loopback servers.
 pytest_plugins = ("tests.desk", "tests.night")
 
@@ -41,6 +45,7 @@ def _forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         for name in names:
             monkeypatch.setattr(module, name, set() if name in {"_used", "_complained"} else {})
     monkeypatch.setattr(models, "_desk", None)
+    count_sendings(are_counted=False)
     monkeypatch.setattr(stack, "_stack", None)
     monkeypatch.setattr(stack, "_adaptive", AdaptiveStep())
     yield
@@ -59,7 +64,7 @@ _MEMORY = (
     (descriptors, ("_looks",)),
     (contexts, ("_registries",)),
     (store, ("_stores", "_complained")),
-    (cache, ("_caches", "_complained")),
+    (cache, ("_caches", "_complained", "_not_before_s")),
     (spending, ("_spendings",)),
 )
 

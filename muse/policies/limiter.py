@@ -125,6 +125,7 @@ class LimiterStep:
 
     def leave(self, call: Call) -> None:
         """Give up the places in line."""
+        count_sendings(are_counted=False)
         held = self._passes.pop(id(call), None)
         if held is not None and held.places:
             places = [(place,) for place in held.places.values()]
