@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +15,10 @@ from muse.policies.adaptive import AdaptiveStep
 from muse.policies.once import count_sendings
 from muse.routing import PROVIDER_ENV
 from tests.journal_folder import JournalFolder
+
+# A shell without job control has what it starts in the background ignore SIGINT, and children inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A program for the tests of batches on Ray, which is an extra of its own; doctests are looked for in every file.
 collect_ignore = [] if find_spec("ray") else ["ray_nodes.py"]
