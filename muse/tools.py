@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
@@ -26,6 +27,8 @@ from muse.policies.deadline import Deadline
 from muse.schema import require_fit
 from muse.servers import Link, ToolServer
 from muse.shelf import READ_MORE, READ_MORE_TOOL, Shelf
+
+log = logging.getLogger(__name__)
 
 _CONNECT_S = 20.0
 _INVALID = "_invalid"
@@ -229,7 +232,7 @@ async def open_toolbox(
     `agent_id` and `persona` reach the servers as request metadata and as headers `X-Agent-Id`, `X-Agent-Persona`.
 
     Raises:
-        ToolError: a server cannot be reached.
+        ToolError: none of the servers can be reached; of several, a run goes on with those that can, and a warning.
         TimeoutError: `deadline` is over before all of them have said what they offer.
     """
     import asyncio  # a coroutine runs, so it is loaded
@@ -240,9 +243,17 @@ async def open_toolbox(
     links = [Link(server, headers) for server in wanted]
     opened: list[Link] = []
     try:
+        unreached: list[ToolError] = []
         for link in links:
-            await deadline.bound(link.open(_CONNECT_S))
-            opened.append(link)
+            try:
+                await deadline.bound(link.open(_CONNECT_S))
+            except ToolError as exc:
+                log.warning("%s; the run goes on without its tools", exc)
+                unreached.append(exc)
+            else:
+                opened.append(link)
+        if unreached and not opened:
+            raise unreached[0]
         box = Toolbox(opened, policy, identity, call_timeout_s)
         await deadline.bound(box.load())
         yield box

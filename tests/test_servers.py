@@ -202,3 +202,15 @@ async def test_a_server_that_cannot_be_started_is_named(entry: dict[str, Any], j
     run = Run(mcp_servers={"broken": entry})
     await run.fail(ToolError, "MCP server 'broken'.* cannot be reached")
     assert run.names == ["start", "error"]
+
+
+async def test_of_several_servers_one_that_cannot_be_reached_ends_no_run(caplog: pytest.LogCaptureFixture) -> None:
+    odd = Odd()
+    servers = {"gone": {"url": "http://127.0.0.1:9/mcp"}, "odd": odd.server}
+    script, run = replay(testing.calls(("look", {"text": "tide"})), "Seen.", mcp_servers=servers)
+    with script:
+        assert await run.answer() == "Seen."
+    assert run.result() == "seen: tide"
+    [said] = [record.getMessage() for record in caplog.records if "cannot be reached" in record.getMessage()]
+    assert "'gone'" in said
+    assert "goes on without its tools" in said
