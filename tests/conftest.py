@@ -12,7 +12,7 @@ import pytest
 from muse import contexts, descriptors, journal, keys, ledger, models, providers
 from muse.policies import cache, spending, stack, store
 from muse.policies.adaptive import AdaptiveStep
-from muse.policies.once import count_sendings
+from muse.policies.once import COUNTED
 from muse.routing import PROVIDER_ENV
 from tests.journal_folder import JournalFolder
 
@@ -50,7 +50,7 @@ def _forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         for name in names:
             monkeypatch.setattr(module, name, set() if name in {"_used", "_complained"} else {})
     monkeypatch.setattr(models, "_desk", None)
-    count_sendings(are_counted=False)
+    COUNTED.set(False)
     monkeypatch.setattr(stack, "_stack", None)
     monkeypatch.setattr(stack, "_adaptive", AdaptiveStep())
     yield

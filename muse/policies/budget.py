@@ -45,15 +45,17 @@ class Purse:
         self._kept: dict[str, _Sum] = {}
         self._fine_until_s: dict[str, float] = {}
 
-    def degraded(self, rungs: tuple[Route, ...], *, interactive: bool, model_at: ModelAt) -> tuple[Route, ...]:
+    def is_fine(self, context: str) -> bool:
+        """Whether a moment ago nothing stood in the way of a context."""
+        return time.monotonic() < self._fine_until_s.get(context, 0.0)
+
+    def degraded(self, rungs: tuple[Route, ...], model_at: ModelAt) -> tuple[Route, ...]:
         """The rungs of a call under what is left of its budgets: as they are, or a tier down.
 
         Raises:
-            BudgetExceeded: one of them is spent, and nobody waits for the call.
+            BudgetExceeded: one of them is spent.
         """
         context = rungs[0].context
-        if interactive or time.monotonic() < self._fine_until_s.get(context, 0.0):
-            return rungs
         wanted = [budget for budget in self._budgets if fnmatchcase(context, budget.context)]
         spent = [(budget, self._spent(budget).usd) for budget in wanted]
         for budget, usd in spent:

@@ -30,7 +30,7 @@ from muse.errors import (
 )
 from muse.messages import Reply, Route
 from muse.policies.course import ASK_AGAIN_S, Call, Outcome
-from muse.policies.once import count_sendings
+from muse.policies.once import COUNTED
 from muse.policies.settings import Limit
 from muse.policies.store import Busy, is_alive, process, write
 
@@ -45,6 +45,7 @@ _SHORTEST_S = 0.01
 # A place in line is kept by asking again.
 _GONE_S = 3.0
 _CORRECT_AGAIN_S = 0.5
+_MOST_KEPT = 10_000
 _TURN_S = 0.02
 _LONGEST_TURN_S = 0.5
 _UNBOUNDED = 1e12
@@ -92,12 +93,15 @@ class LimiterStep:
         Raises:
             LimitReached: there is no room, and the context asks to be told (`on_limit: "raise"`), or there never is.
         """
-        limits = self._of(call.context, route)
+        key = (call.context, route.provider, route.model)
+        limits = self._matching.get(key)
+        if limits is None:
+            limits = self._match(key)
         if not limits:
             return 0.0
         held = self._passes.get(id(call))
         if held is None:
-            count_sendings(are_counted=True)  # a transport sends nothing again that nobody let through
+            COUNTED.set(True)  # a transport sends nothing again that nobody let through
             held = self._from_stock(limits, call.tokens)
             if held is not None:
                 self._passes[id(call)] = held
@@ -119,27 +123,25 @@ class LimiterStep:
         """Give back what was not used."""
         held = self._passes.pop(id(call), None)
         if held is not None:
-            count_sendings(are_counted=False)
+            COUNTED.set(False)
             used = outcome.usage.total_tokens if isinstance(outcome, Reply) else _used(call, outcome)
             self._settle(held.taken, used)
 
     def leave(self, call: Call) -> None:
         """Give up the places in line."""
-        count_sendings(are_counted=False)
+        COUNTED.set(False)
         held = self._passes.pop(id(call), None)
         if held is not None and held.places:
             places = [(place,) for place in held.places.values()]
             with suppress(Busy):  # who does not ask again loses the place anyway
                 write(lambda connection: connection.executemany("DELETE FROM line WHERE id = ?", places))
 
-    def _of(self, context: str, route: Route) -> tuple[Limit, ...]:
-        key = (context, route.provider, route.model)
-        known = self._matching.get(key)
-        if known is None:
-            if len(self._matching) > 10_000:
-                self._matching.clear()
-            known = self._matching[key] = tuple(limit for limit in self._limits if limit.selects(*key))
-        return known
+    def _match(self, key: tuple[str, str, str]) -> tuple[Limit, ...]:
+        """The limits that are about such a call."""
+        if len(self._matching) > _MOST_KEPT:
+            self._matching.clear()
+        found = self._matching[key] = tuple(limit for limit in self._limits if limit.selects(*key))
+        return found
 
     def _from_stock(self, limits: Sequence[Limit], tokens: int) -> _Pass | None:
         """Take a try from what this process has in stock of every limit; None if that is not enough."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 
-_once: ContextVar[bool] = ContextVar("_once", default=False)
+# Whether each sending of this thread or task is counted by somebody.
+COUNTED: ContextVar[bool] = ContextVar("COUNTED", default=False)
 
 
 class sent_once:  # noqa: N801 - a context manager, named as a function; a class costs a third of contextlib's
@@ -17,17 +18,12 @@ class sent_once:  # noqa: N801 - a context manager, named as a function; a class
     __slots__ = ("_mark",)
 
     def __enter__(self) -> None:
-        self._mark = _once.set(True)
+        self._mark = COUNTED.set(True)
 
     def __exit__(self, *_: object) -> None:
-        _once.reset(self._mark)
-
-
-def count_sendings(*, are_counted: bool) -> None:
-    """Say, for this thread or task from now on, whether each sending is counted."""
-    _once.set(are_counted)
+        COUNTED.reset(self._mark)
 
 
 def may_send_again() -> bool:
     """Whether a transport may send again by itself."""
-    return not _once.get()
+    return not COUNTED.get()

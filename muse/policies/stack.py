@@ -25,7 +25,8 @@ _adaptive = AdaptiveStep()
 
 
 class _Purse(Protocol):
-    def degraded(self, rungs: tuple[Route, ...], *, interactive: bool, model_at: ModelAt) -> tuple[Route, ...]: ...
+    def is_fine(self, context: str) -> bool: ...
+    def degraded(self, rungs: tuple[Route, ...], model_at: ModelAt) -> tuple[Route, ...]: ...
 
 
 class Stack:
@@ -43,9 +44,10 @@ class Stack:
         Raises:
             BudgetExceeded: one of the context's budgets is spent.
         """
-        if self._purse is None:
+        purse = self._purse
+        if purse is None or ladder.rules.interactive or purse.is_fine(ladder.rungs[0].context):
             return ladder.rungs
-        return self._purse.degraded(ladder.rungs, interactive=bool(ladder.rules.interactive), model_at=model_at)
+        return purse.degraded(ladder.rungs, model_at)
 
     def find(self, request: Request, route: Route, address: str, cache_s: float) -> tuple[Reply | None, bytes]:
         """`(the kept answer to a request, the key to keep a new one under)`; no key if nothing can be kept.
