@@ -17,16 +17,17 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from msgspec import Struct
-
 from muse.batching.bar import Bar, drawn
 from muse.batching.bell import Bell
-from muse.batching.calls import calls_of, feel, fit
-from muse.batching.crew import Crew, is_being_cancelled
+from muse.batching.calls import answer_of, calls_of, check, feel, fit, outcome_of
+from muse.batching.crew import Crew
 from muse.batching.engine import Engine, Name, engine_of
 from muse.batching.feed import Feed
+from muse.batching.job import Job
 from muse.batching.keeper import Keeper, Key
 from muse.batching.night import Night, night_of
+from muse.batching.outage import Outage
+from muse.batching.outbox import Outbox
 from muse.batching.pace import Pace
 from muse.batching.request import BatchRequest
 from muse.batching.store import Store
@@ -35,21 +36,6 @@ from muse.messages import Reply
 from muse.models import agenerate
 
 __all__ = ["Batch", "BatchRequest"]
-
-_UNDRAINED_EACH = 2
-
-
-class _Job(Struct):
-    """A request on its way; `turn` and `era` say of which adding, `number` is its place in the ledger."""
-
-    request: BatchRequest
-    turn: int
-    era: int
-    number: int
-
-    def is_current(self) -> bool:
-        """Whether the request was not updated since."""
-        return self.request.turn == self.turn
 
 
 class Batch:
@@ -88,8 +74,9 @@ class Batch:
         self.tally = Tally()
         self._pace = Pace(max_concurrent)
         self._engine: Engine | None = engine_of(engine, self._pace, lane, client)
-        self._waiting: deque[_Job] = deque()
-        self._finished: deque[BatchRequest] = deque()
+        self._waiting: deque[Job] = deque()
+        self._finished = Outbox(self._pace)
+        self._outage = Outage(self._pace)
         self._crew = Crew(self._pace, self._next, self._ask, self._left)
         self._feed = Feed(self.tally, self._take_in, self._may_take, self._source_ended)
         self._bell = Bell()
@@ -98,10 +85,9 @@ class Batch:
         self._bar: Bar | None = drawn(self.tally) if progress else None
         self._keeper: Keeper | None = None
         if ledger is not None:
-            store = Store(ledger)
-            self._keeper = Keeper(store, key, self._pace, self._deliver, retry_failed=retry_failed)
-            weakref.finalize(self, store.close)
-        self._night: Night[_Job] | None = night_of(self, self.ledger, self._feed, self._bell, lane, deadline)
+            self._keeper = Keeper(Store(ledger), key, self._pace, self._deliver, retry_failed=retry_failed)
+            weakref.finalize(self, self._keeper.store.close)
+        self._night: Night | None = night_of(self, self.ledger, self._feed, self._bell, lane, deadline)
 
     @property
     def ledger(self) -> Store | None:
@@ -109,14 +95,19 @@ class Batch:
         return self._keeper.store if self._keeper is not None else None
 
     def create(self, **options: Any) -> BatchRequest:
-        """A request with these options; `add` or `feed` has it asked."""
+        """A request with these options; `add` or `feed` has it asked.
+
+        Raises:
+            ConfigError: `json_schema` is none.
+        """
+        check(options.get("json_schema"))
         return BatchRequest(**options)
 
     def add(self, request: BatchRequest) -> None:
         """Have a request asked, at once if there is room; a running loop is needed, and nothing is waited for.
 
         Raises:
-            ConfigError: the ledger cannot be written, or another run is writing to it.
+            ConfigError: the ledger cannot be written, is closed, or another run is writing to it.
         """
         asyncio.get_running_loop()
         self._admit(request)
@@ -171,25 +162,26 @@ class Batch:
         return not self._finished and self._is_over()
 
     async def wait_until_drained(self) -> None:
-        """Wait until every request was asked and, as long as somebody drains, every result taken."""
+        """Wait until all is asked and, as long as somebody drains, taken; if nobody does, memory holds all results."""
         self._resume(is_awaited=True)
-        while not self.is_drained() and (self._drains or not self._is_over()):
-            await self._bell.wait()
+        try:
+            while not self.is_drained() and (self._drains or not self._is_over()):
+                await self._bell.wait()
+        finally:
+            self._finished.is_open = False
 
     def stop(self) -> None:
         """Begin no further call; those under way are finished. With a ledger the others wait there for the next run."""
         self._era += 1
-        ended = [*self._waiting, *(self._night.drop() if self._night is not None else ())]
-        for job in ended:
-            job.request.cancelled()
-        self._open -= len(ended)
+        for job in [*self._waiting, *(self._night.drop() if self._night is not None else ())]:
+            self._drop(job)
         self._waiting.clear()
         self._feed.drop()
         self._bell.ring()
 
     def cancel(self) -> asyncio.Future[list[Any]]:
         """Begin no further call and cancel those under way; await what is returned to see them end."""
-        others = self._others()
+        others = [*self._feed.tasks(), *self._night_tasks()]
         self.stop()
         ended = self._dismiss(others)
         ended.add_done_callback(lambda _: self._rest())
@@ -198,8 +190,7 @@ class Batch:
     def close(self) -> None:
         """Close the ledger; without one there is nothing to close."""
         if self._keeper is not None:
-            self._keeper.flush()
-            self._keeper.store.close()
+            self._keeper.close()
 
     async def __aenter__(self) -> Self:
         """The batch itself."""
@@ -212,31 +203,38 @@ class Batch:
         self.close()
 
     def _is_over(self) -> bool:
-        is_quiet = self._night is None or not self._night.tasks()
-        return is_quiet and not self._open and self._feed.is_over
+        return not self._open and self._feed.is_over and not self._night_tasks()
+
+    def _night_tasks(self) -> list[asyncio.Task[None]]:
+        return self._night.tasks() if self._night is not None else []
 
     def _take(self) -> BatchRequest:
         """The next finished request; that makes room for others."""
-        request = self._finished.popleft()
-        if self._feed.has_plain and self._has_room():
+        request = self._finished.take()
+        if self._has_work():
             self._crew.hire()
         self._feed.room.ring()
         if not self._finished:
             self._bell.ring()
         return request
 
+    def _has_work(self) -> bool:
+        return bool(self._waiting) or (self._feed.has_plain and self._has_room())
+
     def _has_room(self) -> bool:
         """Whether results are drained fast enough for more to be asked."""
-        return len(self._finished) + self._pace.held < _UNDRAINED_EACH * self._pace.limit
+        return self._finished.has_room
 
     def _resume(self, *, is_awaited: bool = False) -> None:
         """Have what is left to do done."""
         self._crew.is_halted = False
+        self._finished.is_open = (is_awaited or self._finished.is_open) and not self._drains
         if self._bar is not None and self._drains:
             self._bar.start()
-        if self._waiting or (self._feed.has_plain and self._has_room()):
-            self._crew.hire(self._pace.places if self._feed.has_plain else 1)
+        if self._has_work():
+            self._crew.hire()  # each finds the next as long as there is work
         self._feed.start()
+        self._feed.room.ring()
         if self._night is not None and (self._drains or is_awaited):
             self._night.start(self._left)
 
@@ -246,41 +244,51 @@ class Batch:
             self._fail(problem)
         self._bell.ring()
 
+    def _source_ended(self, problem: BaseException | None) -> None:
+        self._trouble = self._trouble or problem
+        self._bell.ring()
+
     def _fail(self, trouble: BaseException) -> None:
         self._trouble = self._trouble or trouble
         self.stop()
 
-    def _next(self) -> _Job | None:
+    def _next(self) -> Job | None:
         """The job for a worker that is free."""
         while not (self._waiting or self._night) and self._feed.has_plain and self._has_room():
             self._feed.pull()
         job = self._waiting.popleft() if self._waiting else None
         if self._waiting or (job is not None and self._feed.has_plain):
-            self._crew.hire()  # each finds the next as long as there is work
+            self._crew.hire()
         return job
 
     def _may_take(self) -> bool:
         """Whether a request that came now would be asked at once."""
         return self._has_room() and len(self._waiting) + self.tally.in_flight < self._pace.places
 
-    def _source_ended(self, problem: Exception | None) -> None:
-        self._trouble = self._trouble or problem
-        self._bell.ring()
-
     def _admit(self, request: BatchRequest) -> None:
         """Take a request in; one whose result is in the ledger is finished."""
+        if not isinstance(request, BatchRequest):
+            raise TypeError(f"batch: found {type(request).__name__}, expected a BatchRequest (batch.create makes one)")
+        is_unseen = self._withdraw(request) and request.restored
         request.clear()
         request.turn += 1
-        number = self._keeper.claim(request) if self._keeper is not None else 0
+        number = self._keeper.claim(request, is_unseen=is_unseen) if self._keeper is not None else 0
         self._open += 1
         self.tally.added += 1
         if number is not None:
-            job = _Job(request, request.turn, self._era, number)
+            job = Job(request, request.turn, self._era, number)
             if self._night is None or not self._night.takes(job):
                 self._waiting.append(job)
         else:
             self.tally.count(request)
             self._deliver([request])
+
+    def _withdraw(self, request: BatchRequest) -> bool:
+        """Do not hand on the result that a request has, since it is added again; whether it was still here."""
+        if self._keeper is not None and self._keeper.withdraw(request):
+            self._open -= 1
+            return True
+        return self._finished.withdraw(request)
 
     def _take_in(self, request: BatchRequest) -> None:
         """As `_admit`, for what a stream brings: nobody waits to pull it."""
@@ -288,29 +296,26 @@ class Batch:
         if self._waiting:
             self._crew.hire()
 
-    async def _ask(self, job: _Job, replies: list[Reply]) -> None:
+    async def _ask(self, job: Job, replies: list[Reply]) -> None:
         """Make the call of one request; what comes of it is its result, whatever it is."""
         if not job.is_current():
-            self._forget(job)
+            self._forget()
             return
         request, began_s = job.request, time.perf_counter()
-        response: str = ""
-        problem: BaseException | None = None
         self.tally.in_flight += 1
         try:
-            response = await self._answer(request, replies)
-        except asyncio.CancelledError as exc:
-            if is_being_cancelled():
-                self._take_back(job)
-                raise
-            problem = exc
-        except Exception as exc:  # noqa: BLE001 - whatever stands at muse.batch.agenerate, its errors are results
-            problem = exc
+            response, problem = await outcome_of(self._answer(request, replies))
+        except asyncio.CancelledError:
+            self._take_back(job)
+            raise
+        except BaseException:  # it is for the whole process: `_left` is told, and the batch ends
+            self._drop(job)
+            raise
         finally:
             self.tally.in_flight -= 1
             self._feed.room.ring()
         if not job.is_current():
-            self._forget(job)
+            self._forget()
             return
         if problem is None:
             request.answered(response)
@@ -318,60 +323,56 @@ class Batch:
             request.refused(problem, deferrable=self._keeper is not None)
         request.spent(calls_of(replies, problem), time.perf_counter() - began_s)
         self._settle(job, began_s)
+        if (outage := self._outage.note(request)) is not None:
+            self._fail(outage)
 
     async def _answer(self, request: BatchRequest, replies: list[Reply]) -> str:
         if self._engine is not None:
             return await self._engine.ask(request, replies)
-        text = await agenerate(**request.options(self.client))
-        return text if request.json_schema is None else await self._fit(request, text)
+        return await answer_of(agenerate, request, self.client)
 
     async def _fit(self, request: BatchRequest, text: str) -> str:
         return await fit(agenerate, request, self.client, text)
 
-    def _forget(self, job: _Job) -> None:
+    def _forget(self) -> None:
         """Leave a request out that was updated since: a later job has what it is now."""
         self._open -= 1
         self.tally.added -= 1
-        if self._keeper is not None:
-            self._keeper.forget(job.number)
         self._bell.ring()
 
-    def _settle(self, job: _Job, began_s: float) -> None:
+    def _settle(self, job: Job, began_s: float) -> None:
         """Keep a result and hand it on."""
-        request = job.request
-        if self._pace.is_auto:
-            feel(self._pace, request, began_s)
-        self.tally.count(request)
+        feel(self._pace, job.request, began_s)
+        self.tally.count(job.request)
         if self._keeper is not None:
-            self._keeper.keep(job.number, request)
+            self._keeper.keep(job.number, job.request)
         else:
-            self._finished.append(request)
+            self._finished.put([job.request])
             self._open -= 1
             self._bell.ring()
 
     def _deliver(self, requests: list[BatchRequest], problem: BaseException | None = None) -> None:
         """Hand results on to whoever drains."""
-        self._finished.extend(requests)
+        self._finished.put(requests)
         self._open -= len(requests)
         if problem is not None:
             self._fail(problem)
-        if self._waiting or (self._feed.has_plain and self._has_room()):
+        if self._has_work():
             self._crew.hire(len(requests))
         self._feed.room.ring()
         self._bell.ring()
 
-    def _take_back(self, job: _Job) -> None:
+    def _take_back(self, job: Job) -> None:
         """Put a request whose call was cancelled back in the row, if the batch as a whole was not."""
         if job.era == self._era:
             self._waiting.appendleft(job)
-            return
+        else:
+            self._drop(job)
+
+    def _drop(self, job: Job) -> None:
         self._open -= 1
         if job.is_current():
             job.request.cancelled()
-
-    def _others(self) -> list[asyncio.Task[None]]:
-        """The tasks that make no calls: those at streams, and the one at batch services."""
-        return [*self._feed.tasks(), *(self._night.tasks() if self._night is not None else ())]
 
     def _dismiss(self, others: list[asyncio.Task[None]]) -> asyncio.Future[list[Any]]:
         """Cancel all workers and `others`; the future ends with the last of them."""
@@ -383,7 +384,7 @@ class Batch:
         """End what runs, so that it can be taken up again."""
         self._crew.is_halted = True
         try:
-            await self._dismiss(self._others())
+            await self._dismiss([*self._feed.halt(), *self._night_tasks()])
         finally:
             self._rest()
 

@@ -30,7 +30,8 @@ def connect(path: str, tables: str, version: int, *, synced: bool, busy_s: float
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     connection = sqlite3.connect(path, timeout=busy_s, isolation_level=None, check_same_thread=False)
     try:
-        _use_wal(connection, busy_s)
+        # Of several processes that switch a file to WAL mode at once, SQLite refuses some without waiting.
+        patiently(lambda: connection.execute("PRAGMA journal_mode=WAL"), busy_s)
         connection.execute(f"PRAGMA synchronous={'NORMAL' if synced else 'OFF'}")
         found = connection.execute("PRAGMA user_version").fetchone()[0]
         if found == 0:
@@ -58,19 +59,18 @@ def _made(connection: Any, tables: str, version: int) -> int:
     return found
 
 
-def _use_wal(connection: Any, busy_s: float) -> None:
-    """Switch a file to WAL mode; of several processes that do so at once, SQLite refuses some without waiting.
+def patiently(action: Callable[[], _T], busy_s: float = BUSY_S) -> _T:
+    """What `action` gives; while other connections are at work it is tried again.
 
     Raises:
-        sqlite3.OperationalError: others keep it locked for too long, or it cannot be written.
+        sqlite3.OperationalError: others keep the file locked for too long, or it cannot be used.
     """
     import sqlite3  # loaded already
 
     give_up_s = time.monotonic() + busy_s
     while True:
         try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            return
+            return action()
         except sqlite3.OperationalError as exc:
             if not is_busy(exc) or time.monotonic() > give_up_s:
                 raise

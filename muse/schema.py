@@ -108,6 +108,45 @@ def _validator(schema: str) -> Any:
     return Draft202012Validator(known, registry=Registry())
 
 
+def require_schema(schema: Mapping[str, Any]) -> None:
+    """See that a schema is one, and refers to nothing that is not in it, before anything is asked by it.
+
+    Raises:
+        ValueError: it is none.
+    """
+    from jsonschema import Draft202012Validator, FormatChecker, SchemaError
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
+    from referencing.jsonschema import DRAFT202012
+
+    try:
+        known = json.loads(json.dumps(schema))
+        Draft202012Validator.check_schema(known, FormatChecker(formats=["regex"]))
+        root = DRAFT202012.create_resource(known)
+        _require_references(root, Registry().resolver_with_root(root))
+        Draft202012Validator(known, registry=Registry()).is_valid(None)  # shows one that only refers to itself
+    except SchemaError as exc:
+        raise ValueError(f"the schema itself is not one: {exc.json_path}: {exc.message}") from exc
+    except Unresolvable as exc:
+        raise ValueError(f"the schema refers to {exc.ref!r}, which is not in it") from exc
+    except TypeError as exc:
+        raise ValueError(f"the schema itself is not one: it is no JSON ({exc})") from exc
+    except RecursionError as exc:
+        raise ValueError("the schema refers to itself without an end") from exc
+
+
+def _require_references(resource: Any, resolver: Any) -> None:
+    """Look up what each schema within a schema refers to.
+
+    Raises:
+        referencing.exceptions.Unresolvable: it is not there.
+    """
+    if isinstance(resource.contents, Mapping) and isinstance(resource.contents.get("$ref"), str):
+        resolver.lookup(resource.contents["$ref"])
+    for child in resource.subresources():
+        _require_references(child, resolver.in_subresource(child))
+
+
 def require_fit(value: Any, schema: Mapping[str, Any]) -> None:
     """See that a value fits its schema.
 

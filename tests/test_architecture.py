@@ -22,7 +22,7 @@ muse muse.errors muse.events muse.usage muse.spec muse.schema muse.globs muse.re
 muse.batching muse.ndjson muse.tether muse.cortex.run_process muse.cli._summary muse.cli._terminal
 muse.providers._local muse.providers._local.errors muse.providers._local.child muse.providers._local.days
 muse.providers._local.words muse.batching.bell muse.batching.pace muse.database muse.policies.once
-muse.policies.allowance
+muse.policies.allowance muse.batching.plain
 
 muse.messages muse.prices muse.prompts muse.totals muse.policies.deadline muse.cortex.folder_watch
 muse.cortex.schedules muse.cli._live muse.providers._batch muse.providers._local.link
@@ -37,7 +37,7 @@ muse.batching.parts
 
 muse.journal muse.streams muse.descriptors muse.tools muse.packs muse.providers._http
 muse.providers._local.choose muse.providers._local.answer muse.batching.packing muse.batching.scan
-muse.batching.tally muse.policies.adaptive
+muse.batching.tally muse.batching.job muse.batching.outbox muse.batching.outage muse.policies.adaptive
 
 muse.keys muse.ledger muse.history muse.contexts muse.personas muse.runs muse.fresh muse.cortex.keeping
 muse.offers muse.providers._local.plan muse.cli._approval muse.batching.feed muse.batching.bar
@@ -77,6 +77,8 @@ muse.cli.run muse.batching.asker muse.batching.ray_engine
 muse.batching.engine
 
 muse.batch muse.__main__
+
+muse.cli._batch_order muse.cli._batch_stop
 
 muse.cli._batch_run
 

@@ -214,3 +214,88 @@ def test_a_file_without_a_usable_row_is_refused(tmp_path: Path) -> None:
     assert told[0].startswith("rows.jsonl line 1: found no JSON")
     with pytest.raises(ConfigError, match="holds no row"):
         scan(_write(tmp_path / "rows.csv", b"a\n"), Question(), told.append)
+
+
+def test_what_python_cannot_hold_of_parquet_is_text(tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    columns = {
+        "moment": pa.array([1, 1_000], pa.int64()).cast(pa.timestamp("ns")),
+        "far": pa.array([4_000_000, 0], pa.int32()).cast(pa.date32()),
+        "inner": pa.array([[{"at": 4_000_000}], []], pa.list_(pa.struct([("at", pa.date32())]))),
+        "raw": pa.array([b"Tide", b"\xff\x00"], pa.binary()),
+        "day": pa.array([0, 1], pa.int32()).cast(pa.date32()),
+    }
+    source, target = tmp_path / "in.parquet", tmp_path / "out.parquet"
+    pq.write_table(pa.table(columns), source)
+    rows = [row for row in read(source) if isinstance(row, Row)]
+    assert rows[0].fields["moment"] == "1970-01-01 00:00:00.000000001"
+    assert rows[0].fields["far"] == "12921-08-18"
+    assert rows[0].fields["inner"] == '[{"at": "12921-08-18"}]'
+    assert rows[1].fields["far"] == date(1970, 1, 1)
+    assert [type(Question(field=name).ask(rows[0], "")) for name in ("far", "raw")] == [str, str]
+    kinds = scan(source, Question(field="day"), print).kinds
+    assert kinds == {"moment": "string", "far": "string", "inner": "string", "raw": "any", "day": "any"}
+    out = sink(target, kinds, source=source)
+    for row in rows:
+        out.write(row.fields)
+    out.close()
+    assert pq.read_table(target).to_pylist() == [
+        {
+            "moment": "1970-01-01 00:00:00.000000001",
+            "far": "12921-08-18",
+            "inner": '[{"at": "12921-08-18"}]',
+            "raw": b"Tide",
+            "day": date(1970, 1, 1),
+        },
+        {
+            "moment": "1970-01-01 00:00:00.000001",
+            "far": "1970-01-01",
+            "inner": "[]",
+            "raw": b"\xff\x00",
+            "day": date(1970, 1, 2),
+        },
+    ]
+
+
+def test_text_of_parquet_that_is_no_utf_8_has_question_marks(tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    column = pa.StringArray.from_buffers(2, pa.py_buffer(b"\0\0\0\0\2\0\0\0\3\0\0\0"), pa.py_buffer(b"T\xffx"))
+    pq.write_table(pa.table({"text": column}), tmp_path / "in.parquet")
+    assert [row.fields["text"] for row in read(tmp_path / "in.parquet") if isinstance(row, Row)] == ["T\ufffd", "x"]
+
+
+def test_parquet_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    pq.write_table(pa.table([[1], [2]], names=["a", "a"]), tmp_path / "in.parquet")
+    with pytest.raises(ConfigError, match="as columns, expected a name for each column, none of them twice"):
+        list(read(tmp_path / "in.parquet"))
+
+
+def test_a_column_that_cannot_hold_a_value_leaves_what_was_there(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    path = _write(tmp_path / "out.parquet", b"before")
+    out = sink(path, {"n": "int64"})
+    out.write({"n": "one"})
+    with pytest.raises(ConfigError, match=r"--output: found rows that '.*out.parquet' cannot hold"):
+        out.close()
+    assert path.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_lines_are_json_whatever_the_values_are(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    out = sink(path, {})
+    out.write({"n": float("nan"), "deep": [{"i": float("-inf")}, 1.5], "raw": b"T\xc3\xa9", "odd": b"\xff"})
+    out.close()
+    assert path.read_text(encoding="utf-8") == ('{"n": null, "deep": [{"i": null}, 1.5], "raw": "Té", "odd": "/w=="}\n')
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl"])
+def test_utf_16_is_told_as_such(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="which is UTF-16, expected text in UTF-8: save it as that"):
+        list(read(_write(tmp_path / name, '{"größe": 1}\n'.encode("utf-16"))))
+
+
+def test_headings_of_another_encoding_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"headings with bytes that are no UTF-8 \('id', 'gr\\udcf6\\udcdfe'\)"):
+        list(read(_write(tmp_path / "rows.csv", "id,größe\n1,2\n".encode("latin-1"))))

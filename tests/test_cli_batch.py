@@ -185,21 +185,24 @@ def test_list_show_and_export(rows: Path, tmp_path: Path, capsys: pytest.Capture
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "told", "status"),
     [
-        (["run", "none.jsonl", *CONTEXT], "INPUT: found"),
-        (["run", "rows.txt", *CONTEXT], "expected a file that ends in .jsonl"),
-        (["run", "rows.jsonl", *CONTEXT, "--output", "out.xls"], "--output: found"),
-        (["run", "rows.jsonl", *CONTEXT, "--schema", "rows.jsonl"], "--schema: found"),
-        (["run", "rows.jsonl", *CONTEXT, "--template", "none"], "--template: found 'none', which cannot be read"),
-        (["run", "rows.jsonl", *CONTEXT, "--ledger", "a/b"], "ledger: found 'a/b'"),
-        (["run", "rows.jsonl", *CONTEXT, "--field", "title"], "rows.jsonl line 1: found no field 'title'"),
+        (["run", "none.jsonl", *CONTEXT], "INPUT: found", 1),
+        (["run", "rows.txt", *CONTEXT], "expected a file that ends in .jsonl", 2),
+        (["run", "rows.jsonl", *CONTEXT, "--output", "out.xls"], "--output: found", 2),
+        (["run", "rows.jsonl", *CONTEXT, "--schema", "rows.jsonl"], "--schema: found", 2),
+        (["run", "rows.jsonl", *CONTEXT, "--template", "none"], "--template: found 'none', which cannot be read", 2),
+        (["run", "rows.jsonl", *CONTEXT, "--ledger", "a/b"], "ledger: found 'a/b'", 2),
+        (["run", "rows.jsonl", *CONTEXT, "--deadline", "36h"], "--deadline: found one for live calls", 2),
+        (["run", "rows.jsonl", "--context", ""], "--context: found ''", 2),
+        (["run", "rows.jsonl", *CONTEXT, "--lane", "overnight"], "--lane: found 'overnight', while 'echo' answers", 1),
+        (["run", "rows.jsonl", *CONTEXT, "--field", "title"], "rows.jsonl line 1: found no field 'title'", 1),
     ],
 )
 def test_what_cannot_be_done_is_told_before_anything_is_sent(
-    rows: Path, echoing: JournalFolder, capsys: pytest.CaptureFixture[str], words: list[str], told: str
+    rows: Path, echoing: JournalFolder, capsys: pytest.CaptureFixture[str], words: list[str], told: str, status: int
 ) -> None:
-    assert main(["batch", *words]) == 1
+    assert main(["batch", *words]) == status
     assert told in capsys.readouterr().err
     assert echoing.lines() == []
     assert names() == []

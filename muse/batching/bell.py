@@ -1,8 +1,14 @@
-"""A bell that wakes whoever waits for something to change; it knows not what."""
+"""A bell that wakes whoever waits for something to change, and who ended a wait; it knows not what for."""
 
 from __future__ import annotations
 
 import asyncio
+
+
+def is_being_cancelled() -> bool:
+    """Whether the running task was asked to end."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 class Bell:

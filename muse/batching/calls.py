@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from msgspec import Struct
 
+from muse.batching.bell import is_being_cancelled
 from muse.batching.pace import Pace
 from muse.batching.request import BatchRequest, Call
 from muse.contents import turns_of
-from muse.errors import InvalidReply, MuseError, RateLimitError
+from muse.errors import ConfigError, InvalidReply, MuseError, RateLimitError
 from muse.messages import Assistant, Attempt, Reply, Request
 from muse.models import calc_token_cost
 from muse.objects import read_object, repair
+from muse.schema import require_schema
 from muse.usage import Usage
 
 
@@ -49,11 +53,64 @@ def _cost_of(attempt: Attempt) -> float | None:
 
 def feel(pace: Pace, request: BatchRequest, began_s: float) -> None:
     """Tell a pace that feels its way how a call went that began at `began_s` (`time.perf_counter`)."""
+    if not pace.is_auto:
+        return
     limited = any(attempt.error == RateLimitError.__name__ for attempt in request.attempts)
     if limited or isinstance(request.exception, RateLimitError):
         pace.limited(began_s)
     elif request.state == "done":
         pace.succeeded()
+
+
+async def outcome_of(call: Awaitable[str]) -> tuple[str, BaseException | None]:
+    """What a call gives: its text, or the error that is its result, whatever that is.
+
+    Raises:
+        asyncio.CancelledError: the running task is being cancelled; one that the call raises by itself is a result.
+    """
+    try:
+        return await call, None
+    except asyncio.CancelledError as exc:
+        if is_being_cancelled():
+            raise
+        return "", exc
+    except Exception as exc:  # noqa: BLE001 - whatever stands at muse.batch.agenerate, its errors are results
+        return "", exc
+
+
+async def answer_of(ask: Callable[..., Awaitable[str]], request: BatchRequest, client: Any) -> str:
+    """The text that `ask` gives for a request; with a schema it is JSON that fits.
+
+    Raises:
+        ConfigError: the schema is none; nothing was asked.
+        InvalidReply: there is no text, or it does not fit.
+    """
+    check(request.json_schema)
+    text = await ask(**request.options(client))
+    if request.json_schema is not None:
+        return await fit(ask, request, client, text)
+    if text is None:
+        raise InvalidReply("found None, expected text")
+    return text
+
+
+def check(schema: Mapping[str, Any] | None) -> None:
+    """See that a schema can be used, before anything is asked by it.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if schema is None:
+        return
+    try:
+        _check_once(json.dumps(schema))
+    except (ValueError, TypeError, RecursionError) as exc:
+        raise ConfigError("json_schema", f"none that can be used ({exc})", "a JSON Schema") from exc
+
+
+@lru_cache(maxsize=64)
+def _check_once(schema: str) -> None:
+    require_schema(json.loads(schema))
 
 
 async def fit(ask: Callable[..., Awaitable[str]], request: BatchRequest, client: Any, text: str) -> str:
@@ -64,13 +121,22 @@ async def fit(ask: Callable[..., Awaitable[str]], request: BatchRequest, client:
     """
     schema = request.json_schema or {}
     try:
-        return _fitting(text, schema)
+        return fitting(text, schema)
     except InvalidReply as problem:
+        if not isinstance(text, str):
+            raise
         contents = _repaired(request.contents, text, problem)
-    return _fitting(await ask(**{**request.options(client), "contents": contents}), schema)
+    return fitting(await ask(**{**request.options(client), "contents": contents}), schema)
 
 
-def _fitting(text: str, schema: Mapping[str, Any]) -> str:
+def fitting(text: object, schema: Mapping[str, Any]) -> str:
+    """The JSON of an answer that fits.
+
+    Raises:
+        InvalidReply: it does not.
+    """
+    if not isinstance(text, str):
+        raise InvalidReply(f"found {type(text).__name__}, expected text")
     return json.dumps(read_object(_as_reply(text), schema), ensure_ascii=False)
 
 

@@ -15,12 +15,6 @@ _Job = TypeVar("_Job")
 _IN_A_ROW = 32
 
 
-def is_being_cancelled() -> bool:
-    """Whether the running task was asked to end."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
 class Crew(Generic[_Job]):
     """A worker goes when `take` has no job for it, so that none is left when all is done.
 

@@ -9,7 +9,7 @@ from operator import length_hint
 
 from msgspec import Struct
 
-from muse.batching.bell import Bell
+from muse.batching.bell import Bell, is_being_cancelled
 from muse.batching.request import BatchRequest
 from muse.batching.tally import Tally
 
@@ -28,6 +28,8 @@ class _Plain(_Source, eq=False):
 class _Stream(_Source, eq=False):
     items: AsyncIterator[BatchRequest]
     task: asyncio.Task[None] | None = None
+    came: BatchRequest | None = None
+    is_awaited: bool = False
 
 
 class Feed:
@@ -42,7 +44,7 @@ class Feed:
         tally: Tally,
         admit: Callable[[BatchRequest], None],
         may_take: Callable[[], bool],
-        changed: Callable[[Exception | None], None],
+        changed: Callable[[BaseException | None], None],
     ) -> None:
         self.room = Bell()
         self._tally = tally
@@ -51,6 +53,7 @@ class Feed:
         self._changed = changed
         self._plain: deque[_Plain] = deque()
         self._streams: list[_Stream] = []
+        self._is_halted = False
 
     @property
     def is_over(self) -> bool:
@@ -77,23 +80,34 @@ class Feed:
 
     def start(self) -> None:
         """Have a task at each stream."""
-        for source in self._streams:
-            if source.task is None or source.task.done():
+        self._is_halted = False
+        for source in list(self._streams):
+            if source.task is not None and source.task.cancelled() and source.is_awaited:
+                self._close(source, RuntimeError(_CUT_OFF))
+            elif source.task is None or source.task.done():
                 source.task = asyncio.get_running_loop().create_task(self._take_from(source))
 
     def pull(self) -> None:
         """Take one request of the first plain iterable, or note its end."""
         source = self._plain[0]
-        problem: Exception | None = None
         try:
-            self._pass_on(source, next(source.items))
-            return
+            request = next(source.items)
         except StopIteration:
-            pass
-        except Exception as exc:  # noqa: BLE001 - the caller's own iterable; it is raised where results are drained
-            problem = exc
-        self._plain.remove(source)
-        self._end(source, problem)
+            self._close(source, None)
+        except BaseException as exc:  # noqa: BLE001 - the caller's own iterable; it is raised where results are drained
+            self._close(source, exc)
+        else:
+            self._pass_on(source, request)
+
+    def halt(self) -> list[asyncio.Task[None]]:
+        """Take nothing until `start`; the tasks that end for it.
+
+        A stream that was asked for its next request is left at that, since cancelling it would end it for good; the
+        request is taken up after `start`.
+        """
+        self._is_halted = True
+        self.room.ring()
+        return [source.task for source in self._streams if source.task is not None and not source.is_awaited]
 
     def drop(self) -> None:
         """Take nothing more."""
@@ -111,28 +125,51 @@ class Feed:
 
     async def _take_from(self, source: _Stream) -> None:
         """Take from a stream, each request as soon as it can be asked."""
-        problem: Exception | None = None
+        while not self._is_halted and source in self._streams:
+            if source.came is not None:
+                request, source.came = source.came, None
+                self._pass_on(source, request)
+            elif self._may_take():
+                await self._await_next(source)
+            else:
+                await self.room.wait()
+
+    async def _await_next(self, source: _Stream) -> None:
+        source.is_awaited = True
         try:
-            while True:
-                while not self._may_take():
-                    await self.room.wait()
-                self._pass_on(source, await anext(source.items))
+            source.came = await anext(source.items)
         except StopAsyncIteration:
-            pass
-        except Exception as exc:  # noqa: BLE001 - as in pull
-            problem = exc
-        if source in self._streams:
-            self._streams.remove(source)
-            self._end(source, problem)
+            self._close(source, None)
+        except BaseException as exc:
+            if isinstance(exc, asyncio.CancelledError) and is_being_cancelled():
+                raise
+            self._close(source, exc)
+        source.is_awaited = False
 
     def _pass_on(self, source: _Source, request: BatchRequest) -> None:
         if source.announced:
             source.announced -= 1
             self._tally.announced -= 1
-        self._admit(request)
+        try:
+            self._admit(request)
+        except Exception as exc:  # noqa: BLE001 - the caller's own key, too; as in pull
+            self._close(source, exc)
 
-    def _end(self, source: _Source, problem: Exception | None) -> None:
+    def _close(self, source: _Source, problem: BaseException | None) -> None:
+        """Note the end of an iterable, unless it was dropped meanwhile."""
+        if isinstance(source, _Plain) and source in self._plain:
+            self._plain.remove(source)
+        elif isinstance(source, _Stream) and source in self._streams:
+            self._streams.remove(source)
+        else:
+            return
         self._tally.announced -= source.announced
         if not source.done.done():
             source.done.set_result(None)
         self._changed(problem)
+
+
+_CUT_OFF = (
+    "feed: an async iterable was cancelled while its next request was awaited (its loop ended); what it still had is"
+    " lost, and has to be fed again"
+)

@@ -6,16 +6,19 @@ counted. What is no row is told by its number, and the others are read all the s
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal, Protocol
 
 from msgspec import Struct
 
 from muse.batching import parquet
+from muse.batching.plain import cell, json_text
 from muse.errors import ConfigError
 
 Form = Literal["jsonl", "csv", "parquet"]
@@ -38,7 +41,11 @@ class Broken(Struct, frozen=True):
 
 
 class Sink(Protocol):
-    """A file that rows are written to, each whole or not at all."""
+    """A file that rows are written to, each whole or not at all.
+
+    Raises:
+        ConfigError: the disk takes no more, or a column cannot hold a value.
+    """
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Add a row."""
@@ -70,6 +77,7 @@ def read(path: Path, what: str = "INPUT") -> Iterator[Row | Broken]:
         if form == "parquet":
             yield from (Row(number, fields) for number, fields in enumerate(parquet.read(path), 1))
             return
+        _refuse_utf16(path, what)
         if form == "csv":
             with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
                 yield from _records(text, path)
@@ -80,6 +88,12 @@ def read(path: Path, what: str = "INPUT") -> Iterator[Row | Broken]:
         raise ConfigError(
             what, f"{str(path)!r}, which cannot be read ({exc.strerror or exc})", "a file of rows"
         ) from exc
+
+
+def _refuse_utf16(path: Path, what: str) -> None:
+    with path.open("rb") as file:
+        if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            raise ConfigError(what, f"{str(path)!r}, which is UTF-16", "text in UTF-8: save it as that")
 
 
 def unit_of(path: Path) -> str:
@@ -113,6 +127,9 @@ def _records(file: IO[str], path: Path) -> Iterator[Row | Broken]:
         names = next(records, [])
     except csv.Error as exc:
         raise ConfigError(f"{path} line 1", f"headings that cannot be read ({exc})", "the names of the fields") from exc
+    if not all(map(_is_utf8, names)):
+        found = f"headings with bytes that are no UTF-8 ({', '.join(map(ascii, names))})"
+        raise ConfigError(f"{path} line 1", found, "text in UTF-8: save it as that")
     if not names or len(set(names)) < len(names) or not all(map(str.strip, names)):
         raise ConfigError(f"{path} line 1", f"{names!r} as headings", "a name for each field, none of them twice")
     number = 0
@@ -132,9 +149,42 @@ def _records(file: IO[str], path: Path) -> Iterator[Row | Broken]:
 def _record(number: int, names: Sequence[str], record: Sequence[str]) -> Row | Broken:
     if len(record) != len(names):
         return Broken(number, f"found {len(record)} fields, expected {len(names)} as in the first line")
-    if not "".join(record).isprintable() and any("\udc80" <= char <= "\udcff" for text in record for char in text):
+    if not all(map(_is_utf8, record)):
         return Broken(number, "found bytes that are no UTF-8, expected text")
     return Row(number, dict(zip(names, record, strict=True)))
+
+
+def _is_utf8(text: str) -> bool:
+    return text.isprintable() or not any("\udc80" <= char <= "\udcff" for char in text)
+
+
+def holds_results(path: Path, names: Collection[str]) -> bool:
+    """Whether a file is empty, or begins as one does that has rows with columns of these names, `row` first in JSONL.
+
+    A first line that was cut off by a kill or a full disk is known by its beginning.
+
+    Raises:
+        ConfigError: its ending is of no form, or it cannot be read.
+    """
+    form = form_of(path, "--output")
+    try:
+        if not path.is_file() or not path.stat().st_size:
+            return True
+        if form == "parquet":
+            return set(names) <= set(parquet.names(path))
+        with path.open(encoding="utf-8", errors="replace", newline="") as file:
+            csv.field_size_limit(_LONGEST_FIELD)
+            if form == "csv":
+                return set(names) <= set(next(csv.reader(file), []))
+            first = file.readline()
+        if not first.endswith("\n"):
+            return first.startswith('{"row": ')
+        found = json.loads(first)
+    except OSError as exc:
+        raise ConfigError("--output", f"{str(path)!r} ({exc.strerror or exc})", "a file that can be read") from exc
+    except (ValueError, RecursionError, csv.Error):
+        return False
+    return isinstance(found, dict) and set(names) <= set(found)
 
 
 def sink(path: Path | None, kinds: Mapping[str, str], *, source: Path | None = None) -> Sink:
@@ -147,19 +197,44 @@ def sink(path: Path | None, kinds: Mapping[str, str], *, source: Path | None = N
         ConfigError: it cannot be made.
     """
     if path is None:
-        return _Lines(sys.stdout)
-    form = form_of(path, "--output")
-    try:
-        match form:
+        return _Told(_Lines(sys.stdout), "standard output")
+    with _told(repr(str(path))):
+        match form_of(path, "--output"):
             case "parquet":
-                return parquet.sink(path, kinds, source=source)
+                return _Told(parquet.sink(path, kinds, source=source), repr(str(path)))
             case "csv":
-                return _Records(path.open("w", encoding="utf-8", errors="replace", newline=""), list(kinds))
+                file = path.open("w", encoding="utf-8", errors="replace", newline="")
+                return _Told(_Records(file, list(kinds)), repr(str(path)))
             case "jsonl":
-                return _Lines(path.open("w", encoding="utf-8", errors="replace", newline="\n"))
+                return _Told(_Lines(path.open("w", encoding="utf-8", errors="replace", newline="\n")), repr(str(path)))
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Turn what the disk says into an error that says what to do; a reader that went away is none."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
     except OSError as exc:
-        allowed = "a file that can be written, in a folder that is there"
-        raise ConfigError("--output", f"{str(path)!r} ({exc.strerror or exc})", allowed) from exc
+        allowed = "a file that can be written, in a folder that is there, on a disk with room"
+        raise ConfigError("--output", f"{what}, which cannot be written ({exc.strerror or exc})", allowed) from exc
+
+
+class _Told:
+    """A sink whose troubles say which file they are of."""
+
+    def __init__(self, sink: Sink, what: str) -> None:
+        self._sink = sink
+        self._what = what
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        with _told(self._what):
+            self._sink.write(row)
+
+    def close(self) -> None:
+        with _told(self._what):
+            self._sink.close()
 
 
 class _Lines:
@@ -169,7 +244,7 @@ class _Lines:
         self._file = file
 
     def write(self, row: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+        self._file.write(json_text(row) + "\n")
         self._file.flush()
 
     def close(self) -> None:
@@ -186,14 +261,8 @@ class _Records:
         self._writer.writeheader()
 
     def write(self, row: Mapping[str, Any]) -> None:
-        self._writer.writerow({name: _cell(value) for name, value in row.items()})
+        self._writer.writerow({name: cell(value) or "" for name, value in row.items()})
         self._file.flush()
 
     def close(self) -> None:
         self._file.close()
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import msgspec
 from msgspec import Struct
 
+from muse.database import connect
 from muse.errors import ConfigError
 from muse.messages import Route
 
@@ -31,6 +32,7 @@ CREATE INDEX IF NOT EXISTS overnight_keys ON overnight_items (key);
 _COLUMNS = "mark, provider, model, state, remote_id, refused, tries, size, done, failed, message, planned_ts, sent_ts"
 _CLOSED = "closed"
 _BUSY_S = 30.0
+_VERSION = 1
 
 
 class Sender(Struct, frozen=True):
@@ -238,11 +240,8 @@ class Jobs:
 
 
 def _opened(path: str) -> sqlite3.Connection:
-    db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = NORMAL")
-    os.chmod(path, 0o600)
-    return db
+    connection: sqlite3.Connection = connect(path, _TABLES, _VERSION, synced=True, busy_s=_BUSY_S)
+    return connection
 
 
 def _job(row: tuple[object, ...]) -> Job:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from muse.batching.pace import Pace
-from muse.batching.packing import pack
-from muse.batching.request import BatchRequest
-from muse.batching.store import Store
+from muse.batching.packing import pack, pack_unsendable
+from muse.batching.request import BatchRequest, Place
+from muse.batching.store import Kept, Store
 from muse.errors import ConfigError, ContentsError, InvalidReply, MuseError
 
 Key = Callable[[BatchRequest], Any] | str
@@ -44,27 +44,32 @@ class Keeper:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.Handle | None = None
 
-    def claim(self, request: BatchRequest) -> int | None:
-        """The place of a request that is to be asked; None if it has its result already.
+    def claim(self, request: BatchRequest, *, is_unseen: bool = False) -> int | None:
+        """The place of a request that is to be asked; None if it has its result already, or can have none.
+
+        One that was added before has its place again. `is_unseen` says that a result from the ledger was not handed
+        over, so that it still stands if the request asks the same.
 
         Raises:
             ConfigError: the ledger cannot be written, or the request has no such key.
         """
-        if request.place is not None:
-            place, request.place = request.place, None  # an update is another item
-            return place
+        problem: ContentsError | None = None
         try:
             body, shape = pack(request)
         except ContentsError as exc:
-            request.refused(exc, deferrable=False)
-            request.spent((), 0.0)
-            return None
-        kept = self.store.claim(self._named(request, shape), body, request.note, retry_failed=self._retry_failed)
+            problem = exc
+            body, shape = pack_unsendable(request)
+        kept = self._item_of(request, shape, body, is_unseen=is_unseen)
         self._arm()
-        if kept.is_finished:
+        if kept.is_finished and not (problem is not None and kept.state == "failed"):
             kept.restore(request)
             return None
-        return kept.number
+        if problem is None:
+            return kept.number
+        request.refused(problem, deferrable=False)
+        request.spent((), 0.0)
+        self.store.finish(kept.number, request)
+        return None
 
     def keep(self, number: int, request: BatchRequest) -> None:
         """Keep a result, and hand it on once it is committed."""
@@ -82,14 +87,13 @@ class Keeper:
         else:
             self._arm()
 
-    def forget(self, number: int) -> None:
-        """Have a request left out of the ledger that was updated before it had a result."""
-        try:
-            self.store.forget(number)
-        except ConfigError as exc:
-            self._hand_on(exc)
-        else:
-            self._arm()
+    def withdraw(self, request: BatchRequest) -> bool:
+        """Do not hand a result on that is not safe yet; whether there was one."""
+        if request.state == "waiting":
+            return False
+        count = len(self.kept)
+        self.kept = [other for other in self.kept if other is not request]
+        return len(self.kept) < count
 
     def flush(self) -> None:
         """Commit now."""
@@ -107,6 +111,26 @@ class Keeper:
         """Commit, and let other runs have the ledger."""
         self.flush()
         self.store.release()
+
+    def close(self) -> None:
+        """Commit, and close the ledger."""
+        self.flush()
+        self.store.close()
+
+    def _item_of(self, request: BatchRequest, shape: str, body: bytes, *, is_unseen: bool) -> Kept:
+        """The item that a request has in the ledger from now on."""
+        key, kept = None, None
+        had = request.place if request.place is not None and request.place.mark == self.store.mark else None
+        if had is None or had.key is not None:  # one that was taken from the ledger has no other name
+            key = self._named(request, shape)
+        if had is not None and had.key == key:
+            kept = self.store.claim_again(had.number, body, request.note, is_unseen=is_unseen)
+        if kept is None:
+            kept = self.store.claim(key or shape, body, request.note, retry_failed=self._retry_failed)
+            if had is not None:  # nobody asks that any more; it goes last, so that its number is not given again
+                self.store.forget(had.number)
+        request.place = Place(self.store.mark, kept.number, key)
+        return kept
 
     def _arm(self) -> None:
         loop = asyncio.get_running_loop()
@@ -130,4 +154,7 @@ class Keeper:
                     "key", f"{self._key!r}, which {request!r} does not have", "an attribute of every request"
                 )
             return str(vars(request)[self._key])
-        return str(self._key(request))
+        try:
+            return str(self._key(request))
+        except StopIteration as exc:  # in whatever iterates here, it would look like an end
+            raise ConfigError("key", "a function that raised StopIteration", "one that gives a name") from exc

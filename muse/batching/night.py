@@ -11,15 +11,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from datetime import datetime, timedelta
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol
 
 from msgspec.structs import replace
 
 from muse.batching.bell import Bell
-from muse.batching.calls import Lost, calls_of
+from muse.batching.calls import Lost, calls_of, check, fitting
 from muse.batching.errand import Answer
 from muse.batching.feed import Feed
+from muse.batching.job import Job
 from muse.batching.overnight import Item, Overnight, window_s
+from muse.batching.packing import unpack
 from muse.batching.request import BatchRequest
 from muse.batching.service import Rhythm
 from muse.batching.store import Store
@@ -36,39 +38,22 @@ LANES: tuple[Lane, ...] = ("now", "overnight", "auto")
 # All services aim at a day. What is left when it ends is asked live, in the last tenth of the time or two hours.
 LEAST_S = 86_400.0
 _LIVE_SHARE, _MOST_LIVE_S = 0.1, 7_200.0
+_LONGEST_S = 3_600.0 * 24 * 366 * 100
+_DEADLINE = "a number of seconds above 0 (100 years at most), a timedelta, or a datetime to come"
 _TURN = 100
 RHYTHM = Rhythm()
 
 
-class Job(Protocol):
-    """What a batch has of a request on its way."""
-
-    @property
-    def request(self) -> BatchRequest:
-        """The request."""
-
-    @property
-    def number(self) -> int:
-        """Its place in the ledger."""
-
-    def is_current(self) -> bool:
-        """Whether the request was not updated since."""
-
-
-_J = TypeVar("_J", bound=Job)
-_J_contra = TypeVar("_J_contra", bound=Job, contravariant=True)
-
-
-class Owner(Protocol[_J_contra]):
+class Owner(Protocol):
     """The batch that a night belongs to, as far as it knows it."""
 
-    def _settle(self, job: _J_contra, began_s: float) -> None:
+    def _settle(self, job: Job, began_s: float) -> None:
         """Take a job whose request has its result."""
 
-    def _forget(self, job: _J_contra) -> None:
+    def _forget(self) -> None:
         """Leave out a job whose request was updated since."""
 
-    def _take_back(self, job: _J_contra) -> None:
+    def _take_back(self, job: Job) -> None:
         """Put a job in the row of those that are asked live."""
 
     def _resume(self) -> None:
@@ -84,11 +69,11 @@ class Owner(Protocol[_J_contra]):
         """See to the form of an answer."""
 
 
-class Night(Generic[_J]):
+class Night:
     """Between a batch and the services; `bell` rings when a feed ends, or the batch has done something."""
 
     def __init__(
-        self, owner: Owner[_J], store: Store, feed: Feed, bell: Bell, *, is_auto: bool, deadline_s: float | None
+        self, owner: Owner, store: Store, feed: Feed, bell: Bell, *, is_auto: bool, deadline_s: float | None
     ) -> None:
         self._owner = owner
         self._store = store
@@ -96,11 +81,11 @@ class Night(Generic[_J]):
         self._bell = bell
         self._is_auto = is_auto
         self._end_s = None if deadline_s is None else time.monotonic() + deadline_s
-        self._jobs: dict[int, _J] = {}
+        self._jobs: dict[int, Job] = {}
         self._task: asyncio.Task[None] | None = None
         self._may_be_left = store.jobs_under_way() > 0  # of a run that was killed between two of its last steps
 
-    def takes(self, job: _J) -> bool:
+    def takes(self, job: Job) -> bool:
         """Take a request in, if this is its way; one that cannot be sent at all is asked live, which says why."""
         is_near = self._end_s is not None and self._end_s - time.monotonic() < LEAST_S
         if self._is_auto and is_near and not self._store.jobs_under_way(job.number):
@@ -111,6 +96,9 @@ class Night(Generic[_J]):
             return False
         if self._is_auto and (route is None or window_s(route.provider) is None):
             return False
+        before = self._jobs.get(job.number)
+        if before is not None:  # the same question, added again
+            self._owner._forget()
         self._jobs[job.number] = job
         return True
 
@@ -127,7 +115,7 @@ class Night(Generic[_J]):
         """What runs; cancelled, it leaves the jobs at the services, and `start` goes on with them."""
         return [self._task] if self._task is not None and not self._task.done() else []
 
-    def drop(self) -> list[_J]:
+    def drop(self) -> list[Job]:
         """Take nothing more from the services in this run; the requests that were on their way."""
         dropped = list(self._jobs.values())
         self._jobs.clear()
@@ -184,7 +172,7 @@ class Night(Generic[_J]):
             keep(self._store, answer)
             return
         if not job.is_current():
-            self._owner._forget(job)
+            self._owner._forget()
             return
         error = answer.outcome if isinstance(answer.outcome, MuseError) else None
         if self._is_auto and answer.is_final and isinstance(error, ProviderError) and error.retryable:
@@ -194,7 +182,7 @@ class Night(Generic[_J]):
         await self._note(job.request, answer)
         self._owner._settle(job, began_s)
 
-    def _go_live(self, job: _J) -> None:
+    def _go_live(self, job: Job) -> None:
         self._owner._take_back(job)
         self._owner._resume()
 
@@ -210,15 +198,15 @@ class Night(Generic[_J]):
                 request.refused(error, deferrable=True)
             request.spent(replies, _duration_s(outcome))
             return
-        request.refused(outcome, deferrable=True)
+        request.refused(outcome, deferrable=False)
         if not answer.is_final:
             request.state = "deferred"
         request.spent(_lost(outcome), _duration_s(outcome))
 
 
 def night_of(
-    owner: Owner[_J], store: Store | None, feed: Feed, bell: Bell, lane: object, deadline: Deadline | None
-) -> Night[_J] | None:
+    owner: Owner, store: Store | None, feed: Feed, bell: Bell, lane: object, deadline: Deadline | None
+) -> Night | None:
     """The night of a batch in this lane; None if all its calls are live.
 
     Raises:
@@ -244,13 +232,20 @@ def night_of(
 
 
 def keep(store: Store, answer: Answer) -> None:
-    """Keep the result of a request that another run had sent; one that was cancelled or put off stays open."""
-    outcome = answer.outcome
-    if not answer.is_final or (isinstance(outcome, ProviderError) and outcome.code == CANCELLED):
+    """Keep the result of a request that another run had sent; one that was cancelled or put off stays open.
+
+    Nothing is asked here, so that an answer that does not fit its schema is a failure.
+    """
+    outcome, body = answer.outcome, store.asked(int(answer.key))
+    if body is None or not answer.is_final or (isinstance(outcome, ProviderError) and outcome.code == CANCELLED):
         return
     request = BatchRequest("", "")
     if isinstance(outcome, Reply):
-        request.answered(outcome.text)
+        schema = unpack(body).json_schema
+        try:
+            request.answered(outcome.text if schema is None else fitting(outcome.text, schema))
+        except MuseError as error:
+            request.refused(error, deferrable=False)
         request.spent([outcome], _duration_s(outcome))
     else:
         request.refused(outcome, deferrable=False)
@@ -282,11 +277,13 @@ def seconds_until(deadline: Deadline) -> float:
         seconds = (deadline - datetime.now(deadline.tzinfo)).total_seconds()
     elif isinstance(deadline, timedelta):
         seconds = deadline.total_seconds()
+    elif type(given := deadline) in (int, float):  # True is no number of seconds
+        seconds = given
     else:
-        seconds = float(deadline)
-    if not 0 < seconds < float("inf"):
-        raise ConfigError("deadline", f"{deadline!r}", "a number of seconds above 0, or a moment to come")
-    return seconds
+        raise ConfigError("deadline", f"{deadline!r}", _DEADLINE)
+    if not 0 < seconds < _LONGEST_S:
+        raise ConfigError("deadline", "100 years or more" if seconds >= _LONGEST_S else repr(deadline), _DEADLINE)
+    return float(seconds)
 
 
 def _item(job: Job) -> Item:
@@ -295,6 +292,7 @@ def _item(job: Job) -> Item:
     Raises:
         MuseError, ValueError, TypeError: it cannot be.
     """
+    check(job.request.json_schema)
     options = job.request.options()
     ready = prepare(options.pop("contents"), options.pop("context"), options)
     route = ready.stack.rungs(ready.ladder, ready.model_at)[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -53,6 +54,7 @@ class _Form(Struct, omit_defaults=True):
     timeout_s: float | None = None
 
 
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _encode = msgspec.msgpack.Encoder(order="deterministic").encode
 _decode = msgspec.msgpack.Decoder(_Form).decode
 
@@ -84,6 +86,13 @@ def pack(request: BatchRequest) -> tuple[bytes, str]:
     except (TypeError, ValueError, RecursionError) as exc:
         raise ContentsError(f"the request for {request.context!r} cannot be kept in a ledger: {exc}") from exc
     return body, hashlib.blake2b(shaping, digest_size=16).hexdigest()
+
+
+def pack_unsendable(request: BatchRequest) -> tuple[bytes, str]:
+    """As `pack`, for a request that cannot be packed: bytes that ask nothing, and a hash of what it would be."""
+    body = _encode(_Form([], str(request.context)))
+    shaping = _ADDRESS.sub("", repr((request.contents, sorted(request.options().items()))))
+    return body, hashlib.blake2b(shaping.encode("utf-8", errors="replace"), digest_size=16).hexdigest()
 
 
 def unpack(body: bytes) -> BatchRequest:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from muse.batching.plain import Spelled, cell, storable
 from muse.errors import ConfigError
 
 _ROWS_AT_ONCE = 1_000
@@ -31,16 +31,61 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a file.
 
     Raises:
-        ConfigError: it is no Parquet file, or there is no pyarrow.
+        ConfigError: it is no Parquet file, two of its columns have one name, or there is no pyarrow.
         OSError: it cannot be opened.
     """
     pa, pq = _arrow()
     try:
         with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            if len(set(names)) < len(names):
+                raise ConfigError(str(path), f"{names!r} as columns", "a name for each column, none of them twice")
             for batch in file.iter_batches(_ROWS_AT_ONCE):
-                yield from batch.to_pylist()
-    except pa.ArrowInvalid as exc:
+                columns = [_values(pa, column) for column in batch.columns]
+                yield from (dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True))
+    except pa.ArrowException as exc:
         raise ConfigError(str(path), f"what is no Parquet ({exc})", "a Parquet file") from exc
+
+
+def names(path: Path) -> list[str]:
+    """The columns of a file; none if it is no Parquet file.
+
+    Raises:
+        ConfigError: there is no pyarrow.
+        OSError: it cannot be opened.
+    """
+    pa, pq = _arrow()
+    try:
+        return list(pq.read_schema(path).names)
+    except pa.ArrowInvalid:
+        return []
+
+
+def _values(pa: Any, column: Any) -> list[Any]:
+    """A column's values; those that Python cannot hold (nanoseconds, years past 9999) are spelled out."""
+    try:
+        return list(column.to_pylist())
+    except (ValueError, OverflowError):
+        return [_value(pa, scalar) for scalar in column]
+
+
+def _value(pa: Any, scalar: Any) -> Any:
+    try:
+        return scalar.as_py()
+    except (ValueError, OverflowError):
+        return Spelled(cell(_spelled(pa, scalar)))
+
+
+def _spelled(pa: Any, scalar: Any) -> Any:
+    """A value with texts in the places that Python cannot hold."""
+    if isinstance(scalar, (pa.ListScalar, pa.LargeListScalar, pa.FixedSizeListScalar)):
+        return [_spelled(pa, inner) for inner in scalar.values]
+    if isinstance(scalar, pa.StructScalar):
+        return {name: _spelled(pa, inner) for name, inner in scalar.items()}
+    if isinstance(scalar, (pa.StringScalar, pa.LargeStringScalar)):
+        held = scalar.as_buffer()
+        return None if held is None else held.to_pybytes().decode("utf-8", errors="replace")
+    return scalar.cast(pa.string()).as_py()
 
 
 def sink(path: Path, kinds: Mapping[str, str], *, source: Path | None) -> ParquetSink:
@@ -52,8 +97,9 @@ def sink(path: Path, kinds: Mapping[str, str], *, source: Path | None) -> Parque
     """
     pa, pq = _arrow()
     known = pq.read_schema(source) if source is not None and source.suffix.lower() == ".parquet" else pa.schema([])
+    named = {storable(name): kind for name, kind in kinds.items()}
     fields = {
-        name: pa.field(name, pa.type_for_alias("string" if kind == "any" else kind)) for name, kind in kinds.items()
+        name: pa.field(name, pa.type_for_alias("string" if kind == "any" else kind)) for name, kind in named.items()
     }
     fields |= {field.name: field for field in known if kinds.get(field.name) == "any"}
     return ParquetSink(path, pa.schema(fields.values()))
@@ -70,25 +116,51 @@ class ParquetSink:
         self._texts = [field.name for field in schema if field.type == self._pa.string()]
         self._writer = pq.ParquetWriter(self._part, schema)
         self._rows: list[dict[str, Any]] = []
+        self._is_whole = True
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Add a row; where text is expected, other values are written as JSON."""
-        known = dict(row)
+        """Add a row; where text is expected, other values are written as text.
+
+        Raises:
+            ConfigError: a column cannot hold a value.
+            OSError: the disk takes no more.
+        """
+        known = {storable(name): value for name, value in row.items()}
         for name in self._texts:
-            value = known.get(name)
-            if value is not None and not isinstance(value, str):
-                known[name] = json.dumps(value, ensure_ascii=False, default=str)
+            text = cell(known.get(name))
+            known[name] = storable(text) if text is not None else None
         self._rows.append(known)
         if len(self._rows) >= _ROWS_AT_ONCE:
             self._flush()
 
     def close(self) -> None:
-        """Write what is left, and the end; then the file takes its name."""
-        self._flush()
-        self._writer.close()
-        self._part.replace(self._path)
+        """Write what is left, and the end; then the file takes its name, unless something could not be written.
+
+        Raises:
+            ConfigError: a column cannot hold a value.
+            OSError: the disk takes no more.
+        """
+        try:
+            self._flush()
+            self._writer.close()
+        except OSError:
+            self._is_whole = False
+            raise
+        finally:
+            if self._is_whole:
+                self._part.replace(self._path)
+            else:
+                self._part.unlink(missing_ok=True)
 
     def _flush(self) -> None:
-        if self._rows:
-            self._writer.write_table(self._pa.Table.from_pylist(self._rows, schema=self._schema))
-            self._rows = []
+        rows, self._rows = self._rows, []
+        if not rows:
+            return
+        try:
+            self._writer.write_table(self._pa.Table.from_pylist(rows, schema=self._schema))
+        except (self._pa.ArrowException, TypeError, ValueError, OverflowError, OSError) as exc:
+            self._is_whole = False
+            if isinstance(exc, OSError):
+                raise
+            allowed = "values of one type in a column: a .jsonl or .csv file takes any"
+            raise ConfigError("--output", f"rows that {str(self._path)!r} cannot hold ({exc})", allowed) from exc

@@ -5,11 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
-from muse.errors import BudgetExceeded
+from msgspec import Struct
+
+from muse.errors import AuthError, LimitError, MissingKeyError, QuotaError
 from muse.messages import Attempt
+from muse.policies.retry import is_transient
 from muse.usage import Usage
 
 State = Literal["waiting", "done", "failed", "deferred", "cancelled"]
+
+
+# What stands between any request and its answer, and not between this one and its.
+_OUTER = (LimitError, AuthError, QuotaError, MissingKeyError)
+
+
+def passes(exc: BaseException) -> bool:
+    """Whether the same request may be answered another time: an outage, a limit, a budget, a key that is not good."""
+    return isinstance(exc, _OUTER) or is_transient(exc)
+
+
+class Place(Struct, frozen=True):
+    """An item of a ledger: the mark of its opening, the number, and the key the request goes by; None if by any."""
+
+    mark: str
+    number: int
+    key: str | None
 
 
 class Call(Protocol):
@@ -40,10 +60,10 @@ class BatchRequest:
     """What is to be asked, with the options of `muse.models.agenerate`, and after the run what came of it.
 
     `response` is the text, or None; `error` says why there is none, `exception` is the error itself. `state` is
-    "deferred" where a budget refused the call and a ledger keeps it for the next run. `usage`, `cost_usd` (None: no
-    price known) and `attempts` count every call that was made for it; `model_used` and `provider_used` answered.
-    `restored` says that the result came from the ledger. Further attributes are the caller's own; `note` (a JSON value)
-    is kept in the ledger with the request, and neither is sent.
+    "deferred" where what was in the way may pass (an outage, a budget) and a ledger keeps it for the next run. `usage`,
+    `cost_usd` (None: no price known) and `attempts` count every call that was made for it; `model_used` and
+    `provider_used` answered. `restored` says that the result came from the ledger. Further attributes are the caller's
+    own; `note` (a JSON value) is kept in the ledger with the request, and neither is sent.
 
     With `json_schema` the response is JSON that fits it; an answer that does not is sent back once.
     """
@@ -59,7 +79,7 @@ class BatchRequest:
     cost_usd: float | None = None
     attempts: tuple[Attempt, ...] = ()
     restored: bool = False
-    place: int | None = None  # the number of the item of a ledger that it was taken from
+    place: Place | None = None  # its item in a ledger, until a response was handed over
     turn = 0  # counts how often it was added, so that a result of an earlier time is known as one
 
     def __init__(
@@ -128,10 +148,10 @@ class BatchRequest:
         self.state = "done"
 
     def refused(self, exc: BaseException, *, deferrable: bool) -> None:
-        """Note what went wrong; a refusal by a budget is put off where there is a next run to put it off to."""
+        """Note what went wrong; what is not its own fault is put off where there is a next run to put it off to."""
         self.error = str(exc) or type(exc).__name__
         self.exception = exc
-        self.state = "deferred" if deferrable and isinstance(exc, BudgetExceeded) else "failed"
+        self.state = "deferred" if deferrable and passes(exc) else "failed"
 
     def cancelled(self) -> None:
         """Note that nobody asks it any more."""

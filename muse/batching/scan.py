@@ -10,12 +10,20 @@ from typing import Any
 from msgspec import Struct
 
 from muse.batching.files import Broken, Row, form_of, read, unit_of
+from muse.batching.plain import Spelled, spelled
 from muse.batching.template import Template
 from muse.errors import ConfigError
 
 FIELDS = ("contents", "prompt", "text")
-_WORDS: Mapping[type, str] = {bool: "bool", int: "int64", float: "float64", str: "string"}
+_SPELLED, _WIDE = "spelled", "wide"  # text in place of another type; a whole number that a float64 may not hold
+_WORDS: Mapping[type, str] = {bool: "bool", int: "int64", float: "float64", str: "string", Spelled: _SPELLED}
+_JOINT: Mapping[frozenset[str], str] = {
+    frozenset(("int64", "float64")): "float64",
+    frozenset(("int64", _WIDE)): _WIDE,
+}
+_COLUMNS: Mapping[str, str] = {"": "string", _SPELLED: "string", _WIDE: "int64"}
 _LARGEST = 2**63
+_EXACT = 2**53  # beyond it a float64 does not hold every whole number
 
 
 class Scan(Struct, frozen=True):
@@ -44,7 +52,8 @@ class Question(Struct, frozen=True):
         names = (self.field,) if self.field is not None else FIELDS
         for name in names:
             if name in row.fields:
-                return row.fields[name]
+                value = row.fields[name]
+                return spelled(value) if isinstance(value, (bytes, Spelled)) else value
         found = f"no field {' or '.join(map(repr, names))} (there are {', '.join(row.fields) or 'none'})"
         raise ConfigError(where, found, "one with what is to be asked: name it with --field, or write a --template")
 
@@ -71,8 +80,8 @@ def scan(path: Path, question: Question, tell: Callable[[str], None]) -> Scan:
         found = f"{str(path)!r}, in which no row can be used" if broken else f"{str(path)!r}, which holds no row"
         raise ConfigError("INPUT", found, "a file with rows")
     if form_of(path, "INPUT") == "parquet":
-        kinds = dict.fromkeys(kinds, "any")
-    return Scan(rows, broken, {name: kind or "string" for name, kind in kinds.items()})
+        kinds = {name: "string" if kind == _SPELLED else "any" for name, kind in kinds.items()}
+    return Scan(rows, broken, {name: _COLUMNS.get(kind, kind) for name, kind in kinds.items()})
 
 
 def digest(path: Path, *further: str) -> str:
@@ -97,12 +106,17 @@ def _note_kinds(kinds: dict[str, str], fields: Mapping[str, Any]) -> None:
     """Bring `kinds` up to what a row holds; "" stands for a field that was null so far."""
     for name, value in fields.items():
         before = kinds.setdefault(name, "")
-        if value is None or before == "string":
+        if value is None or before == _SPELLED:
             continue
-        kind = _WORDS.get(type(value), "string")
-        if kind == "int64" and not -_LARGEST <= value < _LARGEST:
-            kind = "string"
-        if before in ("", kind):
+        kind = _kind_of(value)
+        if before in ("", kind) or kind == _SPELLED:
             kinds[name] = kind
         else:
-            kinds[name] = "float64" if {before, kind} == {"int64", "float64"} else "string"
+            kinds[name] = _JOINT.get(frozenset((before, kind)), "string")
+
+
+def _kind_of(value: Any) -> str:
+    kind = _WORDS.get(type(value), "string")
+    if kind != "int64" or -_EXACT <= value <= _EXACT:
+        return kind
+    return _WIDE if -_LARGEST <= value < _LARGEST else "string"

@@ -6,9 +6,11 @@ committed survives the process, however it ends; a power cut may take the last m
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
+import secrets
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
@@ -21,8 +23,9 @@ from msgspec import Struct
 
 from muse import journal
 from muse.batching.packing import unpack
-from muse.batching.request import BatchRequest
-from muse.batching.tables import COLUMNS, VERSION, create, examine
+from muse.batching.plain import storable
+from muse.batching.request import BatchRequest, Place
+from muse.batching.tables import COLUMNS, VERSION, examine, looked_at, opened
 from muse.errors import ConfigError, MuseError
 from muse.messages import Attempt
 from muse.runs import lock
@@ -109,16 +112,20 @@ def path_of(name: object) -> Path:
 class Store:
     """One ledger, open. Whoever writes holds it; a second writer is refused, readers are not.
 
-    `must_exist` is for who wants to look at one; its pages are not looked through then.
+    `must_exist` is for who wants to look at one; its pages are not looked through then. `is_read_only` is for who does
+    nothing else, which needs no folder that can be written.
 
     Raises:
         ConfigError: the file is of another version, broken, or none of ours; it is left as it is.
     """
 
-    def __init__(self, name: str, *, must_exist: bool = False) -> None:
+    def __init__(self, name: str, *, must_exist: bool = False, is_read_only: bool = False) -> None:
         self.name = name
+        self.mark = secrets.token_hex(8)  # of this opening: a place that was had in another one may count no more
         self.path = path_of(name)
         self._held: int | None = None
+        self._is_closed = False
+        must_exist |= is_read_only
         exists = self.path.exists()
         if must_exist and not exists:
             raise ConfigError("ledger", repr(name), f"one of {', '.join(names()) or 'none yet'} (muse batch list)")
@@ -128,12 +135,7 @@ class Store:
             else:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
-            self._db = sqlite3.connect(self.path, timeout=10, isolation_level=None, check_same_thread=False)
-            try:
-                create(self._db)
-            except (sqlite3.Error, ConfigError):
-                self._db.close()
-                raise
+            self._db = looked_at(self.path) if is_read_only else opened(self.path)
 
     def hold(self) -> None:
         """Become the one who writes.
@@ -143,7 +145,10 @@ class Store:
         """
         if self._held is not None:
             return
-        handle = os.open(self.path.with_name(f".{self.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        if self._is_closed:
+            raise ConfigError("ledger", f"{self.name!r}, which is closed", "a Batch that was not closed")
+        with self._told():
+            handle = os.open(self.path.with_name(f".{self.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
         if not lock(handle):
             os.close(handle)
             raise ConfigError(
@@ -161,14 +166,15 @@ class Store:
 
     def close(self) -> None:
         """Release it and close the file; closing twice does nothing."""
+        if self._is_closed:
+            return
         try:
             self.commit()
-        except (sqlite3.ProgrammingError, ConfigError):  # closed before, or the file is gone
+        except ConfigError:  # the file is gone
             return
         finally:
-            if self._held is not None:
-                os.close(self._held)
-                self._held = None
+            self._is_closed = True
+            self.release()
             self._db.close()
 
     def claim(self, key: str, body: bytes, note: Any, *, retry_failed: bool = False) -> Kept:
@@ -179,10 +185,10 @@ class Store:
         self.hold()
         with self._told():
             self._begin()
-            key = _storable(key) or ""
+            key = storable(key)
             times: int = self._db.execute(_COUNT, (key,)).fetchone()[0]
             row = self._db.execute(_FIND, (key, times)).fetchone()
-            packed = None if note is None else json.dumps(note, default=str).encode("ascii")
+            packed = _packed(note)
             if row is None:
                 number = self._db.execute(_ADD, (key, times)).lastrowid or 0
                 self._db.execute(_ASK, (number, body, packed))
@@ -194,14 +200,44 @@ class Store:
             self._db.execute(_ASK, (kept.number, body, packed))
             return _new(kept.number, key, body, packed)
 
+    def claim_again(self, number: int, body: bytes, note: Any, *, is_unseen: bool) -> Kept | None:
+        """The item that a request had, for what it asks now; None if there is no such item.
+
+        A result is kept if it `is_unseen` and belongs to the same question. What is asked instead of something else
+        gets another number, so that an answer that is still on its way to the old one finds nothing.
+        """
+        self.hold()
+        with self._told():
+            self._begin()
+            row = self._db.execute(f"{_SELECT} WHERE number = ?", (number,)).fetchone()
+            if row is None:
+                return None
+            kept = Kept(*row)
+            is_same = kept.request == body
+            if is_same and is_unseen and kept.is_finished:
+                return kept
+            if not is_same:
+                number = self._db.execute(_RENEW, (number,)).fetchone()[0]
+                self._db.execute("DELETE FROM asked WHERE number = ?", (kept.number,))
+            self._db.execute("UPDATE items SET state = 'open' WHERE number = ?", (number,))
+            packed = _packed(note)
+            self._db.execute(_ASK, (number, body, packed))
+            return _new(number, kept.key, body, packed)
+
+    def asked(self, number: int) -> bytes | None:
+        """What an item asks, as it was packed; None if there is no such item."""
+        with self._told():
+            row = self._db.execute("SELECT request FROM asked WHERE number = ?", (number,)).fetchone()
+        return row[0] if row is not None else None
+
     def finish(self, number: int, request: BatchRequest) -> None:
         """Keep the result of an item, from the next commit on."""
         kind = type(request.exception).__name__ if request.exception is not None else None
         usage = request.usage
         values = (
             request.state,
-            _storable(request.response),
-            _storable(request.error),
+            request.response and storable(request.response),
+            request.error and storable(request.error),
             kind,
             request.model_used,
             request.provider_used,
@@ -219,14 +255,16 @@ class Store:
             self._db.execute(_FINISH, values)
 
     def forget(self, number: int) -> None:
-        """Leave an item out, from the next commit on."""
+        """Leave an item out that has no result, from the next commit on."""
         with self._told():
             self._begin()
-            self._db.execute("DELETE FROM items WHERE number = ?", (number,))
-            self._db.execute("DELETE FROM asked WHERE number = ?", (number,))
+            if self._db.execute("DELETE FROM items WHERE number = ? AND state = 'open'", (number,)).rowcount:
+                self._db.execute("DELETE FROM asked WHERE number = ?", (number,))
 
     def commit(self) -> None:
         """Make everything so far last."""
+        if self._is_closed:
+            return
         with self._told():
             if self._db.in_transaction:
                 self._db.execute("COMMIT")
@@ -286,29 +324,39 @@ class Store:
         """Turn what SQLite says into an error that says what to do."""
         try:
             yield
-        except sqlite3.ProgrammingError:
-            raise
+        except sqlite3.ProgrammingError as exc:
+            if not self._is_closed:
+                raise
+            raise ConfigError("ledger", f"{self.name!r}, which is closed", "a Batch that was not closed") from exc
         except (sqlite3.Error, OSError) as exc:
-            raise ConfigError(str(self.path), f"a ledger that cannot be used ({exc})", _REMEDY) from exc
+            raise ConfigError(str(self.path), f"a ledger that cannot be used ({exc})", _remedy(exc)) from exc
 
 
 def requests(store: Store, *states: str) -> Iterator[BatchRequest]:
     """The requests of a ledger that stand so, as they were kept; asked again, they keep their places."""
     for kept in store.items(*states):
         request = unpack(kept.request)
-        request.place = kept.number
+        request.place = Place(store.mark, kept.number, None)
         yield request
 
 
-def _storable(text: str | None) -> str | None:
-    """`text` with question marks for half surrogate pairs, which a model may say and UTF-8 cannot hold."""
-    return text if text is None or text.isascii() else text.encode("utf-8", errors="replace").decode("utf-8")
+def _remedy(exc: Exception) -> str:
+    if isinstance(exc, sqlite3.OperationalError):
+        is_barred = exc.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
+    else:
+        is_barred = isinstance(exc, OSError) and exc.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+    return _WRITABLE if is_barred else _REMEDY
+
+
+def _packed(note: Any) -> bytes | None:
+    return None if note is None else json.dumps(note, default=str).encode("ascii")
 
 
 def _new(number: int, key: str, body: bytes, note: bytes | None) -> Kept:
     return Kept(number, key, "open", body, note, None, None, None, None, None, b"{}", b"[]", 0, 0, None, None)
 
 
+_WRITABLE = "a folder that can be written: give yourself the right to, or let JOURNAL_PATH name a copy of the journal"
 _REMEDY = (
     f"a batch ledger of version {VERSION} on a disk with room; the file is left as it is:"
     " bring back a copy of it, or move it away (its results go with it) or name another ledger to begin anew"
@@ -319,6 +367,7 @@ _FIND = f"SELECT {_SMALL} FROM items WHERE key = ? AND occurrence = ?"  # noqa: 
 _COUNT = "INSERT INTO seen (key, times) VALUES (?, 0) ON CONFLICT (key) DO UPDATE SET times = times + 1 RETURNING times"
 _ADD = "INSERT INTO items (key, occurrence) VALUES (?, ?)"
 _ASK = "INSERT OR REPLACE INTO asked (number, request, note) VALUES (?, ?, ?)"
+_RENEW = "UPDATE items SET number = (SELECT max(number) + 1 FROM items) WHERE number = ? RETURNING number"
 _FINISH = (
     "UPDATE items SET state = ?, response = ?, error = ?, error_class = ?, model = ?, provider = ?, usage = ?,"
     " attempts = ?, input_tokens = ?, output_tokens = ?, cost_usd = ?, duration_s = ?, finished_s = ? WHERE number = ?"

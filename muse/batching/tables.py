@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from muse.database import BUSY_S, connect, patiently
 from muse.errors import ConfigError
 
 VERSION = 1
@@ -28,8 +30,7 @@ COLUMNS = (
     "duration_s",
 )
 # What is asked may be large (images) and is written once; an item is small and written twice. Its sums read no text.
-_TABLES = f"""
-BEGIN IMMEDIATE;
+TABLES = """
 CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS items (
     number INTEGER PRIMARY KEY,
@@ -51,18 +52,47 @@ CREATE TABLE IF NOT EXISTS items (
     UNIQUE (key, occurrence)
 );
 CREATE TABLE IF NOT EXISTS asked (number INTEGER PRIMARY KEY, request BLOB NOT NULL, note BLOB);
-PRAGMA user_version = {VERSION};
-COMMIT;
 """
+_OURS = {"about", "items", "asked"}
 
 
-def create(database: sqlite3.Connection) -> None:
-    """Set a connection up, and make the tables where there are none."""
-    database.execute("PRAGMA journal_mode = WAL")
-    database.execute("PRAGMA synchronous = NORMAL")
-    if _version(database) == 0:
-        database.executescript(_TABLES)
-    database.execute("CREATE TEMP TABLE seen (key TEXT PRIMARY KEY, times INTEGER NOT NULL) WITHOUT ROWID")
+def opened(path: Path) -> sqlite3.Connection:
+    """The ledger at `path`, with its tables, and one of this connection's own that counts what it has `seen`.
+
+    Raises:
+        OSError, sqlite3.Error: it cannot be opened.
+    """
+    connection: sqlite3.Connection = connect(str(path), TABLES, VERSION, synced=True)
+    try:
+        connection.execute("CREATE TEMP TABLE seen (key TEXT PRIMARY KEY, times INTEGER NOT NULL) WITHOUT ROWID")
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def looked_at(path: Path) -> sqlite3.Connection:
+    """As `opened`, for who writes nothing; the folder need not be writable.
+
+    Raises:
+        sqlite3.Error: it cannot be opened, such as after a crash in a folder that now cannot be written.
+    """
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    connection = _reader(uri)
+    try:
+        connection.execute("PRAGMA user_version").fetchone()
+    except sqlite3.OperationalError as exc:
+        connection.close()
+        # A file in WAL mode is read beside others by way of a further file, which here nobody could make.
+        is_barred = exc.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
+        if not is_barred or path.with_name(f"{path.name}-wal").exists():
+            raise
+        return _reader(f"{uri}&immutable=1")
+    return connection
+
+
+def _reader(uri: str) -> sqlite3.Connection:
+    return sqlite3.connect(uri, uri=True, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
 
 
 def examine(path: Path, *, whole: bool) -> None:
@@ -72,19 +102,29 @@ def examine(path: Path, *, whole: bool) -> None:
         ConfigError: it is of another version, or not whole, or another program's.
         sqlite3.Error: it is no database.
     """
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=10)) as database:
-        version = _version(database)
-        tables = [name for (name,) in database.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
-        if version != VERSION and (version or tables):
+    with closing(patiently(lambda: looked_at(path))) as database:
+        version, tables = patiently(lambda: _found(database))
+        is_ours = version == VERSION and tables >= _OURS
+        if not is_ours and (version or tables):
+            is_older = version not in (0, VERSION)
             raise ConfigError(
                 str(path),
-                f"a ledger of version {version}" if version else "a database of another program",
+                f"a ledger of version {version}" if is_older else "a database of another program",
                 f"version {VERSION}: use the muse that wrote it, or another ledger name; the file is left as it is",
             )
-        verdict = str(database.execute("PRAGMA quick_check(1)").fetchone()[0]) if whole else "ok"
+        look = "PRAGMA quick_check(1)"
+        verdict = str(patiently(lambda: database.execute(look).fetchone()[0])) if whole else "ok"
     if verdict != "ok":
         raise sqlite3.DatabaseError(verdict)
 
 
-def _version(database: sqlite3.Connection) -> int:
-    return int(database.execute("PRAGMA user_version").fetchone()[0])
+def _found(database: sqlite3.Connection) -> tuple[int, set[str]]:
+    """Version and tables of a file, as they are at one moment: another process may just be making them."""
+    row = database.execute(_LOOK).fetchone()
+    return int(row[0]), set(json.loads(row[1]))
+
+
+_LOOK = (
+    "SELECT (SELECT user_version FROM pragma_user_version),"
+    " (SELECT json_group_array(name) FROM sqlite_schema WHERE type = 'table')"
+)

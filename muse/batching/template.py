@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from muse.batching.plain import spelled
 from muse.errors import ConfigError
 
 _PLACE = re.compile(r"\{\{(?P<kept>\w[\w .-]*)\}\}|\{(?P<field>\w[\w .-]*)\}")
@@ -53,4 +54,6 @@ class Template:
 def _said(value: Any) -> str:
     if value is None:
         return ""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    if isinstance(value, (str, bytes)):
+        return spelled(value)
+    return json.dumps(value, ensure_ascii=False, default=spelled)

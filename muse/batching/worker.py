@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from muse.batching.bell import Bell
-from muse.batching.calls import calls_of, fit
+from muse.batching.calls import answer_of, calls_of
 from muse.batching.luggage import Luggage, Variables
 from muse.batching.outpost import Outpost
 from muse.batching.packing import unpack
@@ -48,9 +48,7 @@ async def answer(request: BatchRequest) -> Answer:
     text, problem, began_s = "", None, time.perf_counter()
     with hearing(replies):
         try:
-            text = await agenerate(**request.options())
-            if request.json_schema is not None:
-                text = await fit(agenerate, request, None, text)
+            text = await answer_of(agenerate, request, None)
         except Exception as exc:  # noqa: BLE001 - errors of calls are results
             problem = exc
     light = tuple(replace(reply, text="", turn=Assistant(), thinking="") for reply in replies)

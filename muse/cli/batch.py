@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -19,10 +20,12 @@ from muse.batching.jobs import Jobs
 from muse.batching.night import LANES
 from muse.batching.packing import unpack
 from muse.batching.store import Kept, Store, Sum
-from muse.cli import _terminal
-from muse.cli._batch_run import RESULTS, Order, end_jobs, order_of, outcome, run_open, run_order, when
+from muse.cli import MISUSED, _terminal
+from muse.cli._batch_order import RESULTS, Order, order_of, refuse_input, require_free, require_same
+from muse.cli._batch_run import end_jobs, outcome, run_open, run_order, when
 from muse.cli._terminal import Column
 from muse.errors import ConfigError
+from muse.schema import require_schema
 
 HELP = (
     "Ask for every row of a JSONL, CSV or Parquet file, a few at a time; each result is kept as it comes, so that a run"
@@ -31,6 +34,7 @@ HELP = (
 _UNITS_S = {"m": 60.0, "h": 3_600.0, "d": 86_400.0}
 _STATES = ("done", "failed", "deferred", "open")
 _SHOWN_ERRORS = 5
+_MOST_DIGITS = 6
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,9 +98,37 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    try:
+        order = _order(args)
+    except ConfigError as exc:
+        print(f"muse: {exc}", file=sys.stderr)
+        return MISUSED
+    name = args.ledger or order.ledger
+    require_free(order, name, resume=args.resume, force=args.force)
+    if args.ledger is not None:
+        require_same(order, name)
+    return run_order(order, name, retry_failed=args.retry_failed, is_forced=args.force)
+
+
+def _order(args: argparse.Namespace) -> Order:
+    """What the words of the command line ask for.
+
+    Raises:
+        ConfigError: they make no sense, whatever there is in the journal and in the input.
+    """
     files.form_of(args.input, "INPUT")
+    if args.output is not None:
+        files.form_of(args.output, "--output")
+    if args.ledger is not None:
+        store.path_of(args.ledger)
+    if not args.context.strip():
+        raise ConfigError("--context", repr(args.context), "a name such as app.rows, by which journal.json routes")
+    if args.template is not None and args.field is not None:
+        raise ConfigError("--field", f"{args.field!r} beside a template", "one of the two")
+    if args.deadline is not None and args.lane == "now":
+        raise ConfigError("--deadline", "one for live calls", "--lane overnight or auto with it")
     schema = _schema(args.schema) if args.schema is not None else None
-    order = Order(
+    return Order(
         str(args.input.absolute()),
         args.context,
         str(args.output.absolute()) if args.output is not None else None,
@@ -108,38 +140,10 @@ def _run(args: argparse.Namespace) -> int:
         args.lane,
         time.time() + args.deadline if args.deadline is not None else None,
     )
-    if args.template is not None and args.field is not None:
-        raise ConfigError("--field", f"{args.field!r} beside a template", "one of the two")
-    name = args.ledger or order.ledger
-    _require_free(order, name, resume=args.resume, force=args.force)
-    return run_order(order, name, retry_failed=args.retry_failed)
-
-
-def _require_free(order: Order, name: str, *, resume: bool, force: bool) -> None:
-    """See that nothing is written over that was not meant.
-
-    Raises:
-        ConfigError: the output exists, or cannot be one.
-    """
-    ledger = store.path_of(name)
-    if order.output is None:
-        return
-    output = Path(order.output)
-    files.form_of(output, "--output")
-    if not output.exists():
-        return
-    if Path(order.input).exists() and output.samefile(order.input):
-        raise ConfigError("--output", f"{order.output!r}, which is the input", "another file")
-    if not (resume or force):
-        allowed = "a new file; --resume goes on with this one, --force writes over it"
-        raise ConfigError("--output", f"{order.output!r}, which exists", allowed)
-    if resume and not ledger.exists():
-        found = f"{order.output!r}, of which the journal has no batch {name!r}"
-        raise ConfigError("--resume", found, "the input, context and template it was begun with, or --force")
 
 
 def _resume(args: argparse.Namespace) -> int:
-    with closing(Store(args.name, must_exist=True)) as kept:
+    with closing(Store(args.name, is_read_only=True)) as kept:
         order = order_of(kept.about(), args.name)
     if order is None:
         return run_open(args.name, retry_failed=args.retry_failed, concurrency=args.concurrency or 5)
@@ -168,7 +172,7 @@ def _list(args: argparse.Namespace) -> int:
 def _looked(name: str) -> tuple[dict[str, Any], str | None]:
     """The numbers of a batch, and why there are none if it cannot be read."""
     try:
-        with closing(Store(name, must_exist=True)) as kept:
+        with closing(Store(name, is_read_only=True)) as kept:
             return _counts(kept.sums(), kept.about()), None
     except ConfigError as exc:
         return _counts([], {}), str(exc)
@@ -193,7 +197,7 @@ def _cells(name: str, counts: Mapping[str, Any]) -> list[str]:
 
 
 def _show(args: argparse.Namespace) -> int:
-    with closing(Store(args.name, must_exist=True)) as kept:
+    with closing(Store(args.name, is_read_only=True)) as kept:
         about = kept.about()
         counts = _counts(kept.sums(), about)
         wrong = list(islice(kept.items("failed", "deferred"), _SHOWN_ERRORS))
@@ -213,8 +217,8 @@ def _show(args: argparse.Namespace) -> int:
     if order is not None:
         _terminal.say(f"{order.input} → {order.output or 'standard output'}, {order.context}", "dim")
     for item in wrong:
-        number = json.loads(item.note)["row"] if item.note is not None and order is not None else item.key
-        _terminal.say(f"{item.state} {number}: {item.error_class}: {item.error}", "yellow")
+        row = _row(item)
+        _terminal.say(f"{item.state} {item.key if row is None else row[0]}: {item.error_class}: {item.error}", "yellow")
     for job in jobs:
         what = f"{job.model}, {job.size:,} requests, {job.state}, {job.done:,} done ({job.remote_id or 'no name yet'})"
         _terminal.say(f"at {job.provider}: {what}; to end it: muse batch cancel {args.name}")
@@ -229,7 +233,10 @@ def _export(args: argparse.Namespace) -> int:
         if args.output.exists() and not args.force:
             raise ConfigError("--output", f"{str(args.output)!r}, which exists", "a new file; --force writes over it")
     states = ("done", "failed", "deferred")
-    with closing(Store(args.name, must_exist=True)) as kept:
+    with closing(Store(args.name, is_read_only=True)) as kept:
+        order = order_of(kept.about(), args.name)
+        if order is not None and args.output is not None:
+            refuse_input(order, args.output)
         kinds: dict[str, str] = {}
         for item in kept.items(*states):
             kinds |= dict.fromkeys((name for name in _fields(item)[1] if name not in kinds), "string")
@@ -239,11 +246,20 @@ def _export(args: argparse.Namespace) -> int:
     return 0
 
 
-def _fields(item: Kept) -> tuple[int, dict[str, Any]]:
-    """The row that an item was made of; of a program's batch its place and its key."""
+def _row(item: Kept) -> tuple[int, dict[str, Any]] | None:
+    """The number and the fields of the row of a file that an item was made of; None for a program's item."""
     note = json.loads(item.note) if item.note is not None else None
     if isinstance(note, dict) and isinstance(note.get("fields"), dict) and isinstance(note.get("row"), int):
         return note["row"], note["fields"]
+    return None
+
+
+def _fields(item: Kept) -> tuple[int, dict[str, Any]]:
+    """The row that an item was made of; of a program's batch its place and its key."""
+    row = _row(item)
+    if row is not None:
+        return row
+    note = json.loads(item.note) if item.note is not None else None
     return item.number, {"key": item.key, **({"note": note} if note is not None else {})}
 
 
@@ -256,17 +272,25 @@ def _exported(item: Kept) -> dict[str, Any]:
 def _concurrency(text: str) -> int | Literal["auto"]:
     if text == "auto":
         return "auto"
-    if text.isascii() and text.isdigit() and int(text) > 0:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number from 1 on, or auto")
+    number = _number(text)
+    if number is None:
+        raise argparse.ArgumentTypeError(f"found {text[:20]!r}, expected a whole number from 1 on, or auto")
+    return number
+
+
+def _number(text: str) -> int | None:
+    """A whole number from 1 to 999,999."""
+    digits = text.lstrip("0") if text.isascii() and text.isdigit() else ""
+    return int(digits) if 0 < len(digits) <= _MOST_DIGITS else None
 
 
 def _span_s(text: str) -> float:
     """A span such as `36h` or `2d`, in seconds."""
-    number, unit = text[:-1], _UNITS_S.get(text[-1:])
-    if unit is None or not (number.isascii() and number.isdigit()) or int(number) < 1:
-        raise argparse.ArgumentTypeError(f"found {text!r}, expected minutes, hours or days, such as 90m, 36h or 2d")
-    return int(number) * unit
+    number, unit = _number(text[:-1]), _UNITS_S.get(text[-1:])
+    if unit is None or number is None:
+        expected = "up to 999999 minutes, hours or days, such as 90m, 36h or 2d"
+        raise argparse.ArgumentTypeError(f"found {text[:20]!r}, expected {expected}")
+    return number * unit
 
 
 def _text(path: Path, option: str) -> str:
@@ -288,4 +312,8 @@ def _schema(path: Path) -> dict[str, Any]:
         raise ConfigError("--schema", f"{str(path)!r}, which is no JSON ({exc})", "a JSON Schema") from exc
     if not isinstance(schema, dict):
         raise ConfigError("--schema", f"a JSON {type(schema).__name__} in {str(path)!r}", "a JSON Schema as an object")
+    try:
+        require_schema(schema)
+    except ValueError as exc:
+        raise ConfigError("--schema", f"{str(path)!r}, which is none ({exc})", "a JSON Schema") from exc
     return schema
