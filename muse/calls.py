@@ -17,7 +17,8 @@ from muse.ladder import Ladder
 from muse.messages import Assistant, Image, Part, Reply, Request, Results, Route, User
 from muse.policies.course import Call, Course, Fallback, Try, Wait, course
 from muse.policies.deadline import Deadline
-from muse.policies.stack import ModelAt, Stack
+from muse.policies.settings import ModelAt
+from muse.policies.stack import Stack
 from muse.providers import backend_of
 from muse.providers._attempt import Origin
 from muse.providers._backend import Backend

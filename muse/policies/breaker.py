@@ -70,7 +70,7 @@ class BreakerStep:
 
     def after(self, call: Call, route: Route, outcome: Outcome | None) -> None:
         """Count a failure; forget all of them at a success."""
-        if not self._seen and isinstance(outcome, Reply):
+        if not (self._seen or self._probing) and isinstance(outcome, Reply):
             return  # all is well, and was
         if _is_failure(outcome, call):
             self._count(_key(route))

@@ -7,7 +7,7 @@ this one began. A limit can be overrun by the calls that are under way when it i
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Any
@@ -18,11 +18,10 @@ from msgspec.structs import replace
 from muse.errors import BudgetExceeded, LimitReached
 from muse.messages import Route
 from muse.policies.course import Call, Outcome
-from muse.policies.settings import Budget, Limit
-from muse.policies.spending import LOOK_AGAIN_S, Assess, Key, Spending, Spent, next_window, spending, window_start
+from muse.policies.settings import Assess, Budget, Limit, ModelAt
+from muse.policies.spending import LOOK_AGAIN_S, Key, Spending, Spent, next_window, spending, window_start
 from muse.spec import Tier
 
-ModelAt = Callable[[str, int], str | None]
 _MOST_NAMED = 4
 _MOST_KEYS = 10_000
 

@@ -103,9 +103,7 @@ class Cache:
         now = time.time()
         with self._lock:
             try:
-                self._connection.execute(
-                    "REPLACE INTO replies VALUES (?, ?, ?, ?, ?)", (key, now, now, len(body), body)
-                )
+                self._connection.execute(_KEEP, (key, now, now, len(body), body))
                 total = self._connection.execute("SELECT total(size) FROM replies").fetchone()[0]
                 if total > self._max_bytes:
                     self._make_room(total)

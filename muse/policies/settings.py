@@ -5,7 +5,7 @@ Everything here is data with a default that is right for a program that says not
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
@@ -24,6 +24,10 @@ _MOST = 1e15
 OnLimit = Literal["wait", "raise"]
 Window = Literal["day", "week", "month"]
 Unusable = Literal["blocked", "truncated"]
+# The model of a provider at a tier, None if it has none.
+ModelAt = Callable[[str, int], str | None]
+# Whose a line of the token log is and what it cost, where it does not say so itself: `(provider, dollars or None)`.
+Assess = Callable[[Mapping[str, Any]], tuple[str, float | None]]
 
 
 class Rung(Struct, frozen=True):

@@ -12,7 +12,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from datetime import date, datetime, timedelta
 from itertools import count
 from typing import Any, TypeVar
@@ -21,6 +21,7 @@ import msgspec
 from msgspec import Struct
 
 from muse import journal
+from muse.policies.settings import Assess
 
 LOOK_AGAIN_S = 0.2
 _PIECE_BYTES = 8 * 1024 * 1024
@@ -42,10 +43,6 @@ class Spent(Struct):
     tokens: int = 0
     usd: float = 0.0
     unpriced: int = 0
-
-
-# Whose a line is and what it cost, where it does not say so itself: `(provider, dollars or None)`.
-Assess = Callable[[Mapping[str, Any]], tuple[str, float | None]]
 
 
 class _Line(Struct):

@@ -1,25 +1,24 @@
 """The policies in force, in their order: what a call passes before its first try and around each; it makes no call.
 
-Budgets are looked at once a call, then the cache. Around each try stand the breaker, limits of the day, what the model
-has shown to bear, and the limits of the minute and in flight. What journal.json does not ask for is not imported.
+The cache is looked at first, since what it gives costs nothing, then budgets. Around each try stand the breaker, limits
+of the day, what the model has shown to bear, and the limits of the minute and in flight. What journal.json does not ask
+for is not imported.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Iterator
+from typing import Protocol
 
 from muse.ladder import Ladder
 from muse.messages import Reply, Request, Route
 from muse.policies.adaptive import AdaptiveStep
 from muse.policies.breaker import BreakerStep
 from muse.policies.course import Step
-from muse.policies.settings import Policies
+from muse.policies.settings import Assess, ModelAt, Policies
 
-ModelAt = Callable[[str, int], str | None]
-Assess = Callable[[Mapping[str, Any]], tuple[str, float | None]]
 # What a model bears was learned from its answers, whatever journal.json says meanwhile.
 _adaptive = AdaptiveStep()
 
