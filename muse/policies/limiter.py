@@ -3,8 +3,8 @@
 A minute is any 60 seconds, not one of the clock. A try takes what it may use at most (an estimate of the tokens that it
 says, and all that it lets the model write) and gives back what it did not use. While there is much room, a process
 takes a stock for a second ahead, so that most tries are let through without touching the shared file; a stock counts as
-spent from then on, for 60 seconds after its own end, so the limit holds all the same. Whoever finds no room stands in line:
-nobody goes before one who came earlier and is about to ask again.
+spent from then on, for 60 seconds after its own end, so the limit holds all the same. Whoever finds no room stands in
+line: nobody goes before one who came earlier and is about to ask again.
 """
 
 from __future__ import annotations
