@@ -36,9 +36,10 @@ from muse.policies.store import Busy, is_alive, process, write
 
 _MINUTE_S = 60.0
 _STOCK_S = 1.0
-# How much later than it was let through a request may arrive (a process's first has an SDK to load): what the provider
-# counts is when requests arrive.
+# How much later than it was let through a request may arrive: what the provider counts is when requests arrive. Until a
+# process has heard from a provider it may still be loading that provider's SDK, on a busy machine for seconds.
 _SLACK_S = 1.0
+_FIRST_SLACK_S = 6.0
 # A stock takes this share of the room there is, so that several processes can have one.
 _STOCK_SHARE = 0.05
 _SHORTEST_S = 0.01
@@ -86,6 +87,7 @@ class LimiterStep:
         self._owed: deque[_Change] = deque()
         self._correct_at_s = 0.0
         self._matching: dict[tuple[str, str, str], tuple[Limit, ...]] = {}
+        self._heard_from: set[str] = set()
 
     def before(self, call: Call, route: Route) -> float:
         """Take what a try may use, or say how long to wait for it.
@@ -107,7 +109,8 @@ class LimiterStep:
                 self._passes[id(call)] = held
                 return 0.0
             held = self._passes[id(call)] = _Pass(limits)
-        wait_s, limit = self._from_store(limits, call.tokens, held)
+        slack_s = _SLACK_S if route.provider in self._heard_from else _FIRST_SLACK_S
+        wait_s, limit = self._from_store(limits, call.tokens, held, slack_s)
         if limit is None:
             return wait_s
         if call.rules.on_limit == "raise":
@@ -119,8 +122,9 @@ class LimiterStep:
             )
         return max(wait_s, _SHORTEST_S)
 
-    def after(self, call: Call, _route: Route, outcome: Outcome | None) -> None:
+    def after(self, call: Call, route: Route, outcome: Outcome | None) -> None:
         """Give back what was not used."""
+        self._heard_from.add(route.provider)
         held = self._passes.pop(id(call), None)
         if held is not None:
             COUNTED.set(False)
@@ -166,7 +170,9 @@ class LimiterStep:
             stock.requests += 1
             stock.tokens += asked
 
-    def _from_store(self, limits: Sequence[Limit], tokens: int, held: _Pass) -> tuple[float, Limit | None]:
+    def _from_store(
+        self, limits: Sequence[Limit], tokens: int, held: _Pass, slack_s: float
+    ) -> tuple[float, Limit | None]:
         """Take a try from the shared file: `(0, None)`, or how long to wait, and for which limit.
 
         Where another process has the file for longer than a moment, it is a short wait and no limit's fault.
@@ -175,7 +181,7 @@ class LimiterStep:
         owed = [*self._take_owed(), *self._leftovers(limits), *self._corrections(limits, held, now)]
         held.is_taking = True
         try:
-            wait_s, limit, taken = write(lambda connection: _taken(connection, limits, tokens, held, owed, now))
+            wait_s, limit, taken = write(lambda at: _taken(at, limits, tokens, held, owed, now, slack_s))
         except Busy:
             self._owed += owed
             held.is_taking = False
@@ -256,7 +262,13 @@ def _used(call: Call, outcome: Outcome | None) -> int:
 
 
 def _taken(
-    connection: Any, limits: Sequence[Limit], tokens: int, held: _Pass, owed: Sequence[_Change], now: float
+    connection: Any,
+    limits: Sequence[Limit],
+    tokens: int,
+    held: _Pass,
+    owed: Sequence[_Change],
+    now: float,
+    slack_s: float,
 ) -> tuple[float, Limit | None, list[tuple[_Taken, int]]]:
     """Within one transaction: what was taken of each limit and how many more for stock, or what to wait for."""
     _make(connection, owed)
@@ -267,7 +279,7 @@ def _taken(
             _stand_in_line(connection, limit, held, now, wait_s)
             return wait_s, limit, []
     more = min(_spare(limit, room, tokens) for limit, room in zip(limits, rooms, strict=True))
-    taken = [_take(connection, limit, tokens, more, now) for limit in limits]
+    taken = [_take(connection, limit, tokens, more, now + slack_s) for limit in limits]
     connection.executemany("DELETE FROM line WHERE id = ?", [(place,) for place in held.places.values()])
     return 0.0, None, taken
 
@@ -280,14 +292,14 @@ def _spare(limit: Limit, room: _Room, tokens: int) -> int:
     return max(0, min(int(room.requests * _STOCK_SHARE), by_tokens) - 1)
 
 
-def _take(connection: Any, limit: Limit, tokens: int, more: int, now: float) -> tuple[_Taken, int]:
-    """Enter one try, and so many more for stock."""
+def _take(connection: Any, limit: Limit, tokens: int, more: int, arrives_s: float) -> tuple[_Taken, int]:
+    """Enter one try, and so many more for stock; it arrives no later than `arrives_s`."""
     if limit.in_flight:
         connection.execute(_HOLD, (limit.key, process()))
     asked = _asked(limit, tokens)
     if not _counts_minutes(limit):
         return (limit, 0, asked), 0
-    until = now + _MINUTE_S + _SLACK_S + (_STOCK_S if more else 0.0)
+    until = arrives_s + _MINUTE_S + (_STOCK_S if more else 0.0)
     row = getrandbits(62)
     connection.execute(_ENTER, (row, limit.key, until, 1 + more, asked * (1 + more)))
     return (limit, row, asked), more
@@ -322,7 +334,7 @@ def _room(connection: Any, limit: Limit, tokens: int, now: float) -> _Room:
     # A row that ends later than any could was entered before this machine was started.
     connection.execute(
         "DELETE FROM spent WHERE key = ? AND (until <= ? OR until > ?)",
-        (key, now, now + _MINUTE_S + _SLACK_S + 2 * _STOCK_S),
+        (key, now, now + _MINUTE_S + _FIRST_SLACK_S + 2 * _STOCK_S),
     )
     spent = connection.execute("SELECT total(requests), total(tokens) FROM spent WHERE key = ?", (key,)).fetchone()
     requests = min(limit.requests_per_minute or _UNBOUNDED, _UNBOUNDED) - spent[0]
