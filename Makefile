@@ -14,7 +14,7 @@ UV_RANGE := uv>=0.13.8,<0.14
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run agent agents agent-daily batch test check test-integration chaos bench docs route context venv journal lock clean test-ray
+.PHONY: help run serve daily agent agents agent-daily batch test check test-integration chaos bench docs route context venv journal lock clean test-ray
 .PHONY: FORCE
 
 # Reach recipes as shell variables and as they were typed, so that neither the shell nor make reads a character in them.
@@ -27,8 +27,9 @@ override DAY := $(value DAY)
 override INPUT := $(call typed,INPUT)
 override TEMPLATE := $(call typed,TEMPLATE)
 override OUTPUT := $(call typed,OUTPUT)
+override PORT := $(call typed,PORT)
 override QUESTION := What did I decide about the release on Tuesday?
-export NAME PROMPT CONTEXT DAY INPUT TEMPLATE OUTPUT QUESTION
+export NAME PROMPT CONTEXT DAY INPUT TEMPLATE OUTPUT PORT QUESTION
 
 help: ## print this list
 	@sed -n 's/^\([a-z][a-z-]*[%]*\):.*## \(.*\)$$/\1|\2/p' $(MAKEFILE_LIST) | sed 's/%/NAME/' | \
@@ -38,6 +39,12 @@ run: $(READY) journal ## write the insight of a day (DAY=YYYYMMDD to choose), th
 	@"$(BIN)/muse" insight $${DAY:+"$$DAY"}
 	@test -n "$$JOURNAL_PATH" || { printf '\n%s\n\n' "Agent: $$QUESTION" && "$(BIN)/muse" agent default "$$QUESTION"; }
 
+serve: $(READY) journal ## open the pages in a browser: chat, agents, tokens, settings, to-dos (PORT=5005)
+	@"$(BIN)/muse" serve --open $${PORT:+--port "$$PORT"}
+
+daily: $(READY) journal ## do a day's work: observe, think, agents (DAY=YYYYMMDD; what is done is skipped)
+	@"$(BIN)/muse" daily $${DAY:+--day "$$DAY"}
+
 agent: $(READY) journal ## ask an agent: make agent PROMPT="What is open?" (NAME=default, or another of make agents)
 	@"$(BIN)/muse" agent $${DAY:+--day "$$DAY"} -- "$$NAME" $${PROMPT:+"$$PROMPT"}
 
@@ -45,7 +52,7 @@ agents: $(READY) journal ## list the agents with their contexts, routes, tools a
 	@"$(BIN)/muse" agents
 
 agent-daily: $(READY) journal ## carry out the scheduled runs that are due
-	@"$(BIN)/muse" daily $${DAY:+--day "$$DAY"}
+	@"$(BIN)/muse" daily --only agents $${DAY:+--day "$$DAY"}
 
 # Runs only if what the agent reads has changed; `make -n` says what would run and why. An app's agent: agent-app.name.
 DRY = $(findstring n,$(filter-out --%,$(firstword -$(MAKEFLAGS))))
@@ -120,7 +127,7 @@ journal:
 
 # Ray and what it needs are locked beside the rest: an environment without it is a third of the size.
 LOCK = build/lock/bin/uv --quiet pip compile pyproject.toml --universal --python-version 3.11 --extra all --extra dev \
-    --group weights --only-binary :all: --generate-hashes --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
+    --group weights --group scripts --only-binary :all: --generate-hashes --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
 
 lock: ## write constraints.txt anew from pyproject.toml (UPGRADE=1 takes the newest versions)
 	@test -x build/lock/bin/uv || { $(PYTHON) -m venv build/lock && \
