@@ -30,6 +30,7 @@ NAMES: Mapping[str, str] = {
     "search": "search",
     "agents": "agents",
     "cortex": "cortex",
+    "pages": "pages",
     "idle": "idle",
 }
 _SLOW = frozenset({"idle"})

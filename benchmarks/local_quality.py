@@ -24,10 +24,11 @@ from pathlib import Path
 from msgspec import Struct
 
 from muse import models
-from think.digest import CONTEXT, MOST_CHOICES, Finding, make_digest
-from think.questions import Call, Questions
-from think.salience import Sentence, Weights, sentences_of, telling_words, words_of
-from think.transcripts import Part, read_day
+from think.asking.choices import MOST_CHOICES
+from think.asking.questions import Call, Questions
+from think.asking.salience import Sentence, Weights, sentences_of, telling_words, words_of
+from think.digests.digest import CONTEXT, Finding, make_digest
+from think.records.transcripts import Part, read_day
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "fixtures" / "journal"
 _ROW = re.compile(r"\| \d+ \| (?P<fact>.*) \| `(?P<file>[^`]+)` \| (?P<words>.*) \|")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
@@ -28,6 +29,8 @@ def connect(path: str, tables: str, version: int, *, synced: bool, busy_s: float
     import sqlite3  # 5 ms, and only who keeps something pays it
 
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    if path != ":memory:":
+        _make_private(path)
     connection = sqlite3.connect(path, timeout=busy_s, isolation_level=None, check_same_thread=False)
     try:
         # Of several processes that switch a file to WAL mode at once, SQLite refuses some without waiting.
@@ -44,6 +47,12 @@ def connect(path: str, tables: str, version: int, *, synced: bool, busy_s: float
         connection.close()
         raise
     return connection
+
+
+def _make_private(path: str) -> None:
+    """Make a new file for its owner only, from its first byte on: what SQLite puts beside it gets the same mode."""
+    with contextlib.suppress(FileExistsError, PermissionError):  # SQLite itself says what it cannot open
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
 
 def _made(connection: Any, tables: str, version: int) -> int:

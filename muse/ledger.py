@@ -10,6 +10,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from datetime import date, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +20,18 @@ import msgspec
 from msgspec import Struct
 
 from muse import journal
+from muse.errors import ConfigError
 
 log = logging.getLogger(__name__)
+
+# The agent run that is under way in this context; the lines written in it bear its id.
+RUN: ContextVar[str | None] = ContextVar("muse_run", default=None)
 
 _HOUSES = ("think.", "observe.", "muse.", "apps.")
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 _KEPT_HANDLES = 4
+_MOST_DAYS = 100_000
+_is_day = lru_cache(20_000)(journal.is_day)  # of the same files again and again
 
 
 class _Handle(Struct):
@@ -48,8 +57,9 @@ def append(entry: Mapping[str, Any]) -> None:
     warning says so, once for each folder and reason.
     """
     path = os.sep.join((journal.folder_name(), "tokens", time.strftime("%Y%m%d.jsonl")))
+    run = RUN.get()
     try:
-        line = _line_of(entry)
+        line = _line_of(entry if run is None else {**entry, "agent_id": run})
     except (TypeError, ValueError, RecursionError) as exc:
         log.warning("a token log line for %r is no JSON (%s); it is left out", entry.get("context"), exc)
         return
@@ -134,29 +144,57 @@ def read(days: tuple[str, str] | None = None) -> Iterator[dict[str, Any]]:
 
     Lines that are not JSON objects are passed over; `count_bad_lines` says how many.
     """
-    for path in _files(days):
+    for path in day_files(days):
         with path.open("rb") as file:
-            yield from (entry for entry in map(_entry, file) if entry is not None)
+            yield from (entry for entry in map(read_entry, file) if entry is not None)
+
+
+def read_run(agent_id: str, days: tuple[str, str]) -> Iterator[dict[str, Any]]:
+    """The lines that an agent run has written, looked for from day to day (both `YYYYMMDD`, both included)."""
+    sought = agent_id.encode()
+    for path in day_files(days):
+        with path.open("rb") as file:
+            found = (read_entry(line) for line in file if sought in line)
+            yield from (entry for entry in found if entry is not None and entry.get("agent_id") == agent_id)
 
 
 def count_bad_lines(days: tuple[str, str] | None = None) -> int:
     """How many lines of the token log are neither blank nor a JSON object."""
     bad = 0
-    for path in _files(days):
+    for path in day_files(days):
         with path.open("rb") as file:
-            bad += sum(1 for line in file if line.strip() and _entry(line) is None)
+            bad += sum(1 for line in file if line.strip() and read_entry(line) is None)
     return bad
 
 
-def _files(days: tuple[str, str] | None) -> list[Path]:
-    folder = journal.folder() / "tokens"
-    if not folder.is_dir():
+def day_files(days: tuple[str, str] | None = None, *, root: Path | None = None) -> list[Path]:
+    """The files of the token log of some days, in order; `root` is the journal, that in force if None."""
+    folder = (root or journal.folder()) / "tokens"
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    named = (path for path in folder.glob("*.jsonl") if journal.is_day(path.stem))
-    return sorted(path for path in named if days is None or days[0] <= path.stem <= days[1])
+    stems = (name.removesuffix(".jsonl") for name in names if name.endswith(".jsonl"))
+    asked = sorted(stem for stem in stems if days is None or days[0] <= stem <= days[1])
+    return [folder / f"{stem}.jsonl" for stem in asked if _is_day(stem)]
 
 
-def _entry(line: bytes) -> dict[str, Any] | None:
+def first_day(since: str) -> str:
+    """The day YYYYMMDD with which a span begins: "7d" (the last 7 days, with today) or such a day itself.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    count = since[:-1]
+    if since.endswith("d") and count.isascii() and count.isdigit() and 1 <= int(count[:9]) <= _MOST_DAYS:
+        return (date.today() - timedelta(days=int(count) - 1)).strftime("%Y%m%d")
+    if journal.is_day(since):
+        return since
+    raise ConfigError("since", repr(since[:40]), "a number of days such as 7d, or a date YYYYMMDD")
+
+
+def read_entry(line: bytes) -> dict[str, Any] | None:
+    """The JSON object in a line; None if there is none."""
     try:
         entry = json.loads(line)
     except (ValueError, RecursionError):

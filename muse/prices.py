@@ -58,18 +58,19 @@ if sys.platform != "win32":  # as in muse.journal: no child inherits a held lock
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
-def cost_of(model: str, usage: Usage, price_id: str | None) -> Cost | None:
+def cost_of(model: str, usage: Usage, price_id: str | None, *, calls: int = 1) -> Cost | None:
     """The cost of `usage` at today's price of `model`; None if the price list does not have it.
 
-    `price_id` is the provider's name in the price list. Usage is inclusive: cached and written input is billed at its
-    own rate and taken off the plain input; reasoning is output.
+    `price_id` is the provider's name in the price list; where `usage` is the sum of several `calls`, the rates are
+    those of their mean size. Usage is inclusive: cached and written input is billed at its own rate and taken off the
+    plain input; reasoning is output.
     """
     rates = _rates(model, price_id)
     if not rates:
         return None
     at = rates[0]
     for step in rates:
-        if usage.input_tokens > step.start:
+        if usage.input_tokens > step.start * calls:
             at = step
     cached = min(usage.cached_tokens, usage.input_tokens)
     written = min(usage.cache_write_tokens, usage.input_tokens - cached)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from msgspec import Struct, field
@@ -14,7 +14,9 @@ Field = Literal["context", "model", "provider", "day", "segment"]
 FIELDS: tuple[Field, ...] = ("context", "model", "provider", "day", "segment")
 Line = Mapping[str, Any]
 Price = Callable[[Line], Mapping[str, Any] | None]
-_NONE = "(none)"
+NONE = "(none)"
+# So large that sums stay finite, and no cost, duration or time since 1970 comes near.
+_LARGEST = 1e15
 
 
 class Total(Struct, frozen=True):
@@ -31,6 +33,22 @@ class Total(Struct, frozen=True):
     usage: Usage = Usage()
     cost_usd: float = 0.0
     duration_s: float = 0.0
+
+    def counts(self) -> dict[str, int | float]:
+        """The numbers by name, in the order in which they are shown."""
+        usage = self.usage
+        return {
+            "calls": self.calls,
+            "failed": self.failed,
+            "unpriced": self.unpriced,
+            "input_tokens": usage.input_tokens,
+            "cached_tokens": usage.cached_tokens,
+            "output_tokens": usage.output_tokens,
+            "reasoning_tokens": usage.reasoning_tokens,
+            "total_tokens": usage.total_tokens,
+            "cost_usd": round(self.cost_usd, 10),
+            "duration_s": round(self.duration_s, 3),
+        }
 
 
 class Summary(Struct, frozen=True):
@@ -68,51 +86,56 @@ def summarize(
     whole = _Sum()
     groups: dict[tuple[str, ...], _Sum] = {}
     for day, line in lines:
-        key = tuple(_value(name, day, line, owner) for name in fields)
-        usage, cost = usage_of(line.get("usage")), _cost(line, price)
+        key = tuple(field_value(name, day, line, owner) for name in fields)
+        usage, cost = usage_of(line.get("usage")), line_cost(line, price)
         for one in (whole, groups.setdefault(key, _Sum())):
             _add(one, line, usage, cost)
     rows = [one.total(key) for key, one in groups.items()]
-    rows.sort(key=lambda total: (total.key[fields.index("day")] if "day" in fields else "", *_rank(total)))
+    rows.sort(key=lambda total: rank(total, fields))
     return Summary(fields, tuple(rows), whole.total())
 
 
 def _add(one: _Sum, line: Line, usage: Usage, cost: float | None) -> None:
     one.calls += 1
     one.failed += bool(line.get("error"))
-    one.unpriced += cost is None and usage.total_tokens > 0
+    one.unpriced += is_unpriced(usage, cost)
     one.usage += usage
     one.costs_usd.append(cost or 0.0)
-    one.durations_s.append(_number(line.get("duration_s")) or 0.0)
+    one.durations_s.append(finite(line.get("duration_s")) or 0.0)
 
 
-def _rank(total: Total) -> tuple[float, int, tuple[str, ...]]:
-    return -total.cost_usd, -total.usage.total_tokens, total.key
+def rank(total: Total, by: Sequence[Field]) -> tuple[str, float, int, tuple[str, ...]]:
+    """What totals are sorted by: days in order, then the dearest first."""
+    day = total.key[by.index("day")] if "day" in by else ""
+    return day, -total.cost_usd, -total.usage.total_tokens, total.key
 
 
-def _cost(line: Line, price: Price) -> float | None:
+def is_unpriced(usage: Usage, cost_usd: float | None) -> bool:
+    """Whether a call used tokens at a price that nobody knows."""
+    return cost_usd is None and usage.total_tokens > 0
+
+
+def line_cost(line: Line, price: Price) -> float | None:
     """The cost a line states, or for the older form the one that `price` finds; None if it is unknown."""
     if "cost_usd" in line:
-        return _number(line["cost_usd"])
+        return finite(line["cost_usd"])
     found = price(line)
-    return None if found is None else _number(found["total_cost"])
+    return None if found is None else finite(found["total_cost"])
 
 
-def _number(value: object) -> float | None:
+def finite(value: object) -> float | None:
+    """A number that can be summed; None for anything else, and for one beyond all dollars, seconds and times."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None
+    return float(value) if -_LARGEST <= value <= _LARGEST else None
 
 
-def _value(name: Field, day: str, line: Line, owner: Callable[[str], str]) -> str:
+def field_value(name: Field, day: str, line: Line, owner: Callable[[str], str]) -> str:
+    """What a line says of a field it is grouped by."""
     match name:
         case "day":
             return day
         case "provider":
             return str(line.get("provider") or owner(str(line.get("model") or "")))
         case "context" | "model" | "segment":
-            return str(line.get(name) or _NONE)
+            return str(line.get(name) or NONE)

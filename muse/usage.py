@@ -32,6 +32,10 @@ _OUTPUT_DETAILS = ("output_tokens_details", "completion_tokens_details")
 _KNOWN = {*_INPUT, *_OUTPUT, *_TOTAL, *_CACHED, *_REASONING, *_THOUGHTS, *_CACHE_READ, *_CACHE_WRITE, *_WRITTEN}
 
 
+# A larger count is none: no call has as many, and beyond it JSON numbers are not exact.
+MOST_TOKENS = 2**53 - 1
+
+
 class Usage(Struct, frozen=True):
     """Tokens of one or more requests; `a + b` sums them, `Usage()` is the zero.
 
@@ -170,7 +174,7 @@ def _first(entries: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
 
 
 def _is_count(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS
 
 
 def _entries(raw: object, *, whole: bool = True) -> Mapping[str, Any]:

@@ -44,6 +44,7 @@ COMMANDS: Mapping[str, Row] = {
     "check": Row("what is wrong in journal.json, descriptors, code and keys", "muse check", fills=False),
     "providers": Row("what there is to route to, and whether it answers", "muse providers --test openai"),
     "usage": Row("tokens and cost, from the token log", "muse usage --since 7d --by model"),
+    "whatif": Row("what another journal.json would have cost", "muse whatif --set 'insight.*=tier:3' --since 7d"),
     "agent": Row("run an agent and watch it", "muse agent default 'What did I decide about the release on Tuesday?'"),
     "agents": Row("the personas, with their routes, tools and schedules", "muse agents"),
     "batch": Row(
@@ -52,7 +53,6 @@ COMMANDS: Mapping[str, Row] = {
     "runs": Row("the agent runs of the journal", "muse runs"),
     "run": Row("one run as a page, or resumed", "muse run --resume 1762164000000"),
     "cortex": Row("carry out the runs that are asked for", "muse cortex --max-concurrent 4"),
-    "daily": Row("carry out the scheduled runs that are due", "muse daily --dry-run"),
     "local": Row("the embedded model: is it there, get it", "muse local fetch"),
     "docs": Row("write the tables in docs/ anew from the code", "muse docs --check", fills=False),
 }

@@ -6,18 +6,17 @@ import argparse
 import csv
 import sys
 from collections.abc import Callable, Iterator
-from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 from muse import journal, ledger, models
 from muse.cli import _terminal
 from muse.cli._terminal import Column
+from muse.errors import ConfigError
 from muse.totals import FIELDS, Field, Line, Summary, Total, summarize
 
 HELP = "Sum up the token log: calls, failures, tokens and cost, by context unless --by says otherwise."
 _MOST_BARS = 10
-_MOST_DAYS = 100_000
 _NUMBERS = ("calls", "failed", "unpriced", "input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
 
 
@@ -46,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     found = summarize(_lines(days), args.by, price=models.calc_token_cost, owner=models.get_model_provider)
     unreadable = ledger.count_bad_lines(days)
     if args.json:
-        whole = _counts(found.total)
+        whole = found.total.counts()
         _terminal.print_json({"by": args.by, "rows": _as_dicts(found), "total": whole, "unreadable": unreadable})
     elif args.csv:
         _print_csv(found)
@@ -64,12 +63,10 @@ def _day(text: str) -> str:
 
 
 def _since(text: str) -> str:
-    count = text[:-1]
-    if text.endswith("d") and count.isascii() and count.isdigit() and 1 <= int(count) <= _MOST_DAYS:
-        return (date.today() - timedelta(days=int(count) - 1)).strftime("%Y%m%d")
-    if journal.is_day(text):
-        return text
-    raise argparse.ArgumentTypeError(f"found {text!r}, expected a number of days such as 7d, or a date YYYYMMDD")
+    try:
+        return ledger.first_day(text)
+    except ConfigError as exc:
+        raise argparse.ArgumentTypeError(f"found {exc.found}, expected {exc.allowed}") from None
 
 
 def _by(text: str) -> tuple[Field, ...]:
@@ -82,43 +79,20 @@ def _by(text: str) -> tuple[Field, ...]:
 
 def _lines(days: tuple[str, str] | None) -> Iterator[tuple[str, Line]]:
     """`(day, line)` of the token log; the day is that of the file, which its writer chose by the local date."""
-    for day in _days(days):
+    for day in (path.stem for path in ledger.day_files(days)):
         yield from ((day, line) for line in ledger.read((day, day)))
-
-
-def _days(days: tuple[str, str] | None) -> list[str]:
-    """The days that have a log, in order."""
-    found = sorted(path.stem for path in _folder().glob("*.jsonl") if journal.is_day(path.stem))
-    return [day for day in found if days is None or days[0] <= day <= days[1]]
 
 
 def _folder() -> Path:
     return journal.folder() / "tokens"
 
 
-def _counts(total: Total) -> dict[str, Any]:
-    """A total's numbers by name, in the order in which they are shown."""
-    usage = total.usage
-    return {
-        "calls": total.calls,
-        "failed": total.failed,
-        "unpriced": total.unpriced,
-        "input_tokens": usage.input_tokens,
-        "cached_tokens": usage.cached_tokens,
-        "output_tokens": usage.output_tokens,
-        "reasoning_tokens": usage.reasoning_tokens,
-        "total_tokens": usage.total_tokens,
-        "cost_usd": round(total.cost_usd, 10),
-        "duration_s": round(total.duration_s, 3),
-    }
-
-
 def _as_dicts(found: Summary) -> list[dict[str, Any]]:
-    return [dict(zip(found.by, total.key, strict=True)) | _counts(total) for total in found.rows]
+    return [dict(zip(found.by, total.key, strict=True)) | total.counts() for total in found.rows]
 
 
 def _print_csv(found: Summary) -> None:
-    writer = csv.DictWriter(sys.stdout, [*found.by, *_counts(found.total)], lineterminator="\n")
+    writer = csv.DictWriter(sys.stdout, [*found.by, *found.total.counts()], lineterminator="\n")
     writer.writeheader()
     writer.writerows(_as_dicts(found))
 
@@ -138,7 +112,7 @@ def _print(found: Summary, span: str, unreadable: int) -> None:
 
 def _print_table(found: Summary) -> None:
     """The table; where it is too wide the columns that say least are left out, first those without any count."""
-    total = _counts(found.total)
+    total = found.total.counts()
     numbers = [name for name in _NUMBERS if name in {"calls", "input_tokens", "output_tokens"} or total[name]]
     for dropped in (None, "reasoning_tokens", "cached_tokens"):
         numbers = [name for name in numbers if name != dropped]
@@ -155,7 +129,7 @@ def _table(found: Summary, numbers: list[str]) -> tuple[list[Column], list[list[
     columns.append(Column("cost", numbers=True))
     rows = []
     for total in (*found.rows, found.total):
-        values = _counts(total)
+        values = total.counts()
         key = total.key or ("all", *("" for _ in found.by[1:]))
         rows.append([*key, *(f"{values[name]:,}" for name in numbers), _cost_text(total)])
     return columns, rows
@@ -205,7 +179,7 @@ def _dollars(cost_usd: float) -> str:
 
 
 def _span(days: tuple[str, str] | None) -> str:
-    found = _days(days)
+    found = [path.stem for path in ledger.day_files(days)]
     if not found:
         return "any day" if days is None else days[0] if days[0] == days[1] else f"{days[0]} and later"
     return found[0] if len(found) == 1 else f"{_count(len(found), 'day')} from {found[0]} to {found[-1]}"

@@ -1,0 +1,135 @@
+"""Lines of the token log out of its index: lists of them and a single one; it knows no web page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from muse.ledger import read_entry
+from muse.log_index.book import ESTIMATED, FAILED, KEPT, OVERNIGHT, OWN, UNPRICED
+from muse.log_index.index import LogIndex
+from muse.log_index.scan import read_at
+from muse.log_index.sums import Sum, Where, sums
+
+Only = Literal["", "failed", "unpriced", "estimated", "kept", "overnight", "own"]
+_FLAGS: Mapping[str, int] = {"failed": FAILED, "unpriced": UNPRICED, "estimated": ESTIMATED}
+HOWS: Mapping[str, str] = {"kept": KEPT, "overnight": OVERNIGHT, "own": OWN}
+ONLY: tuple[Only, ...] = ("failed", "unpriced", "estimated", "kept", "overnight", "own")
+_LATER = (99_999_999, 0)
+_LINE = """
+SELECT l.day, l.at, l.size, l.ts, k.context, k.provider, k.model, k.segment, k.how, l.flags, l.cost, l.duration,
+    l.input, l.output, l.error
+FROM lines l CROSS JOIN keys k ON k.id = l.key
+"""
+_ONE_LINE = f"{_LINE} WHERE l.day = ? AND l.at = ?"
+_LINES = f"""{_LINE}
+WHERE l.day = :day AND l.at < :at AND (:flag = 0 OR l.flags & :flag) AND (:how = '' OR k.how = :how)
+    AND (:context = '' OR k.context = :context) AND (:provider = '' OR k.provider = :provider)
+    AND (:model = '' OR k.model = :model) AND (:segment = '' OR k.segment = :segment)
+ORDER BY l.at DESC LIMIT :limit
+"""
+_NEAR = f"""{_LINE}
+WHERE l.day = :day AND l.ts BETWEEN :first AND :last AND k.context = :context AND k.segment = :segment
+ORDER BY abs(l.ts - :ts) LIMIT :limit
+"""
+
+
+class LoggedLine(Struct, frozen=True):
+    """A line of the log in short; `day` and `at` (bytes into the file) are its place."""
+
+    day: int
+    at: int
+    size: int
+    timestamp: float | None
+    context: str
+    provider: str
+    model: str
+    segment: str
+    how: str
+    is_failed: bool
+    is_unpriced: bool
+    is_estimated: bool
+    cost_usd: float | None
+    duration_s: float | None
+    input_tokens: int
+    output_tokens: int
+    error: str
+
+
+def list_lines(
+    index: LogIndex, where: Where, *, only: Only = "", before: tuple[int, int] = _LATER, limit: int = 100
+) -> list[LoggedLine]:
+    """Lines, the last ones first, from behind the place `before` (a line's `day` and `at`) on."""
+    found: list[LoggedLine] = []
+    for day in _days_with(index, where, only, before[0]):
+        at = before[1] if day == before[0] else 1 << 62
+        found += _lines_of(index, where, day, only=only, at=at, limit=limit - len(found))
+        if len(found) >= limit:
+            break
+    return found
+
+
+def _days_with(index: LogIndex, where: Where, only: Only, last: int) -> list[int]:
+    """The days that have such lines, the newest first."""
+    narrowed = replace(where, days=(where.days[0], min(where.days[1], last)))
+    found = sums(index, narrowed, ("day",)).rows
+    return [int(row.key[0]) for row in reversed(found) if not only or count_only(row, only)]
+
+
+def count_only(row: Sum, only: Only) -> int:
+    """How many lines of a sum are of a kind."""
+    counts: Mapping[Only, int] = {
+        "": row.total.calls,
+        "failed": row.total.failed,
+        "unpriced": row.total.unpriced,
+        "estimated": row.estimated,
+        "kept": row.kept,
+        "overnight": row.overnight,
+        "own": row.own,
+    }
+    return counts[only]
+
+
+def _lines_of(index: LogIndex, where: Where, day: int, *, only: Only, at: int, limit: int) -> list[LoggedLine]:
+    kind = {"flag": _FLAGS.get(only, 0), "how": HOWS.get(only, "")}
+    return [_logged(row) for row in index.rows(_LINES, {**where.bound(), **kind, "day": day, "at": at, "limit": limit})]
+
+
+def _logged(row: tuple[Any, ...]) -> LoggedLine:
+    flags = row[9]
+    marks = (bool(flags & FAILED), bool(flags & UNPRICED), bool(flags & ESTIMATED))
+    values: list[Any] = [*row[:9], *marks, *row[10:14], row[14] or ""]
+    return LoggedLine(*values)
+
+
+def find_line(index: LogIndex, day: int, at: int) -> tuple[LoggedLine, dict[str, Any]] | None:
+    """A line in short and as it stands in the log; None if there is none at that place (any more)."""
+    rows = index.rows(_ONE_LINE, (day, at))
+    if not rows:
+        return None
+    line = _logged(rows[0])
+    try:
+        entry = read_entry(read_at(index.log_path(day), at, line.size))
+    except OSError:
+        return None
+    return None if entry is None else (line, entry)
+
+
+def lines_near(index: LogIndex, line: LoggedLine, *, within_s: float, limit: int = 20) -> list[LoggedLine]:
+    """Lines of the same context and segment, not further away than `within_s` seconds, in order: its other attempts."""
+    if line.timestamp is None:
+        return [line]
+    ts = line.timestamp
+    values = {"day": line.day, "first": ts - within_s, "last": ts + within_s, "ts": ts, "limit": limit}
+    found = index.rows(_NEAR, {**values, "context": line.context, "segment": line.segment})
+    return sorted(map(_logged, found), key=lambda near: near.at)
+
+
+def text_of(value: object, *, most: int = 10_000) -> str:
+    """A field of a line as one can read it, cut at `most` characters."""
+    text = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
