@@ -15,9 +15,9 @@ import os
 import signal
 import stat
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from msgspec import Struct
 
@@ -42,12 +42,12 @@ from muse.ndjson import Lines
 from muse.packs import find_packs, packs
 from muse.personas import DEFAULT_PERSONA, get_agent
 from muse.policies.course import Fallback
-from muse.providers import backend_of, get_provider_module
+from muse.providers import backend_of, get_provider_module, specs
 from muse.providers._backend import ProviderBackend
 from muse.recording import Emit, recording
 from muse.run_config import RunConfig
 from muse.servers import LocalServer
-from muse.tether import read_line, tie
+from muse.tether import tied_lines
 from muse.tools import Approver, PreviewedCall
 
 __all__ = [
@@ -105,10 +105,16 @@ def prepare(request: Mapping[str, Any]) -> Prepared:
     context = RunConfig(prompt="-", model="-", persona=persona["persona"], context=merged.get("context")).ledger_context
     provider, model = _served_by(merged, context)
     known = {name: merged[name] for name in RunConfig.__struct_fields__ if name in merged}
-    config = {**known, "context": context, "model": model, "provider": provider}
+    config = {**known, "context": context, "model": model, "provider": provider, "sees": _sees(provider, model)}
     if config.get("tools") is not None and not config.get("disable_mcp"):  # the packs' modules cost 0.1 s
         config["tools"] = _allowed(config["tools"])
     return Prepared(provider, config)
+
+
+def _sees(provider: str, model: str) -> bool:
+    """Whether a model takes pictures; of a provider that declares nothing it is supposed."""
+    spec = specs().get(provider)
+    return spec is None or spec.profile(model).images
 
 
 def _allowed(tools: Any) -> list[str]:
@@ -220,20 +226,20 @@ def own_tools() -> Mapping[str, Any]:
 
 
 async def main_async(
-    source: IO[str] | None = None,
+    source: Iterable[str] | None = None,
     *,
     parallel: int = 1,
     hosted: Hosted = None,
     path: str | Path | None = None,
+    single: bool = False,
 ) -> int:
     """Run the requests of `source` (standard input if None) until its end; 0 if every one of them finished.
 
     One JSON object a line, blank lines are skipped, a line that is no request is an `error` event and the next ones
-    still run. With `parallel` above 1 so many run at once and their events mix, each with its `agent_id`.
+    still run. With `parallel` above 1 so many run at once and their events mix, each with its `agent_id`. `single` is
+    for the first request alone, whose approvals are refused unless it says `attended`.
     """
-    writer = JSONEventWriter(path)
-    lines = Lines(source or sys.stdin)
-    slots = asyncio.Semaphore(parallel)
+    writer, lines, slots = JSONEventWriter(path), Lines(source or sys.stdin), asyncio.Semaphore(parallel)
     outcomes: list[bool] = []
 
     def say(event: dict[str, Any]) -> None:
@@ -244,16 +250,19 @@ async def main_async(
 
     async def one(request: Mapping[str, Any]) -> None:
         async with slots:
-            outcomes.append(await _answered(request, writer, lines, hosted))
+            heard = lines if not single or request.get("attended") is True else None
+            outcomes.append(await _answered(request, writer, heard, hosted))
 
     async def take_all(group: asyncio.TaskGroup) -> None:
         async for line in lines.requests():
             request = _parse(line, say)
             if request is None:
                 outcomes.append(False)
-                continue
-            task = group.create_task(one(request))
-            await (task if parallel == 1 else asyncio.sleep(0))
+            else:
+                task = group.create_task(one(request))
+                await (task if parallel == 1 else asyncio.sleep(0))
+            if single:
+                return
 
     try:
         async with asyncio.TaskGroup() as group:
@@ -263,15 +272,15 @@ async def main_async(
     return 0 if all(outcomes) else 1
 
 
-async def _answered(request: Mapping[str, Any], writer: JSONEventWriter, lines: Lines, hosted: Hosted) -> bool:
-    """One run whose approvals are asked for among the events and answered among the lines of the source."""
+async def _answered(request: Mapping[str, Any], writer: JSONEventWriter, lines: Lines | None, hosted: Hosted) -> bool:
+    """One run whose approvals are asked for among the events and answered among the lines of the source, if any."""
     with recording(request, writer.emit) as kept:
 
         async def approve(call: ToolCall) -> bool:
             asked = {"event": "approval", "tool": call.name, "args": dict(call.args), "call_id": call.call_id}
             preview = {"preview": call.preview} if isinstance(call, PreviewedCall) else {}
             kept.take({**asked, **preview, "ts": now_ms()})
-            return await lines.answer(kept.agent_id, call.call_id)
+            return lines is not None and await lines.answer(kept.agent_id, call.call_id)
 
         own = {"agent_id": kept.agent_id, "approver": approve}
         return await run({**request, **own}, kept.take, hosted=hosted)
@@ -314,16 +323,14 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING, stream=sys.stderr)
     keys.fill_environment(journal.load().config.env)
     if args.tied:
-        with io.StringIO(read_line(sys.stdin.fileno())) as source:
-            tie(sys.stdin.fileno())
-            return run_until_interrupted(source, 1)
+        return run_until_interrupted(tied_lines(sys.stdin.fileno()), 1, single=True)
     if args.file is None:
         return run_until_interrupted(sys.stdin, args.parallel)
     with Path(args.file).open(encoding="utf-8", errors="replace") as source:
         return run_until_interrupted(source, args.parallel)
 
 
-def run_until_interrupted(source: IO[str], parallel: int) -> int:
+def run_until_interrupted(source: Iterable[str], parallel: int, *, single: bool = False) -> int:
     """Run the requests of `source`; SIGINT and SIGTERM end the run under way with one `error` event."""
 
     async def whole() -> int:
@@ -331,7 +338,7 @@ def run_until_interrupted(source: IO[str], parallel: int) -> int:
         if task is not None and sys.platform != "win32":
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
             end_with_output(task)
-        return await main_async(source, parallel=parallel, hosted=own_tools)
+        return await main_async(source, parallel=parallel, hosted=own_tools, single=single)
 
     try:
         return asyncio.run(whole())

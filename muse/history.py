@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from muse import journal
 from muse.messages import Assistant, Results, ToolCall, ToolResult, Turn, User
+from muse.pictures import recall_pictures
 
 log = logging.getLogger(__name__)
 INTERRUPTED = "interrupted: the run was cut off while this tool was at work; it may or may not have had its effect"
@@ -83,13 +84,13 @@ class Past(Struct, frozen=True):
         return (*self.turns, _results_of(self.calls, {result.call_id: result for result in self.ended}))
 
 
-def past_of(agent_id: str) -> Past:
+def past_of(agent_id: str, *, sees: bool = True) -> Past:
     """Run `agent_id` as turns for a request: prompts, answers, tool calls and tool results, for any provider.
 
     What it took up itself comes first, back to the run that began the conversation. An unknown run gives an empty past
-    and a warning.
+    and a warning. With `sees=False` the pictures of its prompts are named only.
     """
-    book = _Book()
+    book = _Book(sees=sees)
     for events in reversed(list(_chain(agent_id))):
         for event in events:
             book.take(event)
@@ -135,7 +136,8 @@ def _is_asked_anew(start: Mapping[str, Any]) -> bool:
 class _Book:
     """Events put together into turns: the calls of one turn are those that begin before it is over."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, sees: bool) -> None:
+        self._sees = sees
         self.turns: list[Turn] = []
         self.calls: dict[str, ToolCall] = {}
         self.results: dict[str, ToolResult] = {}
@@ -145,7 +147,8 @@ class _Book:
         match event.get("event"):
             case "start" if _is_asked_anew(event):
                 self._end_turn()
-                self.turns.append(User((str(event["prompt"]),)))
+                pictures = recall_pictures(event.get("images") or (), sees=self._sees)
+                self.turns.append(User((str(event["prompt"]), *pictures)))
             case "tool_start":
                 if self.calls and len(self.results) == len(self.calls):
                     self._end_turn()

@@ -24,6 +24,7 @@ from muse.events import JSONEventCallback
 from muse.history import INTERRUPTED, Past, interrupted, past_of
 from muse.keys import mask
 from muse.messages import Reply, Request, Results, ToolCall, ToolResult, Turn, User
+from muse.pictures import read_pictures
 from muse.policies.deadline import Deadline
 from muse.run_config import RunConfig
 from muse.runs import is_under_way
@@ -179,6 +180,7 @@ async def run(config: Mapping[str, Any], on_event: OnEvent, *, model: Asked, pro
                 "persona": wanted.persona,
                 "model": wanted.model,
                 "provider": provider,
+                **({"images": list(wanted.images)} if wanted.images else {}),
                 **_earlier(wanted),
             }
         )
@@ -242,7 +244,7 @@ def _past(config: RunConfig) -> Past:
         return Past()
     if earlier != config.agent_id and is_under_way(earlier):
         raise ConfigError(entry, f"run {earlier}, which is still running", "a run that is over (see: muse runs)")
-    past = past_of(earlier)
+    past = past_of(earlier, sees=config.sees)
     if config.resume_from and not past.turns:
         raise ConfigError(entry, repr(earlier), "the id of a run in this journal (see: muse runs)")
     return past if config.resume_from else Past(past.closed)
@@ -259,7 +261,7 @@ def _opening(config: RunConfig) -> tuple[Turn, ...]:
     """What the run itself begins with: the extra context and the prompt; a resumed run has said them already."""
     if config.resume_from:
         return ()
-    asked = User((config.prompt,))
+    asked = User((config.prompt, *read_pictures(config.images)))
     fresh = config.extra_context and not config.continue_from
     return (User((str(config.extra_context),)), asked) if fresh else (asked,)
 

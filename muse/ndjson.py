@@ -6,8 +6,8 @@ import asyncio
 import json
 import logging
 import threading
-from collections.abc import AsyncIterator, Mapping
-from typing import IO, Any
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Any
 
 from msgspec import Struct
 
@@ -23,7 +23,7 @@ class Lines:
     the one that has waited longest.
     """
 
-    def __init__(self, source: IO[str]) -> None:
+    def __init__(self, source: Iterable[str]) -> None:
         self._source = source
         self._requests: asyncio.Queue[str | None] = asyncio.Queue()
         self._asked: list[_Asked] = []

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from muse import ledger
 from muse.events import now_ms
 from muse.runs import Recorder
 
@@ -50,9 +51,12 @@ def recording(request: Mapping[str, Any], emit: Emit) -> Iterator[Recording]:
     if recorder is not None:
         said = {name: value for name, value in request.items() if name != "event"}
         recorder.write({"event": "request", "ts": now_ms(), **said})
+    agent_id = str(given or (recorder.agent_id if recorder else now_ms()))
+    token = ledger.RUN.set(agent_id)
     try:
-        yield Recording(str(given or (recorder.agent_id if recorder else now_ms())), recorder, emit)
+        yield Recording(agent_id, recorder, emit)
     finally:
+        ledger.RUN.reset(token)
         if recorder is not None:
             recorder.end()
 

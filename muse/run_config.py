@@ -24,7 +24,8 @@ class RunConfig(Struct, frozen=True):
     `make` are globs of make targets that are offered as tools, each call of which is asked about.
     `max_tokens` bounds each reply, `max_total_tokens` and `max_cost_usd` the whole run, `timeout_s` (seconds) model
     calls and tools together, `tool_timeout_s` each call of a tool. `continue_from` takes up a finished run with a new
-    prompt, `resume_from` goes on with one that was cut off.
+    prompt, `resume_from` goes on with one that was cut off. `images` are paths below the journal folder that go with
+    the prompt; with `sees=False` those of earlier prompts are named to the model, not shown.
     """
 
     prompt: str
@@ -52,6 +53,8 @@ class RunConfig(Struct, frozen=True):
     resume_from: str | None = None
     context: str | None = None
     stream: bool = False
+    images: Sequence[str] = ()
+    sees: bool = True
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> RunConfig:
@@ -69,6 +72,9 @@ class RunConfig(Struct, frozen=True):
             limit = config.get(name)
             if limit is not None and (isinstance(limit, bool) or not isinstance(limit, (int, float)) or limit <= 0):
                 raise ConfigError(name, repr(limit), "a number above 0")
+        images = config.get("images") or ()
+        if not isinstance(images, (list, tuple)) or not all(isinstance(name, str) for name in images):
+            raise ConfigError("images", repr(images)[:200], "a list of paths below the journal folder")
         return cls(**{name: config[name] for name in cls.__struct_fields__ if config.get(name) is not None})
 
     @property

@@ -10,6 +10,7 @@ import errno
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,6 +22,9 @@ from muse import journal
 
 log = logging.getLogger(__name__)
 
+_LATEST_MS = 10_000_000_000_000  # ids have 13 digits
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_MOST_TOKENS = 1_000_000_000_000_000
 State = Literal["pending", "active", "over"]
 _SUFFIX: Mapping[State, str] = {"pending": "_pending", "active": "_active", "over": ""}
 
@@ -261,12 +265,20 @@ def read_events(path: Path) -> Iterator[dict[str, Any]]:
     """The events of a run's file; lines that are no JSON object are passed over."""
     with path.open("rb") as file:
         for line in file:
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(event, dict):
+            event = event_in(line)
+            if event is not None:
                 yield event
+
+
+def event_in(line: bytes) -> dict[str, Any] | None:
+    """The event that a line of a run's file holds, without halves of surrogates; None if it is no JSON object."""
+    try:
+        event = json.loads(line)
+        if _SURROGATE.search(line):
+            event = json.loads(json.dumps(event, ensure_ascii=False).encode("utf-8", errors="replace"))
+    except (ValueError, RecursionError):
+        return None
+    return event if isinstance(event, dict) else None
 
 
 def summarize(agent_id: str) -> Run | None:
@@ -279,8 +291,9 @@ def summarize(agent_id: str) -> Run | None:
     start = next((event for event in events if event.get("event") == "start"), {})
     request = next((event for event in events if event.get("event") == "request"), {})
     last: dict[str, Any] = next((event for event in reversed(events) if event.get("event") in ("finish", "error")), {})
-    usage = last.get("usage") or {}
-    stamps = [event["ts"] for event in events if event is not request and isinstance(event.get("ts"), int)]
+    usage = _counts_in(last.get("usage"))
+    stamps = [ts for event in events if event is not request and (ts := time_of(event))]
+    handed_from = request.get("handoff_from")
     said = {**request, **start}
     return Run(
         agent_id,
@@ -289,13 +302,25 @@ def summarize(agent_id: str) -> Run | None:
         str(said.get("provider", "")),
         str(said.get("model", "")),
         str(said.get("prompt", "")),
-        int(usage.get("requests", 0)),
+        usage.get("requests", 0),
         sum(1 for event in events if event.get("event") == "tool_start"),
-        int(usage.get("total_tokens", 0)),
+        usage.get("total_tokens", 0),
         usage,
         (stamps[-1] - stamps[0]) / 1000 if len(stamps) > 1 else None,
-        request.get("handoff_from"),
+        handed_from if isinstance(handed_from, str) else None,
     )
+
+
+def time_of(event: Mapping[str, Any]) -> int:
+    """When an event was said (ms since the epoch); 0 if its `ts` is no such time."""
+    ts = event.get("ts")
+    return ts if isinstance(ts, int) and 0 < ts < _LATEST_MS else 0
+
+
+def _counts_in(usage: object) -> dict[str, int]:
+    """The sums of a run's usage; what is no count in them is left out."""
+    rows = usage.items() if isinstance(usage, Mapping) else ()
+    return {name: number for name, number in rows if isinstance(number, int) and 0 <= number < _MOST_TOKENS}
 
 
 def newest_ids() -> list[str]:

@@ -20,6 +20,7 @@ from muse.personas import get_agents
 
 State = Literal["due", "under way", "nothing recorded", "done", "unusable"]
 _USUAL_PRIORITY = 50
+_MADE = frozenset({"insights", "daily_report.md", "daily_report.json"})
 
 
 class Planned(Struct, frozen=True):
@@ -110,7 +111,9 @@ def _has_entries(schedule: object, facet: str, day: str) -> bool:
 
 
 def _is_filled(folder: Path) -> bool:
-    return folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir())
+    """Whether something was recorded, besides what was made of this day or of the week that ends with it."""
+    names = (entry.name for entry in folder.iterdir()) if folder.is_dir() else iter(())
+    return any(not name.startswith(".") and name not in _MADE for name in names)
 
 
 def _facets() -> list[str]:

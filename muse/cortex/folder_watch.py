@@ -11,11 +11,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from watchdog.events import FileClosedEvent, FileCreatedEvent, FileMovedEvent, FileSystemEvent, FileSystemEventHandler
+from watchdog.events import (
+    DirDeletedEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
 from watchdog.observers import Observer
 
 from muse.errors import MuseError
 
+_HEARD = [FileCreatedEvent, FileMovedEvent, FileClosedEvent, DirDeletedEvent]
 # What watchdog says, as an error, when a file appears while its watch is being taken down; nothing is wrong then.
 _TAKEN_DOWN = "called when the thread is inactive"
 logging.getLogger("watchdog.observers.inotify").addFilter(lambda record: _TAKEN_DOWN not in record.getMessage())
@@ -28,7 +36,7 @@ class _Names(FileSystemEventHandler):
         self._on_name = on_name
 
     def on_any_event(self, event: FileSystemEvent) -> None:
-        """A file was created, renamed or closed after writing."""
+        """A file was created, renamed or closed after writing, or the folder was deleted."""
         path = event.dest_path if isinstance(event, FileMovedEvent) else event.src_path
         self._on_name(Path(str(path)).name)
 
@@ -37,12 +45,14 @@ class _Names(FileSystemEventHandler):
 def watching(folder: Path, on_name: Callable[[str], None]) -> Iterator[None]:
     """Call `on_name` (in a thread of the watch) with the name of each file that appears in `folder`.
 
+    With the folder's own name it is told that the folder is gone; then nothing more is heard.
+
     Raises:
         MuseError: the system gives out no more watches.
     """
     folder.mkdir(parents=True, exist_ok=True)
     observer = Observer()
-    observer.schedule(_Names(on_name), str(folder), event_filter=[FileCreatedEvent, FileMovedEvent, FileClosedEvent])
+    observer.schedule(_Names(on_name), str(folder), event_filter=_HEARD)
     try:
         observer.start()
     except OSError as exc:

@@ -11,6 +11,7 @@ from typing import Any
 from muse.cortex.keeping import keep
 from muse.errors import ConfigError
 from muse.events import now_ms
+from muse.run_words import open_approvals
 from muse.runs import Recorder
 
 log = logging.getLogger(__name__)
@@ -20,6 +21,8 @@ _ENDS = ("finish", "error")
 class RunLog:
     """Records a run's output; `start` and `end` are the events of its beginning and its end, once they were said.
 
+    `asked` are the calls that wait for somebody's yes or no, and since when (ms).
+
     A `finish` writes its result to `result_path` too, if that is set.
     """
 
@@ -28,6 +31,7 @@ class RunLog:
         self.result_path: Path | None = None
         self.start: Mapping[str, Any] = {}
         self.end: Mapping[str, Any] | None = None
+        self.asked: Mapping[str, int] = {}
 
     def take(self, line: bytes) -> None:
         """One line of the run's output; what is no event is kept as `info`, what comes after the end is dropped."""
@@ -46,6 +50,7 @@ class RunLog:
             self.start = event
         if event.get("event") in _ENDS:
             self.end = event
+        self.asked = open_approvals((event,), self.asked)
 
     def say(self, event: str, **entries: Any) -> None:
         """Record an event of cortex's own."""

@@ -72,6 +72,7 @@ class RunProcess:
     def __init__(self, process: asyncio.subprocess.Process, pipes: list[tuple[asyncio.BaseTransport, _Lines]]) -> None:
         self._process = process
         self._pipes = pipes
+        self._input: asyncio.WriteTransport | None = None
         self._tail = bytearray()
 
     @classmethod
@@ -119,6 +120,11 @@ class RunProcess:
             self._signal(signal.SIGKILL)
             await self._process.wait()
 
+    def tell(self, line: Mapping[str, Any]) -> None:
+        """Write one more line to the run's standard input, such as the answer to an approval."""
+        if self._input is not None and not self._input.is_closing():
+            self._input.write(json.dumps(line, ensure_ascii=False).encode("utf-8", errors="replace") + b"\n")
+
     async def _listen(self, pipe: IO[bytes], take: Callable[[bytes], None]) -> None:
         lines = _Lines(take)
         transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: lines, pipe)
@@ -128,6 +134,7 @@ class RunProcess:
         """Send the request; the pipe stays open until the run is over."""
         transport, _ = await asyncio.get_running_loop().connect_write_pipe(asyncio.BaseProtocol, pipe)
         transport.write(json.dumps(request, ensure_ascii=False, default=str).encode("utf-8", errors="replace") + b"\n")
+        self._input = transport
         idle = _Lines(log.debug)
         idle.is_over.set()
         self._pipes.append((transport, idle))

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
-from muse import runs
+from muse import run_words, runs
 from muse.cortex.folder_watch import watching
 from muse.cortex.orders import Order, handoff_of, next_request, order_of, wanted
 from muse.cortex.run_log import RunLog
@@ -31,6 +31,7 @@ DEFAULT_MAX_CONCURRENT = 4
 DEFAULT_GRACE_S = 10.0
 # How often to look whether the owner of a run under way elsewhere is still there; only while there is such a run.
 _LOOK_AFTER_OTHERS_S = 10.0
+_LOOK_FOR_FOLDER_S = 1.0
 # A run that was cut off so often is not taken up again: it may be what brings its cortex down.
 _MOST_STARTS = 3
 _PENDING, _ACTIVE = "_pending.jsonl", "_active.jsonl"
@@ -47,20 +48,35 @@ class Cortex:
         self._waiting: list[str] = []  # a heap: the oldest id first
         self._cut_off: deque[Recorder] = deque()
         self._carried: dict[str, asyncio.Task[None]] = {}
-        self._processes: dict[str, RunProcess] = {}
+        self._processes: dict[str, tuple[RunProcess, RunLog]] = {}
+        self._ending: dict[str, asyncio.Task[None]] = {}
+        self._told: set[str] = set()  # runs that got a word before their process was up
         self._news = asyncio.Event()
         self._is_stopping = False
+        self._has_lost_folder = False
         self._is_ending = False
         self._has_others = False
 
     async def serve(self) -> None:
         """Carry out every run that waits or is asked for, until `stop`; waiting costs nothing."""
-        with self._watching():
-            self._look()
-            while not self._is_stopping:
-                self._begin_what_fits()
-                await self._wait_and_look()
+        while not self._is_stopping:
+            with self._watching():
+                self._look()
+                await self._serve_folder()
+            await self._see_folder()
         await self._wind_up()
+
+    async def _serve_folder(self) -> None:
+        """Carry out what comes, as long as the folder is there."""
+        while not (self._is_stopping or self._has_lost_folder):
+            self._begin_what_fits()
+            await self._wait_and_look()
+
+    async def _see_folder(self) -> None:
+        """Wait until a folder that was deleted is there again."""
+        while self._has_lost_folder and not self._is_stopping:
+            await self._wait(_LOOK_FOR_FOLDER_S)
+            self._has_lost_folder = not runs.folder().is_dir()
 
     async def drain(self) -> None:
         """Carry out what waits now and what it hands on to, then return."""
@@ -110,14 +126,34 @@ class Cortex:
         return watching(runs.folder(), hear)
 
     def _hear(self, name: str) -> None:
-        """A file appeared in the folder."""
+        """A file appeared in the folder, or the folder is gone."""
         if name.startswith("."):
+            return
+        self._has_lost_folder |= name == runs.folder().name
+        told = run_words.named_in(name)
+        if told is not None:
+            self._obey(told)
             return
         if name.endswith(_PENDING):
             heapq.heappush(self._waiting, name.removesuffix(_PENDING))
         elif name.endswith(_ACTIVE) and name.removesuffix(_ACTIVE) not in self._carried:
             self._has_others = True
         self._news.set()
+
+    def _obey(self, agent_id: str) -> None:
+        """Do what a run under way here was told: end it, or pass on the answer to what it asked."""
+        process, run_log = self._processes.get(agent_id, (None, None))
+        if process is None or run_log is None:
+            if agent_id in self._carried:
+                self._told.add(agent_id)
+            return
+        for word in run_words.take(agent_id):
+            if word.get("cancel") is True and agent_id not in self._ending:
+                self._ending[agent_id] = asyncio.get_running_loop().create_task(process.end())
+            elif (word.get("approval"), word.get("asked")) in run_log.asked.items():  # of two answers the first counts
+                approved = word.get("approved") is True
+                run_log.say("answer", call_id=word["approval"], approved=approved)
+                process.tell({"approval": word["approval"], "agent_id": agent_id, "approved": approved})
 
     async def _wait_and_look(self) -> None:
         """Sleep until something happens; look after the runs of others from time to time, if there are any."""
@@ -186,6 +222,7 @@ class Cortex:
 
     def _done(self, agent_id: str, task: asyncio.Task[None]) -> None:
         self._carried.pop(agent_id, None)
+        self._told.discard(agent_id)
         self._news.set()
         if not task.cancelled() and (fault := task.exception()) is not None:
             log.error("run %s: cortex failed on it", agent_id, exc_info=fault)
@@ -211,9 +248,11 @@ class Cortex:
     async def _make(self, order: Order, run_log: RunLog, *, resume: bool) -> None:
         """Start the run's process, and wait for its end."""
         process = await RunProcess.start(order.for_run(resume=resume), run_log.take)
-        self._processes[order.agent_id] = process
+        self._processes[order.agent_id] = (process, run_log)
         if self._is_ending:
             await process.end()
+        if order.agent_id in self._told:
+            self._obey(order.agent_id)
         words = f"the run's time ran out: it was ended after its {order.limit_s:g} s"
         try:
             ended = await process.ended(
@@ -221,6 +260,9 @@ class Cortex:
             )
         finally:
             del self._processes[order.agent_id]
+            if (ending := self._ending.pop(order.agent_id, None)) is not None:
+                await ending
+                run_log.say("error", error="cancelled before it was over", reason="cancelled")
         error = f"the run ended with exit status {ended.exit_code} and no result"
         run_log.say("error", error=error, exit_code=ended.exit_code, trace=ended.words or None)
 
@@ -242,7 +284,7 @@ class Cortex:
         while self._carried and (left_s := started_s + self._grace_s - time.monotonic()) > 0:
             await self._wait(left_s)
         self._is_ending = True
-        await asyncio.gather(*(process.end() for process in self._processes.values()))
+        await asyncio.gather(*(process.end() for process, _ in self._processes.values()))
         if self._carried:
             await asyncio.wait(self._carried.values())
         while self._cut_off:

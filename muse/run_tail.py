@@ -1,0 +1,127 @@
+"""A run's log followed as it is written: its lines by number, also across the renaming at its end; it shows nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from muse import runs
+
+_LOOK_AGAIN_S = 0.1
+_SETTLES_AGAIN_S = 0.02
+# How often to see whether the process that writes the log is still there.
+_LOOK_AFTER_S = 2.0
+
+
+class Line(Struct, frozen=True):
+    """One event of a run's log and the number of its line, from 1."""
+
+    number: int
+    event: dict[str, Any]
+
+
+class Read(Struct, frozen=True):
+    """What a log holds from some line on; `offset` (bytes) and `number` are where to go on, `state` how the run stands.
+
+    `state` is finish, error, running, pending, "cut off" (its process is gone) or unknown (over, without an end).
+    """
+
+    lines: tuple[Line, ...] = ()
+    number: int = 0
+    offset: int = 0
+    state: str = "unknown"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will come by itself."""
+        return self.state not in ("running", "pending")
+
+
+def read(agent_id: str, since: Read | None = None) -> Read:
+    """The whole lines of a run's log that came after `since` (all of them if None), and how the run stands.
+
+    Raises:
+        FileNotFoundError: there is no such run.
+    """
+    since = since or Read(state="running")
+    for _ in range(3):  # a run may be renamed between finding and opening its file, twice at the most
+        found = runs.find(agent_id)
+        if found is None:
+            break
+        try:
+            lines, number, offset = _new_lines(found[0], since)
+        except FileNotFoundError:
+            continue
+        return Read(lines, number, offset, _state(since, lines, found[1]))
+    raise FileNotFoundError(f"run {agent_id!r}: not found; `muse runs` lists those there are")
+
+
+def _new_lines(path: Path, since: Read) -> tuple[tuple[Line, ...], int, int]:
+    with path.open("rb") as file:
+        file.seek(since.offset)
+        text = file.read()
+    whole = text[: text.rfind(b"\n") + 1]
+    lines: list[Line] = []
+    number = since.number
+    for line in whole.split(b"\n")[:-1]:
+        number += 1
+        event = runs.event_in(line)
+        if event is not None:
+            lines.append(Line(number, event))
+    return tuple(lines), number, since.offset + len(whole)
+
+
+def _state(since: Read, lines: tuple[Line, ...], stored: runs.State) -> str:
+    ended = [str(line.event["event"]) for line in lines if line.event.get("event") in ("finish", "error")]
+    if ended:
+        return ended[-1]
+    if since.state in ("finish", "error"):
+        return since.state
+    return {"pending": "pending", "active": "running", "over": "unknown"}[stored]
+
+
+def with_owner(agent_id: str, seen: Read) -> Read:
+    """`seen`, with a run that says it is running known as "cut off" if no process has it any more."""
+    if seen.state != "running" or runs.is_under_way(agent_id):
+        return seen
+    latest = read(agent_id, seen)  # it may have ended in this moment
+    found = runs.find(agent_id)
+    is_left = latest.state == "running" and found is not None and found[1] == "active"
+    return Read(seen.lines + latest.lines, latest.number, latest.offset, "cut off" if is_left else latest.state)
+
+
+def settle(agent_id: str, *, most_s: float = 5.0) -> bool:
+    """Whether a run is over; one whose log has its end already is waited for, until its process is gone too."""
+    give_up_s = time.monotonic() + most_s
+    while (found := runs.find(agent_id)) is not None and found[1] != "over":
+        if time.monotonic() > give_up_s or read(agent_id).state not in ("finish", "error"):
+            return False
+        time.sleep(_SETTLES_AGAIN_S)
+    return found is not None
+
+
+async def follow(agent_id: str, *, after: int = 0) -> AsyncIterator[Read]:
+    """A run's log beyond line `after`, piece by piece, until it is over; the last piece has its state and may be empty.
+
+    Raises:
+        FileNotFoundError: there is no such run.
+    """
+    loop = asyncio.get_running_loop()
+    seen: Read | None = None
+    looked_after_s = loop.time()
+    while True:
+        seen = await asyncio.to_thread(read, agent_id, seen)  # a log may be large
+        if loop.time() - looked_after_s > _LOOK_AFTER_S:
+            looked_after_s = loop.time()
+            seen = await asyncio.to_thread(with_owner, agent_id, seen)
+        fresh = tuple(line for line in seen.lines if line.number > after)
+        if fresh or seen.is_over:
+            yield Read(fresh, seen.number, seen.offset, seen.state)
+        if seen.is_over:
+            return
+        await asyncio.sleep(_LOOK_AGAIN_S)
