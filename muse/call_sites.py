@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from glob import escape
@@ -20,6 +21,7 @@ _BY_PLACE = frozenset(
 )
 _BY_KEYWORD = _BY_PLACE | {"create"}
 _PASSED_OVER = frozenset({"__pycache__", "node_modules", "site-packages"})
+_MOST_FILES = 10_000
 
 
 class CallSite(Struct, frozen=True):
@@ -42,7 +44,7 @@ def scan(folders: list[Path]) -> tuple[list[CallSite], list[Problem], int]:
     for path in sorted({file for folder in folders for file in _files(folder)}):
         count += 1
         try:
-            sites += sites_in(_parse(path), str(path))
+            sites += _sites_of(path)
         except (OSError, SyntaxError, ValueError, RecursionError) as exc:
             line = f":{exc.lineno}" if isinstance(exc, SyntaxError) and exc.lineno else ""
             problems.append(Problem(f"{path}{line}", f"code that cannot be read ({exc})", "a Python file"))
@@ -70,6 +72,26 @@ def _named_contexts(tree: ast.AST, path: str) -> Iterator[CallSite]:
             value = node.value if isinstance(node, (ast.Assign, ast.AnnAssign)) else None
             if name.endswith("CONTEXT") and isinstance(value, ast.Constant) and isinstance(value.value, str):
                 yield CallSite(path, node.lineno, value.value)
+
+
+_kept: dict[str, tuple[tuple[int, int, int], tuple[CallSite, ...]]] = {}
+# Neither `ast.parse` (before Python 3.12) nor `catch_warnings` may run in two threads at once.
+_lock = threading.Lock()
+
+
+def _sites_of(path: Path) -> tuple[CallSite, ...]:
+    """The call sites of one file; those of a file that has not changed since are not looked for again."""
+    info = os.stat(path)
+    stamp = (info.st_ino, info.st_mtime_ns, info.st_size)
+    kept = _kept.get(str(path))
+    if kept is not None and kept[0] == stamp:
+        return kept[1]
+    with _lock:
+        found = tuple(sites_in(_parse(path), str(path)))
+        if len(_kept) >= _MOST_FILES:
+            _kept.clear()
+        _kept[str(path)] = (stamp, found)
+    return found
 
 
 def _parse(path: Path) -> ast.Module:

@@ -24,6 +24,8 @@ from muse.ladder import ladder
 from muse.messages import Route
 from muse.providers import backend_of, get_provider_list, specs
 from muse.providers._backend import ProviderBackend
+from muse.providers._provider import base_url
+from muse.providers.compatible import ROWS
 from muse.routing import PROVIDER_ENV, Router
 from muse.rules import idle_rules, place_of
 from muse.spec import Spec, Tier, provider_of
@@ -229,13 +231,21 @@ def _keys_and_packages(view: _View) -> Iterator[Finding]:
 
 def _set_up(name: str, what: str) -> Iterator[Finding]:
     """What else a provider says is missing for a call: an address, a model file."""
+    lack = lack_of(name)
+    if lack is not None:
+        yield Finding("setup", lack.path, lack.found, f"{lack.allowed} for {what}", f"It says: {lack}.")
+
+
+def lack_of(name: str) -> ConfigError | None:
+    """What a provider says is missing for a call: a key, an address, a model file; None if nothing is."""
     backend = backend_of(name)
     if not isinstance(backend, ProviderBackend):
-        return
+        return None
     try:
         backend.provider.access()
     except ConfigError as exc:
-        yield Finding("setup", exc.path, exc.found, f"{exc.allowed} for {what}", f"It says: {exc}.")
+        return exc
+    return None
 
 
 _BAD_KEYS = {"missing": "no value", "malformed": "a value with a blank or another character that no key has"}
@@ -255,6 +265,17 @@ def key_state(spec: Spec) -> Literal["present", "missing", "malformed", "not nee
     if key:
         return "present"
     return "missing" if spec.key_required else "not needed"
+
+
+def address_in_words(spec: Spec) -> str:
+    """Where calls go: the address in force, or in words who knows it."""
+    if spec.is_local or not spec.extra:
+        return "this machine"
+    try:
+        address = base_url(spec)
+    except ConfigError as exc:
+        return f"not usable: {exc}"
+    return address or (f"none: set {spec.base_url_env}" if spec.name in ROWS else "the SDK's own")
 
 
 def is_installed(name: str) -> bool:

@@ -61,11 +61,12 @@ class LocalModel(Struct, frozen=True):
 
 
 class Descriptors(Struct, frozen=True):
-    """Further folders with descriptors: categories (`*.json`), agents (`*.json`), apps (`*/agents/*.json`)."""
+    """Further folders: categories (`*.json`), agents (`*.json`), apps (`*/agents/*.json`), insight topics (`*.md`)."""
 
     categories: tuple[str, ...] = ()
     agents: tuple[str, ...] = ()
     apps: tuple[str, ...] = ()
+    insights: tuple[str, ...] = ()
 
 
 class Config(Struct, frozen=True):
@@ -120,7 +121,7 @@ def read(text: bytes | str, where: str) -> tuple[dict[str, Any], tuple[Problem, 
     if _is_deeper(data, _DEEPEST):
         raise ConfigError(where, f"objects nested more than {_DEEPEST} deep", "a JSON object as in the schema")
     if not isinstance(data, dict):
-        raise ConfigError(where, found_text(data), "a JSON object")
+        raise ConfigError(where, type(data).__name__, "a JSON object")  # it may hold secrets
     return data, tuple(duplicates)
 
 
@@ -327,4 +328,4 @@ _LIMITS: Mapping[str, type] = {
     "tool_timeout_s": float,
 }
 _SERVER: Mapping[str, type] = {"url": str, "command": str, "args": list, "env": dict}
-_DESCRIPTORS: Mapping[str, type] = {"categories": list, "agents": list, "apps": list}
+_DESCRIPTORS: Mapping[str, type] = {"categories": list, "agents": list, "apps": list, "insights": list}

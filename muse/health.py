@@ -96,6 +96,25 @@ def probe_routed() -> list[Health]:
     return rows
 
 
+def probe_provider(name: str) -> list[Health]:
+    """Ask each model of a provider that something is routed to, or the one of its lite tier if nothing is; kept too.
+
+    Raises:
+        UnknownProviderError: no such provider.
+        ConfigError: it has no model that could be asked.
+    """
+    asked = {route.model: route for route in check.routed() if route.provider == name}
+    if not asked:
+        snapshot = journal.load()
+        router = Router(snapshot.config, contexts.registry(snapshot).contexts, specs())
+        model = router.model_at(name, Tier.LITE, os.environ, where="provider")[0]
+        asked[model] = Route(TEST_CONTEXT, name, model, Tier.LITE, "a test of the provider")
+    with ThreadPoolExecutor(max_workers=_AT_ONCE) as threads:
+        rows = list(threads.map(lambda route: probe(name, route.model, route.tier), asked.values()))
+    _keep(rows)
+    return rows
+
+
 def _by_name(route: Route) -> tuple[str, int, str]:
     return route.provider, int(route.tier), route.model
 

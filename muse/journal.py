@@ -7,6 +7,7 @@ import copy
 import json
 import logging
 import os
+import re
 import sys
 import threading
 import time
@@ -22,6 +23,9 @@ from muse.errors import ConfigError, MuseError
 from muse.reading import Problem
 
 log = logging.getLogger(__name__)
+
+# The name of a segment's folder: hours, minutes and seconds of its start, and how many seconds it lasts.
+SEGMENT = re.compile(r"([01]\d|2[0-3])([0-5]\d)([0-5]\d)_(\d{1,6})", re.ASCII)
 
 Stamp = tuple[int, int, int]
 _NO_FILE: Stamp = (0, 0, 0)
@@ -207,40 +211,97 @@ def update(
     *,
     expected: Stamp | None = None,
     known: Collection[str] | None = None,
+    keep: Callable[[bytes, str], None] | None = None,
 ) -> Snapshot:
     """Change journal.json: lock, apply `change` to its data in place, check, write atomically with mode 0600.
 
     `expected` is the stamp the caller's view was read at. `known` are the provider names to check against. An entry
     that was bad before does not stand in the way of a change elsewhere; a problem that the change brings in is
-    refused.
+    refused. `keep` is given the old and the new text just before that is written.
 
     Raises:
         ConflictError: the file moved since `expected`; nothing was written.
-        ConfigError: the changed data has a new problem (its path is in the text), or the file is not to be had.
+        ConfigError: the changed data has a new problem (its path is in the text), or could not be read again (NaN, or
+            nested too deep), or the file is not to be had.
     """
-    path = Path(config_path()).resolve()
-    try:
-        return _update(path, change, expected, known)
-    except OSError as exc:
-        found = f"a file or folder that cannot be written ({exc.strerror or exc})"
-        raise ConfigError(str(path), found, "a place that you may write to") from exc
 
-
-def _update(
-    path: Path, change: Callable[[dict[str, Any]], None], expected: Stamp | None, known: Collection[str] | None
-) -> Snapshot:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with file_lock(path.with_name(path.name + ".lock")):
-        stamp = _stamp_of(str(path))
-        if expected is not None and expected != stamp:
-            raise ConflictError(f"{path}: changed on disk since it was read; read it again, then repeat the change")
-        before, _ = read(_read_text(str(path)) if stamp != _NO_FILE else b"{}", str(path))
+    def changed(text: bytes, path: str) -> str:
+        before, _ = read(text, path)
         data = copy.deepcopy(before)
         change(data)
         _refuse_new_problems(before, data, known)
-        _sweep(path)
-        write_atomic(path, _as_text(data))
+        after = _as_text(data)
+        read(after, path)
+        return after
+
+    return _write_checked(changed, expected, keep)
+
+
+def rewrite(
+    text: str,
+    *,
+    expected: Stamp | None = None,
+    known: Collection[str] | None = None,
+    keep: Callable[[bytes, str], None] | None = None,
+) -> Snapshot:
+    """Put `text` in place of all of journal.json, as it is; this also mends a file that cannot be read.
+
+    It is checked as by `update`; where the file cannot be read, what was bad in its last good version may stay.
+
+    Raises:
+        ConflictError: the file moved since `expected`; nothing was written.
+        ConfigError: not a JSON object, a key twice, or a new problem; nothing was written.
+    """
+
+    def checked(old: bytes, path: str) -> str:
+        data, duplicates = read(text, path)
+        if duplicates:
+            raise ConfigError(duplicates[0].path, duplicates[0].found, duplicates[0].allowed)
+        _refuse_new_problems(_last_good(old, path), data, known)
+        return text
+
+    return _write_checked(checked, expected, keep)
+
+
+def _last_good(text: bytes, path: str) -> Mapping[str, Any]:
+    """The data of a text, or where it cannot be read of the last version that could."""
+    try:
+        return read(text, path)[0]
+    except ConfigError:
+        seen = _seen.get(path) or _seen.get(config_path())
+        return seen.snapshot.data if seen is not None else {}
+
+
+def _write_checked(
+    make: Callable[[bytes, str], str], expected: Stamp | None, keep: Callable[[bytes, str], None] | None
+) -> Snapshot:
+    """Write what `make` makes of the file's bytes, under its lock, unless it moved."""
+    path = Path(config_path()).resolve()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with file_lock(path.with_name(path.name + ".lock")):
+            stamp = _stamp_of(str(path))
+            if expected is not None and expected != stamp:
+                raise ConflictError(f"{path}: changed on disk since it was read; read it again, then repeat the change")
+            before = _read_text(str(path)) if stamp != _NO_FILE else b"{}"
+            text = make(before, str(path))
+            _sweep(path)
+            if keep is not None:
+                keep(before, text)
+            write_atomic(path, text)
+    except OSError as exc:
+        found = f"a file or folder that cannot be written ({exc.strerror or exc})"
+        raise ConfigError(str(path), found, "a place that you may write to") from exc
     return load()
+
+
+def stamp_of(path: str) -> Stamp:
+    """The stamp of a file now, by which two looks at it are told apart; (0, 0, 0) if there is none.
+
+    Raises:
+        ConfigError: nothing can be said of such a path.
+    """
+    return _stamp_of(path)
 
 
 def _sweep(path: Path) -> None:

@@ -71,6 +71,13 @@ def look_up(name: str) -> str | None:
     return None
 
 
+def origin(name: str) -> str | None:
+    """Where `look_up` finds a setting: "the environment", or the path of a `.env` file; None if nowhere."""
+    if os.environ.get(name):
+        return "the environment"
+    return next((path for path in _dotenv_files() if _read_dotenv(path).get(name)), None)
+
+
 def fill_environment(config_env: Mapping[str, str]) -> None:
     """Put the `env` entries of journal.json into the environment, where a variable is unset or empty.
 

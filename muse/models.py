@@ -133,6 +133,17 @@ def resolve_model_for_provider(context: str | None, provider: str, *, tier: int 
     return desk.router.model_at(provider, tier, os.environ, where="provider")[0]
 
 
+def context_tokens(found: Route) -> int:
+    """The tokens of prompt and answer that the model of a route holds, as its provider declares them.
+
+    Of the embedded engine it is what journal.json says (`providers.local.context_tokens`).
+    """
+    desk = _front_desk()
+    spec = desk.specs[found.provider]
+    is_embedded = spec.name == _BUILT_IN["local"].name
+    return desk.snapshot.config.local.context_tokens if is_embedded else spec.capabilities.max_context_tokens
+
+
 def get_context_registry() -> dict[str, dict[str, Any]]:
     """Every known context: `{pattern: {tier, label, group}}`, static ones, then categories, then agents."""
     known = _front_desk(at_once=True).registry.contexts

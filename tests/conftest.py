@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from muse import contexts, descriptors, journal, keys, ledger, models, providers
+from muse.log_index.index import close_indexes
 from muse.policies import cache, spending, stack, store
 from muse.policies.adaptive import AdaptiveStep
 from muse.policies.once import COUNTED
@@ -22,8 +23,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # A program for the tests of batches on Ray, which is an extra of its own; doctests are looked for in every file.
 collect_ignore = [] if find_spec("ray") else ["ray_nodes.py"]
-# The fixtures `server`, `desk` and `night`: muse over the loopback servers.
-pytest_plugins = ("tests.desk", "tests.night")
+# The fixtures `server`, `desk`, `night` and `seeing`: muse over the loopback servers.
+pytest_plugins = ("tests.desk", "tests.night", "tests.seeing")
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +59,7 @@ def _forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         ledger._drop(path)
     for _, kept in store._stores.values():
         kept.close()
+    close_indexes()
     for opened in cache._caches.values():
         opened.close()
 

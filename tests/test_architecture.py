@@ -33,26 +33,28 @@ muse.policies.retry muse.policies.settings muse.batching.cluster
 muse.config muse.call_sites muse.contents muse.objects muse.shelf muse.servers muse.providers._local.engine
 muse.providers._local.fetch muse.providers._local.fill muse.providers._transport muse.providers._pool
 muse.batching.request muse.batching.files muse.batching.jobs muse.policies.course muse.stream_state
-muse.batching.parts
+muse.batching.parts muse.log_index.tally
 
 muse.journal muse.streams muse.descriptors muse.tools muse.packs muse.providers._http
 muse.providers._local.choose muse.providers._local.answer muse.batching.packing muse.batching.scan
 muse.batching.tally muse.batching.job muse.batching.outbox muse.batching.outage muse.policies.adaptive
 
-muse.keys muse.ledger muse.history muse.contexts muse.personas muse.runs muse.fresh muse.cortex.keeping
-muse.offers muse.providers._local.plan muse.cli._approval muse.batching.feed muse.batching.bar
-muse.policies.cache muse.policies.spending muse.policies.store
+muse.keys muse.ledger muse.contexts muse.personas muse.runs muse.fresh muse.cortex.keeping muse.offers
+muse.providers._local.plan muse.cli._approval muse.batching.feed muse.batching.bar muse.policies.cache
+muse.policies.spending muse.policies.store muse.pictures
 
-muse.routing muse.run_config muse.cortex_client muse.cortex.run_log muse.cortex.stamps muse.recording
-muse.make_tools muse.batching.store muse.policies.breaker muse.policies.limiter
+muse.log_index.scan muse.history muse.routing muse.run_config muse.cortex_client muse.cortex.stamps
+muse.recording muse.make_tools muse.batching.store muse.policies.breaker muse.policies.limiter muse.key_file
+muse.run_tail muse.run_words
 
-muse.rules muse.loop muse.cortex.orders muse.cortex.daily muse.batching.keeper muse.providers._provider
-muse.providers._faults muse.ladder muse.policies.budget
+muse.cortex.run_log muse.rules muse.loop muse.cortex.orders muse.cortex.daily muse.batching.keeper
+muse.providers._provider muse.providers._faults muse.ladder muse.policies.budget muse.run_index
 
 muse.cortex.supervisor muse.providers._attempt muse.providers._clients muse.providers._sdk muse.policies.stack
+muse.why
 
 muse.providers._backend muse.providers._plain muse.providers._chat muse.providers._batch_openai
-muse.providers._batch_anthropic muse.providers._batch_google muse.batching.service
+muse.providers._batch_anthropic muse.providers._batch_google muse.batching.service muse.cortex.turns
 
 muse.providers._base muse.batching.errand
 
@@ -64,17 +66,17 @@ muse.providers
 muse.testing muse.check muse.doc_tables muse.mcp muse.batching.overnight muse.calls muse.batching.luggage
 muse.log_lines
 
-muse.models muse.health muse.batching.home muse.batching.outpost
+muse.models muse.health muse.batching.home muse.batching.outpost muse.log_index.book
 
-muse.agents muse.batching.calls muse.batching.crew muse.cli
+muse.agents muse.batching.calls muse.batching.crew muse.cli muse.log_index muse.log_index.index
 
-muse.batching.night muse.cli.agent muse.cli.agents muse.cli.check muse.cli.cortex muse.cli.daily muse.cli.docs
-muse.cli.local muse.cli.providers muse.cli.route muse.cli.routes muse.cli.runs muse.cli.usage
-muse.batching.worker
+muse.batching.night muse.cli.agent muse.cli.agents muse.cli.check muse.cli.cortex muse.cli.docs muse.cli.local
+muse.cli.providers muse.cli.route muse.cli.routes muse.cli.runs muse.cli.usage muse.batching.worker
+muse.log_index.sums
 
-muse.cli.run muse.batching.asker muse.batching.ray_engine
+muse.cli.run muse.batching.asker muse.batching.ray_engine muse.whatif muse.log_index.lines
 
-muse.batching.engine
+muse.batching.engine muse.cli.whatif
 
 muse.batch muse.__main__
 
@@ -113,6 +115,8 @@ LATE: Sequence[tuple[str, str, str]] = (
     ("muse.cli._terminal", "rich", "60 ms, and only a terminal draws"),
     ("muse.cli._live", "rich", "60 ms, and only a terminal draws"),
     ("muse.cli.run", "muse.cli.agent", "only who resumes a run pays for what runs agents"),
+    ("observe.looking.recordings", "av", "an extra of its own, and only who has videos needs it"),
+    ("muse.cli.whatif", "rich", "60 ms, and only a terminal draws"),
     ("muse.batching.bar", "rich", "60 ms, and only a terminal draws"),
     ("muse.batching.parquet", "pyarrow", "0.2 s, and only who has Parquet files pays it"),
     ("muse.batching.cluster", "ray", "0.5 s, and only who asks for it pays it"),
@@ -130,6 +134,7 @@ BY_NAME = {
     "muse.cli",
     "muse.doc_tables",
     "muse.packs",
+    "apps.host.discovery",
 }
 VENDORS = ("openai", "anthropic", "google", "xllamacpp", "aiohttp")
 SLOW = {*VENDORS, "google.genai", "mcp", "asyncio", "httpx", "httpx2", "pydantic", "genai_prices", "rich", "PIL"}

@@ -52,6 +52,7 @@ class _Form(Struct, omit_defaults=True):
     cached_content: str | None = None
     json_schema: Mapping[str, Any] | None = None
     timeout_s: float | None = None
+    segment: str | None = None
 
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
@@ -60,7 +61,7 @@ _decode = msgspec.msgpack.Decoder(_Form).decode
 
 
 def pack(request: BatchRequest) -> tuple[bytes, str]:
-    """`(the request as bytes, the hash of all that shapes the answer)`; the time limit does not.
+    """`(the request as bytes, the hash of all that shapes the answer)`; the time limit and the segment do not.
 
     Raises:
         ContentsError: the contents cannot be sent, or an option of it cannot be kept.
@@ -79,10 +80,13 @@ def pack(request: BatchRequest) -> tuple[bytes, str]:
         request.cached_content,
         request.json_schema,
         request.timeout_s,
+        request.segment,
     )
     try:
         body = _encode(form)
-        shaping = body if form.timeout_s is None else _encode(replace(form, timeout_s=None))
+        shaping = (
+            _encode(replace(form, timeout_s=None, segment=None)) if form.timeout_s is not None or form.segment else body
+        )
     except (TypeError, ValueError, RecursionError) as exc:
         raise ContentsError(f"the request for {request.context!r} cannot be kept in a ledger: {exc}") from exc
     return body, hashlib.blake2b(shaping, digest_size=16).hexdigest()
@@ -116,6 +120,7 @@ def unpack(body: bytes) -> BatchRequest:
         form.cached_content,
         form.timeout_s,
         json_schema=form.json_schema,
+        segment=form.segment,
     )
 
 

@@ -63,7 +63,8 @@ class BatchRequest:
     "deferred" where what was in the way may pass (an outage, a budget) and a ledger keeps it for the next run. `usage`,
     `cost_usd` (None: no price known) and `attempts` count every call that was made for it; `model_used` and
     `provider_used` answered. `restored` says that the result came from the ledger. Further attributes are the caller's
-    own; `note` (a JSON value) is kept in the ledger with the request, and neither is sent.
+    own; `note` (a JSON value) is kept in the ledger with the request, and neither is sent. `segment` is what the token
+    log says that it is about.
 
     With `json_schema` the response is JSON that fits it; an answer that does not is sent back once.
     """
@@ -97,6 +98,7 @@ class BatchRequest:
         *,
         json_schema: Mapping[str, Any] | None = None,
         note: Any = None,
+        segment: str | None = None,
     ) -> None:
         self.contents = contents
         self.context = context
@@ -110,6 +112,7 @@ class BatchRequest:
         self.timeout_s = timeout_s
         self.json_schema = json_schema
         self.note = note
+        self.segment = segment
 
     def options(self, client: Any = None) -> dict[str, Any]:
         """The keywords for `agenerate`; those that have no common default go along only if they are set."""
@@ -131,6 +134,8 @@ class BatchRequest:
             options["cached_content"] = self.cached_content
         if self.json_schema is not None:
             options["json_schema"] = self.json_schema
+        if self.segment is not None:
+            options["segment"] = self.segment
         return options
 
     def clear(self) -> None:

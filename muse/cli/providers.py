@@ -13,11 +13,9 @@ from msgspec import Struct
 from muse import check, health
 from muse.cli import _terminal
 from muse.cli._terminal import Column
-from muse.errors import ConfigError, MuseError
+from muse.errors import MuseError
 from muse.providers import backend_of, get_provider_list
-from muse.providers._provider import base_url
-from muse.providers.compatible import ROWS
-from muse.spec import Spec, Tier
+from muse.spec import Tier
 
 HELP = "List every provider: key, SDK, models, abilities, address; or test one with the cheapest live call."
 
@@ -87,7 +85,7 @@ def _row(name: str, routed: Mapping[str, int], seen: _Seen) -> dict[str, Any]:
         "models": _models(name),
         "capabilities": list(spec.capabilities.names()),
         "max_context_tokens": spec.capabilities.max_context_tokens,
-        "address": _address(spec),
+        "address": check.address_in_words(spec),
         "free": spec.free,
         "health": {row.model: _said(row) for row in seen.health.values() if row.provider == name},
         "breakers": {
@@ -164,14 +162,3 @@ def _tiers(models: dict[str, str]) -> list[str]:
     for tier, model in models.items():
         tiers.setdefault(model, []).append(tier)
     return [f"{'+'.join(numbers)} {model}" for model, numbers in tiers.items()]
-
-
-def _address(spec: Spec) -> str:
-    """Where calls go: the address in force, or in words who knows it."""
-    if spec.extra == "local" or not spec.extra:
-        return "this machine"
-    try:
-        address = base_url(spec)
-    except ConfigError as exc:
-        return f"not usable: {exc}"
-    return address or (f"none: set {spec.base_url_env}" if spec.name in ROWS else "the SDK's own")
