@@ -1,1 +1,1 @@
-"""What is read from screens and recordings: describing, detecting; it knows no vendor."""
+"""What is made of screens, recordings, transcripts and documents; feature code that names contexts, no vendor."""

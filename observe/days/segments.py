@@ -1,0 +1,93 @@
+"""Days and segments of the journal as folders: which there are, when they began; it knows no picture and no model."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+
+from msgspec import Struct
+
+from muse import journal
+from muse.errors import ConfigError, ContentsError
+
+log = logging.getLogger(__name__)
+
+
+class Segment(Struct, frozen=True):
+    """A stretch of recording: `start_s` is its local start in seconds since midnight, `length_s` how long it is."""
+
+    day: str
+    name: str
+    folder: Path
+    start_s: int
+    length_s: int
+
+    @property
+    def at(self) -> str:
+        """Its local start as `HH:MM`."""
+        return f"{self.start_s // 3600:02}:{self.start_s // 60 % 60:02}"
+
+
+def find_day(asked: str | None, wanted: tuple[str, ...]) -> str:
+    """The day that is asked for, else the latest one of which a segment has a file that matches one of `wanted`.
+
+    Raises:
+        ConfigError: there is no such day; the text says which days there are.
+    """
+    root = journal.folder()
+    if asked is not None and not journal.is_day(asked):
+        raise ConfigError("DAY", repr(asked), "a date of the form YYYYMMDD, such as 20261106")
+    days = _days(root)
+    found = asked or next((day for day in reversed(days) if _has(day, wanted)), None)
+    if found is None:
+        allowed = "one or more (JOURNAL_PATH names another journal; `make run` in a checkout fills its example)"
+        raise ConfigError(str(root), f"no day with a file such as {wanted[0]} in a segment", allowed)
+    if found not in days:
+        known = f"one of {', '.join(days[-8:])}" if days else "a day that is there: there is none yet"
+        raise ConfigError("DAY", f"{asked}, which {root} does not have", known)
+    return found
+
+
+def segments_of(day: str, only: str | None = None) -> tuple[Segment, ...]:
+    """The segments of a day in order of time; `only` names one of them.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    folder = journal.folder() / day
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    found = tuple(_segment(day, folder / name, match) for name in names if (match := journal.SEGMENT.fullmatch(name)))
+    if only is None:
+        return found
+    chosen = tuple(segment for segment in found if segment.name == only)
+    if not chosen:
+        known = ", ".join(segment.name for segment in found) or f"none: {day} has no segment"
+        raise ConfigError("--segment", f"{only!r}, which {day} does not have", f"one of {known}")
+    return chosen
+
+
+def require_inside(path: Path, segment: Segment) -> None:
+    """See that a file of a segment is no link to somewhere else: its content is sent to a model.
+
+    Raises:
+        ContentsError: it leads out of the segment and of the journal.
+    """
+    homes = (segment.folder.resolve(), journal.folder().resolve())
+    if not any(path.resolve().is_relative_to(home) for home in homes):
+        raise ContentsError(f"{path.name}: found a link that leads out of the journal, expected a file. Copy it there")
+
+
+def _segment(day: str, folder: Path, match: re.Match[str]) -> Segment:
+    hours, minutes, seconds, length_s = (int(part) for part in match.groups())
+    return Segment(day, folder.name, folder, hours * 3600 + minutes * 60 + seconds, length_s)
+
+
+def _days(root: Path) -> list[str]:
+    return sorted(path.name for path in root.iterdir() if journal.is_day(path.name)) if root.is_dir() else []
+
+
+def _has(day: str, wanted: tuple[str, ...]) -> bool:
+    return any(
+        path.match(pattern) for segment in segments_of(day) for path in segment.folder.iterdir() for pattern in wanted
+    )
