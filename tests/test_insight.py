@@ -17,10 +17,11 @@ from muse.errors import ConfigError, MissingKeyError, ProviderDown
 from muse.providers._local import link
 from muse.providers._local.weights import WeightsMissing, find_weights
 from tests.journal_folder import ROOT, JournalFolder
-from think.digest import CONTEXT, MOST_CHOICES, TITLE_CONTEXT
+from think.asking.choices import MOST_CHOICES
+from think.asking.salience import Sentence, Weights, sentences_of, words_of
+from think.digests.digest import CONTEXT, TITLE_CONTEXT
 from think.insight import main
-from think.salience import Sentence, Weights, sentences_of, words_of
-from think.transcripts import Part, read_day
+from think.records.transcripts import Part, read_day
 
 EXAMPLE = ROOT / "fixtures" / "journal"
 DAY = "20261106"

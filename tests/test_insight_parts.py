@@ -10,10 +10,11 @@ from muse.errors import InvalidReply
 from muse.models import get_context_registry
 from muse.routing import Globs
 from tests.journal_folder import JournalFolder
-from think.digest import CONTEXT, TITLE_CONTEXT, read_choice
-from think.salience import Sentence, Weights, sentences_of, words_of
-from think.titles import read_title, title_grammar, title_pieces
-from think.transcripts import Part, Utterance, read_day
+from think.asking.choices import read_choice
+from think.asking.salience import Sentence, Weights, sentences_of, words_of
+from think.asking.titles import read_title, title_grammar, title_pieces
+from think.digests.digest import CONTEXT, TITLE_CONTEXT
+from think.records.transcripts import Part, Utterance, read_day
 
 DAY = "20261106"
 

@@ -213,7 +213,7 @@ def test_the_prompt_names_the_days(house: House) -> None:
 def test_a_dry_run_prints_the_plan_and_runs_nothing(house: House, capsys: pytest.CaptureFixture[str]) -> None:
     house.record("20200105")
     house.add("review", schedule="daily", priority=3)
-    assert cli.main(["daily", "--dry-run", "--day", "20200105"]) == 0
+    assert cli.main(["daily", "--only", "agents", "--dry-run", "--day", "20200105"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["DAY", "PRIORITY", "PERSONA", "FACET", "SCHEDULE", "STATE"]
     assert lines[1].split() == ["20200105", "3", "review", "-", "daily", "due"]
@@ -229,12 +229,12 @@ def test_muse_daily_runs_in_order_with_handoffs_and_a_second_time_nothing(
     house.add("second", schedule="daily", priority=2)
     house.add("first", schedule="daily", priority=1, handoff={"persona": "editor", "prompt": "Edit: $result"})
     house.add("editor")
-    assert cli.main(["daily", "--day", "20200104"]) == 0
+    assert cli.main(["daily", "--only", "agents", "--day", "20200104"]) == 0
     made = [read_agent_events(agent_id)[0]["persona"] for agent_id in reversed(runs.newest_ids())]
     assert made == ["first", "editor", "second"]
     assert {get_agent_end_state(agent_id) for agent_id in runs.newest_ids()} == {"finish"}
     assert capsys.readouterr().out.count("✓") == 3
-    assert cli.main(["daily", "--day", "20200104"]) == 0
+    assert cli.main(["daily", "--only", "agents", "--day", "20200104"]) == 0
     assert "Nothing is due." in capsys.readouterr().out
 
 
@@ -246,12 +246,12 @@ def test_a_failed_run_makes_the_command_fail_and_the_next_still_run(
         house.add(system)
     house.add("broken", schedule="daily", priority=1, save="../out.md")
     house.add("review", schedule="daily", priority=2, save="review.md")
-    assert cli.main(["daily", "--day", "20200104"]) == 1
+    assert cli.main(["daily", "--only", "agents", "--day", "20200104"]) == 1
     assert [line[0] for line in capsys.readouterr().out.splitlines()] == ["✗", "✓"]
     assert (house.path / "20200104" / "review.md").exists()
 
 
 def test_two_at_once_are_refused(house: House, capsys: pytest.CaptureFixture[str]) -> None:
     with stamps.held():
-        assert cli.main(["daily"]) == 1
+        assert cli.main(["daily", "--only", "agents"]) == 1
     assert "another `muse daily` is at work" in capsys.readouterr().err

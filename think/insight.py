@@ -4,42 +4,65 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
-from typing import Any
+from datetime import date
 
 import msgspec
+from msgspec import Struct
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from muse import journal, models
+from muse import journal
 from muse.cli._terminal import is_terminal, print_json, say
-from muse.keys import look_up
-from muse.messages import Route
-from muse.providers import specs
-from think.digest import CONTEXT, TITLE_CONTEXT, Digest, count_questions, make_digest
-from think.insight_page import day_title, markdown_page, show_calls, show_page
-from think.kept_digest import Kept, Shelf
-from think.questions import Questions
-from think.transcripts import Part, find_day, read_day
+from muse.errors import ConfigError, MuseError
+from think.digests.day import DailyMade, make_daily, show_daily
+from think.digests.digest import BUILT_IN, count_questions
+from think.pages.calls import show_call_totals
+from think.pages.look import day_title, near
+from think.records.sources import is_end_of_week, is_recorded, recorded_days, week_of
+from think.records.transcripts import find_day, read_day
+from think.topics.kept import TopicShelf
+from think.topics.listing import show_list
+from think.topics.page import screen_lines
+from think.topics.run import Made, TopicMade, make_topics
+from think.topics.topic import Topic, Topics, find_topics, is_due
 
 _EPILOG = """\
-For each part of the day (transcripts, notes) a model chooses the sentence that tells most and gives it a title; of
-these it chooses the headline. What is shown in quotation marks stands word for word in the journal. The page is kept as
-insights/daily.md in the day's folder, with insights/daily.json beside it: a later run asks only what has changed since,
-or what failed.
+The topic `daily`: for each part of the day (transcripts, notes) a model
+chooses the sentence that tells most and gives it a title; of these it chooses
+the headline. What is shown in quotation marks stands word for word in the
+journal. The page is kept as insights/daily.md in the day's folder, with
+insights/daily.json beside it: a later run asks only what has changed since, or
+what failed.
 
-Who is asked says journal.json, for the contexts insight.daily and insight.daily.title:
+Other topics (decisions, commitments, people, ...) are files that say what to
+look for: --list shows them. Each occurrence carries its quotation and source;
+one whose quotation does not stand there is thrown away. A reply that is not of
+the asked form, twice, is kept as insights/TOPIC.failed.json and asked again by
+the next run.
+
+Who is asked says journal.json, for the contexts insight.TOPIC:
   muse route insight.daily --explain
 
 For example:
-  muse insight                   the latest day
-  muse insight 20261103          another day
-  muse insight 20261103 --force  made anew
+  muse insight                           the latest day
+  muse insight 20261103                  another day
+  muse insight 20261103 --force          made anew
+  muse insight --topic decisions         one topic of the latest day
+  muse insight 20261103 --all            all topics that are due for a day
+  muse insight 20261103 --week           the week that the day lies in
+  muse insight --list                    the topics, and what there is of them
 """
+
+
+class _Wanted(Struct, frozen=True):
+    """What is to be made: the built-in topic, those of files, and the files that cannot be used."""
+
+    is_daily: bool
+    topics: tuple[Topic, ...]
+    problems: tuple[ConfigError, ...] = ()
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -52,28 +75,40 @@ def main(argv: list[str] | None = None) -> int:
         args = _parser().parse_args(argv)
     except SystemExit as exc:  # argparse ends the process after --help and wrong usage
         return exc.code if isinstance(exc.code, int) else 2
-    if args.day and args.named and args.day != args.named:
-        return _misused(f"DAY {args.named} and --day {args.day} are two days; give one")
-    day = find_day(args.day or args.named)
-    parts = read_day(day)
-    if not parts:
-        say(f"{day_title(day)} has no transcript and no note with words in it; nothing to do.")
-        return 0
-    return _run(day, parts, force=args.force, as_json=args.json)
+    if wrong := _contradiction(args):
+        _complain(f"{wrong} (muse insight --help)")
+        return 2
+    asked = args.day or args.named
+    if args.list:
+        return show_list(_day_of_list(asked), as_json=args.json)
+    day = asked if args.week and asked and journal.is_day(asked) else find_day(asked)
+    wanted = _wanted(args, day)
+    if not wanted.topics and not wanted.problems:
+        return _only_daily(day, force=args.force, as_json=args.json)
+    return _several(day, wanted, force=args.force, as_json=args.json)
+
+
+def _day_of_list(asked: str | None) -> str:
+    """The day to list for; today in a journal that has none yet."""
+    return find_day(asked) if asked or recorded_days() else f"{date.today():%Y%m%d}"
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="muse insight",
-        description="Write the insight of a day of the journal: its headline, and what each part comes to.",
+        description="Write the insights of a day of the journal: its headline and what each part comes to, or topics.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument(
-        "named", nargs="?", metavar="DAY", help="YYYYMMDD; the latest day with a transcript if left out"
+        "named", nargs="?", metavar="DAY", help="YYYYMMDD; the latest day with a transcript (or a note) if left out"
     )
     parser.add_argument("--day", metavar="DAY", help="the same, as an option")
+    parser.add_argument("--topic", metavar="NAME", action="append", default=[], help="this topic; may be repeated")
+    parser.add_argument("--week", action="store_true", help="the weekly topics, of the week that the day lies in")
+    parser.add_argument("--all", action="store_true", help="every topic that is due for the day")
+    parser.add_argument("--list", action="store_true", help="print the topics and what there is of them; ask nothing")
     parser.add_argument("--force", action="store_true", help="ask everything again, also if nothing has changed")
     parser.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else")
     parser.add_argument("-v", "--verbose", action="store_true", help="say more of what is done")
@@ -81,102 +116,154 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _misused(what: str) -> int:
-    _complain(f"{what} (muse insight --help)")
-    return 2
+def _contradiction(args: argparse.Namespace) -> str:
+    """What of the command line does not go together; "" if all of it does."""
+    if args.day and args.named and args.day != args.named:
+        return f"DAY {args.named} and --day {args.day} are two days; give one"
+    if args.all and args.topic:
+        return "--all and --topic do not go together; give one"
+    if args.list and (args.topic or args.week or args.all or args.force):
+        return "--list goes with DAY and --json alone: it shows every topic and makes none"
+    return ""
 
 
 def _complain(what: str) -> None:
     sys.stderr.write(f"muse insight: {what}\n")
 
 
-def _run(day: str, parts: Sequence[Part], *, force: bool, as_json: bool) -> int:
-    """Make the insight of a day, or take the kept one; keep it, and print it."""
-    shelf = Shelf(day)
-    kept = shelf.load()
-    answers = {} if force else dict(kept.answers)
-    routes = {context: models.route(context) for context in (CONTEXT, TITLE_CONTEXT)}
-    with _progress(day, count_questions(parts), shown=not as_json) as step:
-        questions = Questions(answers, on_answer=_keeper(shelf, kept, answers), on_asked=step)
-        digest = asyncio.run(make_digest(day, parts, questions))
-    if all(finding.error for finding in digest.findings):
-        _complain(f"none of {len(parts)} parts could be done; {digest.findings[0].error}")
+def _wanted(args: argparse.Namespace, day: str) -> _Wanted:
+    """What the command line asks for.
+
+    Raises:
+        ConfigError: it names a topic that is not there, or whose file cannot be used.
+    """
+    if not (args.topic or args.week or args.all):
+        return _Wanted(True, ())
+    known = find_topics()
+    names = list(dict.fromkeys(args.topic))
+    topics = [known.named(name) for name in names if name != BUILT_IN]
+    further = _further(args, known, day)
+    topics += [topic for topic in further if topic not in topics]
+    is_daily = BUILT_IN in names or args.all
+    return _Wanted(is_daily, tuple(topics), known.problems if args.all or args.week else ())
+
+
+def _further(args: argparse.Namespace, known: Topics, day: str) -> list[Topic]:
+    """The topics that --all and --week name."""
+    is_end = is_end_of_week(day)
+    weekly = [topic for topic in known.found if topic.is_weekly and args.week]
+    due = [topic for topic in known.found if args.all and is_due(topic, day, is_end_of_week=is_end)]
+    return [*due, *(topic for topic in weekly if topic not in due)]
+
+
+def _only_daily(day: str, *, force: bool, as_json: bool) -> int:
+    """The built-in topic alone, with its calls and what to type next."""
+    made = _daily(day, force=force, shown=not as_json)
+    if made is None:
+        say(f"{day_title(day)} has no transcript and no note with words in it; nothing to do.")
+        return 0
+    if made.error:
+        _complain(made.error)
         return 1
-    notice = _keep(shelf, kept, digest, questions, routes[CONTEXT])
     if as_json:
-        print_json(_as_json(kept, digest, questions))
+        print_json(made.as_json())
     else:
-        _show(digest, questions, routes, notice)
-    return 1 if digest.failed else 0
+        show_daily(made)
+    return 1 if made.digest.failed else 0
 
 
-def _keeper(shelf: Shelf, kept: Kept, answers: dict[str, str]) -> Callable[[str, str], None]:
-    """What keeps each answer as it comes, so that a run that is broken off loses none."""
-
-    def keep(key: str, answer: str) -> None:
-        answers[key] = answer
-        kept.answers = answers
-        shelf.save(kept)
-
-    return keep
+def _daily(day: str, *, force: bool, shown: bool) -> DailyMade | None:
+    """The built-in topic, made; None for a day without words."""
+    parts = read_day(day)
+    if not parts:
+        return None
+    with _progress(day_title(day), count_questions(parts), shown=shown) as (_, step):
+        return make_daily(day, parts, force=force, on_step=step)
 
 
-def _keep(shelf: Shelf, kept: Kept, digest: Digest, questions: Questions, route: Route) -> str:
-    """Write page and state where something has changed; a sentence about what was done."""
-    if not questions.calls and kept.digest == digest and shelf.has_page(kept):
-        return f"Nothing has changed since {kept.made_at}: this is the kept result (--force makes it anew)."
-    kept.made_at = datetime.now().isoformat(sep=" ", timespec="seconds")
-    kept.made_by = f"{route.provider} {route.model}"
-    kept.digest, kept.answers = digest, questions.used
-    shelf.state_path.parent.mkdir(exist_ok=True)
-    aside = shelf.put_page(kept, markdown_page(digest, kept.made_by))
-    shelf.save(kept)
-    moved = f" The page that was there is now {aside.name}." if aside else ""
-    return f"Kept as {_near(str(shelf.page_path))} and {shelf.state_path.name}.{moved}"
+def _several(day: str, wanted: _Wanted, *, force: bool, as_json: bool) -> int:
+    """Topics of files, with the built-in one if it is asked for; broken files are said, and the others made."""
+    for problem in wanted.problems:
+        _complain(f"{problem}; the other topics are made")
+    daily, error = _try_daily(day, force=force, shown=not as_json) if wanted.is_daily else (None, "")
+    with _progress(day_title(day), 0, shown=not as_json) as (total, step):
+        made = asyncio.run(make_topics(day, wanted.topics, force=force, on_total=total, on_step=step))
+    if as_json:
+        _print_json(day, daily, made)
+    else:
+        _show(day, daily, made, is_weekly=any(topic.is_weekly for topic in wanted.topics))
+    failed = [one for one in made.topics if one.state == "failed"]
+    for text in dict.fromkeys(one.problem for one in failed):
+        names = ", ".join(one.topic for one in failed if one.problem == text)
+        _complain(f"{names}: {text}; what was kept stays, and the next run asks again")
+    if error:
+        _complain(f"{BUILT_IN}: {error}")
+    is_whole = not (failed or wanted.problems or error or (daily is not None and daily.digest.failed))
+    return 0 if is_whole else 1
 
 
-def _as_json(kept: Kept, digest: Digest, questions: Questions) -> dict[str, Any]:
-    facts = {"day": kept.day, "made_at": kept.made_at, "made_by": kept.made_by, "complete": not digest.failed}
-    return {**facts, **msgspec.to_builtins(digest), "calls": msgspec.to_builtins(questions.calls)}
+def _try_daily(day: str, *, force: bool, shown: bool) -> tuple[DailyMade | None, str]:
+    """The built-in topic beside others, or why there is none."""
+    try:
+        made = _daily(day, force=force, shown=shown)
+    except MuseError as exc:
+        return None, f"{type(exc).__name__}: {exc}"
+    return made, made.error if made is not None else ""
 
 
-def _show(digest: Digest, questions: Questions, routes: Mapping[str, Route], notice: str) -> None:
-    """Print the page, where it is kept, what the calls took, and what to type next."""
-    show_page(digest)
-    say(notice, "dim")
-    if digest.failed:
-        say("Something is missing: run it again, and only what failed is asked again.", "yellow")
-    say("")
-    show_calls(questions.calls, routes)
-    say("")
-    for line in _next_steps():
-        say(line)
+def _print_json(day: str, daily: DailyMade | None, made: Made) -> None:
+    topics = [{**msgspec.to_builtins(one), "occurrences": msgspec.to_builtins(one.occurrences)} for one in made.topics]
+    whole = {"day": day, "topics": topics, "calls": msgspec.to_builtins(made.calls)}
+    print_json({**whole, "daily": daily.as_json()} if daily is not None else whole)
 
 
-def _next_steps() -> tuple[str, ...]:
-    """What to type next; the provider in the example is one whose key is set, if there is any."""
-    paid = [spec for spec in specs().values() if spec.key_required]
-    other = next((spec for spec in paid if look_up(spec.env_key)), paid[0])
-    entry = f'"contexts": {{"insight.*": {{"provider": "{other.name}"}}}}'
-    muse = _near(sys.argv[0]) if os.path.basename(sys.argv[0]) == "muse" else "muse"
-    return (
-        f"{muse} usage                          what all calls so far used and cost",
-        f"{muse} route insight.daily --explain  why this model answers",
-        f"Another model: put {entry} under providers in {_near(journal.config_path())}, with {other.env_key} set.",
+def _show(day: str, daily: DailyMade | None, made: Made, *, is_weekly: bool) -> None:
+    if daily is not None and not daily.error:
+        show_daily(daily)
+        say("")
+    for one in made.topics:
+        _show_topic(one)
+    if is_weekly:
+        _show_missing_days(day)
+    if made.calls:
+        show_call_totals(made.calls)
+
+
+def _show_topic(one: TopicMade) -> None:
+    """Print a topic, and where it is kept."""
+    shelf = TopicShelf(one.day, one.topic)
+    if one.state in ("new", "unchanged"):
+        for text, style in screen_lines(one.title, one.occurrences, one.dropped):
+            say(text, style)
+    moved = f" The page that was there is now {one.aside}." if one.aside else ""
+    say(
+        {
+            "new": f"Kept as {near(str(shelf.page_path))} and {shelf.state_path.name}.{moved}",
+            "unchanged": f"Nothing has changed: this is the kept result of {one.topic} (--force makes it anew).",
+            "nothing": f"{one.title}: the journal has none of what it is made of; nothing to do.",
+            "failed": f"{one.title}: failed, see below.",
+        }[one.state],
+        "red" if one.state == "failed" else "dim",
     )
+    say("")
 
 
-def _near(path: str) -> str:
-    """A path as one types it: relative where it lies below the working folder."""
-    here = os.path.relpath(path)
-    return path if here.startswith(os.pardir) else here
+def _show_missing_days(day: str) -> None:
+    """Say which days of a week have records and no insights yet."""
+    days = [one for one in week_of(day) if is_recorded(one) and not any(_insights(one))]
+    if days:
+        say(f"Without insights yet: {', '.join(days)} (muse insight {days[0]} --all, and the like).", "yellow")
+
+
+def _insights(day: str) -> Iterator[str]:
+    return (path.name for path in (journal.folder() / day / "insights").glob("*.md"))
 
 
 @contextmanager
-def _progress(day: str, total: int, *, shown: bool) -> Iterator[Callable[[], None]]:
-    """A progress bar on a terminal, nothing into a pipe; what it gives is called once for each step."""
+def _progress(title: str, total: int, *, shown: bool) -> Iterator[tuple[Callable[[int], None], Callable[[], None]]]:
+    """A progress bar on a terminal, nothing into a pipe: `(what takes its total, what is called for each step)`."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     is_seen = shown and is_terminal() and sys.stderr.isatty()
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=not is_seen) as progress:
-        task = progress.add_task(day_title(day), total=total)
-        yield lambda: progress.advance(task)
+        task = progress.add_task(title, total=total)
+        yield lambda count: progress.update(task, total=count), lambda: progress.advance(task)

@@ -12,9 +12,9 @@ from msgspec import Struct
 
 from muse import journal
 from muse.errors import MuseError
-from think.entries import Kind
-from think.index import SearchIndex, open_index
-from think.passages import Line, compose
+from think.records.entries import Kind
+from think.records.passages import Line, compose
+from think.searching.index import SearchIndex, open_index
 
 MOST_CHARS = 1_000
 MOST_WORDS = 64

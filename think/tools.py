@@ -13,9 +13,9 @@ from typing_extensions import TypedDict  # pydantic takes the standard one from 
 from muse import journal
 from muse.errors import ToolError
 from muse.packs import LocalTool
-from think.entries import WEEKDAYS, Entry, Kind, files_of_day, find_days, kind_of, read_entries, read_events
-from think.index import open_index
+from think.records.entries import WEEKDAYS, Entry, Kind, files_of_day, find_days, kind_of, read_entries, read_events
 from think.search import Hit, Query, QueryError, search
+from think.searching.index import open_index
 
 PACK = "journal"
 MOST_RESULTS = 50

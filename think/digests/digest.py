@@ -1,33 +1,31 @@
 """The insight of a day: of each part the sentence that tells most, titled, and of these a headline; it prints nothing.
 
-Which sentences come into question is counted (`think.salience`); which one it is, and its title, a model says. What is
-shown in quotation marks is always a sentence of the source: the model chooses, it does not write.
+Which sentences come into question is counted (`think.asking.salience`); which one it is, and its title, a model says.
+What is shown in quotation marks is always a sentence of the source: the model chooses, it does not write.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
 from msgspec import Struct
 
-from muse.errors import ConfigError, InvalidReply, MuseError
+from muse.errors import ConfigError, MuseError
 from muse.prompts import load_prompt
-from think.questions import Question, Questions
-from think.salience import Sentence, Weights, sentences_of
-from think.titles import read_title, title_grammar
-from think.transcripts import Part
+from think.asking.choices import MOST_CHOICES, choice_question, listed
+from think.asking.folders import TOPICS
+from think.asking.questions import Questions
+from think.asking.salience import Sentence, Weights, sentences_of
+from think.asking.titles import title_question
+from think.records.transcripts import Part
 
 CONTEXT = "insight.daily"
 TITLE_CONTEXT = "insight.daily.title"
-MOST_CHOICES = 5
-
-_PROMPTS = Path(__file__).with_name("insights")
-_MOST_TOKENS = 2_000  # with whatever a model thinks before it speaks
+BUILT_IN = "daily"
+"""The topic that is no file."""
 
 _T = TypeVar("_T")
 
@@ -105,18 +103,8 @@ async def _choose(pool: Sequence[Sentence], segment: str, questions: Questions) 
     if len(pool) == 1:
         return pool[0]
     texts = {sentence.text: sentence for sentence in pool}
-    listed = "\n".join(f"- {text}" for text in texts)
-    prompt = load_prompt("daily", _PROMPTS, {"sentences": listed}).text
-    schema = {
-        "type": "object",
-        "properties": {"sentence": {"type": "string", "enum": list(texts)}},
-        "required": ["sentence"],
-        "additionalProperties": False,
-    }
-    options = {"json_schema": schema, "max_output_tokens": _MOST_TOKENS}
-    return texts[
-        await questions.ask(Question(CONTEXT, prompt, lambda text: read_choice(text, texts), segment, options))
-    ]
+    prompt = load_prompt("daily", TOPICS, {"sentences": listed(list(texts))}).text
+    return texts[await questions.ask(choice_question(CONTEXT, prompt, list(texts), segment))]
 
 
 async def _entitle(part: Part, choice: Sentence | MuseError, questions: Questions) -> Finding:
@@ -125,14 +113,7 @@ async def _entitle(part: Part, choice: Sentence | MuseError, questions: Question
         raise choice
     title = part.heading
     if not title:
-        prompt = load_prompt("daily_title", _PROMPTS, {"sentence": choice.text}).text
-        options = {
-            "complete": True,
-            "grammar": title_grammar(choice.text),
-            "max_output_tokens": _MOST_TOKENS,
-            "thinking_budget": 0,
-        }
-        title = await questions.ask(Question(TITLE_CONTEXT, prompt, read_title, part.segment, options))
+        title = await questions.ask(title_question(TITLE_CONTEXT, choice.text, part.segment))
     return Finding(part.source, part.at, part.duration_s, title, choice.text, choice.speaker, choice.at)
 
 
@@ -156,25 +137,3 @@ async def _with_headline(digest: Digest, weights: Weights, questions: Questions)
     if isinstance(head, MuseError):
         return Digest(digest.day, digest.findings, error=_error_text(head))
     return Digest(digest.day, digest.findings, by_text[head.text].source)
-
-
-def read_choice(text: str, allowed: Collection[str]) -> str:
-    """The one of `allowed` that a reply names: as JSON, or bare where a model takes no schema.
-
-    Raises:
-        InvalidReply: it names none of them.
-    """
-    said = text.strip().removeprefix("```json").strip("`").strip()
-    try:
-        data = json.loads(said)
-    except ValueError:
-        data = said
-    named = {_bare(str(value)) for value in (data.values() if isinstance(data, dict) else (data,))}
-    for choice in allowed:
-        if _bare(choice) in named:
-            return choice
-    raise InvalidReply(f"choice: found {text[:120]!r}, expected one of the {len(allowed)} sentences", text=text)
-
-
-def _bare(text: str) -> str:
-    return " ".join(text.split()).strip("-\"“”' ").casefold()

@@ -11,7 +11,10 @@ import re
 from collections.abc import Sequence
 
 from muse.errors import InvalidReply
-from think.salience import telling_words, words, words_of
+from muse.prompts import load_prompt
+from think.asking.folders import TOPICS
+from think.asking.questions import MOST_TOKENS, Question
+from think.asking.salience import telling_words, words, words_of
 
 _SHORTEST, _LONGEST = 3, 7
 _MOST_WORDS = 45
@@ -47,6 +50,18 @@ def title_grammar(sentence: str) -> str:
     """A GBNF grammar that admits the pieces of a sentence, each as the rest of a line."""
     pieces = (json.dumps(f" {piece}\n", ensure_ascii=False) for piece in title_pieces(sentence))
     return f"root ::= {' | '.join(pieces)}"
+
+
+def title_question(context: str, sentence: str, segment: str = "") -> Question:
+    """The question what a sentence may be called."""
+    prompt = load_prompt("daily_title", TOPICS, {"sentence": sentence}).text
+    options = {
+        "complete": True,
+        "grammar": title_grammar(sentence),
+        "max_output_tokens": MOST_TOKENS,
+        "thinking_budget": 0,
+    }
+    return Question(context, prompt, read_title, segment, options)
 
 
 def read_title(text: str) -> str:

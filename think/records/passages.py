@@ -10,9 +10,10 @@ from itertools import groupby
 from msgspec import Struct
 from msgspec.structs import replace
 
+from think.records import front_matter
+
 PASSAGE_CHARS = 900
 
-_FRONT_MATTER = re.compile(r"\A\ufeff?---\r?\n(.*?\r?\n)---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 _TITLE_FIELD = re.compile(r"^title:[ \t]*(.+?)[ \t]*\r?$", re.MULTILINE)
 _HEADING = re.compile(r"\ufeff?#{1,6}[ \t]+(.*?)[ \t#]*")
 _MARKS = re.compile(r"\*\*|__|`|^\s*(?:>|[-*+]|\d+[.)])\s+(?:\[[ xX]\]\s+)?")
@@ -63,11 +64,11 @@ def pieces(words: str) -> Iterator[tuple[int, str]]:
 
 def title_of(text: str) -> str:
     """The title that a Markdown text gives itself: in its front matter, else its first heading, else ""."""
-    front = _FRONT_MATTER.match(text)
-    field = _TITLE_FIELD.search(front[1]) if front else None
+    fields, begin = front_matter.find(text)
+    field = _TITLE_FIELD.search(fields)
     if field:
         return plain(field[1].strip("\"'"))
-    headings = (_HEADING.fullmatch(match[0]) for match in _LINE.finditer(text, front.end() if front else 0))
+    headings = (_HEADING.fullmatch(match[0]) for match in _LINE.finditer(text, begin))
     return next((plain(_MARKS.sub("", heading[1])) for heading in headings if heading), "")
 
 
@@ -76,8 +77,7 @@ def passages_of(text: str, title: str, time: str) -> tuple[Passage, ...]:
 
     A section without words has its heading as its only line; a text without words has its title.
     """
-    front = _FRONT_MATTER.match(text)
-    begin = front.end() if front else 0
+    begin = front_matter.find(text)[1]
     found: list[Passage] = []
     for heading, group in groupby(_blocks(text, begin, time), key=lambda block: block[0]):
         lines = [line for _, line in group if line.text]

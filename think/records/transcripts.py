@@ -14,10 +14,13 @@ from msgspec import Struct
 
 from muse import journal
 from muse.errors import ConfigError
+from think.records.front_matter import body_of
 
 log = logging.getLogger(__name__)
 
-_SEGMENT = re.compile(r"(\d{6})_(\d+)")
+UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
+"""A sign of a script that has no blanks between words: Thai, Chinese, Japanese and the like."""
+
 _NOTE = re.compile(r"(\d{4})_.+")
 _LIST_ITEM = re.compile(r"\s*(?:[-*+]|\d+[.)])\s+(?:\[[ xX]\]\s+)?")
 _MARKS = re.compile(r"\*\*|__|`|^>\s*")
@@ -48,28 +51,36 @@ class Part(Struct, frozen=True):
 
 
 def find_day(asked: str | None) -> str:
-    """The day that is asked for, else the journal's latest day with a transcript, as `YYYYMMDD`.
+    """The day that is asked for, else the journal's latest day with a transcript (if none has: a note), as `YYYYMMDD`.
 
     Raises:
         ConfigError: there is no such day; the text says which days there are.
     """
-    days = [path.name for path in _day_folders() if any(_transcripts(path))]
+    folders = _day_folders()
+    days = [path.name for path in folders if any(_transcripts(path))]
+    days = days or [path.name for path in folders if any((path / "notes").glob("*.md"))]
     where = str(journal.folder())
     if asked is not None and not journal.is_day(asked):
         raise ConfigError("DAY", repr(asked), "a date of the form YYYYMMDD, such as 20261106")
+    if asked in {path.name for path in folders}:
+        return asked
     if not days:
         allowed = "one or more (JOURNAL_PATH names another journal; `make run` in a checkout fills its example)"
         raise ConfigError(where, "no day with a transcript", allowed)
-    if asked is not None and not (journal.folder() / asked).is_dir():
+    if asked is not None:
         raise ConfigError("DAY", f"{asked}, which {where} does not have", f"one of {', '.join(days[-8:])}")
-    return asked or days[-1]
+    return days[-1]
 
 
-def read_day(day: str) -> tuple[Part, ...]:
-    """The parts of a day that have words in them, in order of time; lines that cannot be read are left out."""
+def read_day(day: str, *, transcripts: bool = True, notes: bool = True) -> tuple[Part, ...]:
+    """The parts of a day that have words in them, in order of time; lines that cannot be read are left out.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
     folder = journal.folder() / day
-    parts = [_transcript(path, folder) for path in _transcripts(folder)]
-    parts += [_note(path, folder) for path in sorted((folder / "notes").glob("*.md"))]
+    parts = [_transcript(path, folder) for path in _transcripts(folder)] if transcripts else []
+    parts += [_note(path, folder) for path in sorted((folder / "notes").glob("*.md"))] if notes else []
     return tuple(sorted((part for part in parts if part.utterances), key=lambda part: (part.at, part.source)))
 
 
@@ -80,7 +91,7 @@ def _day_folders() -> list[Path]:
 
 def _transcripts(day: Path) -> Iterator[Path]:
     for path in sorted(day.glob("*/transcript.jsonl")):
-        if _SEGMENT.fullmatch(path.parent.name):
+        if journal.SEGMENT.fullmatch(path.parent.name):
             yield path
 
 
@@ -99,7 +110,7 @@ def _utterance(line: bytes, start: timedelta) -> Utterance | None:
     """One line of a transcript; None if it is not JSON, or has no text in it."""
     try:
         entry: Any = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     text = entry.get("text") if isinstance(entry, dict) else None
     if not isinstance(text, str) or not text.strip():
@@ -107,7 +118,7 @@ def _utterance(line: bytes, start: timedelta) -> Utterance | None:
     offset_s = entry.get("start_s")
     is_number = isinstance(offset_s, int | float) and 0 <= offset_s < 1e6
     at = _clock(start + timedelta(seconds=offset_s)) if is_number else ""
-    return Utterance(str(entry.get("speaker") or ""), at, _plain(text))
+    return Utterance(plain(str(entry.get("speaker") or "")), at, plain(text))
 
 
 def _clock(since_midnight: timedelta) -> str:
@@ -118,23 +129,29 @@ def _note(path: Path, day: Path) -> Part:
     """A note: its heading, then each paragraph and list item as something said in one go."""
     named = _NOTE.fullmatch(path.stem)
     at = f"{named[1][:2]}:{named[1][2:]}" if named else ""
-    heading, blocks = "", [""]
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        text = _plain(_MARKS.sub("", line))
+    return markdown_part(path.read_text(encoding="utf-8", errors="replace"), path.relative_to(day).as_posix(), at)
+
+
+def markdown_part(page: str, source: str, at: str) -> Part:
+    """A Markdown page as a part: its first heading, then each paragraph and list item as something said in one go."""
+    heading = ""
+    blocks: list[list[str]] = [[]]
+    for line in body_of(page).splitlines():
+        text = plain(_MARKS.sub("", line))
         if text.startswith("#"):
             heading = heading or text.lstrip("# ")
-            blocks.append("")
+            blocks.append([])
         elif not text or _DATE_LINE.fullmatch(text):
-            blocks.append("")
+            blocks.append([])
         elif item := _LIST_ITEM.match(line):
-            blocks.append(_plain(_MARKS.sub("", line[item.end() :])))
+            blocks.append([plain(_MARKS.sub("", line[item.end() :]))])
         else:
-            blocks[-1] = f"{blocks[-1]} {text}".strip()
-    said = tuple(Utterance("", at, block) for block in blocks if block)
-    return Part(path.relative_to(day).as_posix(), at, said, heading=heading)
+            blocks[-1].append(text)
+    said = tuple(Utterance("", at, " ".join(block)) for block in blocks if any(block))
+    return Part(source, at, said, heading=heading)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """`text` on one line, without what cannot be encoded or printed."""
     joined = " ".join(text.encode("utf-8", errors="replace").decode("utf-8").split())
     return "".join(char for char in joined if char.isprintable())

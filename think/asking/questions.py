@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from msgspec import Struct, field
@@ -17,6 +17,8 @@ from muse.messages import GenerateOptions, Reply, Route
 from muse.usage import Usage
 
 MOST_AT_ONCE = 4
+MOST_TOKENS = 2_000
+"""Of a short answer, with whatever a model thinks before it speaks."""
 
 
 class Question(Struct, frozen=True):
@@ -49,6 +51,11 @@ class Call(Struct, frozen=True):
     duration_s: float
     cost_usd: float | None
     error: str = ""
+
+
+def served_by(calls: Iterable[Call]) -> str:
+    """Who answered: `google gemini-3.8-flash`, with commas if a fallback took over in between; "" if nobody did."""
+    return ", ".join(dict.fromkeys(f"{call.provider} {call.model}" for call in calls if not call.error))
 
 
 class Questions:

@@ -17,8 +17,17 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from think.entries import WEEKDAYS, Entry, Stamp, find_files, read_entries
-from think.index_file import BUSY_S, is_busy, is_damage, is_unwritable, open_file, open_memory, remove_file, writing
+from think.records.entries import WEEKDAYS, Entry, Stamp, find_files, read_entries
+from think.searching.index_file import (
+    BUSY_S,
+    is_busy,
+    is_damage,
+    is_unwritable,
+    open_file,
+    open_memory,
+    remove_file,
+    writing,
+)
 
 log = logging.getLogger(__name__)
 

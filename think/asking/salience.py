@@ -15,14 +15,14 @@ from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
 
-from think.transcripts import Part
+from think.records.transcripts import Part
 
 LONGEST_BYTES = 400
 """A sentence is cut to this many bytes of UTF-8: a token is at least a byte, so that five of them fit 4,096 tokens."""
 
 _SENTENCE_END = re.compile(r"(?:(?<=[.!?…])|(?<=[.!?…][\"”’)]))\s+(?=[\"“\u2018(]?[^\W_a-z])")
 _WORD = re.compile(r"[\w'’-]+(?:[.,:]\d[\w-]*)*")
-_LEAST_WORDS = 5
+LEAST_WORDS = 5
 _LENGTH_POWER, _FIGURE_BONUS, _CUE_BONUS, _QUESTION_FACTOR = 0.5, 0.5, 0.3, 0.3
 
 
@@ -96,7 +96,7 @@ class Weights:
     def shortlist(self, sentences: Iterable[Sentence], most: int) -> tuple[Sentence, ...]:
         """The `most` sentences that tell most, the first first; very short ones only where there are no others."""
         every = tuple(sentences)
-        long_enough = [sentence for sentence in every if len(words_of(sentence.text)) >= _LEAST_WORDS]
+        long_enough = [sentence for sentence in every if len(words_of(sentence.text)) >= LEAST_WORDS]
         ranked = sorted(long_enough or every, key=lambda sentence: self.weight(sentence.text), reverse=True)
         return tuple(ranked[:most])
 

@@ -1,4 +1,4 @@
-"""What an entry of the journal is: a transcript, note, insight or event, as text and passages; it knows no query."""
+"""What an entry of the journal is (transcript, note, insight, event, ...), as text and passages; it knows no query."""
 
 from __future__ import annotations
 
@@ -14,19 +14,27 @@ from typing import Any, Literal, get_args
 from msgspec import Struct
 
 from muse import journal
-from think.passages import Line, Passage, compose, gather, passages_of, pieces, plain, title_of
+from think.records.passages import Line, Passage, compose, gather, passages_of, pieces, plain, title_of
 
 log = logging.getLogger(__name__)
 
-Kind = Literal["transcript", "note", "insight", "event"]
+Kind = Literal["transcript", "note", "insight", "event", "screen", "summary", "enrichment"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 MOST_BYTES = 8_000_000
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
-_SEGMENT = re.compile(r"([01]\d|2[0-3])([0-5]\d)([0-5]\d)_(\d{1,6})")
 _NOTE = re.compile(r"([01]\d|2[0-3])([0-5]\d)_(.+)")
-_PATH = re.compile(r"(\d{8})/(?:(\d{6}_\d{1,6})/transcript\.jsonl|(notes|insights)/([^/\\\x00]+)\.md|events\.jsonl)")
+_PATH = re.compile(
+    r"(\d{8})/(?:(\d{6}_\d{1,6})/(transcript\.jsonl|screen\.jsonl|summary\.md|enrichment\.json)"
+    r"|(notes|insights)/([^/\\\x00]+)\.md|events\.jsonl)"
+)
 _FOLDERS: dict[str, Kind] = {"notes": "note", "insights": "insight"}
+_IN_SEGMENTS: dict[str, Kind] = {
+    "transcript.jsonl": "transcript",
+    "screen.jsonl": "screen",
+    "summary.md": "summary",
+    "enrichment.json": "enrichment",
+}
 
 
 class Entry(Struct, frozen=True):
@@ -75,9 +83,9 @@ def find_days(root: Path) -> list[str]:
 
 
 def files_of_day(root: Path, day: str) -> Iterator[tuple[str, Stamp]]:
-    """The files of one day that hold entries: one stat each, as a segment's transcript has a fixed name."""
+    """The files of one day that hold entries: one stat each, as those of a segment have fixed names."""
     for name in _names(f"{root}/{day}"):
-        inside = [f"{day}/{name}/transcript.jsonl"] if _SEGMENT.fullmatch(name) else []
+        inside = [f"{day}/{name}/{file}" for file in _IN_SEGMENTS] if journal.SEGMENT.fullmatch(name) else []
         if name in _FOLDERS:
             inside = [f"{day}/{name}/{file}" for file in _names(f"{root}/{day}/{name}") if file.endswith(".md")]
         elif name == "events.jsonl":
@@ -116,11 +124,11 @@ def kind_of(path: str) -> Kind | None:
     ('note', None, None)
     """
     found = _PATH.fullmatch(path)
-    if found is None or not journal.is_day(found[1]) or (found[2] and not _SEGMENT.fullmatch(found[2])):
+    if found is None or not journal.is_day(found[1]) or (found[2] and not journal.SEGMENT.fullmatch(found[2])):
         return None
     if found[2]:
-        return "transcript"
-    return _FOLDERS[found[3]] if found[3] else "event"
+        return _IN_SEGMENTS[found[3]]
+    return _FOLDERS[found[4]] if found[4] else "event"
 
 
 def read_entries(root: Path, path: str) -> tuple[Entry, ...]:
@@ -134,13 +142,19 @@ def read_entries(root: Path, path: str) -> tuple[Entry, ...]:
     """
     kind = kind_of(path)
     if kind is None:
-        raise ValueError(f"{path!r}: expected the path of a transcript, note, insight or events.jsonl")
+        raise ValueError(f"{path!r}: expected the path of a transcript, note, insight, events.jsonl and the like")
     content = _read(root / path)
-    if kind == "event":
-        return tuple(_event_entry(path, event) for event in _events(path, content))
-    if kind == "transcript":
-        return (_transcript(path, content),)
-    return (_markdown(path, kind, content),)
+    match kind:
+        case "event":
+            return tuple(_event_entry(path, event) for event in _events(path, content))
+        case "transcript":
+            return (_transcript(path, content),)
+        case "screen":
+            return (_screen(path, content),)
+        case "enrichment":
+            return _enrichment(path, content)
+        case "note" | "insight" | "summary":
+            return (_markdown(path, kind, content),)
 
 
 def read_events(root: Path, day: str) -> tuple[Event, ...]:
@@ -181,7 +195,7 @@ def _objects(path: str, content: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _transcript(path: str, content: bytes) -> Entry:
     day, segment, _ = path.split("/")
-    hours, minutes, seconds, length_s = (int(part) for part in _SEGMENT.fullmatch(segment).groups())  # type: ignore[union-attr]
+    hours, minutes, seconds, length_s = (int(part) for part in journal.SEGMENT.fullmatch(segment).groups())  # type: ignore[union-attr]
     start = datetime.min + timedelta(hours=hours, minutes=minutes, seconds=seconds)
     lines: list[Line] = []
     text: list[str] = []
@@ -199,6 +213,52 @@ def _transcript(path: str, content: bytes) -> Entry:
     return Entry(path, day, f"{start:%H:%M}", "transcript", title, "".join(text), tuple(gather("", lines)))
 
 
+def _screen(path: str, content: bytes) -> Entry:
+    """What was seen in a segment: of each frame what it shows, then what was read off it."""
+    rows: list[tuple[str, str]] = []
+    start = _start_of(path)
+    for _, frame in _objects(path, content):
+        time = _clock(start, frame.get("at_s")) or f"{start:%H:%M}"
+        shown = " ".join(filter(None, (plain(frame.get("category")), plain(frame.get("description")))))
+        read = frame.get("extracted")
+        text = read if isinstance(read, str) else json.dumps(read, ensure_ascii=False) if read else ""
+        rows += ((time, words) for words in (shown, *map(plain, text.splitlines())) if words)
+    return _listed(path, "screen", f"Screen at {start:%H:%M}", rows)
+
+
+def _enrichment(path: str, content: bytes) -> tuple[Entry, ...]:
+    """What a transcript was about; nothing, with a warning, of a file that is no object."""
+    start = _start_of(path)
+    try:
+        data = json.loads(content)
+    except (ValueError, RecursionError):
+        data = None
+    if not isinstance(data, dict):
+        log.warning("%s: no JSON object; it is not found", path)
+        return ()
+    topics = data.get("topics")
+    about = ", ".join(filter(None, map(plain, topics))) if isinstance(topics, list) else ""
+    mood = ", ".join(filter(None, (plain(data.get("setting")), plain(data.get("emotion")))))
+    rows = [(f"{start:%H:%M}", words) for words in (f"Topics: {about}" if about else "", mood) if words]
+    return (_listed(path, "enrichment", f"About the conversation at {start:%H:%M}", rows),)
+
+
+def _start_of(path: str) -> datetime:
+    """When the segment of a file began; only the clock counts."""
+    hours, minutes, seconds, _ = map(int, journal.SEGMENT.fullmatch(path.split("/")[1]).groups())  # type: ignore[union-attr]
+    return datetime.min + timedelta(hours=hours, minutes=minutes, seconds=seconds)
+
+
+def _listed(path: str, kind: Kind, title: str, rows: list[tuple[str, str]]) -> Entry:
+    """An entry of `(time, words)` rows, one line each."""
+    lines: list[Line] = []
+    text = ""
+    for time, words in rows:
+        lines += (Line(len(text) + at, time, "", piece) for at, piece in pieces(words))
+        text += f"{words}\n"
+    return Entry(path, path[:8], f"{_start_of(path):%H:%M}", kind, title, text, tuple(gather("", lines)))
+
+
 def _clock(start: datetime, offset_s: object) -> str:
     """The local time `offset_s` seconds later; "" if that is no sensible number."""
     if isinstance(offset_s, bool) or not isinstance(offset_s, int | float) or not 0 <= offset_s < 1e6:
@@ -207,12 +267,12 @@ def _clock(start: datetime, offset_s: object) -> str:
 
 
 def _markdown(path: str, kind: Kind, content: bytes) -> Entry:
-    day, _, file = path.split("/")
+    day, folder, file = path.split("/")
     text = compose(content.decode("utf-8", errors="replace"))
     stem = file.removesuffix(".md")
-    named = _NOTE.fullmatch(stem) if kind == "note" else None
+    named = _NOTE.fullmatch(stem) if kind == "note" else journal.SEGMENT.fullmatch(folder)
     time = f"{named[1]}:{named[2]}" if named else ""
-    title = title_of(text) or plain((named[3] if named else stem).replace("_", " "))
+    title = title_of(text) or plain((named[3] if named and kind == "note" else stem).replace("_", " "))
     return Entry(path, day, time, kind, title, text, passages_of(text, title, time))
 
 

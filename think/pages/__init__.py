@@ -1,0 +1,1 @@
+"""What all pages of insights have in common: who may overwrite them, what is kept beside them, how they look."""

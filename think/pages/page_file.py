@@ -1,0 +1,50 @@
+"""A page that is written by a program and may be changed by a person, who never loses theirs; it knows no content."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+from muse.journal import write_atomic
+
+
+class PageFile:
+    """The page at `path`; who wrote it last is told by its SHA-256."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def is_same(self, known: str) -> bool:
+        """Whether the page on disk is the one of that hash."""
+        return bool(known) and self._hash() == known
+
+    def put(self, page: str, known: Collection[str]) -> tuple[str, Path | None]:
+        """Write the page; `(its hash, where the page that was there is now)`, None if its hash is `known` or the same.
+
+        The same, for a run that was killed may have written it and not noted that.
+        """
+        own = _hash_of(page.encode())
+        is_ours = not self.path.exists() or self._hash() in {own, *known}
+        aside = None if is_ours else self._set_aside()
+        write_atomic(self.path, page)
+        return own, aside
+
+    def _hash(self) -> str:
+        try:
+            return _hash_of(self.path.read_bytes())
+        except FileNotFoundError:
+            return ""
+
+    def _set_aside(self) -> Path:
+        """Move the page out of the way: somebody wrote or changed it, and it is theirs."""
+        number = 1
+        while (aside := self.path.with_name(f"{self.path.stem}_before_{number}.md")).exists():
+            number += 1
+        os.rename(self.path, aside)
+        return aside
+
+
+def _hash_of(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,1 @@
+"""The topics of files: read, asked, checked against the journal, kept."""
