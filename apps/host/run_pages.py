@@ -1,0 +1,174 @@
+"""Agent runs on pages: one run as blocks, live by server-sent events, ended and answered; it knows no app."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from msgspec import Struct
+from sse_starlette import EventSourceResponse
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from apps.host.page import Pages, own_path
+from apps.host.run_view import Block, Change, RunView
+from muse import keys, models, providers, run_tail, run_words, runs
+from muse.errors import ConfigError
+from muse.run_tail import Read
+
+_PART = "_run_block.html"
+_KEEP_ALIVE_S = 15
+
+
+class Shown(Struct, frozen=True):
+    """A run as a page shows it: its blocks so far, how it stands, and the line to go on from."""
+
+    agent_id: str
+    blocks: tuple[Block, ...]
+    facts: Mapping[str, Any]
+    end: Mapping[str, Any]
+    state: str
+    line: int
+
+    @property
+    def is_live(self) -> bool:
+        """Whether more is to come."""
+        return self.state in ("running", "pending")
+
+
+def show(agent_id: str) -> Shown:
+    """A run as it stands now.
+
+    Raises:
+        FileNotFoundError: there is no such run.
+    """
+    seen = run_tail.with_owner(agent_id, run_tail.read(agent_id))
+    view = RunView()
+    view.take_all(seen.lines)
+    return Shown(agent_id, tuple(view.blocks.values()), view.facts, view.end, seen.state, seen.number)
+
+
+def cost_of(run: runs.Run) -> float | None:
+    """What a run cost in US dollars at today's prices, by its model and token sums; None without a price."""
+    cost = models.calc_token_cost({"model": run.model, "provider": run.provider, "usage": run.usage})
+    return float(cost["total_cost"]) if cost else None
+
+
+def provider_choices() -> list[dict[str, str]]:
+    """Who may be asked instead of the routed provider: `{name, label, lacks}`; `lacks` is the key that is missing."""
+    rows = []
+    for name, spec in sorted(providers.specs().items()):
+        lacks = spec.env_key if spec.key_required and spec.env_key and not keys.look_up(spec.env_key) else ""
+        rows.append({"name": name, "label": spec.label, "lacks": lacks})
+    return rows
+
+
+def asked_of(form: Mapping[str, Any]) -> dict[str, Any]:
+    """What the fields `provider` and `tier` of a form say in a run's request; empty ones say nothing.
+
+    Raises:
+        ConfigError: no such provider or tier.
+    """
+    provider, tier = str(form.get("provider") or ""), str(form.get("tier") or "")
+    if provider and provider not in providers.specs():
+        raise ConfigError("provider", repr(provider)[:60], f"one of {', '.join(sorted(providers.specs()))}")
+    if tier not in ("", "1", "2", "3"):
+        raise ConfigError("tier", repr(tier)[:20], "1, 2 or 3")
+    return {**({"provider": provider} if provider else {}), **({"tier": int(tier)} if tier else {})}
+
+
+async def follow(request: Request) -> Response:
+    """A run's blocks as server-sent events, beyond the line in `Last-Event-ID` or `?after=`, until it is over.
+
+    `block` {key, html} is new or in place of the one with its key, `more` {key, at, text} goes on with a text, `gone`
+    {key} takes one away, `end` {state} is the last. An event's id is the number of the line that it is up to.
+    """
+    agent_id = request.path_params["agent_id"]
+    if runs.find(agent_id) is None:
+        raise HTTPException(404, detail=f"run {agent_id!r}: not found")
+    after = _number_in(request.headers.get("Last-Event-ID")) or _number_in(request.query_params.get("after"))
+    return EventSourceResponse(_events(request, agent_id, after), ping=_KEEP_ALIVE_S)
+
+
+def _number_in(text: str | None) -> int:
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 14 else 0
+
+
+async def _events(request: Request, agent_id: str, after: int) -> AsyncIterator[dict[str, str]]:
+    view = RunView()
+    async for piece in run_tail.follow(agent_id):
+        for message in await run_in_threadpool(_messages, request, agent_id, view, piece, after):
+            yield message
+        if piece.is_over:
+            yield {"event": "end", "data": json.dumps({"state": piece.state})}
+
+
+def _messages(request: Request, agent_id: str, view: RunView, piece: Read, after: int) -> list[dict[str, str]]:
+    """What the lines of a piece change on the page; only the last message has an id, so none is lost."""
+    view.take_all(line for line in piece.lines if line.number <= after)
+    changes = [change for line in piece.lines if line.number > after for change in view.take(line)]
+    if not changes:
+        return []
+    messages = [_message(request, agent_id, change) for change in _joined(changes)]
+    messages[-1]["id"] = str(piece.number)
+    return messages
+
+
+def _joined(changes: list[Change]) -> list[Change]:
+    """Changes without those that a later one of the same block makes needless."""
+    joined: list[Change] = []
+    for change in changes:
+        last = joined[-1] if joined else None
+        if change.kind == "more" and last is not None and last.block is change.block:
+            continue  # the block has the whole text already, and what is sent goes on from the first `at`
+        joined.append(change)
+    return joined
+
+
+def _message(request: Request, agent_id: str, change: Change) -> dict[str, str]:
+    block = change.block
+    if change.kind == "gone":
+        return {"event": "gone", "data": json.dumps({"key": block.key})}
+    if change.kind == "more":
+        return {
+            "event": "more",
+            "data": json.dumps({"key": block.key, "at": change.at, "text": block.text[change.at :]}),
+        }
+    pages: Pages = request.app.state.pages
+    html = pages.text(request, _PART, {"block": block, "agent_id": agent_id})
+    return {"event": "block", "data": json.dumps({"key": block.key, "html": html})}
+
+
+async def cancel(request: Request) -> Response:
+    """End a run."""
+    await run_in_threadpool(run_words.cancel, request.path_params["agent_id"])
+    return await done(request)
+
+
+async def answer(request: Request) -> Response:
+    """Say yes or no (field `approved`) to the call (field `call_id`) that a run asks about since `asked` (ms)."""
+    form = await request.form()
+    agent_id, call_id = request.path_params["agent_id"], str(form.get("call_id") or "")
+    approved = form.get("approved") == "yes"
+    asked_ms = _number_in(str(form.get("asked") or ""))
+    await run_in_threadpool(lambda: run_words.answer(agent_id, call_id, approved=approved, asked_ms=asked_ms or None))
+    return await done(request)
+
+
+async def done(request: Request, to: str = "", **more: Any) -> Response:
+    """What is answered to a change: JSON to a script, else the page `to`, or the one in the form's field `back`."""
+    form = await request.form()
+    if "application/json" in request.headers.get("Accept", ""):
+        return JSONResponse({"ok": True, **({"to": to} if to else {}), **more})
+    return RedirectResponse(to or own_path(form.get("back"), "../"), status_code=303)
+
+
+RUN_ROUTES: tuple[BaseRoute, ...] = (
+    Route("/api/runs/{agent_id}/events", follow),
+    Route("/runs/{agent_id}/cancel", cancel, methods=["POST"]),
+    Route("/runs/{agent_id}/answer", answer, methods=["POST"]),
+)

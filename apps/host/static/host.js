@@ -1,0 +1,127 @@
+// What every page has: requests with the token, messages, the switch for light and dark; it knows no app.
+
+const token = () => document.querySelector('meta[name="csrf-token"]').content;
+
+/**
+ * Sends a request that changes something, with the token; gives the parsed JSON (null where there is none).
+ * Throws an Error with the server's words; its `status` and `body` are the answer's.
+ */
+export async function send(url, { method = "POST", json, form, signal } = {}) {
+  const headers = { "X-CSRF-Token": token(), Accept: "application/json" };
+  let body;
+  if (json !== undefined) {
+    headers["Content-Type"] = "application/json";
+    body = JSON.stringify(json);
+  } else if (form instanceof HTMLFormElement) {
+    body = new FormData(form);
+  } else if (form !== undefined) {
+    body = form instanceof FormData || form instanceof URLSearchParams ? form : new URLSearchParams(form);
+  }
+  return answerOf(await reach(url, { method, headers, body, signal, credentials: "same-origin" }));
+}
+
+/** Asks for JSON. Throws as `send` does. */
+export async function ask(url, { signal } = {}) {
+  return answerOf(await reach(url, { headers: { Accept: "application/json" }, signal, credentials: "same-origin" }));
+}
+
+async function reach(url, options) {
+  try {
+    return await fetch(url, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Error("The server does not answer. Is muse serve still running?", { cause: error });
+  }
+}
+
+async function answerOf(response) {
+  const text = await response.text();
+  let body = null;
+  try {
+    body = text ? JSON.parse(text) : null;
+  } catch {
+    body = null;
+  }
+  if (response.ok) return body;
+  if (response.status === 401) location.assign(`/login?next=${encodeURIComponent(location.pathname + location.search)}`);
+  const error = new Error(body?.error ?? `${response.status} ${response.statusText}`);
+  error.status = response.status;
+  error.body = body;
+  throw error;
+}
+
+/** Shows a message and has it read out: kind is "", "ok", "warn" or "bad". A bad one stays until it is closed. */
+export function say(text, kind = "") {
+  const place = document.getElementById("messages");
+  const notice = document.createElement("div");
+  notice.className = `notice ${kind}`;
+  const words = document.createElement("p");
+  words.textContent = text;
+  const close = document.createElement("button");
+  close.type = "button";
+  close.className = "button quiet";
+  close.textContent = "Close";
+  close.addEventListener("click", () => notice.remove());
+  notice.append(words, close);
+  place.append(notice);
+  while (place.children.length > 4) place.firstElementChild.remove();
+  if (kind !== "bad") setTimeout(() => notice.remove(), 8000);
+}
+
+// --- light and dark
+
+const THEMES = ["auto", "light", "dark"];
+const WORDS = { auto: "as the system", light: "light", dark: "dark" };
+
+function setUpTheme(button) {
+  const show = () => {
+    const theme = document.documentElement.dataset.theme;
+    button.textContent = { auto: "◐", light: "☀", dark: "☾" }[theme];
+    button.setAttribute("aria-label", `Colours: ${WORDS[theme]}`);
+    button.title = `Colours: ${WORDS[theme]}`;
+  };
+  button.addEventListener("click", () => {
+    const now = THEMES.indexOf(document.documentElement.dataset.theme);
+    const next = THEMES[(now + 1) % THEMES.length];
+    document.documentElement.dataset.theme = next;
+    try {
+      localStorage.setItem("muse-theme", next);
+    } catch {
+      say("The browser keeps nothing: the colours hold for this page only.", "warn");
+    }
+    show();
+    document.dispatchEvent(new Event("muse:theme"));
+  });
+  show();
+  button.hidden = false;
+}
+
+// --- htmx: what went wrong is said, and charts that came with a fragment are drawn
+
+function wordsOf(html) {
+  const text = new DOMParser().parseFromString(html, "text/html").body.textContent;
+  return text.replace(/\s+/g, " ").trim();
+}
+
+document.addEventListener("htmx:responseError", (event) => {
+  const xhr = event.detail.xhr;
+  say(wordsOf(xhr.responseText) || `${xhr.status} ${xhr.statusText}`, "bad");
+});
+document.addEventListener("htmx:sendError", () => {
+  say("The server does not answer. Is muse serve still running?", "bad");
+});
+document.addEventListener("htmx:load", (event) => drawCharts(event.detail.elt));
+
+// --- charts, whose code is loaded only where there is one
+
+async function drawCharts(root) {
+  if (!(root instanceof Element) || (!root.querySelector("[data-chart]") && !root.matches("[data-chart]"))) return;
+  const { draw } = await import("/static/charts.js");
+  await draw(root);
+}
+
+const current = document.querySelector(".top nav [aria-current]");
+if (current) current.closest("nav").scrollLeft = current.offsetLeft - current.closest("nav").offsetLeft - 40;
+const button = document.getElementById("theme");
+if (button) setUpTheme(button);
+drawCharts(document.body);

@@ -1,0 +1,135 @@
+"""Shows that connections which say nothing, and ones too many, are closed, and that a request may take its time."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn import Config
+from uvicorn.server import ServerState
+
+from apps.host import connections
+from apps.host.connections import Connection
+
+REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def _answer_slowly(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer after more looks than a silent connection is given."""
+    await asyncio.sleep(6 * connections.SILENCE_S)
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
+async def _answer_by_path(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer after the body; or begin, or do so wholly, before it."""
+    start: Message = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]}
+    if scope["path"] != "/after":
+        await send(start)
+    while scope["path"] != "/before" and (message := await receive())["type"] != "http.disconnect":
+        if not message["more_body"]:
+            break
+    if scope["path"] == "/after":
+        await send(start)
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
+@asynccontextmanager
+async def _listening(app: ASGIApp = _answer_slowly, state: ServerState | None = None) -> AsyncIterator[int]:
+    """A server of these connections on a free port."""
+    config = Config(app, log_config=None, lifespan="off", timeout_keep_alive=60)
+    make = functools.partial(Connection, config=config, server_state=state or ServerState(), app_state={})
+    server = await asyncio.get_running_loop().create_server(make, "127.0.0.1", 0)
+    async with server:
+        yield int(server.sockets[0].getsockname()[1])
+
+
+async def _said(streams: Streams, sent: bytes) -> bytes:
+    """What comes back until the other side closes."""
+    reader, writer = streams
+    writer.write(sent)
+    try:
+        return await asyncio.wait_for(reader.read(), 20)
+    except ConnectionError:
+        return b""
+    finally:
+        writer.close()
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "SILENCE_S", 0.05)
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost: local"])
+async def test_a_connection_that_asks_nothing_is_closed(sent: bytes) -> None:
+    async with _listening() as port:
+        assert await _said(await asyncio.open_connection("127.0.0.1", port), sent) == b""
+
+
+@pytest.mark.parametrize("more", [b"", b"GET /again HT"])
+async def test_a_request_may_take_its_time_and_what_follows_may_not(more: bytes) -> None:
+    async with _listening() as port:
+        answer = await _said(await asyncio.open_connection("127.0.0.1", port), REQUEST + more)
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert answer.endswith(b"ok")
+
+
+async def test_one_connection_too_many_is_closed_and_the_others_stay(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(connections, "MOST_CONNECTIONS", 2)
+    monkeypatch.setattr(Connection, "_was_full", False)
+    async with _listening() as port:
+        kept = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+        asked = [asyncio.create_task(_said(streams, REQUEST)) for streams in kept]
+        with caplog.at_level(logging.WARNING):
+            for _ in range(3):
+                assert await _said(await asyncio.open_connection("127.0.0.1", port), REQUEST) == b""
+        assert all(answer.endswith(b"ok") for answer in await asyncio.gather(*asked))
+    assert caplog.text.count("more than 2 connections at once") == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "at_once", "status"),
+    [("/after", False, 400), ("/after", True, 400), ("/before", True, 400), ("/within", False, 200)],
+)
+async def test_a_body_that_is_no_http_ends_its_request_without_a_trace(
+    path: str, at_once: bool, status: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(connections, "SILENCE_S", 20)
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    async with _listening(_answer_by_path) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(head + b"zz\r\n\r\n" if at_once else head)
+        begun = await reader.readline() if path == "/within" else b""
+        answer = begun + await _said((reader, writer), b"" if at_once else b"zz\r\n\r\n")
+    assert answer.startswith(f"HTTP/1.1 {status}".encode())
+    assert [record.message for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+async def test_a_connection_that_is_gone_is_looked_at_no_more() -> None:
+    come, gone = asyncio.Event(), asyncio.Event()
+    made: list[Connection] = []
+
+    async def wait(scope: Scope, receive: Receive, send: Send) -> None:
+        made.extend(one for one in state.connections if isinstance(one, Connection))
+        come.set()
+        while (await receive())["type"] != "http.disconnect":
+            continue
+        gone.set()
+
+    state = ServerState()
+    async with _listening(wait, state) as port:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(REQUEST)
+        await asyncio.wait_for(come.wait(), 20)
+        writer.close()
+        await asyncio.wait_for(gone.wait(), 20)
+    assert [one._timer is not None and one._timer.cancelled() for one in made] == [True]
