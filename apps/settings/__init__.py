@@ -1,0 +1,1 @@
+"""The settings app: who serves what, seen and changed in a browser; it knows no other app."""

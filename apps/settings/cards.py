@@ -1,0 +1,196 @@
+"""What is known of each provider without a call: key state, models, abilities, health; it holds no key's value."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from msgspec import Struct
+
+from muse import check, health, key_file, keys, prices
+from muse.config import Config
+from muse.errors import ConfigError, MuseError
+from muse.health import Health
+from muse.providers import backend_of, get_provider_list
+from muse.spec import Spec, Tier
+
+Level = Literal["ok", "warn", "bad", "muted"]
+_LEVELS: Mapping[str, Level] = {"ok": "ok", "slow": "warn", "failing": "bad", "no key": "muted"}
+
+
+class Model(Struct, frozen=True):
+    """The model of a tier: who names it, how it answered when it was last asked, and its breaker."""
+
+    name: str
+    tiers: tuple[int, ...]
+    priced: bool
+    health: Health | None
+    breaker: str
+
+    @property
+    def level(self) -> Level:
+        """How its last answer looks."""
+        return _LEVELS[self.health.state] if self.health else "muted"
+
+
+class Card(Struct, frozen=True):
+    """One provider; `problem` is set, and little else, where it cannot be loaded."""
+
+    name: str
+    label: str
+    problem: str = ""
+    env_key: str = ""
+    key: str = ""
+    key_from: str = ""
+    key_in_journal: bool = False
+    key_is_optional: bool = False
+    contexts: int = 0
+    is_installed: bool = True
+    extra: str = ""
+    capabilities: tuple[str, ...] = ()
+    max_context_tokens: int = 0
+    address: str = ""
+    address_env: str = ""
+    models: tuple[Model, ...] = ()
+    lack: str = ""
+    is_free: bool = False
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a call could be sent now."""
+        has_key = self.key in ("present", "not needed")
+        return not (self.problem or self.lack) and self.is_installed and has_key and bool(self.models)
+
+    @property
+    def _health(self) -> tuple[Level, str]:
+        """How it answered when its models were last asked; one that was never asked counts as ready."""
+        states = {model.health.state for model in self.models if model.health is not None}
+        if "failing" not in states:
+            return "ok", "ready"
+        return ("bad", "failing") if states == {"failing"} else ("warn", "partly failing")
+
+    @property
+    def state(self) -> tuple[Level, str]:
+        """Whether it is ready, in a level and words."""
+        if self.problem:
+            return "bad", "cannot be loaded"
+        if not self.is_installed:
+            return "warn", "SDK missing"
+        if self.is_ready:
+            return self._health
+        if self.key == "malformed":
+            return "bad", "key malformed"
+        if self.key == "missing":
+            return "muted", "no key"
+        return ("warn", "not set up") if self.lack else ("muted", "no model")
+
+
+def cards(config: Config) -> list[Card]:
+    """Every provider there is: those that serve something first, then those that are ready, then the others."""
+    routed = check.routed_providers()
+    seen = _Seen(health.last(), health.left_alone())
+    found = [_card(row["name"], row["label"], config, routed.get(row["name"], 0), seen) for row in get_provider_list()]
+    return sorted(found, key=lambda card: (-card.contexts, not card.is_ready, card.label.casefold()))
+
+
+def lacks(found: Sequence[Card]) -> Mapping[str, str]:
+    """What keeps providers from answering now, in words, by name; those that are ready are not in it."""
+    return {card.name: card.state[1] for card in found if not card.is_ready}
+
+
+def card(name: str, config: Config) -> Card:
+    """One provider.
+
+    Raises:
+        FileNotFoundError: there is none of that name.
+    """
+    label = next((row["label"] for row in get_provider_list() if row["name"] == name), None)
+    if label is None:
+        raise FileNotFoundError(f"provider: found {name[:60]!r}, expected one of the page's")
+    seen = _Seen(health.last(), health.left_alone())
+    return _card(name, label, config, check.routed_providers().get(name, 0), seen)
+
+
+def env_keys() -> Mapping[str, list[str]]:
+    """The variables that hold the keys of providers, each with the names of who uses it."""
+    found: dict[str, list[str]] = {}
+    for row in get_provider_list():
+        if row["env_key"]:
+            found.setdefault(row["env_key"], []).append(row["name"])
+    return found
+
+
+class _Seen(Struct, frozen=True):
+    """What is known of how models answer, each by `provider model`."""
+
+    health: Mapping[str, Health]
+    breakers: Mapping[str, str]
+
+
+def _card(name: str, label: str, config: Config, contexts: int, seen: _Seen) -> Card:
+    try:
+        spec = backend_of(name).spec
+    except (ImportError, MuseError) as exc:
+        return Card(name, label, problem=f"a plug-in that cannot be loaded: {keys.mask(str(exc))}")
+    key = check.key_state(spec)
+    lack = check.lack_of(name) if key in ("present", "not needed") else None
+    return Card(
+        name=name,
+        label=spec.label,
+        env_key=spec.env_key,
+        key=key,
+        key_from=_key_from(spec, config),
+        key_in_journal=_is_in_journal(spec),
+        key_is_optional=not spec.key_required,
+        contexts=contexts,
+        is_installed=check.is_installed(name),
+        extra=spec.extra,
+        capabilities=tuple(ability.replace("_", " ") for ability in spec.capabilities.names()),
+        max_context_tokens=spec.capabilities.max_context_tokens,
+        address=check.address_in_words(spec),
+        address_env=spec.base_url_env,
+        models=_models(spec, seen),
+        lack=keys.mask(str(lack)) if lack is not None else "",
+        is_free=spec.free,
+    )
+
+
+def _key_from(spec: Spec, config: Config) -> str:
+    """Where the key in force is from, in words; empty where there is none."""
+    place = keys.origin(spec.env_key) if spec.env_key else None
+    if place is None:
+        return ""
+    if place == "the environment" and config.env.get(spec.env_key) == os.environ.get(spec.env_key):
+        return "the environment, as env in journal.json says"
+    if place == str(key_file.path()):
+        return "the journal's .env"
+    return place if place == "the environment" else check.shown(place)
+
+
+def _is_in_journal(spec: Spec) -> bool:
+    """Whether the journal's own `.env` says the key: that one can be deleted here."""
+    try:
+        return bool(spec.env_key) and key_file.has(spec.env_key)
+    except ConfigError:  # saving a key says what is wrong with that file
+        return False
+
+
+def _models(spec: Spec, seen: _Seen) -> tuple[Model, ...]:
+    """The models of its tiers, and those that were asked or failed besides."""
+    tiers: dict[str, list[int]] = {}
+    for tier in Tier:
+        model = check.model_at(spec.name, tier)
+        if model is not None:
+            tiers.setdefault(model, []).append(int(tier))
+    asked = [key.partition(" ")[2] for key in (*seen.health, *seen.breakers) if key.startswith(f"{spec.name} ")]
+    return tuple(
+        Model(
+            model,
+            tuple(tiers.get(model, ())),
+            spec.free or prices.is_priced(model, spec.price_id),
+            seen.health.get(f"{spec.name} {model}"),
+            seen.breakers.get(f"{spec.name} {model}", ""),
+        )
+        for model in dict.fromkeys((*tiers, *asked))
+    )

@@ -1,0 +1,79 @@
+"""Keys and live tests of providers; a key goes into the journal's `.env` and never comes back out to a page."""
+
+from __future__ import annotations
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+
+from apps.host.page import render
+from apps.settings import cards, forms
+from apps.settings.cards import Card
+from apps.settings.standing import stand
+from muse import health, key_file, keys
+from muse.errors import ConfigError
+
+
+async def save(request: Request) -> Response:
+    """`POST key`: save a key; the next call of every process uses it."""
+    form = await forms.read_form(request)
+    name = _known(form.get("env_key", ""))
+    await run_in_threadpool(key_file.save, name, form.get("value", ""))
+    return forms.go(request, *_outcome(name), to=_back(form.get("provider", "")))
+
+
+async def remove(request: Request) -> Response:
+    """`POST key/remove`: take a key out of the journal's `.env`."""
+    form = await forms.read_form(request)
+    name = _known(form.get("env_key", ""))
+    was_there = await run_in_threadpool(key_file.remove, name)
+    words = f"{name} is deleted from the journal's .env." if was_there else f"{name} was not in the journal's .env."
+    left = keys.origin(name)
+    also = f" Calls still find one in {left}." if left else ""
+    return forms.go(request, words + also, to=_back(form.get("provider", "")), kind="warn" if left else "ok")
+
+
+def test(request: Request) -> Response:
+    """`POST provider/{name}/test`: ask its models for a word; the card again, with what came of it."""
+    name = request.path_params["name"]
+    now = stand()
+    cards.card(name, now.config)
+    problem = ""
+    try:
+        health.probe_provider(name)
+    except ConfigError as exc:
+        problem = keys.mask(str(exc))
+    shown: Card = cards.card(name, now.config)
+    if request.headers.get("HX-Request") != "true":
+        words = problem or f"{shown.label}: {_results(shown)}"
+        return forms.go(request, words, to=_back(name), kind="bad" if problem else "ok")
+    return render(request, "settings/_provider.html", card=shown, problem=problem, tested=True)
+
+
+def _results(card: Card) -> str:
+    asked = [f"{model.name} {model.health.state}" for model in card.models if model.health is not None]
+    return ", ".join(asked) or "no model was asked"
+
+
+def _known(name: str) -> str:
+    """The name of a provider's key.
+
+    Raises:
+        ConfigError: no provider has a key of that name.
+    """
+    known = cards.env_keys()
+    if name not in known:
+        raise ConfigError("env_key", repr(name[:60]), f"one of {', '.join(sorted(known))}")
+    return name
+
+
+def _outcome(name: str) -> tuple[str, ...]:
+    place = keys.origin(name)
+    if place == str(key_file.path()):
+        return (f"{name} is saved in the journal's .env. The next call uses it, in every process.",)
+    return (f"{name} is saved in the journal's .env, but {place} has another, which goes before it.",)
+
+
+def _back(provider: str) -> str:
+    known = {row for names in cards.env_keys().values() for row in names}
+    return f"{forms.HOME}#provider-{provider}" if provider in known else forms.HOME
