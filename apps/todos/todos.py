@@ -41,6 +41,10 @@ class TodoError(MuseError, ValueError):
     """The list cannot be read or changed like that; the text says what would be right."""
 
 
+class ChangedError(TodoError):
+    """The to-do is not any more as it was seen: look again, then change it."""
+
+
 class Todo(Struct, frozen=True):
     """A to-do: `due` is `YYYY-MM-DD` or "", `day` the latest day (`YYYYMMDD`) whose list names it."""
 
@@ -147,6 +151,53 @@ def complete(root: Path, todo_id: str, *, today: date | None = None) -> tuple[To
     return todo, True
 
 
+class Changes(Struct, frozen=True):
+    """What is to be another way in a to-do; None leaves a part as it is, an empty `due` takes the date away."""
+
+    text: str | None = None
+    due: str | None = None
+    tags: Sequence[str] | None = None
+    done: bool | None = None
+
+
+def change(
+    root: Path, todo_id: str, changes: Changes, *, seen: Todo | None = None, today: date | None = None
+) -> tuple[Todo, bool]:
+    """Change a to-do on today's list; the to-do as it is now, and whether anything of it was another way before.
+
+    `seen` is the to-do as whoever changes it has it before their eyes.
+
+    Raises:
+        TodoError: there is none of this id, a part is not of the form, it is not any more as it was `seen`, or the list
+            cannot be changed.
+    """
+    wanted = todo_id.strip().upper()
+    with _changing(root):
+        known = read_all(root)
+        before = next((todo for todo in known if todo.id == wanted), None)
+        if before is None:
+            raise TodoError(_unknown(todo_id, known))
+        if seen is not None and write_line(seen) != write_line(before):
+            raise ChangedError(f"{before.id} has changed meanwhile; it is now: {write_line(before)}")
+        page = _open_page(root, known, today or date.today())
+        after = _changed(replace(before, day=page.day), changes)
+        if replace(after, day=before.day) == before:
+            return before, False
+        page.put(after)
+        _write(root, page)
+    return after, True
+
+
+def _changed(todo: Todo, changes: Changes) -> Todo:
+    """The to-do with its changes; a date or tags that end a new text are read as such, as in `add`."""
+    names = todo.tags if changes.tags is None else tuple(dict.fromkeys(_check_tag(tag) for tag in changes.tags))
+    due = todo.due if changes.due is None else (_check_due(changes.due) if changes.due.strip() else "")
+    text = todo.text if changes.text is None else _check_text(changes.text)
+    done = todo.done if changes.done is None else changes.done
+    after = replace(todo, text=text, due=due, tags=names, done=done)
+    return parse_line(write_line(after), todo.day) or after
+
+
 class _Page(Struct):
     """The list of a day while it is changed: its lines without their ends."""
 
@@ -154,7 +205,10 @@ class _Page(Struct):
     lines: list[str]
 
     def put(self, todo: Todo) -> None:
-        """Set the box of the to-do's line, or add a line after the last to-do; all other lines stay as they are."""
+        """Set the to-do's line, or add one after the last to-do; all other lines stay as they are.
+
+        Of a line that says the same but for its box only that is touched.
+        """
         last = -1
         is_there = False
         for number, line in enumerate(self.lines):
@@ -163,7 +217,7 @@ class _Page(Struct):
                 last = number
             if box is not None and box[4] == todo.id:
                 is_there = True
-                self.lines[number] = f"{box[1]}{'x' if todo.done else ' '}{line[box.end(2) :]}"
+                self.lines[number] = _with_todo(line, box, todo)
         if not is_there:
             self._insert(last, write_line(todo))
 
@@ -175,6 +229,16 @@ class _Page(Struct):
             self.lines[last] += end
             self.lines.append("")
         self.lines.insert(last + 1, line + end)
+
+
+def _with_todo(line: str, box: re.Match[str], todo: Todo) -> str:
+    """A line of the list with another state of its to-do: its own marks before and its end stay."""
+    said = parse_line(line, todo.day)
+    mark = "x" if todo.done else " "
+    if said is not None and replace(said, done=todo.done) == todo:
+        return f"{box[1]}{mark}{line[box.end(2) :]}"
+    rest = write_line(todo).partition("] ")[2]
+    return f"{box[1]}{mark}{box[3]}{rest}{box[6]}"
 
 
 def _open_page(root: Path, known: Sequence[Todo], today: date) -> _Page:

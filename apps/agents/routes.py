@@ -1,0 +1,186 @@
+"""The addresses of the agents app: start a run, read it, end, continue and resume it; it lists nothing itself."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlencode
+
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from apps.agents import listing
+from apps.host.carrying import carrying_out
+from apps.host.page import render
+from apps.host.run_pages import RUN_ROUTES, asked_of, cost_of, done, provider_choices, show
+from muse import run_tail, run_words, runs
+from muse.cortex_client import cortex_request, get_agent_end_state, request_of
+from muse.errors import ConfigError
+from muse.journal import ConflictError
+from muse.personas import get_agents
+from muse.run_index import INDEX
+
+__all__ = ["ROUTES", "lifespan", "warm", "workspace"]
+
+BASE = "/app/agents"
+MOST_PROMPT_CHARS = 100_000
+
+
+def workspace(request: Request) -> Mapping[str, Any]:
+    """The first page: personas, a form to start one, live runs, past runs."""
+    query = request.query_params
+    chosen = {"persona": query.get("persona", ""), "state": query.get("state", "")}
+    personas, live_ones = listing.list_personas(), listing.live_runs()
+    return {
+        "personas": personas,
+        "choices": provider_choices(),
+        "asked": query.get("ask") or "default",
+        **_past(request, chosen),
+        "ran": sorted({*INDEX.personas(), *(persona.name for persona in personas)}),
+        "states": listing.STATES,
+        "live": live_ones,
+        "seen": listing.digest_of(live_ones),
+        "cost_of": cost_of,
+    }
+
+
+def _past(request: Request, chosen: Mapping[str, str]) -> dict[str, Any]:
+    """The page of past runs that an address asks for, and the addresses of the pages beside it."""
+    text = request.query_params.get("page", "1")
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 7 else 1
+    page = listing.page_of_runs(number=number, **chosen)
+    kept = {name: value for name, value in chosen.items() if value}
+
+    def address(wanted: int) -> str:
+        return f"{BASE}/?{urlencode({**kept, 'page': wanted})}#runs" if 1 <= wanted <= page.pages else ""
+
+    return {"page": page, "chosen": chosen, "newer": address(page.number - 1), "older": address(page.number + 1)}
+
+
+def live(request: Request) -> Response:
+    """The live runs alone, for the page that looks again; nothing (204) as long as they are those it has `seen`."""
+    found = listing.live_runs()
+    seen = listing.digest_of(found)
+    if request.query_params.get("seen") == seen:
+        return Response(status_code=204)
+    return render(request, "agents/_live.html", live=found, seen=seen)
+
+
+def run_page(request: Request) -> Response:
+    """One run to read, live as long as it lasts."""
+    shown, run = show(_agent_id(request)), runs.summarize(_agent_id(request))
+    if run is None:
+        raise FileNotFoundError(f"run {_agent_id(request)!r}: not found")
+    return render(
+        request,
+        "agents/run.html",
+        shown=shown,
+        run_at=run,
+        cost=cost_of(run),
+        chain=listing.chain_of(shown.agent_id, shown.facts),
+        choices=provider_choices(),
+    )
+
+
+def ledger(request: Request) -> Response:
+    """The lines that a run wrote into the token log."""
+    run = runs.summarize(_agent_id(request))
+    if run is None:
+        raise FileNotFoundError(f"run {_agent_id(request)!r}: not found")
+    return render(request, "agents/_ledger.html", lines=listing.ledger_lines(run))
+
+
+async def start(request: Request) -> Response:
+    """Ask for a run: fields persona, prompt, provider, tier."""
+    form = await request.form()
+    persona = str(form.get("persona") or "")
+    known = await run_in_threadpool(get_agents)
+    if persona not in known:
+        raise ConfigError("persona", repr(persona)[:60], f"one of {', '.join(sorted(known))}")
+    config = {**asked_of(form), "stream": True, "attended": True}
+    prompt = str(form.get("prompt") or "").strip() or listing.own_prompt(known[persona])
+    agent_id = await run_in_threadpool(lambda: cortex_request(_checked(prompt), persona, config=config))
+    return await done(request, f"{BASE}/run/{agent_id}")
+
+
+async def go_on(request: Request) -> Response:
+    """Continue a run that is over with a new prompt."""
+    form = await request.form()
+    before = _agent_id(request)
+    persona = str((await run_in_threadpool(request_of, before)).get("persona") or "default")
+    config = {**asked_of(form), "stream": True, "attended": True, "continue_from": before}
+    prompt = str(form.get("prompt") or "").strip()
+    await run_in_threadpool(run_tail.settle, before)
+    agent_id = await run_in_threadpool(lambda: cortex_request(_checked(prompt), persona, config=config))
+    return await done(request, f"{BASE}/run/{agent_id}")
+
+
+async def resume(request: Request) -> Response:
+    """Go on with a run that has broken off, from where its log ends, as a new run."""
+    agent_id = await run_in_threadpool(_resume, _agent_id(request))
+    return await done(request, f"{BASE}/run/{agent_id}")
+
+
+def _resume(before: str) -> str:
+    """Ask for the run that goes on with a broken one.
+
+    Raises:
+        FileNotFoundError: there is no such run.
+        ConflictError: it has an end with a result, or is under way.
+    """
+    if runs.find(before) is None:
+        raise FileNotFoundError(f"run {before!r}: not found")
+    run_tail.settle(before)
+    if runs.is_under_way(before) or get_agent_end_state(before) == "finish":
+        raise ConflictError(f"run {before}: it has not broken off; continue it with a new prompt instead")
+    entries = request_of(before)
+    run_words.cancel(before)  # one whose process is gone is still open
+    kept = {name: value for name, value in entries.items() if name not in _NOT_AGAIN}
+    config = {**kept, "stream": True, "attended": True, "resume_from": before}
+    return cortex_request(
+        str(entries.get("prompt") or "Go on."), str(entries.get("persona") or "default"), config=config
+    )
+
+
+# Entries of a request that belong to that one run.
+_NOT_AGAIN = frozenset({"event", "ts", "agent_id", "prompt", "persona", "handoff_from", "continue_from", "resume"})
+
+
+def _checked(text: str) -> str:
+    if not text:
+        raise ConfigError("prompt", "nothing", "what the agent is to do, such as 'What is open from Tuesday?'")
+    if len(text) > MOST_PROMPT_CHARS:
+        raise HTTPException(413, detail=f"prompt: found {len(text):,} characters, at most {MOST_PROMPT_CHARS:,} go")
+    return text
+
+
+def _agent_id(request: Request) -> str:
+    return str(request.path_params["agent_id"])
+
+
+@asynccontextmanager
+async def lifespan() -> AsyncIterator[None]:
+    """Carry out runs as long as the site is up."""
+    async with carrying_out():
+        yield
+    await run_in_threadpool(INDEX.close)
+
+
+def warm() -> None:
+    """Read what ran before the first page asks for it."""
+    INDEX.personas()
+
+
+ROUTES: tuple[BaseRoute, ...] = (
+    *RUN_ROUTES,
+    Route("/live", live),
+    Route("/start", start, methods=["POST"]),
+    Route("/run/{agent_id}", run_page),
+    Route("/run/{agent_id}/ledger", ledger),
+    Route("/run/{agent_id}/continue", go_on, methods=["POST"]),
+    Route("/run/{agent_id}/resume", resume, methods=["POST"]),
+)

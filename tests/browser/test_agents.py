@@ -1,0 +1,127 @@
+"""The agents app in a browser: one is started, watched with its tools until it finishes, and read."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from muse import runs
+from tests.agent_process import completion
+from tests.browser.harness import PHONE, Served, Watch, axe, focused, is_within_width, serving
+from tests.embedded import needs_model
+from tests.journal_folder import JournalFolder
+from tests.loopback.behaviours import Drip
+from tests.loopback.server import LoopbackServer
+from tests.provider_cases import CASES, FAMILY
+
+QUESTION = "What did I decide about the release on Tuesday?"
+
+
+def _start(page: Page, prompt: str, **chosen: str) -> None:
+    page.goto("/app/agents/")
+    form = page.get_by_role("region", name="Start one")
+    for label, value in chosen.items():
+        form.get_by_role("combobox", name=label).select_option(value)
+    form.get_by_label("What is it to do?").fill(prompt)
+    form.get_by_role("button", name="Start").click()
+    page.wait_for_url(re.compile(r"/app/agents/run/\d{13}"))
+
+
+@needs_model
+def test_an_agent_with_tools_is_watched_until_it_finishes(example: JournalFolder, page: Page) -> None:
+    example.route(default={"provider": "local"})
+    _start(page, QUESTION, Persona="default")
+    expect(page.locator("#state")).to_have_text("finished", timeout=60_000)
+    tool = page.locator("details.run-more", has_text="search_journal").first
+    expect(tool).to_be_visible()
+    tool.locator("summary").click()
+    expect(tool.locator("pre").last).to_contain_text("2026110")
+    expect(page.locator(".run-answer")).to_contain_text("20261103")
+    page.get_by_text("Lines of the token log").click()
+    expect(page.locator(".lines table")).to_contain_text("agent.system.default")
+    page.goto("/app/agents/")
+    expect(page.locator("tbody tr").first).to_contain_text(QUESTION)
+
+
+def test_a_run_is_seen_as_it_is_written_goes_on_after_a_reload_and_is_cancelled(
+    example: JournalFolder, browser: Browser, server: LoopbackServer
+) -> None:
+    case = FAMILY[0]
+    example.write({"providers": case.providers(server.url)})
+    server.script(case.wire, [Drip(1.0)])
+    with serving(example, **case.environment(server.url)) as served:
+        watch = Watch(browser, served.url)
+        page = watch.open()
+        _start(page, "Tell me of the tides.", Persona="chat:title")
+        expect(page.locator("[data-text]")).not_to_be_empty(timeout=30_000)
+        seen = page.locator("[data-text]").inner_text()
+        page.reload()
+        expect(page.locator("[data-text]")).to_contain_text(seen)
+        page.get_by_role("button", name="Cancel").click()
+        expect(page.locator("#state")).to_have_text("cancelled", timeout=30_000)
+        expect(page.locator(".run-block").last).to_contain_text("Stopped before it was over")
+        watch.close()
+
+
+@pytest.mark.parametrize("button", ["Allow once", "Refuse"])
+def test_a_call_that_needs_approval_is_answered_on_the_page(
+    example: JournalFolder, browser: Browser, server: LoopbackServer, tmp_path: Path, button: str
+) -> None:
+    case = CASES[-1]
+    (tmp_path / "careful.json").write_text(json.dumps({"title": "Careful", "tools": ["todo"], "approve": ["add_*"]}))
+    (tmp_path / "careful.txt").write_text("Ask first.")
+    example.write({"providers": case.providers(server.url), "descriptors": {"agents": [str(tmp_path)]}})
+    server.script(case.wire, [completion(("add_todo", {"text": "Grease the hinge"})), "text"])
+    with serving(example, **case.environment(server.url)) as served:
+        watch = Watch(browser, served.url)
+        page = watch.open()
+        _start(page, "Add it", Persona="careful")
+        page.get_by_role("button", name=button).click(timeout=30_000)
+        expect(page.locator("#state")).to_have_text("finished", timeout=30_000)
+        expect(page.get_by_text("allowed" if button == "Allow once" else "refused", exact=True)).to_be_visible()
+        page.goto("/app/todos/")
+        expect(page.get_by_text("Grease the hinge")).to_have_count(1 if button == "Allow once" else 0)
+        watch.close()
+
+
+def test_a_run_is_continued_with_the_keyboard_alone(served: Served, watch: Watch) -> None:
+    page = watch.open()
+    _start(page, "Low water?", Persona="chat:title", Provider="echo")
+    expect(page.locator("#state")).to_have_text("finished", timeout=30_000)
+    page.get_by_text("Continue with a new prompt").focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    page.keyboard.type("And tomorrow?")
+    assert focused(page).startswith("textarea")
+    for _ in range(2):
+        page.keyboard.press("Tab")
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.type("Echo")
+    for _ in range(2):
+        page.keyboard.press("Tab")
+    assert focused(page) == "button Continue"
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("Runs before and after this one")).to_contain_text("Continues")
+    expect(page.locator("#state")).to_have_text("finished", timeout=30_000)
+    expect(page.locator(".run-answer")).to_contain_text("And tomorrow?")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_pages_are_readable_in_both_looks_and_on_a_phone(watch: Watch, scheme: str) -> None:
+    page = watch.open(color_scheme=scheme, viewport=PHONE)
+    _start(page, "Low water? " + "x" * 300, Persona="chat:title", Provider="echo")
+    expect(page.locator("#state")).to_have_text("finished", timeout=30_000)
+    assert axe(page) == []
+    assert is_within_width(page)
+    agent_id, path = runs.new_file("active")
+    path.write_text(json.dumps({"event": "start", "persona": "p" * 90, "model": "m" * 90, "prompt": "x"}) + "\n")
+    path.rename(runs.path_of(agent_id, "over"))
+    page.goto(f"/app/agents/run/{agent_id}")
+    assert is_within_width(page)
+    page.goto("/app/agents/")
+    assert axe(page) == []
+    assert is_within_width(page)
