@@ -130,7 +130,7 @@ async def test_a_result_is_json_as_text_and_as_structure(example: Path) -> None:
         ("list_days", {"page": 2}, "list_days: unknown argument 'page'; it takes limit, offset"),
         ("list_days", {"limit": 0}, "limit: found 0, expected: should be greater than or equal to 1"),
         ("list_days", {"limit": "many"}, "limit: found 'many', expected: should be a valid integer"),
-        ("search_journal", {"query": "a", "kind": "mail"}, "should be 'transcript', 'note', 'insight' or 'event'"),
+        ("search_journal", {"query": "a", "kind": "mail"}, "should be 'transcript', 'note', 'insight', 'event',"),
         ("search_journal", {"query": "a", "day_from": "Tuesday"}, "expected a day as YYYYMMDD, such as 20261103"),
         ("read_entry", {"entry": "x"}, "read_entry: entry: found 'x', which the journal does not have"),
         ("complete_todo", {"todo_id": "T-999"}, "complete_todo: todo_id: found 'T-999'"),

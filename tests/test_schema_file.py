@@ -106,7 +106,9 @@ valid = st.fixed_dictionaries(
         "mcp_servers": st.dictionaries(names, server, max_size=2),
         "identity": st.dictionaries(st.sampled_from(["name", "pronouns", "boat"]), anything, max_size=3),
         "env": st.dictionaries(names, st.text(max_size=3), max_size=3),
-        "descriptors": st.fixed_dictionaries({}, optional={"categories": folders, "agents": folders, "apps": folders}),
+        "descriptors": st.fixed_dictionaries(
+            {}, optional={"categories": folders, "agents": folders, "apps": folders, "insights": folders}
+        ),
     },
 )
 KEYS = ["$schema", "providers", "default", "contexts", "models", "compatible", "local", "system_instruction", "tier"]
@@ -204,7 +206,7 @@ PLACES = [
     ("env",),
     ("env", "NAME"),
     ("descriptors",),
-    *(("descriptors", key) for key in ("categories", "agents", "apps")),
+    *(("descriptors", key) for key in ("categories", "agents", "apps", "insights")),
 ]
 
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from tests.journal_entries import write_entry
 from tests.journal_folder import ROOT
-from think.entries import kind_of, read_entries
-from think.index import SearchIndex
-from think.passages import PASSAGE_CHARS, passages_of
+from think.records.entries import kind_of, read_entries
+from think.records.passages import PASSAGE_CHARS, passages_of
 from think.search import MARK, MOST_CHARS, MOST_WORDS, SNIPPET_CHARS, Found, Query, QueryError, search
+from think.searching.index import SearchIndex
 
 EXAMPLE = ROOT / "fixtures" / "journal"
 FACTS = re.findall(r"^\| \d+ \| .*? \| `(\d{8}/[^`]+)` \| (.+?) \|$", (EXAMPLE / "FACTS.md").read_text("utf-8"), re.M)
