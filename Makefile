@@ -67,15 +67,18 @@ batch: $(READY) journal ## ask for every row of a file: make batch INPUT=rows.js
 	@"$(BIN)/muse" batch run --context "$${CONTEXT:-batch.rows}" $${TEMPLATE:+--template "$$TEMPLATE"} \
 	    $${OUTPUT:+--output "$$OUTPUT" --resume} -- "$$INPUT"
 
+# Files of tests go to as many processes as there are cores, four at most: half of the time is waiting for processes.
+PYTEST = "$(BIN)/pytest" --numprocesses auto --maxprocesses 4 --dist loadfile
+
 test: $(READY) ## run the tests
-	@"$(BIN)/pytest"
+	@$(PYTEST)
 
 check: $(READY) ## format, lint, types, docs, then tests with branch coverage
 	"$(BIN)/ruff" format --check .
 	"$(BIN)/ruff" check .
 	"$(BIN)/mypy"
 	"$(BIN)/muse" docs --check
-	"$(BIN)/pytest" --cov
+	$(PYTEST) --cov
 
 test-integration: $(READY) ## run the tests that call real providers; each is skipped without its key
 	@"$(BIN)/pytest" -m "" --force-enable-socket tests/integration

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
-from itertools import pairwise
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -106,11 +107,26 @@ def test_a_killed_process_holds_nothing(journal: JournalFolder) -> None:
 
 
 def test_waiters_are_served_in_the_order_of_their_coming(journal: JournalFolder) -> None:
-    journal.route(default={"provider": "echo"}, limits=[{"requests_per_minute": 2}])
-    code = CALLER.replace("began = []", "began = []; time.sleep(float(sys.argv[4]))")
-    children = [start(code, "0.8", "1", "10", str(0.25 * place)) for place in range(5)]
+    journal.route(default={"provider": "echo"}, limits=[{"requests_per_minute": 1}])
+    code = CALLER.replace("began = []", "began = []; sys.stdin.readline()")
+    children = [start(code, "0.8", "1", "10") for _ in range(4)]
+    for place, child in enumerate(children):
+        assert child.stdin is not None
+        child.stdin.write("now\n")
+        child.stdin.flush()
+        while child.poll() is None and _came(journal) < place:
+            time.sleep(0.01)  # nothing but the shared file tells that it has come
     began = [json.loads(child.communicate(timeout=60)[0])[0] for child in children]
-    assert all(before < after + 0.1 for before, after in pairwise(began))
+    assert began == sorted(began)
+
+
+def _came(journal: JournalFolder) -> int:
+    """How many have stood in line so far."""
+    if not (journal.path / NAME).exists():
+        return -1
+    with closing(sqlite3.connect(journal.path / NAME)) as store:
+        row = store.execute("SELECT seq FROM sqlite_sequence WHERE name = 'line'").fetchone()
+    return row[0] if row else 0
 
 
 def test_a_damaged_store_is_put_aside_and_begun_anew(journal: JournalFolder) -> None:
