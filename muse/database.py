@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 log = logging.getLogger(__name__)
@@ -84,6 +84,18 @@ def patiently(action: Callable[[], _T], busy_s: float = BUSY_S) -> _T:
             if not is_busy(exc) or time.monotonic() > give_up_s:
                 raise
             time.sleep(_AGAIN_S)
+
+
+@contextlib.contextmanager
+def writing(connection: Any) -> Iterator[None]:
+    """One transaction, whole or not at all; other processes that want to write wait for its end, readers do not."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        connection.rollback()
+        raise
+    connection.commit()
 
 
 def is_busy(exc: Exception) -> bool:

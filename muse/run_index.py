@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from muse import runs
 from muse.cortex_client import request_of
-from muse.database import begun_anew, connect, patiently
+from muse.database import begun_anew, connect, patiently, writing
 from muse.runs import Run
 
 log = logging.getLogger(__name__)
@@ -152,11 +152,8 @@ class RunIndex:
 
     def _commit(self, statement: str, rows: Sequence[tuple[str, ...]]) -> None:
         def write() -> None:
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
+            with writing(self._connection):
                 self._connection.executemany(statement, rows)
-            finally:
-                self._connection.execute("COMMIT")
 
         patiently(write)
 

@@ -10,15 +10,14 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from msgspec import Struct
 
 from muse import journal, ledger
-from muse.database import begun_anew, connect, is_busy, put_aside
+from muse.database import begun_anew, connect, is_busy, put_aside, writing
 from muse.log_index.book import TABLES, VERSION, Assessor, forget, forget_repriced, is_repriced, mark_of, marks, read_on
 from muse.log_index.scan import goes_on, is_same, stamp_of
 
@@ -199,7 +198,7 @@ class LogIndex:
         found = self._files()
         known = marks(self._writer)
         for day in known.keys() - found.keys():
-            with _transaction(self._writer):
+            with writing(self._writer):
                 forget(self._writer, day)
         problems: dict[int, str] = {}
         is_read = True
@@ -227,7 +226,7 @@ class LogIndex:
         """Read a day on to its end; False if the time was over before."""
         is_checked = False
         while not self._is_closed:
-            with _transaction(self._writer):
+            with writing(self._writer):
                 mark = mark_of(self._writer, day)
                 if mark is not None and not is_checked and not goes_on(path, mark):
                     forget(self._writer, day)
@@ -315,24 +314,12 @@ class LogIndex:
 def _drop_repriced(database: Any) -> None:
     """Drop what was priced otherwise than it would be today."""
     if is_repriced(database):
-        with _transaction(database):
+        with writing(database):
             forget_repriced(database)
 
 
 def _connected(name: str) -> Any:
     return connect(name, TABLES, VERSION, synced=True, busy_s=_BUSY_S)
-
-
-@contextmanager
-def _transaction(database: Any) -> Iterator[None]:
-    """One transaction; other processes that want to write wait for its end, readers do not."""
-    database.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        database.rollback()
-        raise
-    database.commit()
 
 
 def _size_of(path: Path) -> int | None:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
+from muse.database import writing
 from think.records.entries import WEEKDAYS, Entry, Stamp, find_files, read_entries
 from think.searching.index_file import (
     BUSY_S,
@@ -26,7 +27,6 @@ from think.searching.index_file import (
     open_file,
     open_memory,
     remove_file,
-    writing,
 )
 
 log = logging.getLogger(__name__)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+
+from muse.database import writing
 
 VERSION = 1
 BUSY_S = 30.0
@@ -73,18 +73,6 @@ def remove_file(path: Path) -> None:
     """
     for suffix in ("", "-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
-
-
-@contextmanager
-def writing(database: sqlite3.Connection) -> Iterator[None]:
-    """One transaction; other processes that want to write wait for its end, readers do not."""
-    database.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        database.rollback()
-        raise
-    database.commit()
 
 
 def is_damage(error: sqlite3.Error) -> bool:
