@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 from apps.agents import listing
 from muse import cortex_client, run_tail, run_words, runs
 from muse.journal import ConflictError, write_atomic
+from muse.personas import get_agents
 from muse.run_index import INDEX
 from muse.run_tail import Line
 from tests.cortex_process import Hanging, ask, cortex, drain, kill, processes_of, wait_until
@@ -121,6 +122,13 @@ def test_a_bad_start_says_what_is_wrong_and_asks_for_nothing(
     assert answer.status_code == 400
     assert words in answer.text
     assert runs.newest_ids() == []
+
+
+def test_a_persona_with_a_schedule_and_no_words_does_its_scheduled_work_for_today(site: TestClient) -> None:
+    assert get_agents()["todo_keeper"].get("prompt") is None
+    agent_id = _start(site, "", persona="todo_keeper")
+    wait_until(lambda: _is_over(agent_id))
+    assert f"Do your work for {time.strftime('%A, %Y-%m-%d')}" in site.get(f"/app/agents/run/{agent_id}").text
 
 
 def test_a_run_is_continued_with_a_new_prompt_and_the_pages_lead_to_each_other(site: TestClient) -> None:

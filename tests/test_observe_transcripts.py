@@ -233,3 +233,8 @@ def test_whatever_is_pasted_is_read_without_failing(text: str) -> None:
     assert len(phrases_of(found.utterances, 8)) <= 8
     every = sentences_of(found.utterances)
     assert set(telling(every, every, 3)) <= set(every)
+
+
+def test_a_name_keeps_its_capitals_where_a_sentence_begins_with_it() -> None:
+    found = parse_transcript("Femi: Copper Lane waits.\nOttilie: The demo at Copper Lane is on Monday.")
+    assert "Copper Lane" in phrases_of(found.utterances, 8)

@@ -173,6 +173,7 @@ def test_a_schedule_is_read_out_of_plain_words(wish: str, schedule: str) -> None
 def test_a_name_ends_at_a_word() -> None:
     assert name_of("A very long title that goes on and on and on") == "a_very_long_title_that_goes_on_and_on"
     assert name_of("7 days") == "agent_7_days"
+    assert name_of("Find contradictions between notes and transcripts") == "find_contradictions_between_notes"
 
 
 @needs_model

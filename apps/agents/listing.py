@@ -10,6 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from muse import ledger, models
+from muse.cortex.daily import SCHEDULED_PROMPT
 from muse.errors import ConfigError
 from muse.personas import get_agent, get_agents
 from muse.run_config import RunConfig
@@ -84,7 +85,7 @@ def _persona(name: str, fields: Mapping[str, Any]) -> Persona:
         tuple(_listed(fields.get("approve"))),
         str(fields.get("schedule") or ""),
         str(handoff.get("persona") if isinstance(handoff, Mapping) else handoff or ""),
-        str(fields.get("prompt") or ""),
+        _usual_prompt(fields),
         problem,
     )
 
@@ -122,8 +123,13 @@ def digest_of(live: Sequence[Run]) -> str:
 
 
 def own_prompt(persona: Mapping[str, Any]) -> str:
-    """What a persona is asked for today if nobody says something else; empty if it has no prompt of its own."""
-    return str(persona.get("prompt") or "").replace("$day", time.strftime("%A, %Y-%m-%d (%Y%m%d)"))
+    """What a persona is asked for today if nobody says something else; empty if it has neither prompt nor schedule."""
+    return _usual_prompt(persona).replace("$day", time.strftime("%A, %Y-%m-%d (%Y%m%d)"))
+
+
+def _usual_prompt(persona: Mapping[str, Any]) -> str:
+    """A persona's own prompt; one that works on a schedule without any is asked as its schedule asks it."""
+    return str(persona.get("prompt") or (SCHEDULED_PROMPT if persona.get("schedule") else ""))
 
 
 def chain_of(agent_id: str, facts: Mapping[str, Any]) -> Chain:

@@ -19,6 +19,9 @@ from muse.errors import ConfigError
 from muse.personas import get_agents
 
 State = Literal["due", "under way", "nothing recorded", "done", "unusable"]
+SCHEDULED_PROMPT = "Do your work for $day."
+"""What a persona with a schedule is asked that has no prompt of its own."""
+
 _USUAL_PRIORITY = 50
 _MADE = frozenset({"insights", "daily_report.md", "daily_report.json"})
 
@@ -134,7 +137,7 @@ def ask_for(planned: Planned) -> str:
         return planned.agent_id
     persona = get_agents()[planned.persona]
     config = {"day": planned.occasion.day, "facet": planned.facet or None, "slot": planned.occasion.slot}
-    prompt = str(persona.get("prompt") or "Do your work for $day.")
+    prompt = str(persona.get("prompt") or SCHEDULED_PROMPT)
     agent_id = cortex_request(prompt.replace("$day", _in_words(planned)), planned.persona, config=config)
     stamps.add(planned.turn, agent_id)
     return agent_id

@@ -93,7 +93,7 @@ def phrases_of(utterances: Sequence[Utterance], most: int) -> tuple[str, ...]:
         for phrase in _phrases(sentence.text):
             if names.isdisjoint(phrase.casefold().split()):
                 counts[phrase.casefold()] += 1
-                shown.setdefault(phrase.casefold(), phrase)
+                shown[phrase.casefold()] = max(shown.get(phrase.casefold(), phrase), phrase, key=_capitals)
     weights = {key: _likelihood(shown[key], count) for key, count in counts.items()}
     chosen: list[str] = []
     for key in sorted(weights, key=lambda key: (-weights[key], key)):
@@ -102,6 +102,10 @@ def phrases_of(utterances: Sequence[Utterance], most: int) -> tuple[str, ...]:
         if len(chosen) == most:
             break
     return tuple(chosen)
+
+
+def _capitals(phrase: str) -> int:
+    return sum(word[:1].isupper() for word in phrase.split())
 
 
 def _likelihood(phrase: str, count: int) -> float:

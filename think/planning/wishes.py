@@ -8,6 +8,7 @@ NAME = re.compile(r"[a-z][a-z0-9_]{1,39}")
 """The names that a persona's file may have."""
 
 _LONGEST_NAME = 40
+_DANGLING = re.compile(r"(?:_(?:a|an|and|at|by|for|from|in|of|or|the|to|with))+$")
 _WEEKDAYS = ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday")
 _CLOCK = re.compile(r"\b(?:at|um)\s+([01]?\d|2[0-3])(?::([0-5]\d))?\s*(am|pm)?\b", re.IGNORECASE)
 _EVERY_DAY = re.compile(r"\b(every|each)\s+(day|morning|evening|night|noon)\b|\bdaily\b", re.IGNORECASE)
@@ -42,7 +43,7 @@ def name_of(title: str) -> str:
     """
     words = "_".join(re.findall(r"[a-z0-9]+", title.lower()))
     whole = words if NAME.match(words) else f"agent_{words}".rstrip("_")
-    return whole if len(whole) <= _LONGEST_NAME else whole[:_LONGEST_NAME].rpartition("_")[0]
+    return whole if len(whole) <= _LONGEST_NAME else _DANGLING.sub("", whole[:_LONGEST_NAME].rpartition("_")[0])
 
 
 def _time(wish: str, clock: re.Match[str] | None) -> str:
