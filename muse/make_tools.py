@@ -13,6 +13,7 @@ import re
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -185,19 +186,7 @@ async def _make(path: Path, words: Sequence[str], timeout_s: float) -> tuple[int
     Raises:
         ToolError: there is no make on this machine, or it took longer than `timeout_s`.
     """
-    command = ("make", "--no-print-directory", "-f", path.name, *words)
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            cwd=path.parent,
-            env=_environment(os.environ),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
-        )
-    except OSError as exc:
-        raise ToolError(f"make cannot be started: {exc}") from exc
+    process = await _start(path, words)
     try:
         async with asyncio.timeout(timeout_s):
             output = await _read(process.stdout)
@@ -207,6 +196,33 @@ async def _make(path: Path, words: Sequence[str], timeout_s: float) -> tuple[int
     finally:
         with anyio.CancelScope(shield=True):
             await _end(process)
+
+
+async def _start(path: Path, words: Sequence[str]) -> asyncio.subprocess.Process:
+    """Start make. Who is cancelled meanwhile still has its whole group ended: asyncio would kill the one process alone.
+
+    Raises:
+        ToolError: there is no make on this machine.
+    """
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
+            *("make", "--no-print-directory", "-f", path.name, *words),
+            cwd=path.parent,
+            env=_environment(os.environ),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+        )
+    )
+    try:
+        return await asyncio.shield(starting)
+    except OSError as exc:
+        raise ToolError(f"make cannot be started: {exc}") from exc
+    except asyncio.CancelledError:
+        with anyio.CancelScope(shield=True), suppress(OSError):
+            await _end(await starting)
+        raise
 
 
 async def _read(stream: asyncio.StreamReader | None) -> str:
