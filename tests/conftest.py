@@ -23,8 +23,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # A program for the tests of batches on Ray, which is an extra of its own; doctests are looked for in every file.
 collect_ignore = [] if find_spec("ray") else ["ray_nodes.py"]
-# The fixtures `server`, `desk`, `night` and `seeing`: muse over the loopback servers.
-pytest_plugins = ("tests.desk", "tests.night", "tests.seeing")
+# The fixtures `server`, `desk`, `night`, `seeing` (muse over the loopback servers) and `engine_of_this_file`.
+pytest_plugins = ("tests.embedded", "tests.desk", "tests.night", "tests.seeing")
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,9 +14,10 @@ from PIL import Image
 from muse import models
 from muse.errors import ConfigError, ContentsError, ProviderTimeout, RequestError, TruncatedReply, UnavailableError
 from muse.providers import local
-from muse.providers._local.engine import Engine
 from tests.desk import CONTEXT, WAYS, Desk
 from tests.embedded import WEIGHTS, needs_model
+
+pytestmark = pytest.mark.usefixtures("engine_of_this_file")
 
 every_way = pytest.mark.parametrize("way", WAYS)
 SHORT = {"max_output_tokens": 24, "temperature": 0.0}
@@ -28,14 +28,6 @@ ONE_WORD = {**SHORT, "grammar": "root ::= [A-Z] [a-z]{1,9}"}
 def _routed(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(local.MODEL_ENV, raising=False)
     desk.journal.route(default={"provider": "local"})
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _engine_of_this_file() -> Iterator[None]:
-    """Stop the engine that the tests here started."""
-    yield
-    if WEIGHTS is not None:
-        Engine.shared(WEIGHTS).stop()
 
 
 @needs_model

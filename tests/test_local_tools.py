@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,8 @@ from tests.embedded import WEIGHTS, needs_model
 from tests.gguf_file import with_template
 from tests.planned import FERRY, SEARCH
 
+pytestmark = pytest.mark.usefixtures("engine_of_this_file")
+
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 MODEL = "smollm2-135m-instruct.q4_1"
 QUESTION = "What did I decide about the release on Tuesday?"
@@ -33,14 +34,6 @@ ROOM_FOR_TOOLS = (
     "{{ message.content or '' }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _engine_of_this_file() -> Iterator[None]:
-    """Stop the engine that the tests here started."""
-    yield
-    if WEIGHTS is not None:
-        Engine.shared(WEIGHTS).stop()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +12,17 @@ from PIL import Image
 
 from muse.errors import ConfigError, ContentsError, InvalidReply
 from muse.providers import local
-from muse.providers._local.engine import Engine
 from observe.asking import question
 from observe.detect import main
 from observe.finding.boundaries import signs_of
 from observe.finding.dates import candidates_of
 from observe.finding.documents import read_document
 from observe.listening.transcripts import parse_transcript
-from tests.embedded import WEIGHTS, needs_model
+from tests.embedded import needs_model
 from tests.journal_folder import ROOT, JournalFolder
 from tests.seeing import SeeingServer
+
+pytestmark = pytest.mark.usefixtures("engine_of_this_file")
 
 LETTER = "Bristol, 3 November 2026\n\nDear Ruth, the boat leaves on 12 November 2026, not on November 5th, 2026.\n"
 TWO_TALKS = (
@@ -33,14 +33,6 @@ TOLD = (
     "The council met in the old hall. The roof is leaking again, said Anna.\n\n"
     "Tom answered that the roofer comes on Friday.\n\nNobody was happy.\n"
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _engine_of_this_file() -> Iterator[None]:
-    """Stop the engine that the tests here started."""
-    yield
-    if WEIGHTS is not None:
-        Engine.shared(WEIGHTS).stop()
 
 
 @pytest.fixture

@@ -5,23 +5,24 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from muse.errors import ConfigError, MissingKeyError
 from muse.providers import local
-from muse.providers._local.engine import Engine
 from observe import enrich, summarize
 from observe.asking import question
 from observe.enrich import enrich_day
 from observe.summarize import summarize_day
 from observe.telling.enrichment import EMOTIONS, SETTINGS
-from tests.embedded import WEIGHTS, needs_model
+from tests.embedded import needs_model
 from tests.journal_folder import ROOT, JournalFolder
 from tests.screens import DAY, SEGMENT, put_screens, put_transcript, segment
 from tests.seeing import KEY, SeeingServer
+
+pytestmark = pytest.mark.usefixtures("engine_of_this_file")
 
 EXAMPLE = ROOT / "fixtures" / "journal"
 ENRICHED = json.dumps({"topics": ["roof", "roofer"], "setting": "meeting", "emotion": "worried"})
@@ -33,14 +34,6 @@ SUMMARY = {
     "todos": [{"who": "Tom", "what": "ring the roofer", "due": "Friday"}],
 }
 SAID = ((0.0, "Anna", "Is the roof tight?"), (65.0, "Tom", "No, it leaks. I ring the roofer."))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _engine_of_this_file() -> Iterator[None]:
-    """Stop the engine that the tests here started."""
-    yield
-    if WEIGHTS is not None:
-        Engine.shared(WEIGHTS).stop()
 
 
 @pytest.fixture
