@@ -152,14 +152,16 @@ def test_a_request_is_not_taken_before_it_is_whole() -> None:
 
 @linux
 def test_fifty_queued_runs_finish_and_leave_nothing_behind(journal: JournalFolder) -> None:
+    for number in range(4):
+        ask(f"Ebb {number}.")
+    drain(max_concurrent=3)  # what first runs make and keep, such as the loop's own pipes, is not counted
+    files, running = len(os.listdir("/proc/self/fd")), threads()
     ids = [ask(f"Tide {number}.") for number in range(50)]
-    drain(max_concurrent=1)  # what a first run makes and keeps, such as the loop's own pipes, is not counted
-    before = (sorted(os.listdir("/proc/self/fd")), threads())
-    ids += [ask(f"Tide {number}.") for number in range(4)]
     drain(max_concurrent=3)
-    assert [last(agent_id)["result"] for agent_id in ids[:50]] == [f"Tide {number}." for number in range(50)]
+    assert [last(agent_id)["result"] for agent_id in ids] == [f"Tide {number}." for number in range(50)]
     assert {get_agent_end_state(agent_id) for agent_id in ids} == {"finish"}
-    assert (sorted(os.listdir("/proc/self/fd")), threads()) == before
+    assert len(os.listdir("/proc/self/fd")) <= files  # fewer if what an earlier test left behind ends meanwhile
+    assert threads() <= running
     assert processes_of(journal.path) == []
 
 
