@@ -8,12 +8,13 @@ from typing import Any
 
 from muse.batch import Batch
 from muse.batching.store import path_of
+from muse.cli import _arguments
 from muse.errors import ConfigError
 from observe.asking.sight import require_sight
 from observe.days.command import add_choice, misused, parsed, parser_for, run_day
 from observe.days.outcome import DayDone, OnStep, SegmentDone, ignore_step
 from observe.days.rounds import MOST_AT_ONCE
-from observe.days.segments import Segment, find_day, segments_of
+from observe.days.segments import Segment, day_with, segments_of
 from observe.describe_segment import CONTEXT, Job, describe_segment, frame_prompt, is_current
 from observe.looking.frames import WANTED, picture_files
 from observe.looking.kinds import Category, find_categories
@@ -136,12 +137,12 @@ def main(argv: list[str] | None = None) -> int:
         MuseError: nothing could be made: no such day, no model that sees, no key.
     """
     parser = parser_for("describe", "Describe what was on the screen on a day of the journal.", _EPILOG)
-    add_choice(parser, "DAY", "YYYYMMDD; the latest day with pictures if left out")
-    parser.add_argument("--day", dest="named", metavar="DAY", help="the same, as an option")
+    add_choice(parser, "DAY", "YYYYMMDD; the latest day with pictures if left out", _arguments.day)
+    parser.add_argument("--day", dest="named", metavar="DAY", type=_arguments.day, help="the same, as an option")
     args = parsed(parser, argv)
     if isinstance(args, int):
         return args
     if args.what and args.named and args.what != args.named:
         return misused("describe", f"DAY {args.what} and --day {args.named} are two days; give one")
-    day = find_day(args.what or args.named, WANTED)
+    day = day_with(WANTED, args.what or args.named)
     return run_day("describe", day, args, describe_day, nothing="no pictures")

@@ -16,6 +16,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
+from muse.amounts import counted
 from muse.batch import Batch, BatchRequest
 from muse.errors import InvalidReply, MuseError, ReplyError
 from observe import extract
@@ -110,7 +111,7 @@ def _named(segment: Segment, on_step: OnStep) -> OnStep:
 def _done(segment: Segment, state: State) -> SegmentDone:
     unreadable = f", {state.unreadable} not readable" if state.unreadable else ""
     like = f" ({state.unchanged} unchanged)" if state.unchanged else ""
-    about = f"{state.frames} frame{'' if state.frames == 1 else 's'}{like}, {state.selected} read{unreadable}"
+    about = f"{counted(state.frames, 'frame')}{like}, {state.selected} read{unreadable}"
     about += f", {state.failed} failed" if state.failed else ""
     result, file = "failed" if state.failed else "done", f"{segment.name}/screen.jsonl"
     return SegmentDone(segment.name, result, about, file, state.cost_usd, state.problems)

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
-import asyncio
-from pathlib import Path
-
 import msgspec
 
-from muse.cli._terminal import print_json, say
+from muse.cli._terminal import say
 from muse.errors import InvalidReply
-from observe.asking.sight import require_key
-from observe.days.command import add_choice, chosen, complain, misused, parsed, parser_for, run_day
 from observe.days.kept import drop_failed, load_json, not_usable, now, save_json
 from observe.days.outcome import DayDone, OnStep, SegmentDone, ignore_step
 from observe.days.rounds import go_round
 from observe.days.segments import Segment, segments_of
-from observe.telling.enrichment import CONTEXT, enrich, summary_of
-from observe.telling.sources import TRANSCRIPTS, read_file, read_source, transcript_of
+from observe.telling.command import Telling, run
+from observe.telling.enrichment import CONTEXT, Enrichment, enrich, summary_of
+from observe.telling.sources import TRANSCRIPTS, read_source, transcript_of
 
 FILE = "enrichment.json"
 _EPILOG = """\
@@ -79,27 +74,22 @@ def main(argv: list[str] | None = None) -> int:
     Raises:
         MuseError: nothing could be made: no such day or file, no key, no model.
     """
-    parser = parser_for("enrich", "Say what the transcripts of a day are about, in what setting and mood.", _EPILOG)
-    add_choice(parser, "DAY|FILE", "YYYYMMDD, or a transcript; the latest day if left out")
-    args = parsed(parser, argv)
-    if isinstance(args, int):
-        return args
-    picked = chosen(args.what, tuple(TRANSCRIPTS))
-    if isinstance(picked, Path):
-        return _enrich_file(picked, args) if not args.segment else misused("enrich", "--segment goes with a DAY")
-    nothing = "no transcript"
-    return run_day("enrich", picked, args, enrich_day, nothing=nothing)
+    return run(_COMMAND, argv)
 
 
-def _enrich_file(path: Path, args: argparse.Namespace) -> int:
-    require_key(CONTEXT)
-    source = read_file(path)
-    made = asyncio.run(enrich(source))
-    if args.json:
-        print_json({**msgspec.to_builtins(made), "made_from": source.mark, "sources": [str(path)]})
-    else:
-        say(summary_of(made))
-        say(", ".join(f"{one.name} {one.share:.0%}" for one in made.speakers) or "no speakers named", "dim")
-    for problem in source.problems:
-        complain("enrich", problem)
-    return 0
+def _show(made: Enrichment) -> None:
+    say(summary_of(made))
+    say(", ".join(f"{one.name} {one.share:.0%}" for one in made.speakers) or "no speakers named", "dim")
+
+
+_COMMAND = Telling(
+    name="enrich",
+    description="Say what the transcripts of a day are about, in what setting and mood.",
+    epilog=_EPILOG,
+    context=CONTEXT,
+    wanted=tuple(TRANSCRIPTS),
+    nothing="no transcript",
+    of_day=enrich_day,
+    of_source=enrich,
+    show=_show,
+)

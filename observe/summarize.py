@@ -6,22 +6,15 @@ and what stands in quotation marks stands word for word in the source.
 
 from __future__ import annotations
 
-import argparse
-import asyncio
-from pathlib import Path
-
-import msgspec
-
-from muse.cli._terminal import is_terminal, print_json, say
+from muse.cli._terminal import is_terminal, say
 from muse.errors import InvalidReply
 from observe.asking.question import room_of
-from observe.asking.sight import require_key
-from observe.days.command import add_choice, chosen, complain, misused, parsed, parser_for, run_day
 from observe.days.kept import drop_failed, not_usable
 from observe.days.outcome import DayDone, OnStep, SegmentDone, ignore_step
 from observe.days.rounds import go_round
 from observe.days.segments import Segment, segments_of
-from observe.telling.sources import SCREEN, TRANSCRIPTS, Source, read_file, read_source, transcript_of
+from observe.telling.command import Telling, run
+from observe.telling.sources import SCREEN, TRANSCRIPTS, Source, read_source, transcript_of
 from observe.telling.summary import CONTEXT, Summary, choose_summary, write_summary
 from observe.telling.summary_page import FILE, Head, is_made_from, page_of, put_page
 
@@ -97,27 +90,22 @@ def main(argv: list[str] | None = None) -> int:
     Raises:
         MuseError: nothing could be made: no such day or file, no key, no model.
     """
-    parser = parser_for("summarize", "Sum up what was said and seen on a day, or what stands in a file.", _EPILOG)
-    add_choice(parser, "DAY|FILE", "YYYYMMDD, or a file; the latest day if left out")
-    args = parsed(parser, argv)
-    if isinstance(args, int):
-        return args
-    picked = chosen(args.what, (*TRANSCRIPTS, SCREEN))
-    if isinstance(picked, Path):
-        return _summarize_file(picked, args) if not args.segment else misused("summarize", "--segment goes with a DAY")
-    nothing = "no transcript and no frames that were described"
-    return run_day("summarize", picked, args, summarize_day, nothing=nothing)
+    return run(_COMMAND, argv)
 
 
-def _summarize_file(path: Path, args: argparse.Namespace) -> int:
-    require_key(CONTEXT)
-    source = read_file(path)
-    made = asyncio.run(summarize(source))
-    if args.json:
-        print_json({**msgspec.to_builtins(made), "made_from": source.mark, "sources": [str(path)]})
-    else:
-        for line in page_of(made, 0).splitlines():
-            say(line, "bold" if line.startswith("#") and is_terminal() else "")
-    for problem in source.problems:
-        complain("summarize", problem)
-    return 0
+def _show(made: Summary) -> None:
+    for line in page_of(made, 0).splitlines():
+        say(line, "bold" if line.startswith("#") and is_terminal() else "")
+
+
+_COMMAND = Telling(
+    name="summarize",
+    description="Sum up what was said and seen on a day, or what stands in a file.",
+    epilog=_EPILOG,
+    context=CONTEXT,
+    wanted=(*TRANSCRIPTS, SCREEN),
+    nothing="no transcript and no frames that were described",
+    of_day=summarize_day,
+    of_source=summarize,
+    show=_show,
+)

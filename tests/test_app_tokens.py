@@ -15,8 +15,8 @@ from urllib.parse import quote
 import pytest
 from starlette.testclient import TestClient
 
-from apps.host.text import count, usd
 from muse import ledger
+from muse.amounts import count, usd
 from muse.log_index.index import close_indexes
 from tests.journal_folder import ROOT, JournalFolder
 from tests.log_days import DAY, append, line, usage_says

@@ -22,7 +22,7 @@ muse muse.errors muse.events muse.usage muse.spec muse.schema muse.globs muse.re
 muse.batching muse.ndjson muse.tether muse.cortex.run_process muse.cli._summary muse.cli._terminal
 muse.providers._local muse.providers._local.errors muse.providers._local.child muse.providers._local.days
 muse.providers._local.words muse.batching.bell muse.batching.pace muse.database muse.policies.once
-muse.policies.allowance muse.batching.plain
+muse.policies.allowance muse.batching.plain muse.amounts
 
 muse.messages muse.prices muse.prompts muse.totals muse.policies.deadline muse.cortex.folder_watch
 muse.cortex.schedules muse.cli._live muse.providers._batch muse.providers._local.link
@@ -41,7 +41,7 @@ muse.batching.tally muse.batching.job muse.batching.outbox muse.batching.outage 
 
 muse.keys muse.ledger muse.contexts muse.personas muse.runs muse.fresh muse.cortex.keeping muse.offers
 muse.providers._local.plan muse.cli._approval muse.batching.feed muse.batching.bar muse.policies.cache
-muse.policies.spending muse.policies.store muse.pictures
+muse.policies.spending muse.policies.store muse.pictures muse.cli._arguments muse.days
 
 muse.log_index.scan muse.history muse.routing muse.run_config muse.cortex_client muse.cortex.stamps
 muse.recording muse.make_tools muse.batching.store muse.policies.breaker muse.policies.limiter muse.key_file

@@ -37,7 +37,7 @@ def test_it_says_how_far_the_batch_is_and_how_long_it_will_take(monkeypatch: pyt
     tally = Tally(added=20, announced=80, done=24, failed=1, restored=5, in_flight=5, tokens=12_345, started_s=100.0)
     tally.cost_usd, tally.unpriced = 0.25, 2
     _at(monkeypatch, 140.0)
-    said = "25/100 · 24 done · 1 failed · 5 in flight · 12k tokens · $0.2500+ · ETA 2:30"
+    said = "25/100 · 24 done · 1 failed · 5 in flight · 12k tokens · $0.25+ · ETA 2:30"
     assert words(tally) == said
 
 

@@ -62,7 +62,7 @@ def test_each_row_comes_back_with_its_answer(rows: Path, capsys: pytest.CaptureF
     }
     assert second["tags"] == ["x"]
     assert err.splitlines()[0].split() == ["DONE", "FAILED", "DEFERRED", "TOKENS", "COST", "SECONDS"]
-    assert err.splitlines()[1].split()[:5] == ["2", "0", "0", "4", "$0.0000"]
+    assert err.splitlines()[1].split()[:5] == ["2", "0", "0", "4", "$0"]
 
 
 def test_a_template_asks_and_its_name_is_in_the_error(
@@ -171,7 +171,7 @@ def test_list_show_and_export(rows: Path, tmp_path: Path, capsys: pytest.Capture
     capsys.readouterr()
     assert main(["batch", "list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[2].split()[:7] == ["tides", "2", "0", "0", "0", "4", "$0.0000"]
+    assert lines[2].split()[:7] == ["tides", "2", "0", "0", "0", "4", "$0"]
     assert "a ledger that cannot be used" in lines[3]
     assert main(["batch", "export", "tides", "--output", str(tmp_path / "out.csv")]) == 0
     assert main(["batch", "export", "tides", "--output", str(tmp_path / "out.csv")]) == 1

@@ -127,7 +127,7 @@ def test_a_page_has_prompt_tools_answer_and_sums_in_order(
     assert main(["run"]) == 0
     page = capsys.readouterr().out
     wanted = [f"Run {agent_id}, ", "default on echo echo-1", "What is open?", "Look at the list.", "list_todos()"]
-    wanted += ['"todos": []', "answer", r"Nothing\x1b[2J.", "finish, 2 turns, 1 tool calls, ", f"--continue {agent_id}"]
+    wanted += ['"todos": []', "answer", r"Nothing\x1b[2J.", "finish, 2 turns, 1 tool call, ", f"--continue {agent_id}"]
     places = [page.index(one) for one in wanted]
     assert places == sorted(places)
     assert main(["run", agent_id, "--json"]) == 0

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from muse import journal
-from muse.cli._terminal import Column, draw, is_terminal, print_json, say
+from muse.cli import _arguments
+from muse.cli._terminal import Column, draw, is_terminal, near, print_json, say
 from muse.cortex import stamps
 from muse.cortex.turns import Ended, carry_out, wanted_of
 from muse.errors import ConfigError
@@ -21,7 +22,6 @@ from think.day_runs.due import has_unusable, show_end, show_plan
 from think.day_runs.report import as_json, is_whole, keep_report, show_report
 from think.day_runs.state import DayRun, Stage, StepDone
 from think.digests.digest import BUILT_IN, CONTEXT
-from think.pages.look import near
 from think.pipeline import OBSERVING, STAGES, OnStep, days_to_do, due_topics, plan_agents, run_agents, run_day
 
 _EPILOG = """\
@@ -74,19 +74,13 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--day", metavar="YYYYMMDD", type=_day, help="only what is to be done for this day")
+    parser.add_argument("--day", metavar="YYYYMMDD", type=_arguments.day, help="only what is to be done for this day")
     parser.add_argument("--only", action="append", choices=STAGES, help="only this stage; may be repeated")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and run nothing")
     parser.add_argument("--json", action="store_true", help="print the report as JSON, and nothing else")
     parser.add_argument("-v", "--verbose", action="store_true", help="say more of what is done")
     parser.add_argument("-d", "--debug", action="store_true", help="log everything")
     return parser
-
-
-def _day(text: str) -> str:
-    if not journal.is_day(text):
-        raise argparse.ArgumentTypeError(f"found {text!r}, expected a date of the form YYYYMMDD, such as 20261103")
-    return text
 
 
 def _days(asked: str | None, stages: Sequence[Stage]) -> list[str]:

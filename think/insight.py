@@ -15,14 +15,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from muse import journal
-from muse.cli._terminal import is_terminal, print_json, say
+from muse.cli import _arguments
+from muse.cli._terminal import is_terminal, near, print_json, say
 from muse.errors import ConfigError, MuseError
 from think.digests.day import DailyMade, make_daily, show_daily
 from think.digests.digest import BUILT_IN, count_questions
 from think.pages.calls import show_call_totals
-from think.pages.look import day_title, near
+from think.pages.look import day_title
 from think.records.sources import is_end_of_week, is_recorded, recorded_days, week_of
-from think.records.transcripts import find_day, read_day
+from think.records.transcripts import day_with_words, read_day
 from think.topics.kept import TopicShelf
 from think.topics.listing import show_list
 from think.topics.page import screen_lines
@@ -81,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
     asked = args.day or args.named
     if args.list:
         return show_list(_day_of_list(asked), as_json=args.json)
-    day = asked if args.week and asked and journal.is_day(asked) else find_day(asked)
+    day = asked if args.week and asked else day_with_words(asked)
     wanted = _wanted(args, day)
     if not wanted.topics and not wanted.problems:
         return _only_daily(day, force=args.force, as_json=args.json)
@@ -90,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _day_of_list(asked: str | None) -> str:
     """The day to list for; today in a journal that has none yet."""
-    return find_day(asked) if asked or recorded_days() else f"{date.today():%Y%m%d}"
+    return day_with_words(asked) if asked or recorded_days() else f"{date.today():%Y%m%d}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -102,9 +103,13 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "named", nargs="?", metavar="DAY", help="YYYYMMDD; the latest day with a transcript (or a note) if left out"
+        "named",
+        nargs="?",
+        metavar="DAY",
+        type=_arguments.day,
+        help="YYYYMMDD; the latest day with a transcript (or a note) if left out",
     )
-    parser.add_argument("--day", metavar="DAY", help="the same, as an option")
+    parser.add_argument("--day", metavar="DAY", type=_arguments.day, help="the same, as an option")
     parser.add_argument("--topic", metavar="NAME", action="append", default=[], help="this topic; may be repeated")
     parser.add_argument("--week", action="store_true", help="the weekly topics, of the week that the day lies in")
     parser.add_argument("--all", action="store_true", help="every topic that is due for the day")

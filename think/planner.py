@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from muse import journal
-from muse.cli._terminal import print_json, say
+from muse.cli._terminal import near, print_json, say
 from muse.errors import ConfigError
 from muse.journal import write_atomic
 from muse.personas import get_agents
-from think.pages.look import near
 from think.planning.plan import CONTEXT, Plan, make_plan
 from think.planning.wishes import NAME
 

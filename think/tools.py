@@ -11,9 +11,10 @@ from pydantic import Field
 from typing_extensions import TypedDict  # pydantic takes the standard one from Python 3.12 on
 
 from muse import journal
+from muse.days import every_day
 from muse.errors import ToolError
 from muse.packs import LocalTool
-from think.records.entries import WEEKDAYS, Entry, Kind, files_of_day, find_days, kind_of, read_entries, read_events
+from think.records.entries import WEEKDAYS, Entry, Kind, files_of_day, kind_of, read_entries, read_events
 from think.search import Hit, Query, QueryError, search
 from think.searching.index import open_index
 
@@ -183,7 +184,7 @@ def get_events(
             "notes": event.notes,
             "entry": f"{day}/events.jsonl#{event.number}",
         }
-        for day in find_days(root)
+        for day in every_day(root)
         if (first or "") <= day <= (last or "")
         for event in read_events(root, day)
     ]
@@ -242,7 +243,7 @@ def _day(name: str, value: str | None) -> str | None:
     day = _DASHED.sub(r"\1\2\3", value.strip())
     if journal.is_day(day):
         return day
-    days = find_days(journal.folder())
+    days = every_day()
     there = (
         f"the latest days of the journal are {', '.join(days[: -_SHOWN_DAYS - 1 : -1])}" if days else "it has no days"
     )
@@ -281,7 +282,7 @@ def _unknown_entry(name: str) -> str:
     shown = f"entry: found {name[:80]!r}, which the journal does not have"
     root = journal.folder()
     day = name[:8]
-    if day not in find_days(root):
+    if day not in every_day(root):
         return f"{shown}; expected an entry as search_journal names it, such as 20261103/notes/1715_evening.md"
     names = [entry.name for path, _ in files_of_day(root, day) for entry in _entries(path)]
     near = get_close_matches(name, names, n=_SHOWN_ENTRIES, cutoff=0.5)

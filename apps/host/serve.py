@@ -20,6 +20,7 @@ import uvicorn
 from msgspec import Struct
 
 from muse import journal
+from muse.cli._terminal import near
 from muse.errors import ConfigError
 
 try:
@@ -271,7 +272,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen."""
         await super().startup(sockets)
-        _say(f"muse serves the journal {_near(journal.folder_name())} at {self._url}  (Ctrl-C ends it)")
+        _say(f"muse serves the journal {near(journal.folder_name())} at {self._url}  (Ctrl-C ends it)")
         if not self._place.is_local:
             _say("Other machines reach it too, after the password. The connection is not encrypted.")
         if self._opens:
@@ -297,9 +298,3 @@ def _say(text: str) -> None:
 def _open(url: str) -> None:
     if not webbrowser.open(url):
         sys.stderr.write(f"muse serve: no browser could be started; open {url} in one\n")
-
-
-def _near(path: str) -> str:
-    """A path as one types it: relative where it lies below the working folder."""
-    here = os.path.relpath(path)
-    return path if here.startswith(os.pardir) else here

@@ -17,6 +17,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from muse import journal
+from muse.days import every_day
 from muse.errors import MuseError
 
 log = logging.getLogger(__name__)
@@ -99,9 +100,7 @@ def read_day(root: Path, day: str) -> tuple[Todo, ...]:
 
 def find_days(root: Path) -> list[str]:
     """The days that have a list, in order."""
-    if not root.is_dir():
-        return []
-    return sorted(path.name for path in root.iterdir() if journal.is_day(path.name) and (path / FILE).is_file())
+    return [day for day in every_day(root) if (root / day / FILE).is_file()]
 
 
 def read_all(root: Path) -> tuple[Todo, ...]:

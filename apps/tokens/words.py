@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from apps.host.text import count, day, duration, usd
+from apps.host.text import day
 from apps.tokens.charts import Picture
 from apps.tokens.choice import ALL, Choice
+from muse.amounts import count, duration, usd
 from muse.log_index.lines import Only
 
 ONLY_WORDS: Mapping[Only, str] = {

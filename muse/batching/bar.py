@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+from muse.amounts import usd
 from muse.batching.tally import Tally
 
 _CELLS = 24
@@ -57,7 +58,7 @@ def words(tally: Tally) -> str:
     """How far it is: done, failed, in flight, tokens, cost so far, time to go."""
     parts = [f"{tally.ended:,}/{tally.expected:,}", f"{tally.done:,} done", f"{tally.failed:,} failed"]
     parts += [f"{tally.deferred:,} deferred"] if tally.deferred else []
-    cost = f"${tally.cost_usd:.4f}{'+' if tally.unpriced else ''}"
+    cost = usd(tally.cost_usd, more=tally.unpriced > 0)
     parts += [f"{tally.in_flight:,} in flight", f"{_short(tally.tokens)} tokens", cost]
     left_s = tally.left_s
     parts.append(f"ETA {_clock(left_s)}" if left_s is not None else "ETA –")

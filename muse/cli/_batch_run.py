@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from muse.amounts import usd
 from muse.batch import Batch, BatchRequest
 from muse.batching import files, store
 from muse.batching.night import Lane, cancel
@@ -184,7 +185,7 @@ def conclude(tally: Tally, name: str, *, left: int, broken: int, interrupted: bo
     counts = {"done": tally.done, "failed": tally.failed, "deferred": tally.deferred}
     counts |= {word: count for word, count in (("left", left), ("broken", broken)) if count}
     counts |= {"from ledger": tally.restored} if tally.restored else {}
-    cost = f"${tally.cost_usd:.4f}" + (f" + {tally.unpriced} unpriced" if tally.unpriced else "")
+    cost = usd(tally.cost_usd, more=tally.unpriced > 0)
     cells = {word: f"{count:,}" for word, count in counts.items()}
     cells |= {"tokens": f"{tally.tokens:,}", "cost": cost, "seconds": f"{tally.elapsed_s:.1f}"}
     with contextlib.redirect_stdout(sys.stderr):

@@ -7,6 +7,7 @@ columns, one line a row, without colour codes or lines drawn.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -44,6 +45,12 @@ def clean(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+
+
+def near(path: str) -> str:
+    """A path as one types it: relative where it lies below the working folder."""
+    here = os.path.relpath(path)
+    return path if here.startswith(os.pardir) else here
 
 
 def print_json(value: Any) -> None:

@@ -7,12 +7,13 @@ import asyncio
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from datetime import date, datetime
+from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from muse import agents, fresh, journal
+from muse.cli import _arguments
 from muse.cli._approval import Person
 from muse.cli._live import JsonView, PlainView, TerminalView, View
 from muse.cortex_client import require_completed
@@ -36,7 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tier", type=int, choices=(1, 2, 3), help="another tier: 1 the most capable, 3 the fastest")
     parser.add_argument("--continue", dest="continue_from", metavar="ID", help="take up an earlier run")
     parser.add_argument("--save", metavar="FILE", type=Path, help="write the result to a file too")
-    parser.add_argument("--day", metavar="YYYYMMDD", type=_day, help="the $day of the persona's own prompt (today)")
+    parser.add_argument(
+        "--day", metavar="YYYYMMDD", type=_arguments.day, help="the $day of the persona's own prompt (today)"
+    )
     parser.add_argument("--max-turns", type=int, metavar="N", help="at most so many replies of the model")
     parser.add_argument("--timeout", dest="timeout_s", type=float, metavar="SECONDS", help="for the whole run")
     parser.add_argument("--no-tools", dest="disable_mcp", action="store_true", help="run without any tool")
@@ -146,7 +149,7 @@ def _persona(name: str) -> dict[str, Any]:
     return get_agent(name)
 
 
-def _prompt(said: str | None, persona: Mapping[str, Any], day: date | None) -> str:
+def _prompt(said: str | None, persona: Mapping[str, Any], day: str | None) -> str:
     """The prompt: as it was typed, or the persona's own for `day`, or standard input.
 
     Raises:
@@ -154,16 +157,10 @@ def _prompt(said: str | None, persona: Mapping[str, Any], day: date | None) -> s
     """
     own = persona.get("prompt")
     if said is None and own:
-        about = day or datetime.now().astimezone().date()
+        about = datetime.strptime(day, "%Y%m%d") if day else datetime.now().astimezone()
         return str(own).replace("$day", f"{about:%A, %Y-%m-%d} ({about:%Y%m%d})")
     text = sys.stdin.read() if said == "-" or (said is None and not sys.stdin.isatty()) else said
     if not text or not text.strip():
         allowed = f"what the agent is to do, such as: muse agent {persona['persona']} 'Plan my day'"
         raise ConfigError("PROMPT", "nothing", allowed)
     return text.strip()
-
-
-def _day(text: str) -> date:
-    if not journal.is_day(text):
-        raise argparse.ArgumentTypeError(f"found {text!r}, expected a date of the form YYYYMMDD, such as 20261103")
-    return datetime.strptime(text, "%Y%m%d").date()

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from msgspec.structs import asdict, replace
 
+from muse.amounts import usd
 from muse.batch import BatchRequest
 from muse.batching import files, store
 from muse.batching.jobs import Jobs
@@ -192,7 +193,7 @@ def _counts(sums: list[Sum], about: Mapping[str, Any]) -> dict[str, Any]:
 
 def _cells(name: str, counts: Mapping[str, Any]) -> list[str]:
     tokens = counts["input_tokens"] + counts["output_tokens"]
-    cost = f"${counts['cost_usd']:.4f}" + ("+" if counts["unpriced"] else "")
+    cost = usd(counts["cost_usd"], more=counts["unpriced"] > 0)
     return [name, *(f"{counts[state]:,}" for state in _STATES), f"{tokens:,}", cost, when(counts["last_s"])]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from msgspec.structs import asdict
 
 from muse import check, health, journal, keys
+from muse.amounts import counted
 from muse.cli import _terminal
 from muse.cli._terminal import Column
 from muse.errors import ConfigError
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     looked_at = ", ".join(f"{count} {what}" for what, count in report.looked_at.items())
     count = len(report.findings)
     if count:
-        _terminal.say(f"{count} {'finding' if count == 1 else 'findings'} ({looked_at})", "bold red")
+        _terminal.say(f"{counted(count, 'finding')} ({looked_at})", "bold red")
         return 1
     _terminal.say(f"Nothing is wrong ({looked_at}).", "green")
     return 0

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from muse import runs
+from muse.amounts import counted, usd
 from muse.cli import _terminal
 from muse.cli._live import named
 from muse.cli.runs import cost_of, state_of
@@ -135,8 +136,8 @@ def _sums(found: runs.Run | None) -> Iterator[str]:
         return
     cost = cost_of(found)
     state = state_of(found)
-    parts = [state, f"{found.turns} turns", f"{found.tool_calls} tool calls", f"{found.tokens:,} tokens"]
-    parts.append("cost unknown" if cost is None else f"${cost:.4f}")
+    parts = [state, counted(found.turns, "turn"), counted(found.tool_calls, "tool call"), f"{found.tokens:,} tokens"]
+    parts.append("cost unknown" if cost is None else usd(cost))
     parts += [f"{found.duration_s:.1f} s"] if found.duration_s is not None else []
     yield ", ".join(parts)
     if state == "finish":

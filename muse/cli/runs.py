@@ -7,6 +7,7 @@ import argparse
 from msgspec import structs
 
 from muse import models, runs
+from muse.amounts import usd
 from muse.cli import _terminal
 from muse.cli._terminal import Column
 
@@ -56,7 +57,7 @@ def _cells(run: runs.Run, prompt_chars: int) -> list[str]:
     short = prompt if len(prompt) <= prompt_chars else prompt[: prompt_chars - 1] + "…"
     chained = f"{run.agent_id} ← {run.handoff_from}" if run.handoff_from else run.agent_id
     seconds = f"{run.duration_s:.1f}" if run.duration_s is not None else ""
-    dollars = "unknown" if cost is None else f"${cost:.4f}"
+    dollars = "unknown" if cost is None else usd(cost)
     texts = [chained, state_of(run), run.persona, run.provider, short]
     return [*texts, str(run.turns), str(run.tool_calls), f"{run.tokens:,}", dollars, seconds]
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from muse import journal, ledger, models
-from muse.cli import _terminal
+from muse.amounts import counted, usd
+from muse.cli import _arguments, _terminal
 from muse.cli._terminal import Column
 from muse.errors import ConfigError
 from muse.totals import FIELDS, Field, Line, Summary, Total, summarize
@@ -23,7 +24,7 @@ _NUMBERS = ("calls", "failed", "unpriced", "input_tokens", "cached_tokens", "out
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which days, grouped how, in which form."""
     days = parser.add_mutually_exclusive_group()
-    days.add_argument("--day", metavar="YYYYMMDD", type=_day, help="one day")
+    days.add_argument("--day", metavar="YYYYMMDD", type=_arguments.day, help="one day")
     days.add_argument(
         "--since", metavar="7d|YYYYMMDD", type=_since, help="the last 7 days with today, or from a day on"
     )
@@ -54,12 +55,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         _terminal.say(f"No calls in the token log of {_span(days)} ({_folder()}).")
     return 0
-
-
-def _day(text: str) -> str:
-    if not journal.is_day(text):
-        raise argparse.ArgumentTypeError(f"found {text!r}, expected a date of the form YYYYMMDD, such as 20261103")
-    return text
 
 
 def _since(text: str) -> str:
@@ -98,16 +93,17 @@ def _print_csv(found: Summary) -> None:
 
 
 def _print(found: Summary, span: str, unreadable: int) -> None:
-    _terminal.say(f"{_count(found.total.calls, 'call')}, {span}", "bold")
+    _terminal.say(f"{counted(found.total.calls, 'call')}, {span}", "bold")
     print()
     _print_table(found)
     for title, value, text in _PICTURES:
         _print_bars(found, title, value, text)
     if found.total.unpriced:
-        are = "call has" if found.total.unpriced == 1 else "calls have"
-        _terminal.say(f"{found.total.unpriced} {are} no known price; their cost is not in the sums.", "yellow")
+        have = "has" if found.total.unpriced == 1 else "have"
+        calls = counted(found.total.unpriced, "call")
+        _terminal.say(f"{calls} {have} no known price; their cost is not in the sums.", "yellow")
     if unreadable:
-        _terminal.say(f"{_count(unreadable, 'line')} of the log cannot be read and are left out.", "yellow")
+        _terminal.say(f"{counted(unreadable, 'line')} of the log cannot be read and are left out.", "yellow")
 
 
 def _print_table(found: Summary) -> None:
@@ -156,7 +152,7 @@ def _print_bars(found: Summary, title: str, value: Callable[[Total], float], tex
 
 
 def _cost_text(total: Total) -> str:
-    return "unknown" if total.unpriced and total.unpriced == total.calls else _dollars(total.cost_usd)
+    return "unknown" if total.unpriced and total.unpriced == total.calls else usd(total.cost_usd)
 
 
 def _cost(total: Total) -> float:
@@ -168,22 +164,13 @@ def _tokens(total: Total) -> float:
 
 
 _PICTURES: tuple[tuple[str, Callable[[Total], float], Callable[[Total], str]], ...] = (
-    ("Cost", _cost, lambda total: _dollars(total.cost_usd)),
+    ("Cost", _cost, lambda total: usd(total.cost_usd)),
     ("Tokens", _tokens, lambda total: f"{total.usage.total_tokens:,}"),
 )
-
-
-def _dollars(cost_usd: float) -> str:
-    """Cents where they are worth showing, more digits below."""
-    return f"${cost_usd:,.2f}" if cost_usd >= 100 else f"${cost_usd:.4f}"
 
 
 def _span(days: tuple[str, str] | None) -> str:
     found = [path.stem for path in ledger.day_files(days)]
     if not found:
         return "any day" if days is None else days[0] if days[0] == days[1] else f"{days[0]} and later"
-    return found[0] if len(found) == 1 else f"{_count(len(found), 'day')} from {found[0]} to {found[-1]}"
-
-
-def _count(count: int, what: str) -> str:
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+    return found[0] if len(found) == 1 else f"{counted(len(found), 'day')} from {found[0]} to {found[-1]}"

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from muse import journal, whatif
+from muse.amounts import counted, usd
 from muse.cli import _terminal
 from muse.cli._terminal import Column
 from muse.config import Config, parse
@@ -194,8 +195,7 @@ def _row(move: Move) -> list[str]:
 
 def _money(sums: Move | WhatIf) -> list[str]:
     change = sums.cost_after_usd - sums.cost_before_usd
-    difference = f"{'-' if change < 0 else '+'}${abs(change):,.4f}"
-    return [f"${sums.cost_before_usd:,.4f}", f"${sums.cost_after_usd:,.4f}", difference]
+    return [usd(sums.cost_before_usd), usd(sums.cost_after_usd), f"{'+' if change > 0 else ''}{usd(change)}"]
 
 
 def _notes(found: WhatIf) -> Iterator[str]:
@@ -203,7 +203,7 @@ def _notes(found: WhatIf) -> Iterator[str]:
     for move in found.rows:
         if move.problem:
             yield f"{move.context} could not be routed: {move.problem}"
-    counted = (
+    notes = (
         (found.unpriced, "moved without a known price on both sides: in neither cost."),
         (found.no_context, "moved without a context: by the default."),
         (found.overnight, "moved from a batch service: where the other provider has one, at its price."),
@@ -211,6 +211,6 @@ def _notes(found: WhatIf) -> Iterator[str]:
         (found.kept, "not moved: answered from the cache."),
         (found.elsewhere, "not moved: made by other code and only logged here."),
     )
-    yield from (f"{count:,} {'call' if count == 1 else 'calls'} {text}" for count, text in counted if count)
+    yield from (f"{counted(count, 'call')} {text}" for count, text in notes if count)
     if found.rows:
         yield "Costs are today's prices for the tokens that were counted; other models count other tokens: an estimate."

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import sys
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,10 +15,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from muse import journal
-from muse.cli._terminal import Column, draw, is_terminal, print_json, say
+from muse.amounts import usd
+from muse.cli._terminal import Column, draw, is_terminal, near, print_json, say
 from muse.errors import ConfigError
 from observe.days.outcome import DayDone, OnStep
-from observe.days.segments import find_day
+from observe.days.segments import day_with
 
 FAILED, MISUSED = 1, 2
 
@@ -47,9 +47,9 @@ def parser_for(name: str, description: str, epilog: str) -> argparse.ArgumentPar
     return parser
 
 
-def add_choice(parser: argparse.ArgumentParser, kind: str, told: str) -> None:
+def add_choice(parser: argparse.ArgumentParser, kind: str, told: str, reads: Callable[[str], str] = str) -> None:
     """Add what a command over a day has: the day (or a file) as `what`, --segment, --force."""
-    parser.add_argument("what", nargs="?", metavar=kind, help=told)
+    parser.add_argument("what", nargs="?", metavar=kind, type=reads, help=told)
     parser.add_argument("--segment", metavar="SEGMENT", help="one segment of the day, such as 140000_2040")
     parser.add_argument("--force", action="store_true", help="ask everything again, also if nothing has changed")
 
@@ -104,28 +104,18 @@ def show_day(name: str, found: DayDone, *, as_json: bool) -> int:
         return status
     columns = [Column("segment"), Column("state"), Column("result"), Column("cost", numbers=True), Column("kept as")]
     rows = [
-        (one.segment, "unchanged" if one.state == "skipped" else one.state, one.about, _cost(one.cost_usd), one.file)
+        (one.segment, "unchanged" if one.state == "skipped" else one.state, one.about, usd(one.cost_usd), one.file)
         for one in found.segments
     ]
     draw(columns, rows)
     say("")
-    counts = f"{found.done} done, {found.skipped} unchanged, {found.failed} failed, {_cost(found.cost_usd)}"
+    counts = f"{found.done} done, {found.skipped} unchanged, {found.failed} failed, {usd(found.cost_usd)}"
     say(f"{found.day}: {counts}. Kept in {near(str(journal.folder() / found.day))}")
     for problem in found.problems:
         complain(name, problem)
     if found.failed:
         say(f"Run it again: only what failed is asked again (muse {name} {found.day}).", "yellow")
     return status
-
-
-def near(path: str) -> str:
-    """A path as one types it: relative where it lies below the working folder."""
-    here = os.path.relpath(path)
-    return path if here.startswith(os.pardir) else here
-
-
-def _cost(usd: float) -> str:
-    return f"${usd:.4f}" if usd else "$0"
 
 
 def chosen(what: str | None, wanted: tuple[str, ...]) -> str | Path:
@@ -135,7 +125,7 @@ def chosen(what: str | None, wanted: tuple[str, ...]) -> str | Path:
         ConfigError: it is neither.
     """
     if what is None or journal.is_day(what):
-        return find_day(what, wanted)
+        return day_with(wanted, what)
     path = Path(what)
     if not path.is_file():
         raise ConfigError("DAY|FILE", repr(what), "a day such as 20261103, or a file that exists")

@@ -9,6 +9,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from muse import journal
+from muse.days import find_day
 from muse.errors import ConfigError, ContentsError
 
 log = logging.getLogger(__name__)
@@ -29,24 +30,13 @@ class Segment(Struct, frozen=True):
         return f"{self.start_s // 3600:02}:{self.start_s // 60 % 60:02}"
 
 
-def find_day(asked: str | None, wanted: tuple[str, ...]) -> str:
+def day_with(wanted: tuple[str, ...], asked: str | None) -> str:
     """The day that is asked for, else the latest one of which a segment has a file that matches one of `wanted`.
 
     Raises:
         ConfigError: there is no such day; the text says which days there are.
     """
-    root = journal.folder()
-    if asked is not None and not journal.is_day(asked):
-        raise ConfigError("DAY", repr(asked), "a date of the form YYYYMMDD, such as 20261106")
-    days = _days(root)
-    found = asked or next((day for day in reversed(days) if _has(day, wanted)), None)
-    if found is None:
-        allowed = "one or more (JOURNAL_PATH names another journal; `make run` in a checkout fills its example)"
-        raise ConfigError(str(root), f"no day with a file such as {wanted[0]} in a segment", allowed)
-    if found not in days:
-        known = f"one of {', '.join(days[-8:])}" if days else "a day that is there: there is none yet"
-        raise ConfigError("DAY", f"{asked}, which {root} does not have", known)
-    return found
+    return find_day(asked, lambda day: _has(day, wanted), what=f"a file such as {wanted[0]} in a segment")
 
 
 def segments_of(day: str, only: str | None = None) -> tuple[Segment, ...]:
@@ -81,10 +71,6 @@ def require_inside(path: Path, segment: Segment) -> None:
 def _segment(day: str, folder: Path, match: re.Match[str]) -> Segment:
     hours, minutes, seconds, length_s = (int(part) for part in match.groups())
     return Segment(day, folder.name, folder, hours * 3600 + minutes * 60 + seconds, length_s)
-
-
-def _days(root: Path) -> list[str]:
-    return sorted(path.name for path in root.iterdir() if journal.is_day(path.name)) if root.is_dir() else []
 
 
 def _has(day: str, wanted: tuple[str, ...]) -> bool:

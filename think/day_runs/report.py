@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from muse.amounts import usd
 from muse.cli._terminal import Column, draw, fits, say
 from muse.journal import write_atomic
 from think.day_runs.state import StepDone, report_path, sum_of
@@ -129,14 +130,17 @@ def _problems(step: StepDone) -> list[str]:
 
 def _row(step: StepDone) -> list[str]:
     figures = [f"{step.calls:,}", f"{step.tokens:,}", f"{step.duration_s or 0.0:.1f}"]
-    return [step.day, step.stage, step.name, step.state, step.about, *figures, _cost(step.cost_usd, step.unpriced)]
+    return [
+        step.day,
+        step.stage,
+        step.name,
+        step.state,
+        step.about,
+        *figures,
+        usd(step.cost_usd, more=step.unpriced > 0),
+    ]
 
 
 def _total(steps: Sequence[StepDone]) -> list[str]:
     calls, tokens, cost_usd, unpriced = sum_of(steps)
-    return ["all", "", "", "", "", f"{calls:,}", f"{tokens:,}", "", _cost(cost_usd, unpriced)]
-
-
-def _cost(cost_usd: float, unpriced: int) -> str:
-    """Dollars; a `+` where a price is not known."""
-    return (f"${cost_usd:.4f}" if cost_usd else "$0") + ("+" if unpriced else "")
+    return ["all", "", "", "", "", f"{calls:,}", f"{tokens:,}", "", usd(cost_usd, more=unpriced > 0)]

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from muse import journal, models
-from muse.cli._terminal import say
+from muse.cli._terminal import near, say
 from muse.keys import look_up
 from muse.messages import Route
 from muse.providers import specs
@@ -22,7 +22,6 @@ from think.digests.digest import CONTEXT, TITLE_CONTEXT, Digest, make_digest
 from think.digests.kept import KeptDigest, digest_shelf
 from think.digests.page import markdown_page, show_page
 from think.pages.calls import show_calls
-from think.pages.look import near
 from think.pages.shelf import Shelf
 from think.records.transcripts import Part
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from muse.amounts import usd
 from muse.cli._terminal import Column, draw, fits, say
 from muse.messages import Route
 from muse.usage import Usage
@@ -83,5 +84,4 @@ def busy_s(calls: Iterable[Call]) -> float:
 def _cost(calls: Sequence[Call]) -> str:
     """The dollars of the calls whose cost is known, with a `+` where there are others."""
     known = [call.cost_usd for call in calls if call.cost_usd is not None]
-    more = "+" if len(known) < len(calls) else ""
-    return f"${sum(known):.4f}{more}" if any(known) else f"$0{more}"
+    return usd(sum(known), more=len(known) < len(calls))

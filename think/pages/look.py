@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import textwrap
 from collections.abc import Iterator
 from datetime import datetime
@@ -41,9 +40,3 @@ def brief(text: str) -> str:
     """
     line = " ".join(text.split())
     return line if len(line) <= _LONGEST_ERROR else f"{line[: _LONGEST_ERROR - 2]} …"
-
-
-def near(path: str) -> str:
-    """A path as one types it: relative where it lies below the working folder."""
-    here = os.path.relpath(path)
-    return path if here.startswith(os.pardir) else here

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 from msgspec import Struct
 
 from muse import journal
+from muse.days import every_day
 from think.records.passages import Line, Passage, compose, gather, passages_of, pieces, plain, title_of
 
 log = logging.getLogger(__name__)
@@ -73,13 +74,8 @@ class Stamp(Struct, frozen=True, array_like=True):
 
 def find_files(root: Path) -> Iterator[tuple[str, Stamp]]:
     """Each file of the journal that holds entries, as its path relative to `root` (with `/`), and its stamp."""
-    for day in find_days(root):
+    for day in every_day(root):
         yield from files_of_day(root, day)
-
-
-def find_days(root: Path) -> list[str]:
-    """The days of the journal, in order; one may be without entries."""
-    return [day for day in _names(str(root)) if journal.is_day(day)]
 
 
 def files_of_day(root: Path, day: str) -> Iterator[tuple[str, Stamp]]:

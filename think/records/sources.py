@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from muse import journal
-from think.records.entries import find_days, read_events
+from muse.days import every_day
+from think.records.entries import read_events
 from think.records.transcripts import Part, Utterance, markdown_part, plain, read_day
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ def read_insights(last: str, *, without: Collection[str] = ()) -> tuple[Part, ..
 
 def recorded_days() -> list[str]:
     """The days of the journal with a segment, notes or appointments, in order."""
-    return [day for day in find_days(journal.folder()) if is_recorded(day)]
+    return [day for day in every_day() if is_recorded(day)]
 
 
 def is_recorded(day: str) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 from msgspec import Struct
 
 from muse import journal
-from muse.errors import ConfigError
+from muse.days import find_day
 from think.records.front_matter import body_of
 
 log = logging.getLogger(__name__)
@@ -50,26 +50,13 @@ class Part(Struct, frozen=True):
     heading: str = ""
 
 
-def find_day(asked: str | None) -> str:
+def day_with_words(asked: str | None) -> str:
     """The day that is asked for, else the journal's latest day with a transcript (if none has: a note), as `YYYYMMDD`.
 
     Raises:
         ConfigError: there is no such day; the text says which days there are.
     """
-    folders = _day_folders()
-    days = [path.name for path in folders if any(_transcripts(path))]
-    days = days or [path.name for path in folders if any((path / "notes").glob("*.md"))]
-    where = str(journal.folder())
-    if asked is not None and not journal.is_day(asked):
-        raise ConfigError("DAY", repr(asked), "a date of the form YYYYMMDD, such as 20261106")
-    if asked in {path.name for path in folders}:
-        return asked
-    if not days:
-        allowed = "one or more (JOURNAL_PATH names another journal; `make run` in a checkout fills its example)"
-        raise ConfigError(where, "no day with a transcript", allowed)
-    if asked is not None:
-        raise ConfigError("DAY", f"{asked}, which {where} does not have", f"one of {', '.join(days[-8:])}")
-    return days[-1]
+    return find_day(asked, _has_transcript, _has_note, what="a transcript")
 
 
 def read_day(day: str, *, transcripts: bool = True, notes: bool = True) -> tuple[Part, ...]:
@@ -84,9 +71,12 @@ def read_day(day: str, *, transcripts: bool = True, notes: bool = True) -> tuple
     return tuple(sorted((part for part in parts if part.utterances), key=lambda part: (part.at, part.source)))
 
 
-def _day_folders() -> list[Path]:
-    root = journal.folder()
-    return sorted(path for path in root.iterdir() if journal.is_day(path.name)) if root.is_dir() else []
+def _has_transcript(day: str) -> bool:
+    return any(_transcripts(journal.folder() / day))
+
+
+def _has_note(day: str) -> bool:
+    return any((journal.folder() / day / "notes").glob("*.md"))
 
 
 def _transcripts(day: Path) -> Iterator[Path]:

@@ -1,0 +1,72 @@
+"""How amounts read, in a terminal as on a page: money, counts, spans of time; it knows not what they are of."""
+
+from __future__ import annotations
+
+import math
+
+
+def usd(value: float | None, *, more: bool = False) -> str:
+    """An amount of US dollars with the digits that tell something; `–` where there is none.
+
+    `more` adds a `+`: of something in it the price is not known.
+
+    >>> usd(12.5), usd(0.5), usd(0.115), usd(0.0076702), usd(0.0000042), usd(0), usd(None)
+    ('$12.50', '$0.50', '$0.1150', '$0.0077', '$0.0000042', '$0', '–')
+    >>> usd(0.25, more=True)
+    '$0.25+'
+    """
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{'-' if value < 0 else ''}{_dollars(abs(value))}{'+' if more else ''}"
+
+
+def _dollars(size: float) -> str:
+    if size == 0:
+        return "$0"
+    if size < 0.001:
+        text = f"{size:.{min(7, 1 - math.floor(math.log10(size)))}f}".rstrip("0")
+        return f"${text}" if text != "0." else "<$0.0000001"
+    is_cents = math.isclose(size * 100, round(size * 100), abs_tol=1e-7)
+    return f"${size:,.{2 if size >= 1 or is_cents else 4}f}"
+
+
+def count(value: float | None) -> str:
+    """A number with commas between thousands; `–` where there is none.
+
+    >>> count(12345), count(1.5), count(None)
+    ('12,345', '1.5', '–')
+    """
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value:,.1f}" if value % 1 else f"{int(value):,}"
+
+
+def duration(value: float | None) -> str:
+    """A span of time, given in seconds.
+
+    >>> duration(0.0042), duration(1.26), duration(75), duration(7260), duration(200000)
+    ('4 ms', '1.3 s', '1 min 15 s', '2 h 1 min', '2 d 7 h')
+    """
+    if value is None or not math.isfinite(value):
+        return "–"
+    if value < 0:
+        return f"-{duration(-value)}"
+    if value < 1:
+        return f"{value * 1000:.0f} ms"
+    if value < 59.95:
+        return f"{value:.1f} s"
+    whole = round(float(value))
+    for size, unit, below, lower in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            rest = whole % size // below
+            return f"{whole // size} {unit} {rest} {lower}" if rest else f"{whole // size} {unit}"
+    return f"{whole} s"
+
+
+def counted(number: int, what: str) -> str:
+    """How many of something there are; `what` is the word for one of them.
+
+    >>> counted(1, "call"), counted(1200, "call")
+    ('1 call', '1,200 calls')
+    """
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

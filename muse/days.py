@@ -1,0 +1,45 @@
+"""Which days the journal has, and which one is meant; it knows nothing of what stands in a day."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from muse import journal
+from muse.errors import ConfigError
+
+_NAMED = 8
+
+
+def every_day(root: Path | None = None) -> list[str]:
+    """The days `YYYYMMDD` of a journal (the one in use if None) in order; a day may be empty.
+
+    Raises:
+        OSError: the journal's folder cannot be listed.
+    """
+    place = root or journal.folder()
+    return sorted(filter(journal.is_day, os.listdir(place))) if place.is_dir() else []
+
+
+def find_day(asked: str | None, *holds: Callable[[str], bool], what: str) -> str:
+    """The day that is asked for; else the latest for which one of `holds` is true, the first of them that has any.
+
+    `what` says in words what such a day holds, for the error.
+
+    Raises:
+        ConfigError: it is no date, or there is no such day; the text says which days there are.
+    """
+    if asked is not None and not journal.is_day(asked):
+        raise ConfigError("DAY", repr(asked), "a date of the form YYYYMMDD, such as 20261106")
+    days = every_day()
+    if asked is None:
+        found = next((day for test in holds for day in reversed(days) if test(day)), None)
+        if found is None:
+            allowed = "one or more (JOURNAL_PATH names another journal; `make run` in a checkout fills its example)"
+            raise ConfigError(str(journal.folder()), f"no day with {what}", allowed)
+        return found
+    if asked not in days:
+        known = f"one of {', '.join(days[-_NAMED:])}" if days else "a day that is there: there is none yet"
+        raise ConfigError("DAY", f"{asked}, which {journal.folder()} does not have", known)
+    return asked
