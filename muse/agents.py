@@ -39,15 +39,15 @@ from muse.events import (
 from muse.history import format_tool_summary, parse_agent_events_to_turns
 from muse.messages import ToolCall
 from muse.ndjson import Lines
-from muse.packs import find_packs, packs
 from muse.personas import DEFAULT_PERSONA, get_agent
 from muse.policies.course import Fallback
 from muse.providers import backend_of, get_provider_module, specs
 from muse.providers._backend import ProviderBackend
-from muse.recording import Emit, recording
 from muse.run_config import RunConfig
-from muse.servers import LocalServer
+from muse.run_files.recording import Emit, recording
 from muse.tether import tied_lines
+from muse.toolbox.packs import find_packs, packs
+from muse.toolbox.servers import LocalServer
 from muse.tools import Approver, PreviewedCall
 
 __all__ = [
@@ -199,7 +199,7 @@ async def _with_make(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: the targets are not usable.
     """
-    from muse import make_tools
+    from muse.toolbox import make_tools
 
     makefile = await make_tools.open_makefile(config["make"])
     tools = config.get("tools")
@@ -214,7 +214,7 @@ async def _with_make(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def own_tools() -> Mapping[str, Any]:
     """The journal's own tools: the model is offered them at once, their server is made when the first is called."""
-    from muse.offers import offers
+    from muse.toolbox.offers import offers
 
     def make() -> Any:
         from muse.mcp import build_server

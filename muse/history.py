@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from muse import journal
 from muse.messages import Assistant, Results, ToolCall, ToolResult, Turn, User
-from muse.pictures import recall_pictures
+from muse.run_files.pictures import recall_pictures
 
 log = logging.getLogger(__name__)
 INTERRUPTED = "interrupted: the run was cut off while this tool was at work; it may or may not have had its effect"

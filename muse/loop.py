@@ -24,9 +24,9 @@ from muse.events import JSONEventCallback
 from muse.history import INTERRUPTED, Past, interrupted, past_of
 from muse.keys import mask
 from muse.messages import Reply, Request, Results, ToolCall, ToolResult, Turn, User
-from muse.pictures import read_pictures
 from muse.policies.deadline import Deadline
 from muse.run_config import RunConfig
+from muse.run_files.pictures import read_pictures
 from muse.runs import is_under_way
 from muse.streams import AsyncReplyStream
 from muse.tools import Toolbox, open_toolbox

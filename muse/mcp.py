@@ -31,8 +31,8 @@ from pydantic import ValidationError
 
 from muse import __version__
 from muse.errors import ConfigError, MuseError
-from muse.offers import offer
-from muse.packs import LocalTool, Pack, find_packs
+from muse.toolbox.offers import offer
+from muse.toolbox.packs import LocalTool, Pack, find_packs
 
 PROGRAM = "muse-mcp-tools"
 HOST, PORT, PATH = "127.0.0.1", 6281, "/mcp"

@@ -10,7 +10,7 @@ from msgspec import Struct, field
 from muse.contexts import agent_context
 from muse.errors import ConfigError
 from muse.messages import DEFAULT_MAX_OUTPUT_TOKENS
-from muse.servers import ToolServer, require_url, servers_of
+from muse.toolbox.servers import ToolServer, require_url, servers_of
 from muse.tools import Approver, Policy
 
 DEFAULT_MAX_TURNS = 32

@@ -25,8 +25,8 @@ from muse.errors import ToolError
 from muse.messages import Image, Part, Tool, ToolCall, ToolResult
 from muse.policies.deadline import Deadline
 from muse.schema import require_fit
-from muse.servers import Link, ToolServer
-from muse.shelf import READ_MORE, READ_MORE_TOOL, Shelf
+from muse.toolbox.servers import Link, ToolServer
+from muse.toolbox.shelf import READ_MORE, READ_MORE_TOOL, Shelf
 
 log = logging.getLogger(__name__)
 

@@ -9,13 +9,13 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from muse import cortex_client, runs
-from muse.cortex.folder_watch import watching
 from muse.cortex.supervisor import Cortex
 from tests.journal_folder import environment
 
@@ -53,13 +53,12 @@ def ask(prompt: str = "Hello.", persona: str = "default", **config: Any) -> str:
     return cortex_client.cortex_request(prompt, persona, config={**CHEAP, **config})
 
 
-def wait_until(is_true: Callable[[], bool], *, timeout_s: float = 30) -> None:
-    """Wait until a condition on the files of the runs holds; looks when one of them appears."""
-    news = threading.Event()
-    with watching(runs.folder(), lambda _: news.set()):
-        while not is_true():
-            assert news.wait(timeout_s), f"nothing happened in {timeout_s} s: {sorted(os.listdir(runs.folder()))}"
-            news.clear()
+def wait_until(is_true: Callable[[], bool], *, timeout_s: float = 60) -> None:
+    """Wait until a condition on the files of the runs holds; it looks often, as nothing tells of a file's end."""
+    give_up_s = time.monotonic() + timeout_s
+    while not is_true():
+        assert time.monotonic() < give_up_s, f"not so in {timeout_s} s: {sorted(os.listdir(runs.folder()))}"
+        time.sleep(0.01)
 
 
 def names(agent_id: str) -> list[str]:

@@ -13,11 +13,12 @@ import pytest
 from starlette.testclient import TestClient
 
 from apps.agents import listing
-from muse import cortex_client, run_tail, run_words, runs
+from muse import cortex_client, runs
 from muse.journal import ConflictError, write_atomic
 from muse.personas import get_agents
-from muse.run_index import INDEX
-from muse.run_tail import Line
+from muse.run_files import control, tail
+from muse.run_files.index import INDEX
+from muse.run_files.tail import Line
 from tests.cortex_process import Hanging, ask, cortex, drain, kill, processes_of, wait_until
 from tests.journal_folder import ROOT, JournalFolder
 from tests.pages import client
@@ -153,7 +154,7 @@ def test_the_lines_of_the_token_log_of_a_run_are_its_own(site: TestClient, journ
 def test_a_persona_with_a_prompt_of_its_own_needs_none(site: TestClient) -> None:
     agent_id = _start(site, "", persona="weekly_digest")
     assert time.strftime("%Y%m%d") in str(cortex_client.request_of(agent_id)["prompt"])
-    run_words.cancel(agent_id)
+    control.cancel(agent_id)
 
 
 def test_the_list_of_live_runs_is_sent_again_only_when_it_has_changed(site: TestClient, hanging: Hanging) -> None:
@@ -195,24 +196,24 @@ def test_a_run_in_another_cortex_is_cancelled_too(journal: JournalFolder, hangin
     with cortex():
         agent_id = hanging.ask()
         hanging.wait_for_run()
-        run_words.cancel(agent_id)
+        control.cancel(agent_id)
         wait_until(lambda: _is_over(agent_id))
     assert cortex_client.read_agent_events(agent_id)[-1]["reason"] == "cancelled"
 
 
 def test_a_run_that_waits_is_cancelled_without_any_cortex(journal: JournalFolder) -> None:
     agent_id = ask("Never")
-    run_words.cancel(agent_id)
+    control.cancel(agent_id)
     assert cortex_client.get_agent_end_state(agent_id) == "error"
     drain()
     assert [event["event"] for event in cortex_client.read_agent_events(agent_id)] == ["request", "error"]
 
 
 def test_a_run_whose_program_takes_no_words_says_so(journal: JournalFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_words, "_HEARD_WITHIN_S", 0.05)
+    monkeypatch.setattr(control, "_HEARD_WITHIN_S", 0.05)
     recorder = runs.Recorder.begin()
     with pytest.raises(ConflictError, match="takes no words"):
-        run_words.cancel(recorder.agent_id)
+        control.cancel(recorder.agent_id)
     assert list(runs.folder().glob("*.told")) == []
     recorder.end()
 
@@ -247,11 +248,11 @@ def _is_run(pid: int) -> bool:
 async def test_a_run_whose_process_is_gone_ends_its_stream_with_that(
     journal: JournalFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_tail, "_LOOK_AFTER_S", 0.0)
+    monkeypatch.setattr(tail, "_LOOK_AFTER_S", 0.0)
     recorder = runs.Recorder.begin()
     recorder.write({"event": "start", "prompt": "x"})
     recorder.let_go()
-    pieces = [piece async for piece in run_tail.follow(recorder.agent_id)]
+    pieces = [piece async for piece in tail.follow(recorder.agent_id)]
     assert [line.event["event"] for piece in pieces for line in piece.lines] == ["start"]
     assert pieces[-1].state == "cut off"
 
@@ -262,11 +263,11 @@ async def test_half_a_line_is_not_read_before_it_is_whole(journal: JournalFolder
     recorder.write({"event": "start", "prompt": "x"})
     whole = path.read_bytes()
     path.write_bytes(whole + b'{"event": "fin')
-    first = run_tail.read(recorder.agent_id)
+    first = tail.read(recorder.agent_id)
     assert (first.number, first.state) == (1, "running")
     path.write_bytes(whole + b'{"event": "finish", "result": "y"}\n')
     recorder.end()
-    assert run_tail.read(recorder.agent_id, first).lines == (Line(2, {"event": "finish", "result": "y"}),)
+    assert tail.read(recorder.agent_id, first).lines == (Line(2, {"event": "finish", "result": "y"}),)
 
 
 def test_runs_go_on_after_their_folder_was_deleted(site: TestClient) -> None:

@@ -13,10 +13,11 @@ import pytest
 from starlette.testclient import TestClient
 
 from apps.todos import todos
-from muse import cortex_client, run_tail, run_words, runs
+from muse import cortex_client, runs
 from muse.errors import ConfigError
 from muse.journal import ConflictError, write_atomic
-from muse.run_index import INDEX
+from muse.run_files import control, tail
+from muse.run_files.index import INDEX
 from tests.agent_process import completion
 from tests.cortex_process import drain, wait_until
 from tests.desk import Desk
@@ -78,7 +79,7 @@ async def _until_asked(agent_id: str) -> str:
 async def _approval(agent_id: str, number: int) -> dict[str, Any]:
     """Follow a run until it asks for the `number`th time; that event."""
     asked: list[dict[str, Any]] = []
-    async for piece in run_tail.follow(agent_id):
+    async for piece in tail.follow(agent_id):
         asked += [line.event for line in piece.lines if line.event.get("event") == "approval"]
         if len(asked) >= number:
             return asked[number - 1]
@@ -111,10 +112,10 @@ def test_an_answer_that_comes_twice_or_late_allows_no_other_call_of_the_same_id(
 def test_an_answer_to_nothing_is_refused(journal: JournalFolder) -> None:
     recorder = runs.Recorder.begin()
     with pytest.raises(ConfigError, match="waits for an answer"):
-        run_words.answer(recorder.agent_id, "call-1", approved=True)
+        control.answer(recorder.agent_id, "call-1", approved=True)
     recorder.end()
     with pytest.raises(ConflictError, match="not under way"):
-        run_words.answer(recorder.agent_id, "call-1", approved=True)
+        control.answer(recorder.agent_id, "call-1", approved=True)
 
 
 def test_a_run_that_nobody_attends_is_refused_at_once(desk: Desk, journal: JournalFolder) -> None:

@@ -165,7 +165,7 @@ def test_a_question_right_behind_an_answer_waits_for_the_end_of_its_run(
             recorder.end()
             ended.append(turn.agent_id)
 
-    monkeypatch.setattr("muse.run_tail.time.sleep", pause)
+    monkeypatch.setattr("muse.run_files.tail.time.sleep", pause)
     _, second = conversations.say(chat_id, Message("Second"))
     assert cortex_client.request_of(second.agent_id)["continue_from"] == turn.agent_id == ended[0]
 

@@ -22,7 +22,7 @@ muse muse.errors muse.events muse.usage muse.spec muse.schema muse.globs muse.re
 muse.batching muse.ndjson muse.tether muse.cortex.run_process muse.cli._summary muse.cli._terminal
 muse.providers._local muse.providers._local.errors muse.providers._local.child muse.providers._local.days
 muse.providers._local.words muse.batching.bell muse.batching.pace muse.database muse.policies.once
-muse.policies.allowance muse.batching.plain muse.amounts
+muse.policies.allowance muse.batching.plain muse.amounts muse.run_files muse.toolbox muse.cli._doc_map
 
 muse.messages muse.prices muse.prompts muse.totals muse.policies.deadline muse.cortex.folder_watch
 muse.cortex.schedules muse.cli._live muse.providers._batch muse.providers._local.link
@@ -30,25 +30,25 @@ muse.providers._local.weights muse.providers._local.fields muse.providers._local
 muse.providers._local.passages muse.batching.parquet muse.batching.tables muse.batching.template
 muse.policies.retry muse.policies.settings muse.batching.cluster
 
-muse.config muse.call_sites muse.contents muse.objects muse.shelf muse.servers muse.providers._local.engine
-muse.providers._local.fetch muse.providers._local.fill muse.providers._transport muse.providers._pool
-muse.batching.request muse.batching.files muse.batching.jobs muse.policies.course muse.stream_state
-muse.batching.parts muse.log_index.tally
+muse.config muse.call_sites muse.contents muse.objects muse.toolbox.shelf muse.toolbox.servers
+muse.providers._local.engine muse.providers._local.fetch muse.providers._local.fill muse.providers._transport
+muse.providers._pool muse.batching.request muse.batching.files muse.batching.jobs muse.policies.course
+muse.stream_state muse.batching.parts muse.log_index.tally
 
-muse.journal muse.streams muse.descriptors muse.tools muse.packs muse.providers._http
+muse.journal muse.streams muse.descriptors muse.tools muse.toolbox.packs muse.providers._http
 muse.providers._local.choose muse.providers._local.answer muse.batching.packing muse.batching.scan
 muse.batching.tally muse.batching.job muse.batching.outbox muse.batching.outage muse.policies.adaptive
 
-muse.keys muse.ledger muse.contexts muse.personas muse.runs muse.fresh muse.cortex.keeping muse.offers
+muse.keys muse.ledger muse.contexts muse.personas muse.runs muse.fresh muse.cortex.keeping muse.toolbox.offers
 muse.providers._local.plan muse.cli._approval muse.batching.feed muse.batching.bar muse.policies.cache
-muse.policies.spending muse.policies.store muse.pictures muse.cli._arguments muse.days
+muse.policies.spending muse.policies.store muse.run_files.pictures muse.cli._arguments muse.days
 
 muse.log_index.scan muse.history muse.routing muse.run_config muse.cortex_client muse.cortex.stamps
-muse.recording muse.make_tools muse.batching.store muse.policies.breaker muse.policies.limiter muse.key_file
-muse.run_tail muse.run_words
+muse.run_files.recording muse.toolbox.make_tools muse.batching.store muse.policies.breaker muse.policies.limiter
+muse.key_file muse.run_files.tail muse.run_files.control
 
 muse.cortex.run_log muse.rules muse.loop muse.cortex.orders muse.cortex.daily muse.batching.keeper
-muse.providers._provider muse.providers._faults muse.ladder muse.policies.budget muse.run_index
+muse.providers._provider muse.providers._faults muse.ladder muse.policies.budget muse.run_files.index
 
 muse.cortex.supervisor muse.providers._attempt muse.providers._clients muse.providers._sdk muse.policies.stack
 muse.why
@@ -63,7 +63,7 @@ muse.providers.local muse.providers.echo
 
 muse.providers
 
-muse.testing muse.check muse.doc_tables muse.mcp muse.batching.overnight muse.calls muse.batching.luggage
+muse.testing muse.check muse.cli._doc_tables muse.mcp muse.batching.overnight muse.calls muse.batching.luggage
 muse.log_lines
 
 muse.models muse.health muse.batching.home muse.batching.outpost muse.log_index.book
@@ -98,10 +98,10 @@ LATE: Sequence[tuple[str, str, str]] = (
     ("muse.policies.stack", "muse.policies.budget", "5 ms, and only who sets limits or budgets pays it"),
     ("muse.policies.stack", "muse.policies.limiter", "5 ms, and only who sets limits pays it"),
     ("muse.keys", "dotenv", "7 ms, and only who has a .env file pays it"),
-    ("muse.servers", "mcp", "0.4 s, and only who uses tools pays it"),
-    ("muse.agents", "muse.offers", "40 ms, and only a run that may use tools pays it"),
+    ("muse.toolbox.servers", "mcp", "0.4 s, and only who uses tools pays it"),
+    ("muse.agents", "muse.toolbox.offers", "40 ms, and only a run that may use tools pays it"),
     ("muse.agents", "muse.mcp", "0.4 s, and only a run that calls a tool pays it"),
-    ("muse.agents", "muse.make_tools", "it brings mcp, and only a persona with make targets pays it"),
+    ("muse.agents", "muse.toolbox.make_tools", "it brings mcp, and only a persona with make targets pays it"),
     ("muse.schema", "jsonschema", "50 ms, and only who checks an object pays it"),
     ("muse.schema", "referencing", "comes with jsonschema"),
     ("muse.providers", "importlib.metadata", "15 ms, and only an unknown name or a listing pays it"),
@@ -132,8 +132,8 @@ BY_NAME = {
     "muse.providers._local.engine",
     "muse.providers.google",
     "muse.cli",
-    "muse.doc_tables",
-    "muse.packs",
+    "muse.cli._doc_tables",
+    "muse.toolbox.packs",
     "apps.host.discovery",
 }
 VENDORS = ("openai", "anthropic", "google", "xllamacpp", "aiohttp")

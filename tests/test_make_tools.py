@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from muse import agents, make_tools, testing
+from muse import agents, testing
 from muse.errors import ConfigError
 from muse.messages import ToolCall
+from muse.toolbox import make_tools
 from muse.tools import PreviewedCall
 from tests.at_terminal import Terminal
 from tests.journal_folder import JournalFolder, start

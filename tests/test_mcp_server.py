@@ -23,7 +23,7 @@ from mcp import Client, StdioServerParameters
 from muse import mcp as server_module
 from muse.errors import ConfigError, ToolError
 from muse.mcp import Place, build_server, place_of
-from muse.packs import LocalTool, Pack, find_packs, packs
+from muse.toolbox.packs import LocalTool, Pack, find_packs, packs
 from tests.journal_folder import ROOT, JournalFolder, environment
 
 QUESTION = {"query": "thermal camera"}

@@ -9,9 +9,9 @@ from mcp import Client
 
 from muse.agents import own_tools
 from muse.mcp import build_server
-from muse.offers import offers
-from muse.packs import find_packs
-from muse.servers import Link, LocalServer, ToolServer
+from muse.toolbox.offers import offers
+from muse.toolbox.packs import find_packs
+from muse.toolbox.servers import Link, LocalServer, ToolServer
 from tests.journal_folder import JournalFolder, run
 from tests.loopback.server import LoopbackServer
 

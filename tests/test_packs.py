@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from muse import packs as packs_module
-from muse.packs import packs
+from muse.toolbox import packs as packs_module
+from muse.toolbox.packs import packs
 
 
 def _house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, modules: Mapping[str, str]) -> None:
@@ -31,7 +31,7 @@ def _module(root: Path, name: str) -> Any:
 
 
 _GOOD = """
-from muse.packs import LocalTool
+from muse.toolbox.packs import LocalTool
 def wave() -> str:
     "Wave."
     return "hello"

@@ -362,7 +362,7 @@ async def test_a_cancelled_run_says_so_and_ends_its_tools(desk: Desk, tools: Too
 
     with script:
         task = asyncio.create_task(providers.get_provider_module("echo").run_agent(run.config, hear))
-        await asyncio.wait_for(begun.wait(), 5)
+        await asyncio.wait_for(begun.wait(), 30)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -9,8 +9,8 @@ import pytest
 
 from muse import testing
 from muse.errors import ConfigError, InvalidReply, MissingKeyError
-from muse.packs import packs
 from muse.personas import get_agent, get_agents
+from muse.toolbox.packs import packs
 from tests.embedded import needs_model
 from tests.journal_folder import JournalFolder
 from tests.provider_cases import WIRES, Case

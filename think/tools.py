@@ -13,7 +13,7 @@ from typing_extensions import TypedDict  # pydantic takes the standard one from 
 from muse import journal
 from muse.days import every_day
 from muse.errors import ToolError
-from muse.packs import LocalTool
+from muse.toolbox.packs import LocalTool
 from think.records.entries import WEEKDAYS, Entry, Kind, files_of_day, kind_of, read_entries, read_events
 from think.search import Hit, Query, QueryError, search
 from think.searching.index import open_index

@@ -16,7 +16,7 @@ from muse.journal import day_path
 from muse.keys import fill_environment
 from muse.personas import get_agent, get_agents
 from muse.prompts import Prompt, identity_fields
-from muse.servers import open_client, require_url
+from muse.toolbox.servers import open_client, require_url
 
 __all__ = [
     "create_mcp_client",

@@ -14,7 +14,7 @@ from muse.cortex.daily import SCHEDULED_PROMPT
 from muse.errors import ConfigError
 from muse.personas import get_agent, get_agents
 from muse.run_config import RunConfig
-from muse.run_index import INDEX
+from muse.run_files.index import INDEX
 from muse.runs import Run
 
 PAGE_RUNS = 25

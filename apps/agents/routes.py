@@ -17,12 +17,13 @@ from apps.agents import listing
 from apps.host.carrying import carrying_out
 from apps.host.page import render
 from apps.host.run_pages import RUN_ROUTES, asked_of, cost_of, done, provider_choices, show
-from muse import run_tail, run_words, runs
+from muse import runs
 from muse.cortex_client import cortex_request, get_agent_end_state, request_of
 from muse.errors import ConfigError
 from muse.journal import ConflictError
 from muse.personas import get_agents
-from muse.run_index import INDEX
+from muse.run_files import control, tail
+from muse.run_files.index import INDEX
 
 __all__ = ["ROUTES", "lifespan", "warm", "workspace"]
 
@@ -114,7 +115,7 @@ async def go_on(request: Request) -> Response:
     persona = str((await run_in_threadpool(request_of, before)).get("persona") or "default")
     config = {**asked_of(form), "stream": True, "attended": True, "continue_from": before}
     prompt = str(form.get("prompt") or "").strip()
-    await run_in_threadpool(run_tail.settle, before)
+    await run_in_threadpool(tail.settle, before)
     agent_id = await run_in_threadpool(lambda: cortex_request(_checked(prompt), persona, config=config))
     return await done(request, f"{BASE}/run/{agent_id}")
 
@@ -134,11 +135,11 @@ def _resume(before: str) -> str:
     """
     if runs.find(before) is None:
         raise FileNotFoundError(f"run {before!r}: not found")
-    run_tail.settle(before)
+    tail.settle(before)
     if runs.is_under_way(before) or get_agent_end_state(before) == "finish":
         raise ConflictError(f"run {before}: it has not broken off; continue it with a new prompt instead")
     entries = request_of(before)
-    run_words.cancel(before)  # one whose process is gone is still open
+    control.cancel(before)  # one whose process is gone is still open
     kept = {name: value for name, value in entries.items() if name not in _NOT_AGAIN}
     config = {**kept, "stream": True, "attended": True, "resume_from": before}
     return cortex_request(

@@ -19,11 +19,12 @@ from msgspec import Struct, field
 
 from apps.chat import pictures
 from apps.host.uploads import Upload
-from muse import journal, run_tail, run_words, runs
+from muse import journal, runs
 from muse.cortex_client import cortex_request
 from muse.errors import ConfigError
 from muse.events import now_ms
 from muse.journal import ConflictError
+from muse.run_files import control, tail
 
 PERSONA = "chat:chat"
 MOST_PROMPT_CHARS = 100_000
@@ -193,11 +194,11 @@ def _require_quiet(conversation: Conversation) -> None:
         ConflictError: one is.
     """
     last = conversation.turns[-1].agent_id if conversation.turns else ""
-    if not last or runs.find(last) is None or run_tail.settle(last):
+    if not last or runs.find(last) is None or tail.settle(last):
         return
-    if run_tail.with_owner(last, run_tail.read(last)).state != "cut off":
+    if tail.with_owner(last, tail.read(last)).state != "cut off":
         raise ConflictError("An answer is still being written: wait for its end, or stop it.")
-    run_words.cancel(last)  # its process is gone: nobody else may end it
+    control.cancel(last)  # its process is gone: nobody else may end it
 
 
 def _can_go_on(agent_id: str) -> bool:

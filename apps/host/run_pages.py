@@ -16,9 +16,10 @@ from starlette.routing import BaseRoute, Route
 
 from apps.host.page import Pages, own_path
 from apps.host.run_view import Block, Change, RunView
-from muse import keys, models, providers, run_tail, run_words, runs
+from muse import keys, models, providers, runs
 from muse.errors import ConfigError
-from muse.run_tail import Read
+from muse.run_files import control, tail
+from muse.run_files.tail import Read
 
 _PART = "_run_block.html"
 _KEEP_ALIVE_S = 15
@@ -46,7 +47,7 @@ def show(agent_id: str) -> Shown:
     Raises:
         FileNotFoundError: there is no such run.
     """
-    seen = run_tail.with_owner(agent_id, run_tail.read(agent_id))
+    seen = tail.with_owner(agent_id, tail.read(agent_id))
     view = RunView()
     view.take_all(seen.lines)
     return Shown(agent_id, tuple(view.blocks.values()), view.facts, view.end, seen.state, seen.number)
@@ -100,7 +101,7 @@ def _number_in(text: str | None) -> int:
 
 async def _events(request: Request, agent_id: str, after: int) -> AsyncIterator[dict[str, str]]:
     view = RunView()
-    async for piece in run_tail.follow(agent_id):
+    async for piece in tail.follow(agent_id):
         for message in await run_in_threadpool(_messages, request, agent_id, view, piece, after):
             yield message
         if piece.is_over:
@@ -145,7 +146,7 @@ def _message(request: Request, agent_id: str, change: Change) -> dict[str, str]:
 
 async def cancel(request: Request) -> Response:
     """End a run."""
-    await run_in_threadpool(run_words.cancel, request.path_params["agent_id"])
+    await run_in_threadpool(control.cancel, request.path_params["agent_id"])
     return await done(request)
 
 
@@ -155,7 +156,7 @@ async def answer(request: Request) -> Response:
     agent_id, call_id = request.path_params["agent_id"], str(form.get("call_id") or "")
     approved = form.get("approved") == "yes"
     asked_ms = _number_in(str(form.get("asked") or ""))
-    await run_in_threadpool(lambda: run_words.answer(agent_id, call_id, approved=approved, asked_ms=asked_ms or None))
+    await run_in_threadpool(lambda: control.answer(agent_id, call_id, approved=approved, asked_ms=asked_ms or None))
     return await done(request)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from muse.run_tail import Line
+from muse.run_files.tail import Line
 from muse.runs import time_of
 
 Kind = Literal["started", "said", "thinking", "tool", "approval", "fallback", "info", "answer", "error"]

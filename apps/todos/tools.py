@@ -12,7 +12,7 @@ from apps.todos import todos
 from apps.todos.todos import Todo, TodoError
 from muse import journal
 from muse.errors import ToolError
-from muse.packs import LocalTool
+from muse.toolbox.packs import LocalTool
 
 PACK = "todo"
 MOST_RESULTS = 100

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from muse import check
 from muse.cli import COMMANDS, _terminal
-from muse.doc_tables import renew
+from muse.cli._doc_tables import renew
 
 HELP = "Write the tables between <!-- muse:NAME --> markers in README.md and docs/ anew from the code."
 _HOUSE = Path(__file__).resolve().parent.parent.parent

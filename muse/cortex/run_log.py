@@ -11,7 +11,7 @@ from typing import Any
 from muse.cortex.keeping import keep
 from muse.errors import ConfigError
 from muse.events import now_ms
-from muse.run_words import open_approvals
+from muse.run_files.control import open_approvals
 from muse.runs import Recorder
 
 log = logging.getLogger(__name__)

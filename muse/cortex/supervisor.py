@@ -16,13 +16,14 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
-from muse import run_words, runs
+from muse import runs
 from muse.cortex.folder_watch import watching
 from muse.cortex.orders import Order, handoff_of, next_request, order_of, wanted
 from muse.cortex.run_log import RunLog
 from muse.cortex.run_process import RunProcess
 from muse.cortex_client import cortex_request, handed_to
 from muse.errors import ConfigError, MuseError
+from muse.run_files import control
 from muse.runs import Recorder
 
 log = logging.getLogger(__name__)
@@ -130,7 +131,7 @@ class Cortex:
         if name.startswith("."):
             return
         self._has_lost_folder |= name == runs.folder().name
-        told = run_words.named_in(name)
+        told = control.named_in(name)
         if told is not None:
             self._obey(told)
             return
@@ -147,7 +148,7 @@ class Cortex:
             if agent_id in self._carried:
                 self._told.add(agent_id)
             return
-        for word in run_words.take(agent_id):
+        for word in control.take(agent_id):
             if word.get("cancel") is True and agent_id not in self._ending:
                 self._ending[agent_id] = asyncio.get_running_loop().create_task(process.end())
             elif (word.get("approval"), word.get("asked")) in run_log.asked.items():  # of two answers the first counts

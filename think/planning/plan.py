@@ -14,10 +14,10 @@ from muse import descriptors, journal, models
 from muse.cortex.schedules import occasions
 from muse.descriptors import Descriptor
 from muse.errors import ConfigError, InvalidReply
-from muse.packs import Pack, find_packs
 from muse.personas import get_agents
 from muse.prompts import fill, identity_fields, load_prompt
 from muse.schema import require_fit
+from muse.toolbox.packs import Pack, find_packs
 from think.asking.folders import PROMPTS, TOPICS
 from think.asking.salience import telling_words
 from think.asking.titles import read_title, title_grammar

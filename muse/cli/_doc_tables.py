@@ -1,7 +1,7 @@
-"""The generated parts of the documentation, out of the code alone; it knows no file and nothing of this machine.
+"""The generated parts of the documentation, out of the code alone; it knows no page and nothing of this machine.
 
 A block stands between `<!-- muse:NAME -->` and `<!-- /muse:NAME -->`. Names: `providers`, `provider:NAME`, `contexts`,
-`errors`, `commands`.
+`errors`, `commands`, `rooms`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 
 from muse import contexts, errors
+from muse.cli._doc_map import PACKAGES, rooms
 from muse.config import Config
 from muse.errors import ConfigError, MuseError
 from muse.journal import Snapshot
@@ -21,7 +22,7 @@ from muse.providers import PROVIDER_REGISTRY
 from muse.providers.compatible import ROWS
 from muse.spec import Profile, Spec, Tier
 
-_HOUSE = Path(__file__).resolve().parent.parent
+_HOUSE = Path(__file__).resolve().parent.parent.parent
 _BLOCK = re.compile(r"<!-- muse:(?P<name>[\w:.-]+) -->\n(?P<body>.*?)<!-- /muse:(?P=name) -->", re.DOTALL)
 _MARK = re.compile(r"<!-- /?muse:([\w:.-]+) -->")
 Commands = Mapping[str, tuple[str, str]]
@@ -214,4 +215,14 @@ def _commands(commands: Commands) -> str:
     return table(("command", "what it does", "for example"), rows)
 
 
-_BLOCKS: Mapping[str, Callable[[], str]] = {"providers": _providers, "contexts": _contexts, "errors": _errors}
+def _rooms() -> str:
+    rows = [[f"`{path}`", about] for package in PACKAGES for path, about in rooms(_HOUSE, package)]
+    return table(("room", "what it is"), rows)
+
+
+_BLOCKS: Mapping[str, Callable[[], str]] = {
+    "providers": _providers,
+    "contexts": _contexts,
+    "errors": _errors,
+    "rooms": _rooms,
+}

@@ -12,7 +12,7 @@ from typing import Any, cast
 from pydantic import TypeAdapter
 
 from muse.messages import Tool
-from muse.packs import LocalTool, Pack
+from muse.toolbox.packs import LocalTool, Pack
 
 
 def offers(packs: Sequence[Pack]) -> tuple[Tool, ...]:

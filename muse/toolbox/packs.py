@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 GROUP = "muse.tools"
 
-_HOUSE = Path(__file__).resolve().parent.parent
+_HOUSE = Path(__file__).resolve().parent.parent.parent
 _PLACES = ("think/tools.py", "apps/[!_.]*/tools.py")
 # What importing a broken module raises; such a module is left out with a warning, and the others are offered.
 _BROKEN = (ImportError, SyntaxError, AttributeError, NameError, TypeError, ValueError, LookupError, OSError)
@@ -102,6 +102,6 @@ def _load(name: str) -> tuple[str, tuple[LocalTool, ...]] | None:
         return None
     bad = next((tool for tool in tools if not isinstance(tool, LocalTool)), None)
     if not isinstance(pack, str) or not pack or bad is not None:
-        log.warning("%s: found PACK %r and a tool %r, expected a name and muse.packs.LocalTool values", name, pack, bad)
+        log.warning("%s: found PACK %r and a tool %r, expected a name and LocalTool values", name, pack, bad)
         return None
     return pack, tools
