@@ -122,10 +122,11 @@ def test_waiters_are_served_in_the_order_of_their_coming(journal: JournalFolder)
 
 def _came(journal: JournalFolder) -> int:
     """How many have stood in line so far."""
-    if not (journal.path / NAME).exists():
+    try:
+        with closing(sqlite3.connect(f"file:{journal.path / NAME}?mode=ro", uri=True)) as store:
+            row = store.execute("SELECT seq FROM sqlite_sequence WHERE name = 'line'").fetchone()
+    except sqlite3.OperationalError:  # no file yet, or one that has no tables yet
         return -1
-    with closing(sqlite3.connect(journal.path / NAME)) as store:
-        row = store.execute("SELECT seq FROM sqlite_sequence WHERE name = 'line'").fetchone()
     return row[0] if row else 0
 
 

@@ -82,8 +82,8 @@ def test_the_provider_is_switched_in_mid_conversation(slow: Page, server: Loopba
     expect(slow.locator(".run-answer").nth(1)).to_contain_text("Second question", timeout=30_000)
     _ask(slow, "Third question", Provider=CASE.name)
     expect(slow.locator(".run-answer")).to_have_count(3, timeout=30_000)
-    sent = str(server.requests[-1].body)
-    assert all(f"{word} question" in sent for word in ("First", "Second", "Third"))
+    sent = [str(request.body) for request in server.requests]  # the last may be the one for a title
+    assert any(all(f"{word} question" in body for word in ("First", "Second", "Third")) for body in sent)
     slow.reload()
     expect(slow.locator(".run-answer")).to_have_count(3)
 
@@ -169,9 +169,7 @@ def test_a_picture_goes_with_a_question_and_bad_files_are_named(slow: Page, serv
     _ask(slow, "What is this?")
     expect(slow.locator(".bubble.mine img")).to_have_count(2)
     expect(slow.locator(".run-answer")).to_be_visible(timeout=30_000)
-    assert str(server.requests[-1].body).count("data:image/png") == 2 or "data:image/png" in str(
-        server.requests[0].body
-    )
+    assert any(str(request.body).count("data:image/png") == 2 for request in server.requests)
 
 
 def test_a_conversation_is_renamed_and_deleted(page: Page) -> None:

@@ -193,6 +193,7 @@ def test_the_gate_opens_with_the_password_and_closes_again(locked: Watch) -> Non
     page.get_by_label("Password").fill("four plain words here")
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="Look")).to_be_visible()
+    page.wait_for_load_state()  # a page that is left while its scripts come in has errors that are nobody's
     page.get_by_role("button", name="Sign out").click()
     expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
     page.goto("/app/look/")
