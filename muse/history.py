@@ -147,7 +147,8 @@ class _Book:
         match event.get("event"):
             case "start" if _is_asked_anew(event):
                 self._end_turn()
-                pictures = recall_pictures(event.get("images") or (), sees=self._sees)
+                named = event.get("images")
+                pictures = recall_pictures(named if isinstance(named, list) else (), sees=self._sees)
                 self.turns.append(User((str(event["prompt"]), *pictures)))
             case "tool_start":
                 if self.calls and len(self.results) == len(self.calls):

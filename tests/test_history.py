@@ -113,6 +113,12 @@ def test_an_answer_without_text_is_no_turn_to_send(journal: JournalFolder) -> No
     assert past_of(run).turns == (User(("When does the tide turn?",)),)
 
 
+@pytest.mark.parametrize("images", [7, "tide.png", {"tide.png": 1}, None])
+def test_pictures_that_are_no_list_are_no_pictures(journal: JournalFolder, images: object) -> None:
+    run = put(journal, [{**START, "images": images}])
+    assert past_of(run).turns == (User(("When does the tide turn?",)),)
+
+
 def test_a_summary_without_calls_is_empty() -> None:
     assert format_tool_summary([]) == ""
 
