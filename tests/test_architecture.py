@@ -23,6 +23,7 @@ muse.batching muse.ndjson muse.tether muse.cortex.run_process muse.cli._summary 
 muse.providers._local muse.providers._local.errors muse.providers._local.child muse.providers._local.days
 muse.providers._local.words muse.batching.bell muse.batching.pace muse.database muse.policies.once
 muse.policies.allowance muse.batching.plain muse.amounts muse.run_files muse.toolbox muse.cli._doc_map
+muse.toolbox.files
 
 muse.messages muse.prices muse.prompts muse.totals muse.policies.deadline muse.cortex.folder_watch
 muse.cortex.schedules muse.cli._live muse.providers._batch muse.providers._local.link
@@ -35,17 +36,17 @@ muse.providers._local.engine muse.providers._local.fetch muse.providers._local.f
 muse.providers._pool muse.batching.request muse.batching.files muse.batching.jobs muse.policies.course
 muse.stream_state muse.batching.parts muse.log_index.tally
 
-muse.journal muse.streams muse.descriptors muse.tools muse.toolbox.packs muse.providers._http
-muse.providers._local.choose muse.providers._local.answer muse.batching.packing muse.batching.scan
-muse.batching.tally muse.batching.job muse.batching.outbox muse.batching.outage muse.policies.adaptive
+muse.journal muse.streams muse.descriptors muse.tools muse.providers._http muse.providers._local.choose
+muse.providers._local.answer muse.batching.packing muse.batching.scan muse.batching.tally muse.batching.job
+muse.batching.outbox muse.batching.outage muse.policies.adaptive
 
-muse.keys muse.ledger muse.contexts muse.personas muse.runs muse.fresh muse.cortex.keeping muse.toolbox.offers
+muse.toolbox.packs muse.keys muse.ledger muse.contexts muse.personas muse.runs muse.fresh muse.cortex.keeping
 muse.providers._local.plan muse.cli._approval muse.batching.feed muse.batching.bar muse.policies.cache
 muse.policies.spending muse.policies.store muse.run_files.pictures muse.cli._arguments muse.days
 
-muse.log_index.scan muse.history muse.routing muse.run_config muse.cortex_client muse.cortex.stamps
-muse.run_files.recording muse.toolbox.make_tools muse.batching.store muse.policies.breaker muse.policies.limiter
-muse.key_file muse.run_files.tail muse.run_files.control
+muse.toolbox.offers muse.log_index.scan muse.history muse.routing muse.run_config muse.cortex_client
+muse.cortex.stamps muse.run_files.recording muse.toolbox.make_tools muse.batching.store muse.policies.breaker
+muse.policies.limiter muse.key_file muse.run_files.tail muse.run_files.control
 
 muse.cortex.run_log muse.rules muse.loop muse.cortex.orders muse.cortex.daily muse.batching.keeper
 muse.providers._provider muse.providers._faults muse.ladder muse.policies.budget muse.run_files.index

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from muse.toolbox import packs as packs_module
-from muse.toolbox.packs import packs
+from muse.toolbox.packs import find_packs, packs
+from tests.journal_folder import JournalFolder
 
 
 def _house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, modules: Mapping[str, str]) -> None:
@@ -62,3 +63,16 @@ def test_of_two_tools_with_one_name_the_first_stays(
     _house(tmp_path, monkeypatch, {"first": _GOOD, "second": _GOOD.replace("greeting", "other")})
     assert packs() == {"greeting": ("wave",)}
     assert "tool wave of apps.second.tools is left out" in caplog.text
+
+
+def test_an_app_of_a_further_folder_brings_its_tools_too(
+    journal: JournalFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, text in (("birds", _GOOD), ("_hidden", _GOOD), ("broken", "PACK = ")):
+        (tmp_path / "more" / name).mkdir(parents=True)
+        (tmp_path / "more" / name / "tools.py").write_text(text, encoding="utf-8")
+    journal.write({"descriptors": {"apps": [str(tmp_path / "more")]}})
+    assert packs()["greeting"] == ("wave",)
+    assert str(tmp_path / "more" / "broken" / "tools.py") in caplog.text
+    function = next(pack for pack in find_packs() if pack.name == "greeting").tools[0].function
+    assert function() == "hello"

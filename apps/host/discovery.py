@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from importlib import import_module
@@ -23,6 +21,7 @@ from starlette.routing import BaseRoute
 
 from muse import journal
 from muse.errors import ConfigError
+from muse.toolbox.files import module_of
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +30,6 @@ HOUSE = Path(__file__).resolve().parent.parent
 MOST_BODY_BYTES = 1_000_000
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-_FURTHER = "muse_further_apps"
 
 
 class App(Struct, frozen=True):
@@ -149,14 +147,7 @@ def _import(app: App) -> ModuleType:
     """The module `routes` of an app: by its name in the house, else from its file."""
     if app.folder.parent == HOUSE:
         return import_module(f"{HOUSE.name}.{app.name}.routes")
-    name = f"{_FURTHER}.{app.name}"
-    spec = importlib.util.spec_from_file_location(name, app.folder / "routes.py")
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{app.folder / 'routes.py'} is no Python module")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+    return module_of(app.folder / "routes.py", f"muse_app_{app.name}.routes")
 
 
 def _with_routes(app: App, module: ModuleType) -> App:

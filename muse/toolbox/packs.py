@@ -1,14 +1,17 @@
 """The tools there are, in packs, found where they stand and by entry point; it knows no MCP and no tool by name.
 
 A tool module has `PACK` (the name of its pack) and `TOOLS` (a tuple of `LocalTool`). It stands beside this package, as
-`think/tools.py` or `apps/<app>/tools.py`, or another package names it in the entry point group `muse.tools`.
+`think/tools.py` or `apps/<app>/tools.py`, or as `<app>/tools.py` in a folder of apps that journal.json names; or
+another package names it in the entry point group `muse.tools`.
 """
 
 from __future__ import annotations
 
 import inspect
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -16,6 +19,10 @@ from types import MappingProxyType, ModuleType
 from typing import Any
 
 from msgspec import Struct
+
+from muse import journal
+from muse.errors import ConfigError
+from muse.toolbox.files import module_of
 
 log = logging.getLogger(__name__)
 
@@ -67,8 +74,8 @@ def find_packs() -> tuple[Pack, ...]:
     """Every pack there is, in order of its name; of two tools with one name the first stays."""
     found: dict[str, list[LocalTool]] = {}
     owners: dict[str, str] = {}
-    for name in _module_names():
-        module = _load(name)
+    for name, importing in _modules().items():
+        module = _load(name, importing)
         if module is None:
             continue
         pack, tools = module
@@ -81,21 +88,35 @@ def find_packs() -> tuple[Pack, ...]:
     return tuple(Pack(name, tuple(tools)) for name, tools in sorted(found.items()))
 
 
-def _module_names() -> Iterator[str]:
-    """The names of all tool modules, each once: those beside this package first, which need no installation."""
-    seen: set[str] = set()
+def _modules() -> Mapping[str, Callable[[], ModuleType]]:
+    """How to import each tool module, by its name: those beside this package first, which need no installation."""
     standing = (path for place in _PLACES for path in sorted(_HOUSE.glob(place)))
-    further = sorted(point.module for point in entry_points(group=GROUP))
-    for name in (*(".".join(path.relative_to(_HOUSE).with_suffix("").parts) for path in standing), *further):
-        if name not in seen:
-            seen.add(name)
-            yield name
+    names = [".".join(path.relative_to(_HOUSE).with_suffix("").parts) for path in standing]
+    names += sorted(point.module for point in entry_points(group=GROUP))
+    return {name: partial(_named, name) for name in names} | {
+        str(path): partial(module_of, path, f"muse_app_{path.parent.name}.tools") for path in _further()
+    }
 
 
-def _load(name: str) -> tuple[str, tuple[LocalTool, ...]] | None:
+def _named(name: str) -> ModuleType:
+    return import_module(name)
+
+
+def _further() -> Iterator[Path]:
+    """The tool modules of the apps in folders that journal.json names; none while that file cannot be read."""
+    try:
+        snapshot = journal.load()
+    except ConfigError as exc:
+        log.warning("%s; tools of further folders are left out", exc)
+        return
+    for folder in snapshot.config.descriptors.apps:
+        yield from sorted(Path(os.path.dirname(snapshot.path), folder).glob("[!_.]*/tools.py"))
+
+
+def _load(name: str, importing: Callable[[], ModuleType]) -> tuple[str, tuple[LocalTool, ...]] | None:
     """`(pack, tools)` of a module; None, with a warning, if it has none."""
     try:
-        module: ModuleType = import_module(name)
+        module = importing()
         pack, tools = module.PACK, tuple(module.TOOLS)
     except _BROKEN as exc:
         log.warning("tools of %s are left out: it cannot be loaded (%s: %s)", name, type(exc).__name__, exc)
