@@ -16,6 +16,7 @@ Status = Literal["completed", "running", "not_found"]
 EndState = Literal["finish", "error", "running", "unknown"]
 _MOST_SHOWN = 100
 _KINDS = ("all", "live", "historical")
+_BEFORE = ("continue_from", "handoff_from", "resume_from")
 _OWN = frozenset({"event", "ts", "agent_id", "prompt", "persona"})
 
 
@@ -71,12 +72,12 @@ def get_agent_status(agent_id: str) -> Status:
 
 def get_agent_end_state(agent_id: str) -> EndState:
     """How a run ended; unknown if there is no such run, or its log has no end."""
-    found = runs.find(agent_id)
+    found = runs.reading(agent_id, lambda path: list(runs.read_events(path)))
     if found is None:
         return "unknown"
     if found[1] != "over":
         return "running"
-    ends = [event["event"] for event in runs.read_events(found[0]) if event.get("event") in ("finish", "error")]
+    ends = [event["event"] for event in found[0] if event.get("event") in ("finish", "error")]
     return ends[-1] if ends else "unknown"
 
 
@@ -86,14 +87,9 @@ def read_agent_events(agent_id: str) -> list[dict[str, Any]]:
     Raises:
         FileNotFoundError: there is no such run.
     """
-    for _ in range(3):  # a run may be renamed between finding and opening its file, twice at the most
-        found = runs.find(agent_id)
-        if found is None:
-            break
-        try:
-            return list(runs.read_events(found[0]))
-        except FileNotFoundError:
-            continue
+    found = runs.reading(agent_id, lambda path: list(runs.read_events(path)))
+    if found is not None:
+        return found[0]
     raise FileNotFoundError(f"Agent log not found: {agent_id!r} (looked in {runs.folder()})")
 
 
@@ -123,10 +119,10 @@ def _back_from(agent_id: str) -> Iterator[str]:
 
 
 def before_of(agent_id: str) -> str | None:
-    """The run that this one continues or was handed from; None if it is the first or its request is not known."""
+    """The run that this one continues, resumes or was handed from; None if it is the first or does not say."""
     request = request_of(agent_id)
-    before = request.get("continue_from") or request.get("handoff_from")
-    return str(before) if before else None
+    before = next((str(request[name]) for name in _BEFORE if request.get(name)), None)
+    return before if before != agent_id else None
 
 
 def handed_to(agent_id: str) -> str | None:
@@ -137,15 +133,8 @@ def handed_to(agent_id: str) -> str | None:
 
 def request_of(agent_id: str) -> Mapping[str, Any]:
     """The request of a run: the first line of its log; empty if it has none."""
-    found = runs.find(agent_id)
-    if found is None:
-        return {}
-    try:
-        first = next(iter(runs.read_events(found[0])), {})
-    except FileNotFoundError:  # renamed in this moment
-        found = runs.find(agent_id)
-        first = next(iter(runs.read_events(found[0])), {}) if found else {}
-    return first
+    found = runs.reading(agent_id, lambda path: next(runs.read_events(path), {}))
+    return found[0] if found is not None else {}
 
 
 def cortex_agents(

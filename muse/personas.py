@@ -48,6 +48,19 @@ def get_agent(persona: str = DEFAULT_PERSONA, facet: str | None = None) -> dict[
     }
 
 
+def tools_in_words(fields: Mapping[str, Any]) -> tuple[str, ...]:
+    """The tools that a persona's fields allow, as they are shown: "all" or names and packs, then its make targets."""
+    allowed = ("all",) if fields.get("tools") is None else listed(fields["tools"])
+    return (*allowed, *(f"make {target}" for target in listed(fields.get("make"))))
+
+
+def listed(said: object) -> tuple[str, ...]:
+    """A field of a persona that is a list, one name, or left out."""
+    if said is None:
+        return ()
+    return tuple(str(one) for one in said) if isinstance(said, list) else (str(said),)
+
+
 def _found() -> Iterator[Descriptor]:
     """The personas; a later one of the same key takes the place of the earlier."""
     snapshot = journal.load()

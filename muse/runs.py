@@ -6,17 +6,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import logging
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from muse import journal
 
@@ -26,6 +28,10 @@ _LATEST_MS = 10_000_000_000_000  # ids have 13 digits
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _MOST_TOKENS = 1_000_000_000_000_000
 State = Literal["pending", "active", "over"]
+CUT_OFF = "cut off"
+"""The state of a run that says it is running and whose process is gone."""
+
+Made = TypeVar("Made")
 _SUFFIX: Mapping[State, str] = {"pending": "_pending", "active": "_active", "over": ""}
 
 
@@ -46,7 +52,7 @@ def is_agent_id(text: str) -> bool:
 
 def find(agent_id: str) -> tuple[Path, State] | None:
     """A run's file and state; None if there is no such run."""
-    for state in ("over", "active", "pending"):
+    for state in _SUFFIX:  # in the order in which its file is renamed, so that none is missed that is renamed meanwhile
         path = path_of(agent_id, state)
         if is_agent_id(agent_id) and path.is_file():
             return path, state
@@ -245,7 +251,7 @@ def ids_in(state: State) -> list[str]:
 
 
 class Run(Struct, frozen=True):
-    """One run at a glance; `state` is finish, error, running, pending or unknown."""
+    """One run at a glance; `state` is finish, error, running, pending, "cut off" or unknown (over, without an end)."""
 
     agent_id: str
     state: str
@@ -259,6 +265,17 @@ class Run(Struct, frozen=True):
     usage: Mapping[str, int]
     duration_s: float | None
     handoff_from: str | None = None
+
+
+def reading(agent_id: str, read: Callable[[Path], Made]) -> tuple[Made, State] | None:
+    """What `read` makes of a run's file, and the run's state; None if there is no such run."""
+    for _ in range(3):  # a run may be renamed between finding and opening its file, twice at the most
+        found = find(agent_id)
+        if found is None:
+            break
+        with contextlib.suppress(FileNotFoundError):
+            return read(found[0]), found[1]
+    return None
 
 
 def read_events(path: Path) -> Iterator[dict[str, Any]]:
@@ -283,11 +300,10 @@ def event_in(line: bytes) -> dict[str, Any] | None:
 
 def summarize(agent_id: str) -> Run | None:
     """A run at a glance; None if there is no such run."""
-    found = find(agent_id)
+    found = reading(agent_id, lambda path: list(read_events(path)))
     if found is None:
         return None
-    path, state = found
-    events = list(read_events(path))
+    events, state = found
     start = next((event for event in events if event.get("event") == "start"), {})
     request = next((event for event in events if event.get("event") == "request"), {})
     last: dict[str, Any] = next((event for event in reversed(events) if event.get("event") in ("finish", "error")), {})
@@ -295,7 +311,7 @@ def summarize(agent_id: str) -> Run | None:
     stamps = [ts for event in events if event is not request and (ts := time_of(event))]
     handed_from = request.get("handoff_from")
     said = {**request, **start}
-    return Run(
+    run = Run(
         agent_id,
         str(last.get("event") or {"active": "running", "pending": "pending"}.get(state, "unknown")),
         str(said.get("persona", "default")),
@@ -309,6 +325,13 @@ def summarize(agent_id: str) -> Run | None:
         (stamps[-1] - stamps[0]) / 1000 if len(stamps) > 1 else None,
         handed_from if isinstance(handed_from, str) else None,
     )
+    return _as_it_stands(run)
+
+
+def _as_it_stands(run: Run) -> Run:
+    """A run that says it is running known as "cut off" if no process has it any more."""
+    is_left = run.state == "running" and not is_under_way(run.agent_id)
+    return replace(run, state=CUT_OFF) if is_left and path_of(run.agent_id, "active").is_file() else run
 
 
 def time_of(event: Mapping[str, Any]) -> int:

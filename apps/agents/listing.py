@@ -9,16 +9,16 @@ from typing import Any
 
 from msgspec import Struct
 
-from muse import ledger, models
+from muse import ledger, models, runs
 from muse.cortex.daily import SCHEDULED_PROMPT
 from muse.errors import ConfigError
-from muse.personas import get_agent, get_agents
+from muse.personas import get_agent, get_agents, listed, tools_in_words
 from muse.run_config import RunConfig
 from muse.run_files.index import INDEX
 from muse.runs import Run
 
 PAGE_RUNS = 25
-STATES = ("finish", "error", "running", "pending", "cut off", "unknown")
+STATES = ("finish", "error", "running", "pending", runs.CUT_OFF, "unknown")
 
 
 class Persona(Struct, frozen=True):
@@ -71,7 +71,6 @@ def _persona(name: str, fields: Mapping[str, Any]) -> Persona:
         get_agent(name)
     except (ConfigError, FileNotFoundError) as exc:
         problem = str(exc)
-    tools = fields.get("tools")
     handoff = fields.get("handoff")
     return Persona(
         name,
@@ -81,20 +80,13 @@ def _persona(name: str, fields: Mapping[str, Any]) -> Persona:
         provider,
         model,
         reason,
-        ("all",) if tools is None else (*_listed(tools), *(f"make {target}" for target in _listed(fields.get("make")))),
-        tuple(_listed(fields.get("approve"))),
+        tools_in_words(fields),
+        listed(fields.get("approve")),
         str(fields.get("schedule") or ""),
         str(handoff.get("persona") if isinstance(handoff, Mapping) else handoff or ""),
         _usual_prompt(fields),
         problem,
     )
-
-
-def _listed(said: object) -> Sequence[str]:
-    """A field of a persona that is a list or one name."""
-    if said is None:
-        return ()
-    return [str(one) for one in said] if isinstance(said, list) else [str(said)]
 
 
 def page_of_runs(*, number: int = 1, persona: str = "", state: str = "") -> RunPage:

@@ -17,7 +17,7 @@ from apps.agents import listing
 from apps.host.carrying import carrying_out
 from apps.host.page import render
 from apps.host.run_pages import RUN_ROUTES, asked_of, cost_of, done, provider_choices, show
-from muse import runs
+from muse import journal, runs
 from muse.cortex_client import cortex_request, get_agent_end_state, request_of
 from muse.errors import ConfigError
 from muse.journal import ConflictError
@@ -127,7 +127,7 @@ async def resume(request: Request) -> Response:
 
 
 def _resume(before: str) -> str:
-    """Ask for the run that goes on with a broken one.
+    """Ask for the run that goes on with a broken one; the one that was asked for already, if there is one.
 
     Raises:
         FileNotFoundError: there is no such run.
@@ -135,6 +135,12 @@ def _resume(before: str) -> str:
     """
     if runs.find(before) is None:
         raise FileNotFoundError(f"run {before!r}: not found")
+    with journal.file_lock(runs.folder() / ".resume.lock"):
+        later = (found for found in INDEX.later_than(before) if request_of(found).get("resume_from") == before)
+        return next(later, "") or _begin_again(before)
+
+
+def _begin_again(before: str) -> str:
     tail.settle(before)
     if runs.is_under_way(before) or get_agent_end_state(before) == "finish":
         raise ConflictError(f"run {before}: it has not broken off; continue it with a new prompt instead")

@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -80,13 +80,23 @@ def folder() -> Path:
 
 def recent(*, limit: int, offset: int = 0) -> tuple[tuple[Listed, ...], int]:
     """Conversations, the one that changed last first, and how many there are."""
+    entries = sorted(_entries(), reverse=True)
+    listed: list[Listed] = []
+    for changed_s, chat_id in entries[offset : offset + limit]:
+        with suppress(FileNotFoundError):  # deleted meanwhile
+            listed.append(Listed(_read(chat_id), changed_s))
+    return tuple(listed), len(entries)
+
+
+def _entries() -> Iterator[tuple[float, str]]:
+    """When each conversation changed last, and its id."""
     try:
-        entries = [(entry.stat().st_mtime, entry.name) for entry in os.scandir(folder()) if _id_in(entry.name)]
+        names = os.listdir(folder())
     except FileNotFoundError:
-        return (), 0
-    entries.sort(reverse=True)
-    shown = entries[offset : offset + limit]
-    return tuple(Listed(_read(_id_in(name)), changed_s) for changed_s, name in shown), len(entries)
+        return
+    for chat_id in filter(None, map(_id_in, names)):
+        with suppress(FileNotFoundError):  # deleted meanwhile
+            yield _path_of(chat_id).stat().st_mtime, chat_id
 
 
 def find(chat_id: str) -> Conversation:
@@ -133,8 +143,8 @@ def say_again(chat_id: str, agent_id: str, asked: Mapping[str, Any]) -> Turn:
         return _ask(before, last.prompt, last.images, asked, instead_of=agent_id)
 
 
-def rename(chat_id: str, title: str) -> str:
-    """Give a conversation a title; the title as it is kept.
+def rename(chat_id: str, title: str, *, only_if_none: bool = False) -> str:
+    """Give a conversation a title, or leave the one it has if it is `only_if_none`; the title as it is kept.
 
     Raises:
         ConfigError: there is nothing in it.
@@ -144,7 +154,9 @@ def rename(chat_id: str, title: str) -> str:
     if not said:
         raise ConfigError("title", "nothing", "a few words")
     with _changing():
-        find(chat_id)
+        kept = find(chat_id).title
+        if kept and only_if_none:
+            return kept
         _append(chat_id, {"event": "title", "ts": now_ms(), "title": said})
     return said
 
@@ -196,7 +208,7 @@ def _require_quiet(conversation: Conversation) -> None:
     last = conversation.turns[-1].agent_id if conversation.turns else ""
     if not last or runs.find(last) is None or tail.settle(last):
         return
-    if tail.with_owner(last, tail.read(last)).state != "cut off":
+    if tail.with_owner(last, tail.read(last)).state != runs.CUT_OFF:
         raise ConflictError("An answer is still being written: wait for its end, or stop it.")
     control.cancel(last)  # its process is gone: nobody else may end it
 

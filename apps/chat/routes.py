@@ -138,7 +138,10 @@ def entitle(request: Request) -> Response:
     found = conversations.find(_chat_id(request))
     if not found.turns:
         raise HTTPException(409, detail="The conversation has no question yet to make a title of.")
-    title = found.title or conversations.rename(found.id, titles.make_title(found.turns[0].prompt))
+    title = found.title
+    if not title:  # somebody may give it one while the model thinks
+        made = titles.make_title(found.turns[0].prompt)
+        title = conversations.rename(found.id, made, only_if_none=True)
     return JSONResponse({"title": title})
 
 

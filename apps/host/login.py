@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from apps.host.errors import answer, wants_json
-from apps.host.page import own_path, render
+from apps.host.page import came_from, here, own_path, render
 from apps.host.password import SignIns, Tries, is_right, kept_hash
 from muse.errors import ConfigError
 
@@ -80,7 +80,7 @@ def _turned_away(request: Request) -> Response:
         return answer(request, 401, f"Sign in first, at {LOGIN}.")
     if request.headers.get("HX-Request") == "true":
         return answer(request, 401, "Sign in again.", headers={"HX-Redirect": LOGIN})
-    wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    wanted = here(request) if request.method == "GET" else came_from(request)
     return RedirectResponse(f"{LOGIN}?next={quote(wanted)}", 303)
 
 
@@ -132,12 +132,17 @@ def _next(wanted: object) -> str:
 
 
 def _address(request: Request) -> str:
-    """Who tries: an address, for IPv6 its /64, which one household or machine has to itself."""
+    """Who tries: an address, for IPv6 its /64, which one household or machine has to itself.
+
+    "" for this machine: a proxy for everybody may stand there, and one stranger must not lock out the others.
+    """
     host = request.client.host if request.client else ""
     try:
         parsed = ipaddress.ip_address(host)
     except ValueError:
         return host
+    if parsed.is_loopback:
+        return ""
     if isinstance(parsed, ipaddress.IPv6Address):
         return str(ipaddress.ip_network((parsed, 64), strict=False))
     return host

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PrefixLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
@@ -90,6 +91,19 @@ def own_path(wanted: object, otherwise: str = "/") -> str:
     if not isinstance(wanted, str) or not wanted.isprintable() or "\\" in wanted:
         return otherwise
     return wanted if wanted.startswith("/") and not wanted.startswith("//") else otherwise
+
+
+def here(request: Request) -> str:
+    """Where a request went, as a path of this server."""
+    return request.url.path + (f"?{request.url.query}" if request.url.query else "")
+
+
+def came_from(request: Request, otherwise: str = "/") -> str:
+    """The page of this server that a request was sent from; `otherwise` if it does not say, or was another's."""
+    said = urlsplit(request.headers.get("Referer", ""))
+    if said.netloc != request.url.netloc:
+        return otherwise
+    return own_path(said.path + (f"?{said.query}" if said.query else ""), otherwise)
 
 
 def csrf_token(request: Request) -> str:

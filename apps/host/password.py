@@ -127,20 +127,25 @@ class Tries:
         self._lock = threading.Lock()
 
     def begin(self, address: str) -> float:
-        """Begin a try: 0, or for how long this address must wait.
+        """Begin a try: 0, or for how long this address must wait; "" is nobody's own, and only the tally of all counts.
 
         A try counts as failed until it has passed, so that many at once are no way around the wait.
         """
         with self._lock:
             wait_s = self._wait_s(address)
             if wait_s <= 0:
-                of_address = self._by_address.setdefault(address, _Failures())
-                self._by_address.move_to_end(address)
-                if len(self._by_address) > _KEPT_ADDRESSES:
-                    self._by_address.popitem(last=False)
-                self._note(of_address, _FREE_TRIES, _LONGEST_WAIT_S)
+                if address:
+                    self._note(self._of(address), _FREE_TRIES, _LONGEST_WAIT_S)
                 self._note(self._all, _FREE_TRIES_OF_ALL, _LONGEST_WAIT_OF_ALL_S)
             return wait_s
+
+    def _of(self, address: str) -> _Failures:
+        """The failures of an address; those of the one that tried longest ago are forgotten for it."""
+        found = self._by_address.setdefault(address, _Failures())
+        self._by_address.move_to_end(address)
+        if len(self._by_address) > _KEPT_ADDRESSES:
+            self._by_address.popitem(last=False)
+        return found
 
     def _wait_s(self, address: str) -> float:
         until_s = max(self._all.until_s, self._by_address.get(address, _Failures()).until_s)

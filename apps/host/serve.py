@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import TextIO
 
-import uvicorn
 from msgspec import Struct
 
 from muse import journal
@@ -24,6 +23,8 @@ from muse.cli._terminal import near
 from muse.errors import ConfigError
 
 try:
+    import uvicorn
+
     from apps.host.connections import BACKLOG, Connection
     from apps.host.guard import LOOPBACK_NAMES, host_name
     from apps.host.page import STATIC

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from apps.host.page import own_path
 from apps.todos import todos
 from apps.todos.todos import ChangedError, Changes, Todo, TodoError
 from muse import journal
@@ -112,10 +113,11 @@ async def add(request: Request) -> Response:
 
 
 async def settle(request: Request) -> Response:
-    """Complete a to-do, or open it again: field done, yes or no."""
+    """Complete a to-do, or open it again: field done, yes or no; the field seen is the line that the page showed."""
     form = await request.form()
     todo_id, done = request.path_params["todo_id"], form.get("done") == "yes"
-    return await _changed(request, lambda: todos.change(journal.folder(), todo_id, Changes(done=done))[0])
+    seen = todos.parse_line(str(form.get("seen") or ""), "")
+    return await _changed(request, lambda: todos.change(journal.folder(), todo_id, Changes(done=done), seen=seen)[0])
 
 
 async def edit(request: Request) -> Response:
@@ -143,9 +145,7 @@ async def _changed(request: Request, act: Callable[[], Todo]) -> Response:
     if "application/json" in request.headers.get("Accept", ""):
         return JSONResponse({"id": todo.id, "text": todo.text, "done": todo.done, "due": todo.due, "tags": todo.tags})
     form = await request.form()
-    back = str(form.get("back") or "")
-    address = back if back.startswith(BASE) and "\\" not in back else BASE
-    return RedirectResponse(f"{address}#{todo.id}", status_code=303)
+    return RedirectResponse(f"{own_path(form.get('back'), BASE)}#{todo.id}", status_code=303)
 
 
 ROUTES: tuple[BaseRoute, ...] = (

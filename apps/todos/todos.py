@@ -164,7 +164,8 @@ def change(
 ) -> tuple[Todo, bool]:
     """Change a to-do on today's list; the to-do as it is now, and whether anything of it was another way before.
 
-    `seen` is the to-do as whoever changes it has it before their eyes.
+    `seen` is the to-do as whoever changes it has it before their eyes; its box counts only if more than that
+    changes.
 
     Raises:
         TodoError: there is none of this id, a part is not of the form, it is not any more as it was `seen`, or the list
@@ -176,7 +177,7 @@ def change(
         before = next((todo for todo in known if todo.id == wanted), None)
         if before is None:
             raise TodoError(_unknown(todo_id, known))
-        if seen is not None and write_line(seen) != write_line(before):
+        if seen is not None and _is_changed(before, seen, changes):
             raise ChangedError(f"{before.id} has changed meanwhile; it is now: {write_line(before)}")
         page = _open_page(root, known, today or date.today())
         after = _changed(replace(before, day=page.day), changes)
@@ -185,6 +186,11 @@ def change(
         page.put(after)
         _write(root, page)
     return after, True
+
+
+def _is_changed(now: Todo, seen: Todo, changes: Changes) -> bool:
+    is_box_only = changes == Changes(done=changes.done)
+    return write_line(replace(seen, done=now.done) if is_box_only else seen) != write_line(now)
 
 
 def _changed(todo: Todo, changes: Changes) -> Todo:

@@ -9,7 +9,7 @@ from muse import models
 from muse.cli import _terminal
 from muse.cli._terminal import Column
 from muse.errors import ConfigError
-from muse.personas import get_agents
+from muse.personas import get_agents, listed, tools_in_words
 from muse.run_config import RunConfig
 
 HELP = "List the personas with their contexts, routes, tools and schedules."
@@ -52,24 +52,14 @@ def _row(name: str, fields: dict[str, Any]) -> dict[str, Any]:
         provider, model = models.resolve_provider(context)
     except ConfigError as exc:
         provider, model = "no route", str(exc)
-    targets = ", ".join(f"make {target}" for target in _listed(fields.get("make")))
-    tools = fields.get("tools")
-    shown = "all" if tools is None else ", ".join(_listed(tools))
     return {
         "persona": name,
         "title": fields["title"],
         "context": context,
         "provider": provider,
         "model": model,
-        "tools": ", ".join(filter(None, (shown, targets))) or "none",
+        "tools": ", ".join(tools_in_words(fields)) or "none",
         "schedule": str(fields.get("schedule") or ""),
-        "inputs": _listed(fields.get("inputs")),
+        "inputs": list(listed(fields.get("inputs"))),
         "output": fields.get("output"),
     }
-
-
-def _listed(said: object) -> list[str]:
-    """A field of a persona that is a list or one name."""
-    if said is None:
-        return []
-    return [str(one) for one in said] if isinstance(said, list) else [str(said)]

@@ -12,7 +12,7 @@ from muse import runs
 from muse.amounts import counted, usd
 from muse.cli import _terminal
 from muse.cli._live import named
-from muse.cli.runs import cost_of, state_of
+from muse.cli.runs import cost_of
 from muse.cortex_client import get_agent_thread
 from muse.errors import ConfigError
 
@@ -135,14 +135,18 @@ def _sums(found: runs.Run | None) -> Iterator[str]:
     if found is None:
         return
     cost = cost_of(found)
-    state = state_of(found)
-    parts = [state, counted(found.turns, "turn"), counted(found.tool_calls, "tool call"), f"{found.tokens:,} tokens"]
+    parts = [
+        found.state,
+        counted(found.turns, "turn"),
+        counted(found.tool_calls, "tool call"),
+        f"{found.tokens:,} tokens",
+    ]
     parts.append("cost unknown" if cost is None else usd(cost))
     parts += [f"{found.duration_s:.1f} s"] if found.duration_s is not None else []
     yield ", ".join(parts)
-    if state == "finish":
+    if found.state == "finish":
         yield f"Go on with it: muse agent {found.persona} --continue {found.agent_id} 'And then?'"
-    elif state in ("error", "cut off"):
+    elif found.state in ("error", runs.CUT_OFF):
         yield f"Take it up where it ended: muse run --resume {found.agent_id}"
 
 

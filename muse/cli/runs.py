@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the list; 0."""
     found = [run for agent_id in runs.newest_ids()[: max(args.limit, 1)] if (run := runs.summarize(agent_id))]
     if args.json:
-        rows = [structs.asdict(run) | {"state": state_of(run), "cost_usd": cost_of(run)} for run in found]
+        rows = [structs.asdict(run) | {"cost_usd": cost_of(run)} for run in found]
         _terminal.print_json(rows)
         return 0
     if not found:
@@ -58,13 +58,8 @@ def _cells(run: runs.Run, prompt_chars: int) -> list[str]:
     chained = f"{run.agent_id} ← {run.handoff_from}" if run.handoff_from else run.agent_id
     seconds = f"{run.duration_s:.1f}" if run.duration_s is not None else ""
     dollars = "unknown" if cost is None else usd(cost)
-    texts = [chained, state_of(run), run.persona, run.provider, short]
+    texts = [chained, run.state, run.persona, run.provider, short]
     return [*texts, str(run.turns), str(run.tool_calls), f"{run.tokens:,}", dollars, seconds]
-
-
-def state_of(run: runs.Run) -> str:
-    """How a run stands: as `muse.runs` has it, or "cut off" if its process is gone and it has no end."""
-    return "cut off" if run.state == "running" and not runs.is_under_way(run.agent_id) else run.state
 
 
 def cost_of(run: runs.Run) -> float | None:

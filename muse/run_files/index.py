@@ -16,10 +16,9 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
-from msgspec.structs import replace
 
 from muse import runs
-from muse.cortex_client import request_of
+from muse.cortex_client import before_of
 from muse.database import begun_anew, connect, patiently, writing
 from muse.runs import Run
 
@@ -33,10 +32,8 @@ CREATE TABLE run (
 CREATE INDEX run_before ON run (before);
 CREATE INDEX run_kind ON run (persona, state)
 """
-_BEFORE = ("continue_from", "handoff_from", "resume_from")
 _COMMITTED_AT_ONCE = 500
 _SETTLED_NS = 50_000_000  # as in muse.journal: file systems stamp in steps of some milliseconds
-CUT_OFF = "cut off"
 
 
 class _Seen(Struct, frozen=True):
@@ -106,7 +103,7 @@ class RunIndex:
         """The runs that continue or resume this one or were handed on from it, oldest first."""
         with self._opened() as connection:
             rows = connection.execute("SELECT id FROM run WHERE before = ?", (agent_id,)).fetchall()
-        live = (run.agent_id for run in _live() if _before(run.agent_id) == agent_id)
+        live = (run.agent_id for run in _live() if before_of(run.agent_id) == agent_id)
         return tuple(sorted({*(found for (found,) in rows), *live}))
 
     def close(self) -> None:
@@ -183,23 +180,13 @@ def _row(agent_id: str) -> Iterator[tuple[str, ...]]:
     """A run that is over as a row; none if it was deleted in this moment."""
     run = runs.summarize(agent_id)
     if run is not None:
-        yield agent_id, run.persona, run.state, _before(agent_id), msgspec.json.encode(run).decode()
-
-
-def _before(agent_id: str) -> str:
-    request = request_of(agent_id)
-    return str(next((request[name] for name in _BEFORE if request.get(name)), ""))
+        yield agent_id, run.persona, run.state, before_of(agent_id) or "", msgspec.json.encode(run).decode()
 
 
 def _live() -> list[Run]:
-    """The runs that wait or are under way; those whose process is gone are "cut off"."""
+    """The runs that wait, are under way, or were cut off."""
     found = (runs.summarize(agent_id) for agent_id in (*runs.ids_in("pending"), *runs.ids_in("active")))
-    return [_as_it_stands(run) for run in found if run is not None]
-
-
-def _as_it_stands(run: Run) -> Run:
-    is_left = run.state == "running" and not runs.is_under_way(run.agent_id)
-    return replace(run, state=CUT_OFF) if is_left and runs.path_of(run.agent_id, "active").is_file() else run
+    return [run for run in found if run is not None]
 
 
 INDEX = RunIndex()

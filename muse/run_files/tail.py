@@ -49,16 +49,11 @@ def read(agent_id: str, since: Read | None = None) -> Read:
         FileNotFoundError: there is no such run.
     """
     since = since or Read(state="running")
-    for _ in range(3):  # a run may be renamed between finding and opening its file, twice at the most
-        found = runs.find(agent_id)
-        if found is None:
-            break
-        try:
-            lines, number, offset = _new_lines(found[0], since)
-        except FileNotFoundError:
-            continue
-        return Read(lines, number, offset, _state(since, lines, found[1]))
-    raise FileNotFoundError(f"run {agent_id!r}: not found; `muse runs` lists those there are")
+    found = runs.reading(agent_id, lambda path: _new_lines(path, since))
+    if found is None:
+        raise FileNotFoundError(f"run {agent_id!r}: not found; `muse runs` lists those there are")
+    (lines, number, offset), stored = found
+    return Read(lines, number, offset, _state(since, lines, stored))
 
 
 def _new_lines(path: Path, since: Read) -> tuple[tuple[Line, ...], int, int]:
@@ -92,7 +87,7 @@ def with_owner(agent_id: str, seen: Read) -> Read:
     latest = read(agent_id, seen)  # it may have ended in this moment
     found = runs.find(agent_id)
     is_left = latest.state == "running" and found is not None and found[1] == "active"
-    return Read(seen.lines + latest.lines, latest.number, latest.offset, "cut off" if is_left else latest.state)
+    return Read(seen.lines + latest.lines, latest.number, latest.offset, runs.CUT_OFF if is_left else latest.state)
 
 
 def settle(agent_id: str, *, most_s: float = 5.0) -> bool:

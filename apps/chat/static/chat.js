@@ -74,17 +74,30 @@ function complain(text) {
   problem.hidden = !text;
 }
 
+/** What is answered to a question; one that does not arrive goes back to where it was typed. */
+async function kept(sending, asked, text) {
+  try {
+    return await sending;
+  } catch (error) {
+    if (!text.value) text.value = asked.text;
+    if (!chosen.length) choose(asked.pictures);
+    throw error;
+  }
+}
+
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
   const button = form.querySelector("button.primary");
   if (button.disabled) return; // it is on its way
   complain("");
   const text = form.elements.namedItem("message");
+  const asked = { text: text.value, pictures: chosen };
+  const sending = send(form.action, { form }); // it has taken the words out of the form now
   button.disabled = true;
+  text.value = "";
+  choose([]);
   try {
-    await add(await send(form.action, { form }));
-    text.value = "";
-    choose([]);
+    await add(await kept(sending, asked, text));
   } catch (error) {
     complain(error.message);
   } finally {
