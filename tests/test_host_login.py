@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,12 +10,14 @@ from pathlib import Path
 import pytest
 from sse_starlette import EventSourceResponse
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
+from starlette.types import Message
 
 from apps.host import password as password_module
 from apps.host.discovery import App
+from apps.host.login import Lock
 from apps.host.password import SignIns, Tries, is_right, kept_hash, password_path, session_key, set_password
 from apps.host.site import Access, make_site
 from muse.errors import ConfigError
@@ -192,8 +195,10 @@ def test_before_the_gate_only_small_requests_are_read(locked: TestClient) -> Non
     assert locked.post("/login", data={**sent, "next": "/" * 30_000}).status_code == 413
 
 
-@pytest.mark.parametrize("through", ["sse", "plain"])
-def test_a_stream_ends_with_its_session(journal: JournalFolder, tmp_path: Path, through: str) -> None:
+@pytest.mark.parametrize(("kind", "arrives"), [("events", False), ("rows", True)])
+def test_a_stream_of_events_ends_with_its_session_and_any_other_answer_is_whole(
+    journal: JournalFolder, tmp_path: Path, kind: str, arrives: bool
+) -> None:
     set_password(PASSWORD)
     (tmp_path / "workspace.html").write_text("<h1>Ticks</h1>")
     closed = []
@@ -204,17 +209,37 @@ def test_a_stream_ends_with_its_session(journal: JournalFolder, tmp_path: Path, 
             set_password("another four plain words")
             yield "two"
         finally:
-            closed.append(through)
+            closed.append(kind)
 
     async def stream(request: Request) -> Response:
-        return EventSourceResponse(ticks()) if through == "sse" else StreamingResponse(ticks())
+        return EventSourceResponse(ticks()) if kind == "events" else StreamingResponse(ticks())
 
     app = App("ticks", tmp_path, "Ticks", routes=(Route("/stream", stream),))
     pages = TestClient(make_site(Access(password=True), apps=(app,)), base_url="http://127.0.0.1")
     _sign_in(pages)
     answer = pages.get("/app/ticks/stream")
-    assert (answer.status_code, "one" in answer.text, "two" in answer.text) == (200, True, False)
-    assert closed == [through]
+    assert (answer.status_code, "one" in answer.text, "two" in answer.text) == (200, True, arrives)
+    assert closed == [kind]
+
+
+def test_a_script_that_is_under_way_when_one_signs_out_arrives_whole(journal: JournalFolder) -> None:
+    set_password(PASSWORD)
+    sign_ins = SignIns()
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return await asyncio.get_running_loop().create_future()  # the browser stays
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+        sign_ins.end(name)
+
+    name = sign_ins.add(kept_hash())
+    scope = {"type": "http", "method": "GET", "path": "/x.js", "headers": [], "session": {"signed_in": name}}
+    path = journal.path / "x.js"
+    path.write_bytes(b"a" * 300_000)  # several pieces
+    asyncio.run(Lock(FileResponse(path), sign_ins)(scope, receive, send))
+    assert sum(len(message.get("body", b"")) for message in sent) == 300_000
 
 
 def test_guessing_is_slowed_down_and_the_right_password_has_to_wait_too(locked: TestClient) -> None:

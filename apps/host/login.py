@@ -8,6 +8,7 @@ import math
 from urllib.parse import quote
 
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -21,6 +22,7 @@ from muse.errors import ConfigError
 log = logging.getLogger(__name__)
 
 LOGIN, LOGOUT = "/login", "/logout"
+EVENTS = "text/event-stream"
 MOST_BODY_BYTES = 30_000  # who sends it is not known yet; the longest password takes 12,000, quoted
 
 _KEY = "signed_in"
@@ -61,10 +63,17 @@ class Lock:
             return False
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, name: object) -> None:
-        """Serve a session, and no longer than it lasts: a stream ends with it."""
+        """Serve a session, and no longer than it lasts: a stream of events ends with it.
+
+        Any other answer is sent whole: a browser would take the part of a script for all of it, and keep it.
+        """
+        is_stream = False
 
         async def while_signed_in(message: Message) -> None:
-            is_over = message.get("more_body", False) and not self._holds(name)
+            nonlocal is_stream
+            if message["type"] == "http.response.start":
+                is_stream = Headers(raw=message["headers"]).get("Content-Type", "").startswith(EVENTS)
+            is_over = is_stream and message.get("more_body", False) and not self._holds(name)
             await send({"type": "http.response.body"} if is_over else message)
             if is_over:
                 raise _SignedOutError
