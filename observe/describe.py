@@ -8,10 +8,10 @@ from typing import Any
 
 from muse.batch import Batch
 from muse.batching.store import path_of
-from muse.cli import _arguments
+from muse.cli._arguments import day_of, parsed, parser_for
 from muse.errors import ConfigError
 from observe.asking.sight import require_sight
-from observe.days.command import add_choice, misused, parsed, parser_for, run_day
+from observe.days.command import add_choice, run_day
 from observe.days.outcome import DayDone, OnStep, SegmentDone, ignore_step
 from observe.days.rounds import MOST_AT_ONCE
 from observe.days.segments import Segment, day_with, segments_of
@@ -137,12 +137,9 @@ def main(argv: list[str] | None = None) -> int:
         MuseError: nothing could be made: no such day, no model that sees, no key.
     """
     parser = parser_for("describe", "Describe what was on the screen on a day of the journal.", _EPILOG)
-    add_choice(parser, "DAY", "YYYYMMDD; the latest day with pictures if left out", _arguments.day)
-    parser.add_argument("--day", dest="named", metavar="DAY", type=_arguments.day, help="the same, as an option")
+    add_choice(parser, "YYYYMMDD; the latest day with pictures if left out")
     args = parsed(parser, argv)
     if isinstance(args, int):
         return args
-    if args.what and args.named and args.what != args.named:
-        return misused("describe", f"DAY {args.what} and --day {args.named} are two days; give one")
-    day = day_with(WANTED, args.what or args.named)
+    day = day_with(WANTED, day_of(args))
     return run_day("describe", day, args, describe_day, nothing="no pictures")

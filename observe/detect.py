@@ -9,10 +9,10 @@ from pathlib import Path
 
 import msgspec
 
+from muse.cli._arguments import FAILED, complain, parsed, parser_for
 from muse.cli._terminal import Column, draw, print_json, say
 from muse.errors import ConfigError
 from observe.asking.sight import require_key
-from observe.days.command import complain, parsed, parser_for
 from observe.finding import boundaries
 from observe.finding.boundaries import Divided, divide
 from observe.finding.created import Created
@@ -107,7 +107,7 @@ def _complete(transcript: Transcript) -> int:
     if not transcript.passed_over:
         return 0
     complain("detect", f"{transcript.passed_over} entries have no words or cannot be read, and are left out")
-    return 1
+    return FAILED
 
 
 def _clock(at_s: float | None) -> str:

@@ -29,7 +29,7 @@ muse.messages muse.prices muse.prompts muse.totals muse.policies.deadline muse.c
 muse.cortex.schedules muse.cli._live muse.providers._batch muse.providers._local.link
 muse.providers._local.weights muse.providers._local.fields muse.providers._local.shots
 muse.providers._local.passages muse.batching.parquet muse.batching.tables muse.batching.template
-muse.policies.retry muse.policies.settings muse.batching.cluster
+muse.policies.retry muse.policies.settings muse.batching.cluster muse.cli._progress
 
 muse.config muse.call_sites muse.contents muse.objects muse.toolbox.shelf muse.toolbox.servers
 muse.providers._local.engine muse.providers._local.fetch muse.providers._local.fill muse.providers._transport
@@ -117,7 +117,7 @@ LATE: Sequence[tuple[str, str, str]] = (
     ("muse.cli._live", "rich", "60 ms, and only a terminal draws"),
     ("muse.cli.run", "muse.cli.agent", "only who resumes a run pays for what runs agents"),
     ("observe.looking.recordings", "av", "an extra of its own, and only who has videos needs it"),
-    ("muse.cli.whatif", "rich", "60 ms, and only a terminal draws"),
+    ("muse.cli._progress", "rich", "60 ms, and only a terminal draws"),
     ("muse.batching.bar", "rich", "60 ms, and only a terminal draws"),
     ("muse.batching.parquet", "pyarrow", "0.2 s, and only who has Parquet files pays it"),
     ("muse.batching.cluster", "ray", "0.5 s, and only who asks for it pays it"),

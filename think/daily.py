@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import datetime
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
 from muse import journal
-from muse.cli import _arguments
-from muse.cli._terminal import Column, draw, is_terminal, near, print_json, say
+from muse.cli._arguments import add_day, day_of, parsed, parser_for
+from muse.cli._progress import progress
+from muse.cli._terminal import Column, draw, near, print_json, say
 from muse.cortex import stamps
 from muse.cortex.turns import Ended, carry_out, wanted_of
+from muse.days import find_day
 from muse.errors import ConfigError
 from think.day_runs.due import has_unusable, show_end, show_plan
 from think.day_runs.report import as_json, is_whole, keep_report, show_report
 from think.day_runs.state import DayRun, Stage, StepDone
 from think.digests.digest import BUILT_IN, CONTEXT
-from think.pipeline import OBSERVING, STAGES, OnStep, days_to_do, due_topics, plan_agents, run_agents, run_day
+from think.pipeline import OBSERVING, STAGES, days_to_do, due_topics, plan_agents, run_agents, run_day
 
 _EPILOG = """\
 First what was seen and heard (muse describe, enrich, summarize), then what it
@@ -52,34 +49,26 @@ def main(argv: list[str] | None = None) -> int:
     Raises:
         MuseError: it is under way already, or there is no such day.
     """
-    try:
-        args = _parser().parse_args(argv)
-    except SystemExit as exc:  # argparse ends the process after --help and wrong usage
-        return exc.code if isinstance(exc.code, int) else 2
+    args = parsed(_parser(), argv)
+    if isinstance(args, int):
+        return args
+    asked = day_of(args)
     stages = tuple(stage for stage in STAGES if not args.only or stage in args.only)
     if stages == ("agents",) and not args.json:
-        return _agents(args.day, dry_run=args.dry_run)
-    days = _days(args.day, stages)
+        return _agents(asked, dry_run=args.dry_run)
+    days = _days(asked, stages)
     if args.dry_run:
-        return _show_plan(days, stages, args.day, as_json=args.json)
+        return _show_plan(days, stages, asked, as_json=args.json)
     with stamps.held():
-        return _run(days, stages, args.day, as_json=args.json)
+        return _run(days, stages, asked, as_json=args.json)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="muse daily",
-        description="Carry out all that a day needs: describe and sum up, insights, the agents' scheduled runs.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--day", metavar="YYYYMMDD", type=_arguments.day, help="only what is to be done for this day")
+    told = "Carry out all that a day needs: describe and sum up, insights, the agents' scheduled runs."
+    parser = parser_for("daily", told, _EPILOG)
+    add_day(parser, "YYYYMMDD: only what is to be done for this day")
     parser.add_argument("--only", action="append", choices=STAGES, help="only this stage; may be repeated")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and run nothing")
-    parser.add_argument("--json", action="store_true", help="print the report as JSON, and nothing else")
-    parser.add_argument("-v", "--verbose", action="store_true", help="say more of what is done")
-    parser.add_argument("-d", "--debug", action="store_true", help="log everything")
     return parser
 
 
@@ -95,7 +84,7 @@ def _days(asked: str | None, stages: Sequence[Stage]) -> list[str]:
         return days_to_do(asked)
     if "agents" in stages:  # they may have a turn for a day without records
         return []
-    raise ConfigError("--day", f"{asked}, which {journal.folder()} does not have", "a day of the journal")
+    return [find_day(asked, what="a segment")]
 
 
 def _agents(day: str | None, *, dry_run: bool) -> int:
@@ -158,7 +147,7 @@ def _run(days: Sequence[str], stages: Sequence[Stage], asked: str | None, *, as_
         run = DayRun(day)
         resumed = resumed or run.resumed
         began = datetime.fromtimestamp(run.state.began).isoformat(sep=" ", timespec="seconds")
-        with _progress(shown=not as_json) as step:
+        with progress(figures="", shown=not as_json) as step:
             steps = list(run_day(day, stages if days else (), run, step))
             if "agents" in stages and day == last:
                 steps += run_agents(plan_agents(asked), run, step)
@@ -186,13 +175,3 @@ def _show(steps: Sequence[StepDone], pages: Sequence[str], asked: str | None, *,
     if pages:
         say("")
         say(f"Kept as {', '.join(near(page) for page in pages)}", "dim")
-
-
-@contextmanager
-def _progress(*, shown: bool) -> Iterator[OnStep]:
-    """A progress bar on a terminal, nothing into a pipe."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    is_seen = shown and is_terminal() and sys.stderr.isatty()
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not is_seen) as progress:
-        task = progress.add_task("", total=None)
-        yield lambda what, done, of: progress.update(task, description=what, completed=done, total=of or None)

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from datetime import date
 
 import msgspec
 from msgspec import Struct
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from muse import journal
-from muse.cli import _arguments
-from muse.cli._terminal import is_terminal, near, print_json, say
+from muse.cli._arguments import add_day, complain, day_of, misused, parsed, parser_for
+from muse.cli._progress import Counter, progress
+from muse.cli._terminal import near, print_json, say
 from muse.errors import ConfigError, MuseError
 from think.digests.day import DailyMade, make_daily, show_daily
 from think.digests.digest import BUILT_IN, count_questions
@@ -72,14 +69,12 @@ def main(argv: list[str] | None = None) -> int:
     Raises:
         MuseError: nothing could be made: no such day, no key, no model.
     """
-    try:
-        args = _parser().parse_args(argv)
-    except SystemExit as exc:  # argparse ends the process after --help and wrong usage
-        return exc.code if isinstance(exc.code, int) else 2
+    args = parsed(_parser(), argv)
+    if isinstance(args, int):
+        return args
     if wrong := _contradiction(args):
-        _complain(f"{wrong} (muse insight --help)")
-        return 2
-    asked = args.day or args.named
+        return misused("insight", wrong)
+    asked = day_of(args)
     if args.list:
         return show_list(_day_of_list(asked), as_json=args.json)
     day = asked if args.week and asked else day_with_words(asked)
@@ -95,45 +90,24 @@ def _day_of_list(asked: str | None) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="muse insight",
-        description="Write the insights of a day of the journal: its headline and what each part comes to, or topics.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "named",
-        nargs="?",
-        metavar="DAY",
-        type=_arguments.day,
-        help="YYYYMMDD; the latest day with a transcript (or a note) if left out",
-    )
-    parser.add_argument("--day", metavar="DAY", type=_arguments.day, help="the same, as an option")
+    told = "Write the insights of a day of the journal: its headline and what each part comes to, or topics."
+    parser = parser_for("insight", told, _EPILOG)
+    add_day(parser, "YYYYMMDD; the latest day with a transcript (or a note) if left out")
     parser.add_argument("--topic", metavar="NAME", action="append", default=[], help="this topic; may be repeated")
     parser.add_argument("--week", action="store_true", help="the weekly topics, of the week that the day lies in")
     parser.add_argument("--all", action="store_true", help="every topic that is due for the day")
     parser.add_argument("--list", action="store_true", help="print the topics and what there is of them; ask nothing")
     parser.add_argument("--force", action="store_true", help="ask everything again, also if nothing has changed")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else")
-    parser.add_argument("-v", "--verbose", action="store_true", help="say more of what is done")
-    parser.add_argument("-d", "--debug", action="store_true", help="log everything")
     return parser
 
 
 def _contradiction(args: argparse.Namespace) -> str:
     """What of the command line does not go together; "" if all of it does."""
-    if args.day and args.named and args.day != args.named:
-        return f"DAY {args.named} and --day {args.day} are two days; give one"
     if args.all and args.topic:
         return "--all and --topic do not go together; give one"
     if args.list and (args.topic or args.week or args.all or args.force):
         return "--list goes with DAY and --json alone: it shows every topic and makes none"
     return ""
-
-
-def _complain(what: str) -> None:
-    sys.stderr.write(f"muse insight: {what}\n")
 
 
 def _wanted(args: argparse.Namespace, day: str) -> _Wanted:
@@ -168,7 +142,7 @@ def _only_daily(day: str, *, force: bool, as_json: bool) -> int:
         say(f"{day_title(day)} has no transcript and no note with words in it; nothing to do.")
         return 0
     if made.error:
-        _complain(made.error)
+        complain("insight", made.error)
         return 1
     if as_json:
         print_json(made.as_json())
@@ -182,17 +156,20 @@ def _daily(day: str, *, force: bool, shown: bool) -> DailyMade | None:
     parts = read_day(day)
     if not parts:
         return None
-    with _progress(day_title(day), count_questions(parts), shown=shown) as (_, step):
-        return make_daily(day, parts, force=force, on_step=step)
+    with progress(shown=shown) as step:
+        counter = Counter(day_title(day), step, count_questions(parts))
+        return make_daily(day, parts, force=force, on_step=counter.advance)
 
 
 def _several(day: str, wanted: _Wanted, *, force: bool, as_json: bool) -> int:
     """Topics of files, with the built-in one if it is asked for; broken files are said, and the others made."""
     for problem in wanted.problems:
-        _complain(f"{problem}; the other topics are made")
+        complain("insight", f"{problem}; the other topics are made")
     daily, error = _try_daily(day, force=force, shown=not as_json) if wanted.is_daily else (None, "")
-    with _progress(day_title(day), 0, shown=not as_json) as (total, step):
-        made = asyncio.run(make_topics(day, wanted.topics, force=force, on_total=total, on_step=step))
+    with progress(shown=not as_json) as step:
+        counter = Counter(day_title(day), step)
+        making = make_topics(day, wanted.topics, force=force, on_total=counter.expect, on_step=counter.advance)
+        made = asyncio.run(making)
     if as_json:
         _print_json(day, daily, made)
     else:
@@ -200,9 +177,9 @@ def _several(day: str, wanted: _Wanted, *, force: bool, as_json: bool) -> int:
     failed = [one for one in made.topics if one.state == "failed"]
     for text in dict.fromkeys(one.problem for one in failed):
         names = ", ".join(one.topic for one in failed if one.problem == text)
-        _complain(f"{names}: {text}; what was kept stays, and the next run asks again")
+        complain("insight", f"{names}: {text}; what was kept stays, and the next run asks again")
     if error:
-        _complain(f"{BUILT_IN}: {error}")
+        complain("insight", f"{BUILT_IN}: {error}")
     is_whole = not (failed or wanted.problems or error or (daily is not None and daily.digest.failed))
     return 0 if is_whole else 1
 
@@ -262,13 +239,3 @@ def _show_missing_days(day: str) -> None:
 
 def _insights(day: str) -> Iterator[str]:
     return (path.name for path in (journal.folder() / day / "insights").glob("*.md"))
-
-
-@contextmanager
-def _progress(title: str, total: int, *, shown: bool) -> Iterator[tuple[Callable[[int], None], Callable[[], None]]]:
-    """A progress bar on a terminal, nothing into a pipe: `(what takes its total, what is called for each step)`."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    is_seen = shown and is_terminal() and sys.stderr.isatty()
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not is_seen) as progress:
-        task = progress.add_task(title, total=total)
-        yield lambda count: progress.update(task, total=count), lambda: progress.advance(task)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Protocol
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -15,6 +14,7 @@ from muse.cortex.daily import Planned
 from muse.cortex.turns import Ended, carry_out, wanted_of
 from muse.errors import ConfigError, MuseError
 from muse.run_config import RunConfig
+from observe.days.outcome import OnStep, Work
 from observe.describe import describe_day
 from observe.enrich import enrich_day
 from observe.summarize import summarize_day
@@ -32,35 +32,12 @@ STAGES: tuple[Stage, ...] = ("observe", "think", "agents")
 _DAYS_BACK = 7
 _AGENTS = "agents"
 
-OnStep = Callable[[str, int, int], None]
-"""Hears of progress: what is being done, how much of it, of how much (0 where that is not known)."""
-
-
-class DayDone(Protocol):
-    """What a step of observe says of a day."""
-
-    @property
-    def done(self) -> int:
-        """Segments done."""
-
-    @property
-    def skipped(self) -> int:
-        """Segments that had not changed."""
-
-    @property
-    def failed(self) -> int:
-        """Segments that failed."""
-
-    @property
-    def problems(self) -> tuple[str, ...]:
-        """What failed, in words."""
-
 
 class Observing(Struct, frozen=True):
     """A step of observe: its command's name, what it calls, the contexts that its calls stand under."""
 
     name: str
-    run: Callable[..., Awaitable[DayDone]]
+    run: Work
     contexts: tuple[str, ...]
 
 
@@ -128,9 +105,7 @@ def _observe(step: Observing, day: str, run: DayRun, on_step: OnStep) -> StepDon
     run.begin(step.name)
     on_step(step.name, 0, 0)
     try:
-        found = asyncio.run(
-            _awaited(step.run(day, on_step=lambda what, done, of: on_step(f"{step.name} {what}", done, of)))
-        )
+        found = asyncio.run(step.run(day, on_step=lambda what, done, of: on_step(f"{step.name} {what}", done, of)))
     except (MuseError, OSError) as exc:
         # A model that sees no pictures, say: what is routed there cannot do it, and the rest of the day can.
         state: State = "not done" if type(exc) is ConfigError else "failed"
@@ -139,10 +114,6 @@ def _observe(step: Observing, day: str, run: DayRun, on_step: OnStep) -> StepDon
     about = _counts((found.done, "done"), (found.skipped, "unchanged"), (found.failed, "failed"))
     made = StepDone("observe", step.name, day, state, about, found.problems, again if found.failed else "")
     return run.end(step.name, made, step.contexts)
-
-
-async def _awaited(found: Awaitable[Any]) -> Any:
-    return await found
 
 
 def _digest(day: str, run: DayRun, on_step: OnStep) -> StepDone:

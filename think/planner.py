@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from muse import journal
+from muse.cli._arguments import misused, parsed, parser_for
 from muse.cli._terminal import near, print_json, say
 from muse.errors import ConfigError
 from muse.journal import write_atomic
@@ -42,13 +43,11 @@ def main(argv: list[str] | None = None) -> int:
         MuseError: no agent could be made, or it may not be saved under that name.
         OSError: it cannot be written.
     """
-    try:
-        args = _parser().parse_args(argv)
-    except SystemExit as exc:  # argparse ends the process after --help and wrong usage
-        return exc.code if isinstance(exc.code, int) else 2
+    args = parsed(_parser(), argv)
+    if isinstance(args, int):
+        return args
     if args.force and args.save is None:
-        sys.stderr.write("muse plan: --force goes with --save alone (muse plan --help)\n")
-        return 2
+        return misused("plan", "--force goes with --save alone")
     if args.save:
         _require_free(args.save, force=args.force)
     plan = make_plan(args.wish)
@@ -62,21 +61,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="muse plan",
-        description="Make an agent out of a wish, and print it; save it if it is good.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = parser_for("plan", "Make an agent out of a wish, and print it; save it if it is good.", _EPILOG)
     parser.add_argument("wish", metavar="WISH", help="what the agent is to do, in a sentence or two")
     parser.add_argument(
         "--save", metavar="NAME", nargs="?", const="", help="save it as a persona, by this name or the one it was given"
     )
     parser.add_argument("--force", action="store_true", help="save it even if there is one of that name")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else")
-    parser.add_argument("-v", "--verbose", action="store_true", help="say more of what is done")
-    parser.add_argument("-d", "--debug", action="store_true", help="log everything")
     return parser
 
 

@@ -19,6 +19,7 @@ from typing import TextIO
 from msgspec import Struct
 
 from muse import journal
+from muse.cli._arguments import parsed, parser_for
 from muse.cli._terminal import near
 from muse.errors import ConfigError
 
@@ -84,10 +85,9 @@ def main(argv: list[str] | None = None) -> int:
         MuseError: the port or the password is not to be had.
         KeyboardInterrupt: Ctrl-C, when all is closed.
     """
-    try:
-        args = _parser().parse_args(argv)
-    except SystemExit as exc:  # argparse ends the process after --help and wrong usage
-        return exc.code if isinstance(exc.code, int) else 2
+    args = parsed(_parser(), argv)
+    if isinstance(args, int):
+        return args
     if args.set_password:
         return _set_password()
     place = Place(args.host or HOST, PORT if args.port is None else args.port, args.port is not None)
@@ -113,13 +113,8 @@ def _leave_threads_behind() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="muse serve",
-        description="Serve the pages of the apps to a browser until Ctrl-C.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    told = "Serve the pages of the apps to a browser until Ctrl-C."
+    parser = parser_for("serve", told, _EPILOG, as_json=False, verbose="log every request")
     parser.add_argument("--host", metavar="ADDRESS", help=f"address to listen on ({HOST}, this machine only)")
     parser.add_argument(
         "--port", type=_port, metavar="N", help=f"port to listen on, 0 for a free one ({PORT}, or the next free one)"
@@ -135,8 +130,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="a further host name of the pages; may be repeated",
     )
-    parser.add_argument("-v", "--verbose", action="store_true", help="log every request")
-    parser.add_argument("-d", "--debug", action="store_true", help="log everything")
     return parser
 
 

@@ -21,12 +21,13 @@ from typing import Protocol
 from msgspec import Struct
 
 from muse import __version__, journal, keys
+from muse.cli._arguments import FAILED, INTERRUPTED, MISUSED
 from muse.errors import ConfigError, MuseError
 
 log = logging.getLogger(__name__)
 
 GROUP = "muse.commands"
-FAILED, MISUSED, CLOSED_PIPE, INTERRUPTED = 1, 2, 128 + 13, 128 + 2
+CLOSED_PIPE = 128 + 13
 _HOUSES = ("muse", "think", "observe", "apps")
 
 

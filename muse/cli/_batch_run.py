@@ -21,12 +21,11 @@ from muse.batching.night import Lane, cancel
 from muse.batching.scan import Scan, scan
 from muse.batching.tally import Tally
 from muse.cli import _terminal
+from muse.cli._arguments import FAILED, INTERRUPTED
 from muse.cli._batch_order import RESULTS, Order, require_output, require_service
 from muse.cli._batch_stop import Interrupt
 from muse.cli._terminal import Column
 from muse.errors import MuseError
-
-FAILED, INTERRUPTED = 1, 130
 
 
 def run_order(order: Order, name: str, *, retry_failed: bool, is_forced: bool = False) -> int:

@@ -15,13 +15,14 @@ from typing import Any
 from muse import agents, fresh, journal
 from muse.cli import _arguments
 from muse.cli._approval import Person
+from muse.cli._arguments import FAILED, INTERRUPTED
 from muse.cli._live import JsonView, PlainView, TerminalView, View
 from muse.cortex_client import require_completed
 from muse.errors import ConfigError
 from muse.personas import get_agent, get_agents
 
 HELP = "Run an agent: a persona with its tools, on the provider that journal.json names for it."
-FAILED, AT_LIMIT, INTERRUPTED = 1, 2, 130
+AT_LIMIT = 2
 _ENDED_AS = {"cancelled": INTERRUPTED, "timeout": AT_LIMIT, "limit": AT_LIMIT}
 _PASSED_ON = ("provider", "model", "tier", "continue_from", "max_turns", "timeout_s", "disable_mcp")
 
@@ -40,8 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--day", metavar="YYYYMMDD", type=_arguments.day, help="the $day of the persona's own prompt (today)"
     )
-    parser.add_argument("--max-turns", type=int, metavar="N", help="at most so many replies of the model")
-    parser.add_argument("--timeout", dest="timeout_s", type=float, metavar="SECONDS", help="for the whole run")
+    parser.add_argument("--max-turns", type=_arguments.count, metavar="N", help="at most so many replies of the model")
+    parser.add_argument(
+        "--timeout", dest="timeout_s", type=_arguments.seconds, metavar="S", help="seconds for the whole run"
+    )
     parser.add_argument("--no-tools", dest="disable_mcp", action="store_true", help="run without any tool")
     parser.add_argument("--if-changed", action="store_true", help="run only if the persona's inputs changed since")
     parser.add_argument("--dry-run", action="store_true", help="say what would run, and run nothing")

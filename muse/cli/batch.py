@@ -21,7 +21,8 @@ from muse.batching.jobs import Jobs
 from muse.batching.night import LANES
 from muse.batching.packing import unpack
 from muse.batching.store import Kept, Store, Sum
-from muse.cli import MISUSED, _terminal
+from muse.cli import _terminal
+from muse.cli._arguments import MISUSED
 from muse.cli._batch_order import RESULTS, Order, order_of, refuse_input, require_free, require_same
 from muse.cli._batch_run import end_jobs, outcome, run_open, run_order, when
 from muse.cli._terminal import Column

@@ -7,7 +7,7 @@ import asyncio
 import signal
 
 from muse import runs
-from muse.cli import _terminal
+from muse.cli import _arguments, _terminal
 from muse.cortex.supervisor import DEFAULT_GRACE_S, DEFAULT_MAX_CONCURRENT, Cortex
 
 HELP = "Carry out the agent runs that wait in the journal, and those asked for later, until SIGINT or SIGTERM."
@@ -16,12 +16,12 @@ HELP = "Carry out the agent runs that wait in the journal, and those asked for l
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """How many at once, and for how long."""
     parser.add_argument(
-        "-n", "--max-concurrent", type=_count, default=DEFAULT_MAX_CONCURRENT, metavar="N",
+        "-n", "--max-concurrent", type=_arguments.count, default=DEFAULT_MAX_CONCURRENT, metavar="N",
         help=f"at most so many runs at once ({DEFAULT_MAX_CONCURRENT})",
     )  # fmt: skip
     parser.add_argument("--once", action="store_true", help="carry out what waits now, then end")
     parser.add_argument(
-        "--grace", type=_seconds, default=DEFAULT_GRACE_S, metavar="SECONDS",
+        "--grace", type=_arguments.seconds, default=DEFAULT_GRACE_S, metavar="SECONDS",
         help=f"when stopped, let runs under way end by themselves for so long ({DEFAULT_GRACE_S:g})",
     )  # fmt: skip
 
@@ -41,19 +41,3 @@ async def _work(cortex: Cortex, *, once: bool) -> int:
     _terminal.say(f"carrying out runs of {runs.folder()}; Ctrl-C stops", "dim")
     await cortex.serve()
     return 0
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit()) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number, 1 or more")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"found {text!r}, expected seconds, 0 or more")
-    return seconds

@@ -8,7 +8,7 @@ from msgspec import structs
 
 from muse import models, runs
 from muse.amounts import usd
-from muse.cli import _terminal
+from muse.cli import _arguments, _terminal
 from muse.cli._terminal import Column
 
 HELP = "List the agent runs of the journal, newest first, with state, tools, tokens, cost and seconds."
@@ -17,13 +17,13 @@ _SHOWN_PROMPT, _LEAST_PROMPT = 48, 8
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """How many, and how to print them."""
-    parser.add_argument("-n", "--limit", type=int, default=20, metavar="N", help="at most so many (20)")
+    parser.add_argument("-n", "--limit", type=_arguments.count, default=20, metavar="N", help="at most so many (20)")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the list; 0."""
-    found = [run for agent_id in runs.newest_ids()[: max(args.limit, 1)] if (run := runs.summarize(agent_id))]
+    found = [run for agent_id in runs.newest_ids()[: args.limit] if (run := runs.summarize(agent_id))]
     if args.json:
         rows = [structs.asdict(run) | {"cost_usd": cost_of(run)} for run in found]
         _terminal.print_json(rows)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 import copy
 import re
-import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -16,6 +14,8 @@ import msgspec
 from muse import journal, whatif
 from muse.amounts import counted, usd
 from muse.cli import _terminal
+from muse.cli._arguments import misused
+from muse.cli._progress import progress
 from muse.cli._terminal import Column
 from muse.config import Config, parse
 from muse.errors import ConfigError
@@ -29,7 +29,6 @@ HELP = (
     " cost: the tokens that were counted, at today's prices. An estimate, as models count tokens differently. Nothing"
     " is written."
 )
-_MISUSED = 2
 _FIELDS = ("provider", "tier", "model")
 _FIELD = re.compile(rf"(?:^|,)({'|'.join(_FIELDS)}):")
 _NUMBER = re.compile(r"[0-9]{1,9}")
@@ -64,8 +63,7 @@ def run(args: argparse.Namespace) -> int:
         days = days_since(args.since)
         before, after = _configs(args.changes)
     except ConfigError as exc:
-        sys.stderr.write(f"muse whatif: {exc}\n")
-        return _MISUSED
+        return misused("whatif", str(exc))
     index = log_index()
     try:
         _read_log(index)
@@ -137,24 +135,9 @@ def _fields(said: str) -> dict[str, Any]:
 
 def _read_log(index: LogIndex) -> None:
     """Read what is new in the log, with a bar on a terminal."""
-    with _progress() as step:
-        while not (progress := index.refresh(0.5)).is_complete:
-            step(progress.share)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[float], object]]:
-    """A bar on a terminal, nothing into a pipe; what it gives is told the share that is done."""
-    if not (_terminal.is_terminal() and sys.stderr.isatty()):
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("Reading the token log", total=1.0)
-        yield lambda share: progress.update(task, completed=share)
+    with progress(figures="share") as step:
+        while not (read := index.refresh(0.5)).is_complete:
+            step("Reading the token log", round(read.share * 1000), 1000)
 
 
 def _print(found: WhatIf, since: str, idle: Sequence[str]) -> None:

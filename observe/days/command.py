@@ -1,65 +1,28 @@
-"""What the commands of this room have in common: options, a progress bar, tables, exit statuses; it knows no model."""
+"""What the commands over a day have in common: options, the way through it, a table; it knows no model."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
 
 import msgspec
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from muse import journal
 from muse.amounts import usd
-from muse.cli._terminal import Column, draw, is_terminal, near, print_json, say
+from muse.cli._arguments import FAILED, add_day, complain
+from muse.cli._progress import progress
+from muse.cli._terminal import Column, draw, near, print_json, say
 from muse.errors import ConfigError
-from observe.days.outcome import DayDone, OnStep
+from observe.days.outcome import DayDone, Work
 from observe.days.segments import day_with
 
-FAILED, MISUSED = 1, 2
 
-
-class Work(Protocol):
-    """Works on a day's segments, or on the one that is named."""
-
-    def __call__(  # noqa: D102 - the class says it
-        self, day: str, *, force: bool = False, segment: str | None = None, on_step: OnStep | None = None
-    ) -> Coroutine[Any, Any, DayDone]: ...
-
-
-def parser_for(name: str, description: str, epilog: str) -> argparse.ArgumentParser:
-    """A parser with the options that every command has."""
-    parser = argparse.ArgumentParser(
-        prog=f"muse {name}",
-        description=description,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else")
-    parser.add_argument("-v", "--verbose", action="store_true", help="say more of what is done")
-    parser.add_argument("-d", "--debug", action="store_true", help="log everything")
-    return parser
-
-
-def add_choice(parser: argparse.ArgumentParser, kind: str, told: str, reads: Callable[[str], str] = str) -> None:
-    """Add what a command over a day has: the day (or a file) as `what`, --segment, --force."""
-    parser.add_argument("what", nargs="?", metavar=kind, type=reads, help=told)
+def add_choice(parser: argparse.ArgumentParser, told: str, *, or_file: bool = False) -> None:
+    """Add what a command over a day has: the day (or a file), --segment, --force."""
+    add_day(parser, told, or_file=or_file)
     parser.add_argument("--segment", metavar="SEGMENT", help="one segment of the day, such as 140000_2040")
     parser.add_argument("--force", action="store_true", help="ask everything again, also if nothing has changed")
-
-
-def parsed(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace | int:
-    """The arguments; the exit status where argparse would end the process (after --help and wrong usage)."""
-    try:
-        return parser.parse_args(argv)
-    except SystemExit as exc:
-        return exc.code if isinstance(exc.code, int) else MISUSED
 
 
 def run_day(name: str, day: str, args: argparse.Namespace, work: Work, *, nothing: str) -> int:
@@ -73,27 +36,6 @@ def run_day(name: str, day: str, args: argparse.Namespace, work: Work, *, nothin
         say(f"{day} has {nothing}; nothing to do.")
         return 0
     return show_day(name, found, as_json=args.json)
-
-
-def misused(name: str, what: str) -> int:
-    """Say what is wrong with the words of a command; its exit status."""
-    complain(name, f"{what} (muse {name} --help)")
-    return MISUSED
-
-
-def complain(name: str, what: str) -> None:
-    """Say on standard error what went wrong."""
-    sys.stderr.write(f"muse {name}: {what}\n")
-
-
-@contextmanager
-def progress(*, shown: bool) -> Iterator[OnStep]:
-    """A progress bar on a terminal, nothing into a pipe; what it gives is called at each step."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    is_seen = shown and is_terminal() and sys.stderr.isatty()
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not is_seen) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda what, done, of: bar.update(task, description=what, completed=done, total=of)
 
 
 def show_day(name: str, found: DayDone, *, as_json: bool) -> int:

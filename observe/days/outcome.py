@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Self
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Protocol, Self
 
 from msgspec import Struct
 
-OnStep = Callable[[str, int, int], None]
-"""Hears of each step: what it was about, how many are done, of how many."""
+OnStep = Callable[[str, int, int], object]
+"""Hears of each step: what it was about, how many are done, of how many (0 where that is not known)."""
 
 
 class SegmentDone(Struct, frozen=True):
@@ -55,3 +55,11 @@ class DayDone(Struct, frozen=True, kw_only=True):
 
 def ignore_step(_what: str, _done: int, _of: int) -> None:
     """Hear of a step and do nothing."""
+
+
+class Work(Protocol):
+    """Works on a day's segments, or on the one that is named."""
+
+    def __call__(  # noqa: D102 - the class says it
+        self, day: str, *, force: bool = False, segment: str | None = None, on_step: OnStep | None = None
+    ) -> Coroutine[Any, Any, DayDone]: ...

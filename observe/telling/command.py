@@ -10,9 +10,11 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from muse.cli._arguments import FAILED, complain, day_of, misused, parsed, parser_for
 from muse.cli._terminal import print_json
 from observe.asking.sight import require_key
-from observe.days.command import Work, add_choice, chosen, complain, misused, parsed, parser_for, run_day
+from observe.days.command import add_choice, chosen, run_day
+from observe.days.outcome import Work
 from observe.telling.sources import Source, read_file
 
 Made = TypeVar("Made")
@@ -40,11 +42,11 @@ def run(telling: Telling[Any], argv: list[str] | None) -> int:
         MuseError: nothing could be made: no such day or file, no key, no model.
     """
     parser = parser_for(telling.name, telling.description, telling.epilog)
-    add_choice(parser, "DAY|FILE", "YYYYMMDD, or a file; the latest day if left out")
+    add_choice(parser, "YYYYMMDD, or a file; the latest day if left out", or_file=True)
     args = parsed(parser, argv)
     if isinstance(args, int):
         return args
-    picked = chosen(args.what, telling.wanted)
+    picked = chosen(day_of(args), telling.wanted)
     if isinstance(picked, str):
         return run_day(telling.name, picked, args, telling.of_day, nothing=telling.nothing)
     if args.segment:
@@ -62,4 +64,4 @@ def _run_file(telling: Telling[Any], path: Path, args: argparse.Namespace) -> in
         telling.show(made)
     for problem in source.problems:
         complain(telling.name, problem)
-    return 0
+    return FAILED if source.problems else 0
