@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +229,15 @@ def test_a_broken_run_is_resumed_as_a_new_one_and_a_finished_one_is_not(site: Te
     assert (events[1]["resume_from"], events[-1]["event"]) == (broken, "finish")
     assert f'href="/app/agents/run/{resumed}"' in site.get(f"/app/agents/run/{broken}").text
     assert site.post(f"/app/agents/run/{resumed}/resume").status_code == 409
+
+
+def test_a_run_is_resumed_once_however_often_it_is_asked_for(site: TestClient) -> None:
+    start = {"event": "start", "prompt": "Question 1", "persona": "chat:title"}
+    broken = _put_over(1, start, {"event": "error", "error": "boom"}, persona="chat:title")
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: site.post(f"/app/agents/run/{broken}/resume"), range(4)))
+    assert len({answer.headers["location"] for answer in answers}) == 1
+    assert len(INDEX.later_than(broken)) == 1
 
 
 def test_a_killed_run_says_so_on_its_page(site: TestClient, hanging: Hanging) -> None:

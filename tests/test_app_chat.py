@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import shutil
 import threading
 from collections.abc import Iterator
@@ -202,6 +203,30 @@ def test_a_title_is_made_once_by_its_context(echo: None, journal: JournalFolder)
         assert titles.make_title("When is low water on Tuesday?") == "Low water on Tuesday"
     assert "When is low water on Tuesday?" in str(script.requests[0].turns)
     assert journal.lines()[-1]["context"] == "app.chat.title"
+
+
+def test_a_title_that_somebody_gives_while_one_is_made_stays(
+    site: TestClient, echo: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat, _ = _ask(site, "Low water?")
+
+    def make_title(_question: str) -> str:
+        site.post(f"{chat}/rename", data={"title": "Mine"})
+        return "The model's"
+
+    monkeypatch.setattr(titles, "make_title", make_title)
+    assert site.post(f"{chat}/api/title").json() == {"title": "Mine"}
+
+
+def test_a_conversation_that_goes_while_the_list_is_made_takes_none_of_the_others_away(
+    site: TestClient, echo: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _ask(site, "Low water?")
+    _ask(site, "High water?")
+    listed = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path=".": [*listed(path), "1700000000000.jsonl"])
+    found, total = conversations.recent(limit=10)
+    assert (len(found), total) == (2, 2)
 
 
 def test_the_page_gets_a_title_and_keeps_one_that_was_given(site: TestClient, echo: None) -> None:

@@ -129,7 +129,8 @@ def test_a_to_do_added_on_the_page_is_seen_by_the_agents_tool(site: TestClient) 
 
 def test_a_to_do_is_completed_opened_and_edited_by_forms(site: TestClient, journal: JournalFolder) -> None:
     _put_list(journal)
-    site.post("/app/todos/todo/T-1/settle", data={"done": "yes", "back": "/app/todos/?state=all"})
+    answer = site.post("/app/todos/todo/T-1/settle", data={"done": "yes", "back": "/app/todos/?state=all"})
+    assert answer.headers["location"] == "/app/todos/?state=all#T-1"
     assert "T-1" not in [row["id"] for row in tools.list_todos()["todos"]]
     site.post("/app/todos/todo/T-1/settle", data={"done": "no"})
     fields = {"text": "Ring again", "due": "", "tags": "", "seen": _seen("T-1", journal)}
@@ -138,6 +139,17 @@ def test_a_to_do_is_completed_opened_and_edited_by_forms(site: TestClient, journ
     assert conflict.status_code == 409
     assert "Ring again" in conflict.text
     assert [row["text"] for row in tools.list_todos()["todos"]] == ["Ring again"]
+
+
+def test_a_to_do_that_was_reworded_is_not_ticked_by_who_saw_the_old_words(
+    site: TestClient, journal: JournalFolder
+) -> None:
+    _put_list(journal)
+    seen = _seen("T-1", journal)
+    site.post("/app/todos/todo/T-1/settle", data={"done": "yes", "seen": seen})
+    assert site.post("/app/todos/todo/T-1/settle", data={"done": "yes", "seen": seen}).status_code == 303
+    site.post("/app/todos/todo/T-1/edit", data={"text": "Ring the harbour", "seen": _seen("T-1", journal)})
+    assert site.post("/app/todos/todo/T-1/settle", data={"done": "no", "seen": seen}).status_code == 409
 
 
 def test_the_page_filters_by_state_tag_words_and_day(site: TestClient, journal: JournalFolder) -> None:

@@ -251,6 +251,35 @@ def test_guessing_is_slowed_down_and_the_right_password_has_to_wait_too(locked: 
     assert re.search(r"wait \d+ s", answer.text)
 
 
+def test_strangers_behind_a_proxy_cannot_lock_everybody_out_for_long(journal: JournalFolder) -> None:
+    set_password(PASSWORD)
+    pages = TestClient(
+        make_site(Access(password=True)),
+        base_url="http://127.0.0.1",
+        follow_redirects=False,
+        client=("127.0.0.1", 50_000),
+    )
+    assert [_sign_in(pages, f"guess {number}") for number in range(20)] == [403] * 20
+    assert _sign_in(pages) == 303
+
+
+@pytest.mark.parametrize(
+    ("referer", "leads_to"),
+    [
+        ("http://127.0.0.1/app/todos/?state=all", "/login?next=/app/todos/%3Fstate%3Dall"),
+        ("http://elsewhere.example/app/todos/", "/login?next=/"),
+        (None, "/login?next=/"),
+    ],
+)
+def test_after_a_form_that_came_too_late_one_comes_back_to_its_page(
+    locked: TestClient, referer: str | None, leads_to: str
+) -> None:
+    sent = {"csrf_token": token_of(locked.get("/login").text)}
+    headers = {"Referer": referer} if referer else {}
+    answer = locked.post("/app/todos/add", data=sent, headers=headers)
+    assert (answer.status_code, answer.headers["Location"]) == (303, leads_to)
+
+
 # --- counting
 
 

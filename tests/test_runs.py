@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,6 +49,36 @@ def test_a_run_is_a_file_that_is_renamed_when_it_is_over(journal: JournalFolder)
     assert found == (journal.path / "agents" / f"{recorder.agent_id}.jsonl", "over")
     assert list(runs.read_events(found[0])) == [{**START, "agent_id": recorder.agent_id}]
     assert found[0].stat().st_mode & 0o777 == 0o600
+
+
+def test_a_run_that_ends_while_it_is_looked_for_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder.begin()
+    recorder.write(START)
+    looked: list[Path] = []
+    is_file = Path.is_file
+
+    def end_meanwhile(path: Path) -> bool:
+        looked.append(path)
+        found = is_file(path)
+        if len(looked) == 1:
+            recorder.end()
+        return found
+
+    monkeypatch.setattr(Path, "is_file", end_meanwhile)
+    assert runs.find(recorder.agent_id) == (runs.path_of(recorder.agent_id, "over"), "over")
+
+
+def test_a_run_that_ends_before_its_file_is_opened_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder.begin()
+    recorder.write(START)
+    recorder.write(FINISH)
+    stale = [runs.find(recorder.agent_id)]
+    recorder.end()
+    find = runs.find
+    monkeypatch.setattr(runs, "find", lambda agent_id: stale.pop() if stale else find(agent_id))
+    found = runs.summarize(recorder.agent_id)
+    assert found is not None
+    assert found.state == "finish"
 
 
 def test_ids_rise_and_are_never_given_twice() -> None:
