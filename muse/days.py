@@ -1,15 +1,18 @@
-"""Which days the journal has, and which one is meant; it knows nothing of what stands in a day."""
+"""Days and segments by their names: which there are, which one is meant, when one began; it reads none of them."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 from muse import journal
 from muse.errors import ConfigError
 
 _NAMED = 8
+_SEGMENT = re.compile(r"([01]\d|2[0-3])([0-5]\d)([0-5]\d)_(\d{1,6})", re.ASCII)
 
 
 def every_day(root: Path | None = None) -> list[str]:
@@ -43,3 +46,21 @@ def find_day(asked: str | None, *holds: Callable[[str], bool], what: str) -> str
         known = f"one of {', '.join(days[-_NAMED:])}" if days else "a day that is there: there is none yet"
         raise ConfigError("DAY", f"{asked}, which {journal.folder()} does not have", known)
     return asked
+
+
+def segment_times(name: str) -> tuple[timedelta, int] | None:
+    """When a segment began, since midnight, and its length in seconds; None if this is no name of a segment.
+
+    >>> segment_times("140000_2040"), segment_times("notes")
+    ((datetime.timedelta(seconds=50400), 2040), None)
+    """
+    found = _SEGMENT.fullmatch(name)
+    if found is None:
+        return None
+    hours, minutes, seconds, length_s = map(int, found.groups())
+    return timedelta(hours=hours, minutes=minutes, seconds=seconds), length_s
+
+
+def is_segment(name: str) -> bool:
+    """Whether `name` is that of a segment: `HHMMSS_SECONDS`."""
+    return _SEGMENT.fullmatch(name) is not None

@@ -7,7 +7,6 @@ import copy
 import json
 import logging
 import os
-import re
 import sys
 import threading
 import time
@@ -23,9 +22,6 @@ from muse.errors import ConfigError, MuseError
 from muse.reading import Problem
 
 log = logging.getLogger(__name__)
-
-# The name of a segment's folder: hours, minutes and seconds of its start, and how many seconds it lasts.
-SEGMENT = re.compile(r"([01]\d|2[0-3])([0-5]\d)([0-5]\d)_(\d{1,6})", re.ASCII)
 
 Stamp = tuple[int, int, int]
 _NO_FILE: Stamp = (0, 0, 0)

@@ -10,9 +10,10 @@ from observe.days.kept import drop_failed, load_json, not_usable, now, save_json
 from observe.days.outcome import DayDone, OnStep, SegmentDone, ignore_step
 from observe.days.rounds import go_round
 from observe.days.segments import Segment, segments_of
+from observe.listening.transcripts import TRANSCRIPTS
 from observe.telling.command import Telling, run
 from observe.telling.enrichment import CONTEXT, Enrichment, enrich, summary_of
-from observe.telling.sources import TRANSCRIPTS, read_source, transcript_of
+from observe.telling.sources import read_source, transcript_of
 
 FILE = "enrichment.json"
 _EPILOG = """\
@@ -87,7 +88,7 @@ _COMMAND = Telling(
     description="Say what the transcripts of a day are about, in what setting and mood.",
     epilog=_EPILOG,
     context=CONTEXT,
-    wanted=tuple(TRANSCRIPTS),
+    wanted=TRANSCRIPTS,
     nothing="no transcript",
     of_day=enrich_day,
     of_source=enrich,

@@ -13,8 +13,9 @@ from observe.days.kept import drop_failed, not_usable
 from observe.days.outcome import DayDone, OnStep, SegmentDone, ignore_step
 from observe.days.rounds import go_round
 from observe.days.segments import Segment, segments_of
+from observe.listening.transcripts import TRANSCRIPTS
 from observe.telling.command import Telling, run
-from observe.telling.sources import SCREEN, TRANSCRIPTS, Source, read_source, transcript_of
+from observe.telling.sources import SCREEN, Source, read_source, transcript_of
 from observe.telling.summary import CONTEXT, Summary, choose_summary, write_summary
 from observe.telling.summary_page import FILE, Head, is_made_from, page_of, put_page
 

@@ -126,3 +126,12 @@ def test_a_run_that_nobody_attends_is_refused_at_once(desk: Desk, journal: Journ
     ended = next(event for event in cortex_client.read_agent_events(agent_id) if event["event"] == "tool_end")
     assert "was not approved" in ended["result"]["error"]
     assert todos.read_all(journal.path) == ()
+
+
+def test_a_run_whose_program_takes_no_words_says_so(journal: JournalFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "_HEARD_WITHIN_S", 0.05)
+    recorder = runs.Recorder.begin()
+    with pytest.raises(ConflictError, match="takes no words"):
+        control.cancel(recorder.agent_id)
+    assert list(runs.folder().glob("*.told")) == []
+    recorder.end()

@@ -14,7 +14,8 @@ from think.asking.choices import read_choice
 from think.asking.salience import Sentence, Weights, sentences_of, words_of
 from think.asking.titles import read_title, title_grammar, title_pieces
 from think.digests.digest import CONTEXT, TITLE_CONTEXT
-from think.records.transcripts import Part, Utterance, read_day
+from think.records.transcripts import Part, Utterance, day_with_words, read_day
+from think.search import Query, search
 
 DAY = "20261106"
 
@@ -103,3 +104,33 @@ def test_sentences_are_split_at_their_ends_and_not_in_figures() -> None:
 def test_the_contexts_are_known_ones() -> None:
     globs = Globs(name for name in get_context_registry() if "*" in name)
     assert [next(globs.matches(context)) for context in (CONTEXT, TITLE_CONTEXT)] == ["insight.*", "insight.*"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("transcript.vtt", "WEBVTT\n\n00:01:10.000 --> 00:01:14.000\n<v Maren>Low water is at six.\n"),
+        ("transcript.srt", "1\n00:01:10,000 --> 00:01:14,000\nMaren: Low water is at six.\n"),
+        ("transcript.txt", "[01:10] Maren: Low water is at six.\n"),
+        ("transcript.json", '{"segments": [{"start": 70, "speaker": "Maren", "text": "Low water is at six."}]}'),
+    ],
+)
+def test_a_transcript_of_any_recorder_is_read_and_found(journal: JournalFolder, name: str, text: str) -> None:
+    folder = journal.path / "20261103" / "140000_2040"
+    folder.mkdir(parents=True)
+    (folder / name).write_text(text, encoding="utf-8")
+    (part,) = read_day("20261103")
+    assert (part.at, part.segment, part.source) == ("14:00", "140000_2040", f"140000_2040/{name}")
+    assert [(one.speaker, one.at, one.text) for one in part.utterances] == [("Maren", "14:01", "Low water is at six.")]
+    assert day_with_words(None) == "20261103"
+    (found,) = search(Query("low water")).hits
+    assert (found.kind, found.time) == ("transcript", "14:01")
+
+
+def test_of_two_transcripts_the_first_form_counts(journal: JournalFolder) -> None:
+    folder = journal.path / "20261103" / "140000_2040"
+    folder.mkdir(parents=True)
+    (folder / "transcript.txt").write_text("Maren: High water.\n", encoding="utf-8")
+    (folder / "transcript.jsonl").write_text('{"start_s": 1, "text": "Low water."}\n', encoding="utf-8")
+    assert [part.source for part in read_day("20261103")] == ["140000_2040/transcript.jsonl"]
+    assert search(Query("high")).hits == ()

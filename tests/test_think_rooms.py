@@ -45,6 +45,8 @@ def test_folders_import_from_below_alone() -> None:
     assert wrong == []
 
 
-def test_only_the_pipeline_knows_observe_and_nobody_an_app() -> None:
-    assert {importer for importer, package, _ in _imports() if package == "observe"} == {"pipeline"}
+def test_only_the_pipeline_and_who_reads_transcripts_know_observe_and_nobody_an_app() -> None:
+    known = {(importer, target) for importer, package, target in _imports() if package == "observe"}
+    assert {importer for importer, _ in known} == {"pipeline", "records"}
+    assert {target for importer, target in known if importer == "records"} == {"listening"}
     assert [found for found in _imports() if found[1] == "apps"] == []

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-import re
+from datetime import timedelta
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from msgspec import Struct
 
 from muse import journal
-from muse.days import find_day
+from muse.days import find_day, segment_times
 from muse.errors import ConfigError, ContentsError
 
 log = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ def segments_of(day: str, only: str | None = None) -> tuple[Segment, ...]:
     """
     folder = journal.folder() / day
     names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    found = tuple(_segment(day, folder / name, match) for name in names if (match := journal.SEGMENT.fullmatch(name)))
+    found = tuple(_segment(day, folder / name, *times) for name in names if (times := segment_times(name)))
     if only is None:
         return found
     chosen = tuple(segment for segment in found if segment.name == only)
@@ -68,12 +69,10 @@ def require_inside(path: Path, segment: Segment) -> None:
         raise ContentsError(f"{path.name}: found a link that leads out of the journal, expected a file. Copy it there")
 
 
-def _segment(day: str, folder: Path, match: re.Match[str]) -> Segment:
-    hours, minutes, seconds, length_s = (int(part) for part in match.groups())
-    return Segment(day, folder.name, folder, hours * 3600 + minutes * 60 + seconds, length_s)
+def _segment(day: str, folder: Path, start: timedelta, length_s: int) -> Segment:
+    return Segment(day, folder.name, folder, start // timedelta(seconds=1), length_s)
 
 
 def _has(day: str, wanted: tuple[str, ...]) -> bool:
-    return any(
-        path.match(pattern) for segment in segments_of(day) for path in segment.folder.iterdir() for pattern in wanted
-    )
+    names = (path.name.lower() for segment in segments_of(day) for path in segment.folder.iterdir())
+    return any(fnmatchcase(name, pattern) for name in names for pattern in wanted)

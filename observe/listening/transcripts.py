@@ -1,7 +1,7 @@
 """Transcripts of any common recorder as utterances: which form a text is in, and what was said; it knows no model.
 
 Forms: our own `transcript.jsonl`, SRT, WebVTT (with `<v Name>`, as Zoom and Teams write it), the JSON of Whisper,
-Deepgram, AssemblyAI and their like (`observe.recorders`), and text: `Name: words`, `[00:12] Name: words`,
+Deepgram, AssemblyAI and their like (`observe.listening.recorders`), and text: `Name: words`, `[00:12] Name: words`,
 `Name  0:12` with the words beneath (Otter), or paragraphs without names.
 """
 
@@ -23,6 +23,8 @@ from observe.listening import recorders
 
 Form = Literal["jsonl", "json", "srt", "vtt", "named", "timed", "plain"]
 MOST_BYTES = 16_000_000
+TRANSCRIPTS = ("transcript.jsonl", "transcript.json", "transcript.vtt", "transcript.srt", "transcript.txt")
+"""The names of a segment's transcript; the first that is there counts."""
 LONGEST_NAME = 80
 _CUE = re.compile(r"-?\d[\d:.,]{0,20}\s{0,9}-->\s{0,9}-?\d")
 _UNSPOKEN = ("NOTE", "STYLE", "REGION")

@@ -8,10 +8,9 @@ from pathlib import Path
 from msgspec import Struct
 
 from observe.days.segments import Segment, require_inside
-from observe.listening.transcripts import Utterance, read_transcript, said_line
+from observe.listening.transcripts import TRANSCRIPTS, Utterance, read_transcript, said_line
 from observe.looking import screen
 
-TRANSCRIPTS = ("transcript.jsonl", "transcript.json", "transcript.vtt", "transcript.srt", "transcript.txt")
 SCREEN = "screen.jsonl"
 SCREEN_SPEAKER = "On the screen"
 

@@ -6,16 +6,19 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from msgspec import Struct
 
 from muse import journal
-from muse.days import every_day
+from muse.days import every_day, is_segment, segment_times
+from observe.listening.transcripts import TRANSCRIPTS, decode, parse_transcript
 from think.records.passages import Line, Passage, compose, gather, passages_of, pieces, plain, title_of
+from think.records.transcripts import NOTE
 
 log = logging.getLogger(__name__)
 
@@ -24,18 +27,12 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 MOST_BYTES = 8_000_000
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
-_NOTE = re.compile(r"([01]\d|2[0-3])([0-5]\d)_(.+)")
 _PATH = re.compile(
-    r"(\d{8})/(?:(\d{6}_\d{1,6})/(transcript\.jsonl|screen\.jsonl|summary\.md|enrichment\.json)"
+    r"(\d{8})/(?:(\d{6}_\d{1,6})/(transcript\.(?:jsonl|json|vtt|srt|txt)|screen\.jsonl|summary\.md|enrichment\.json)"
     r"|(notes|insights)/([^/\\\x00]+)\.md|events\.jsonl)"
 )
 _FOLDERS: dict[str, Kind] = {"notes": "note", "insights": "insight"}
-_IN_SEGMENTS: dict[str, Kind] = {
-    "transcript.jsonl": "transcript",
-    "screen.jsonl": "screen",
-    "summary.md": "summary",
-    "enrichment.json": "enrichment",
-}
+_MADE: dict[str, Kind] = {"screen.jsonl": "screen", "summary.md": "summary", "enrichment.json": "enrichment"}
 
 
 class Entry(Struct, frozen=True):
@@ -81,15 +78,23 @@ def find_files(root: Path) -> Iterator[tuple[str, Stamp]]:
 def files_of_day(root: Path, day: str) -> Iterator[tuple[str, Stamp]]:
     """The files of one day that hold entries: one stat each, as those of a segment have fixed names."""
     for name in _names(f"{root}/{day}"):
-        inside = [f"{day}/{name}/{file}" for file in _IN_SEGMENTS] if journal.SEGMENT.fullmatch(name) else []
-        if name in _FOLDERS:
-            inside = [f"{day}/{name}/{file}" for file in _names(f"{root}/{day}/{name}") if file.endswith(".md")]
+        within = f"{day}/{name}"
+        if is_segment(name):
+            yield from islice(_stamped(root, (f"{within}/{file}" for file in TRANSCRIPTS)), 1)
+            yield from _stamped(root, (f"{within}/{file}" for file in _MADE))
+        elif name in _FOLDERS:
+            files = _names(f"{root}/{within}")
+            yield from _stamped(root, (f"{within}/{file}" for file in files if file.endswith(".md")))
         elif name == "events.jsonl":
-            inside = [f"{day}/{name}"]
-        for path in inside:
-            stamp = stamp_of(f"{root}/{path}")
-            if stamp is not None:
-                yield path, stamp
+            yield from _stamped(root, (within,))
+
+
+def _stamped(root: Path, paths: Iterable[str]) -> Iterator[tuple[str, Stamp]]:
+    """Those of the paths that are there, with their stamps."""
+    for path in paths:
+        stamp = stamp_of(f"{root}/{path}")
+        if stamp is not None:
+            yield path, stamp
 
 
 def stamp_of(path: str) -> Stamp | None:
@@ -120,10 +125,10 @@ def kind_of(path: str) -> Kind | None:
     ('note', None, None)
     """
     found = _PATH.fullmatch(path)
-    if found is None or not journal.is_day(found[1]) or (found[2] and not journal.SEGMENT.fullmatch(found[2])):
+    if found is None or not journal.is_day(found[1]) or (found[2] and not is_segment(found[2])):
         return None
     if found[2]:
-        return _IN_SEGMENTS[found[3]]
+        return _MADE.get(found[3], "transcript")
     return _FOLDERS[found[4]] if found[4] else "event"
 
 
@@ -190,23 +195,21 @@ def _objects(path: str, content: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _transcript(path: str, content: bytes) -> Entry:
-    day, segment, _ = path.split("/")
-    hours, minutes, seconds, length_s = (int(part) for part in journal.SEGMENT.fullmatch(segment).groups())  # type: ignore[union-attr]
-    start = datetime.min + timedelta(hours=hours, minutes=minutes, seconds=seconds)
+    start, length_s = _times_of(path)
     lines: list[Line] = []
     text: list[str] = []
     offset = 0
-    for _, said in _objects(path, content):
-        words = plain(said.get("text"))
+    for said_s, name, said in _said(path, content):
+        words = plain(said)
         if words:
-            time, speaker = _clock(start, said.get("start_s")), plain(said.get("speaker"))
+            time, speaker = _clock(start, said_s), plain(name)
             spoken = f"{speaker}: {words}" if speaker else words
             lines += (Line(offset, time, speaker, piece) for _, piece in pieces(spoken))
             text.append(f"{time or '--:--'} {spoken}\n")
             offset += len(text[-1])
     end = _clock(start, length_s)
     title = f"Conversation, {start:%H:%M} to {end}" if length_s else f"Conversation at {start:%H:%M}"
-    return Entry(path, day, f"{start:%H:%M}", "transcript", title, "".join(text), tuple(gather("", lines)))
+    return Entry(path, path[:8], f"{start:%H:%M}", "transcript", title, "".join(text), tuple(gather("", lines)))
 
 
 def _screen(path: str, content: bytes) -> Entry:
@@ -241,8 +244,22 @@ def _enrichment(path: str, content: bytes) -> tuple[Entry, ...]:
 
 def _start_of(path: str) -> datetime:
     """When the segment of a file began; only the clock counts."""
-    hours, minutes, seconds, _ = map(int, journal.SEGMENT.fullmatch(path.split("/")[1]).groups())  # type: ignore[union-attr]
-    return datetime.min + timedelta(hours=hours, minutes=minutes, seconds=seconds)
+    return _times_of(path)[0]
+
+
+def _times_of(path: str) -> tuple[datetime, int]:
+    """When the segment of a file began (only the clock counts), and its length in seconds."""
+    start, length_s = segment_times(path.split("/")[1]) or (timedelta(), 0)
+    return datetime.min + start, length_s
+
+
+def _said(path: str, content: bytes) -> Iterator[tuple[object, object, object]]:
+    """Start, speaker and words of each utterance of a transcript, in whatever form it is."""
+    if path.endswith(".jsonl"):
+        yield from ((line.get("start_s"), line.get("speaker"), line.get("text")) for _, line in _objects(path, content))
+        return
+    found = parse_transcript(decode(content))
+    yield from ((one.start_s, one.speaker, one.text) for one in found.utterances)
 
 
 def _listed(path: str, kind: Kind, title: str, rows: list[tuple[str, str]]) -> Entry:
@@ -266,9 +283,9 @@ def _markdown(path: str, kind: Kind, content: bytes) -> Entry:
     day, folder, file = path.split("/")
     text = compose(content.decode("utf-8", errors="replace"))
     stem = file.removesuffix(".md")
-    named = _NOTE.fullmatch(stem) if kind == "note" else journal.SEGMENT.fullmatch(folder)
-    time = f"{named[1]}:{named[2]}" if named else ""
-    title = title_of(text) or plain((named[3] if named and kind == "note" else stem).replace("_", " "))
+    named = NOTE.fullmatch(stem) if kind == "note" else None
+    time = f"{named[1]}:{named[2]}" if named else f"{_start_of(path):%H:%M}" if is_segment(folder) else ""
+    title = title_of(text) or plain((named[3] if named else stem).replace("_", " "))
     return Entry(path, day, time, kind, title, text, passages_of(text, title, time))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from muse import journal
-from muse.days import every_day
+from muse.days import every_day, is_segment
 from think.records.entries import read_events
 from think.records.transcripts import Part, Utterance, markdown_part, plain, read_day
 
@@ -54,7 +54,7 @@ def is_recorded(day: str) -> bool:
     """Whether anything was recorded on a day; what stands in it is not looked at."""
     folder = journal.folder() / day
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    return any(name in (EVENTS, "notes") or journal.SEGMENT.fullmatch(name) for name in names)
+    return any(name in (EVENTS, "notes") or is_segment(name) for name in names)
 
 
 def is_end_of_week(day: str) -> bool:
@@ -97,9 +97,9 @@ def _events(day: str) -> Iterator[Part]:
 
 def _in_segments(folder: Path, name: str, read: Callable[[Path, str, str], Part]) -> Iterator[Part]:
     for path in sorted(folder.glob(f"*/{name}")):
-        named = journal.SEGMENT.fullmatch(path.parent.name)
-        if named is not None and path.is_file():
-            yield read(path, f"{path.parent.name}/{name}", f"{named[1]}:{named[2]}")
+        segment = path.parent.name
+        if is_segment(segment) and path.is_file():
+            yield read(path, f"{segment}/{name}", f"{segment[:2]}:{segment[2:4]}")
 
 
 def _screen(path: Path, source: str, at: str) -> Part:

@@ -13,7 +13,8 @@ from typing import Any
 from msgspec import Struct
 
 from muse import journal
-from muse.days import find_day
+from muse.days import find_day, is_segment, segment_times
+from observe.listening.transcripts import TRANSCRIPTS, decode, parse_transcript
 from think.records.front_matter import body_of
 
 log = logging.getLogger(__name__)
@@ -21,7 +22,9 @@ log = logging.getLogger(__name__)
 UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 """A sign of a script that has no blanks between words: Thai, Chinese, Japanese and the like."""
 
-_NOTE = re.compile(r"(\d{4})_.+")
+NOTE = re.compile(r"([01]\d|2[0-3])([0-5]\d)_(.+)")
+"""The name of a note that says when it was made: `HHMM_title`."""
+
 _LIST_ITEM = re.compile(r"\s*(?:[-*+]|\d+[.)])\s+(?:\[[ xX]\]\s+)?")
 _MARKS = re.compile(r"\*\*|__|`|^>\s*")
 _DATE_LINE = re.compile(r"\d{4}-\d\d-\d\d(?:[ T]\d\d:\d\d(?::\d\d)?)?")
@@ -56,7 +59,7 @@ def day_with_words(asked: str | None) -> str:
     Raises:
         ConfigError: there is no such day; the text says which days there are.
     """
-    return find_day(asked, _has_transcript, _has_note, what="a transcript")
+    return find_day(asked, _has_transcript, _has_note, what="a transcript or a note")
 
 
 def read_day(day: str, *, transcripts: bool = True, notes: bool = True) -> tuple[Part, ...]:
@@ -80,20 +83,33 @@ def _has_note(day: str) -> bool:
 
 
 def _transcripts(day: Path) -> Iterator[Path]:
-    for path in sorted(day.glob("*/transcript.jsonl")):
-        if journal.SEGMENT.fullmatch(path.parent.name):
-            yield path
+    for folder in sorted(path for path in day.iterdir() if is_segment(path.name)) if day.is_dir() else ():
+        named = (folder / name for name in TRANSCRIPTS)
+        yield from [path for path in named if path.is_file()][:1]
 
 
 def _transcript(path: Path, day: Path) -> Part:
     segment = path.parent.name
-    clock, _, length = segment.partition("_")
-    start = timedelta(hours=int(clock[:2]), minutes=int(clock[2:4]), seconds=int(clock[4:]))
+    start, length_s = segment_times(segment) or (timedelta(), 0)
+    read = _lines if path.suffix == ".jsonl" else _recorded
+    said, passed_over = read(path, start)
+    if passed_over:
+        log.warning("%s: %d of %d lines are no utterances and are left out", path, passed_over, len(said) + passed_over)
+    return Part(path.relative_to(day).as_posix(), _clock(start), tuple(said), length_s, segment)
+
+
+def _lines(path: Path, start: timedelta) -> tuple[list[Utterance], int]:
+    """The utterances of our own form, and how many lines are none."""
     lines = [line for line in path.read_bytes().splitlines() if line.strip()]
     said = [utterance for line in lines if (utterance := _utterance(line, start)) is not None]
-    if len(said) < len(lines):
-        log.warning("%s: %d of %d lines are no utterances and are left out", path, len(lines) - len(said), len(lines))
-    return Part(path.relative_to(day).as_posix(), _clock(start), tuple(said), int(length), segment)
+    return said, len(lines) - len(said)
+
+
+def _recorded(path: Path, start: timedelta) -> tuple[list[Utterance], int]:
+    """The utterances of a recorder's form, and how many of its lines are none."""
+    found = parse_transcript(decode(path.read_bytes()))
+    said = [Utterance(plain(one.speaker), _clock_at(start, one.start_s), plain(one.text)) for one in found.utterances]
+    return [one for one in said if one.text], found.passed_over
 
 
 def _utterance(line: bytes, start: timedelta) -> Utterance | None:
@@ -105,10 +121,13 @@ def _utterance(line: bytes, start: timedelta) -> Utterance | None:
     text = entry.get("text") if isinstance(entry, dict) else None
     if not isinstance(text, str) or not text.strip():
         return None
-    offset_s = entry.get("start_s")
-    is_number = isinstance(offset_s, int | float) and 0 <= offset_s < 1e6
-    at = _clock(start + timedelta(seconds=offset_s)) if is_number else ""
-    return Utterance(plain(str(entry.get("speaker") or "")), at, plain(text))
+    return Utterance(plain(str(entry.get("speaker") or "")), _clock_at(start, entry.get("start_s")), plain(text))
+
+
+def _clock_at(start: timedelta, offset_s: object) -> str:
+    if isinstance(offset_s, int | float) and 0 <= offset_s < 1e6:
+        return _clock(start + timedelta(seconds=offset_s))
+    return ""
 
 
 def _clock(since_midnight: timedelta) -> str:
@@ -117,8 +136,8 @@ def _clock(since_midnight: timedelta) -> str:
 
 def _note(path: Path, day: Path) -> Part:
     """A note: its heading, then each paragraph and list item as something said in one go."""
-    named = _NOTE.fullmatch(path.stem)
-    at = f"{named[1][:2]}:{named[1][2:]}" if named else ""
+    named = NOTE.fullmatch(path.stem)
+    at = f"{named[1]}:{named[2]}" if named else ""
     return markdown_part(path.read_text(encoding="utf-8", errors="replace"), path.relative_to(day).as_posix(), at)
 
 
