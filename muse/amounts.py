@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 
 def usd(value: float | None, *, more: bool = False) -> str:
@@ -28,6 +29,20 @@ def _dollars(size: float) -> str:
         return f"${text}" if text != "0." else "<$0.0000001"
     is_cents = math.isclose(size * 100, round(size * 100), abs_tol=1e-7)
     return f"${size:,.{2 if size >= 1 or is_cents else 4}f}"
+
+
+def total_usd(costs: Iterable[float | None]) -> float | None:
+    """The sum of costs in US dollars; None if one of them is not known.
+
+    >>> total_usd([0.25, 0.5]), total_usd([0.25, None]), total_usd([])
+    (0.75, None, 0.0)
+    """
+    total = 0.0
+    for cost in costs:
+        if cost is None:
+            return None
+        total += cost
+    return round(total, 6)
 
 
 def count(value: float | None) -> str:

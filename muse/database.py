@@ -100,12 +100,27 @@ def writing(connection: Any) -> Iterator[None]:
 
 def is_busy(exc: Exception) -> bool:
     """Whether an error of SQLite says that another connection is at work."""
+    return _says(exc, "BUSY", "LOCKED")
+
+
+def is_damage(exc: Exception) -> bool:
+    """Whether an error of SQLite says that the file is none of ours any more."""
+    return _says(exc, "CORRUPT", "NOTADB", "ERROR", "SCHEMA")
+
+
+def is_unwritable(exc: Exception) -> bool:
+    """Whether an error of SQLite says that the file cannot be written where it is."""
+    return _says(exc, "READONLY", "CANTOPEN", "IOERR", "FULL", "PERM")
+
+
+def _says(exc: Exception, *names: str) -> bool:
+    """Whether an error bears one of SQLite's primary codes; those that refine one share its low byte."""
     import sqlite3  # loaded already
 
-    return isinstance(exc, sqlite3.OperationalError) and exc.sqlite_errorcode & 0xFF in (
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_LOCKED,
-    )
+    if not isinstance(exc, sqlite3.Error):
+        return False
+    code: int = vars(exc).get("sqlite_errorcode", 0) & 0xFF  # an error of our own has none
+    return any(code == vars(sqlite3)[f"SQLITE_{name}"] for name in names)
 
 
 def begun_anew(path: str, open_it: Callable[[], _T]) -> _T:

@@ -16,7 +16,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from muse.amounts import counted
+from muse.amounts import counted, total_usd
 from muse.batch import Batch, BatchRequest
 from muse.errors import InvalidReply, MuseError, ReplyError
 from observe import extract
@@ -96,7 +96,7 @@ async def describe_segment(segment: Segment, job: Job, batch: Batch, on_step: On
         sum(line.selected for line in lines),
         len(unreadable),
         failed,
-        round(run.cost_usd, 6),
+        total_usd(run.costs),
         (*(trouble.error for trouble in looked.troubles), *run.problems),
     )
     screen.save(segment, state, (*lines, *unreadable))
@@ -126,7 +126,7 @@ class _Run:
         self.mark = job.mark
         self.kept = Kept(State(), ()) if job.force else screen.load(segment)
         self.problems: list[str] = []
-        self.cost_usd = 0.0
+        self.costs: list[float | None] = []
         self._batch = batch
         self._segment = segment.name
         self._on_step = on_step
@@ -145,7 +145,8 @@ class _Run:
             async for request in self._batch.drain_batch():
                 done += 1
                 self._on_step(what, done, len(requests))
-                self.cost_usd += 0.0 if request.restored else request.cost_usd or 0.0
+                if not request.restored:
+                    self.costs.append(request.cost_usd)
         except MuseError as exc:
             self.problems.append(str(exc))
 

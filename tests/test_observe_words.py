@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from muse import prices
 from muse.errors import ConfigError, MissingKeyError
 from muse.providers import local
 from observe import enrich, summarize
@@ -122,6 +123,31 @@ def test_a_torn_transcript_is_read_as_far_as_it_goes_and_that_is_said(
     assert enrich.main([DAY]) == 1
     assert "left out: 1" in capsys.readouterr().err
     assert kept(folder)["words"] == 11
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("transcript.vtt", "WEBVTT\n"), ("transcript.json", '{"text": ""}'), ("transcript.jsonl", "")]
+)
+def test_a_transcript_in_which_nobody_speaks_is_no_failure(
+    folder: Path, seeing: SeeingServer, name: str, text: str
+) -> None:
+    (folder / "transcript.jsonl").unlink()
+    (folder / name).write_text(text, encoding="utf-8")
+    assert enrich.main([DAY]) == 0
+    assert summarize.main([DAY]) == 0
+    assert seeing.prompts == []
+
+
+def test_a_cost_that_is_not_known_is_not_said_to_be_nothing(
+    folder: Path, seeing: SeeingServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(prices, "cost_of", lambda *_model, **_calls: None)
+    seeing.answer = lambda _kind, _prompt: ENRICHED
+    assert enrich.main([DAY, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["cost_usd"], told["unpriced"], told["segments"][0]["cost_usd"]) == (0.0, 1, None)
+    assert enrich.main([DAY, "--force"]) == 0
+    assert "0 failed, $0+." in capsys.readouterr().out
 
 
 async def test_who_calls_them_gets_counts(folder: Path, seeing: SeeingServer) -> None:

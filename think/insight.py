@@ -85,8 +85,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _day_of_list(asked: str | None) -> str:
-    """The day to list for; today in a journal that has none yet."""
-    return day_with_words(asked) if asked or recorded_days() else f"{date.today():%Y%m%d}"
+    """The day to list for: that which is asked for, else the latest with words in it, or with anything, else today."""
+    try:
+        return day_with_words(asked)
+    except ConfigError:
+        if asked:
+            raise
+        return (recorded_days() or [f"{date.today():%Y%m%d}"])[-1]
 
 
 def _parser() -> argparse.ArgumentParser:

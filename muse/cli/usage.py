@@ -152,7 +152,8 @@ def _print_bars(found: Summary, title: str, value: Callable[[Total], float], tex
 
 
 def _cost_text(total: Total) -> str:
-    return "unknown" if total.unpriced and total.unpriced == total.calls else usd(total.cost_usd)
+    is_unknown = total.unpriced and total.unpriced == total.calls
+    return "unknown" if is_unknown else usd(total.cost_usd, more=total.unpriced > 0)
 
 
 def _cost(total: Total) -> float:

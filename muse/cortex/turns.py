@@ -40,7 +40,7 @@ def wanted_of(planned: Sequence[Planned]) -> list[Planned]:
 async def carry_out(wanted: Sequence[Planned], on_end: Callable[[Ended], None]) -> bool:
     """Carry turns out in order; whether all came to be. A failed one does not keep the next from its turn.
 
-    SIGINT or SIGTERM stop it after the run under way.
+    SIGINT or SIGTERM stop it: the run under way has its grace time to end by itself, and none begins after it.
     """
     cortex = Cortex()
     stopped = asyncio.Event()
@@ -59,7 +59,7 @@ async def carry_out(wanted: Sequence[Planned], on_end: Callable[[Ended], None]) 
         for later in get_agent_thread(agent_id):
             if later >= agent_id:
                 on_end(_ended(one, later))
-    return True
+    return not stopped.is_set()
 
 
 def _ended(one: Planned, agent_id: str) -> Ended:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from msgspec import Struct
 
 from muse import journal, ledger
-from muse.database import begun_anew, connect, is_busy, put_aside, writing
+from muse.database import begun_anew, connect, is_busy, is_damage, is_unwritable, put_aside, writing
 from muse.log_index.book import TABLES, VERSION, Assessor, forget, forget_repriced, is_repriced, mark_of, marks, read_on
 from muse.log_index.scan import goes_on, is_same, stamp_of
 
@@ -31,11 +31,6 @@ _BUSY_S = 10.0
 _BACKGROUND_S = 0.25
 # How long a transaction waits for those of other processes, in milliseconds.
 _PATIENT, _HURRIED = "PRAGMA busy_timeout = 10000", "PRAGMA busy_timeout = 300"
-# What SQLite says (primary codes) of a file that is no index any more, and of a place that cannot be written.
-_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_SCHEMA})
-_UNWRITABLE = frozenset(
-    {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_PERM}
-)
 _T = TypeVar("_T")
 Row = tuple[Any, ...]
 
@@ -128,7 +123,7 @@ class LogIndex:
         except sqlite3.ProgrammingError:
             raise
         except sqlite3.DatabaseError as exc:
-            if exc.sqlite_errorcode & 0xFF not in _DAMAGED:
+            if not is_damage(exc):
                 raise
             with self._writing:
                 self._begin_anew(exc)
@@ -251,10 +246,9 @@ class LogIndex:
         except sqlite3.ProgrammingError:  # the index was closed
             raise
         except sqlite3.DatabaseError as exc:
-            code = exc.sqlite_errorcode & 0xFF
-            if code in _UNWRITABLE and self._inode:
+            if is_unwritable(exc) and self._inode:
                 self._go_without(exc)
-            elif code in _DAMAGED:
+            elif is_damage(exc):
                 self._begin_anew(exc)
             else:
                 raise

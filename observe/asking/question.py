@@ -8,6 +8,7 @@ from typing import Any
 from msgspec import Struct, field
 
 from muse import journal, models
+from muse.amounts import total_usd
 from muse.contents import turns_of
 from muse.errors import InvalidReply
 from muse.messages import GenerateOptions, Reply, Request
@@ -38,12 +39,12 @@ class Question(Struct, frozen=True):
 
 
 class Answer(Struct, frozen=True):
-    """A value that fits, who gave it, and what the calls for it cost (0 where no price is known)."""
+    """A value that fits, who gave it, and what the calls for it cost (None where a price is not known)."""
 
     value: Any
     provider: str
     model: str
-    cost_usd: float
+    cost_usd: float | None
 
     @property
     def made_by(self) -> str:
@@ -113,4 +114,4 @@ def _value(reply: Reply, question: Question) -> Any:
 
 def _answer(value: Any, *replies: Reply) -> Answer:
     last = replies[-1]
-    return Answer(value, last.provider, last.model, sum(reply.cost_usd or 0.0 for reply in replies))
+    return Answer(value, last.provider, last.model, total_usd(reply.cost_usd for reply in replies))

@@ -51,7 +51,8 @@ def show_day(name: str, found: DayDone, *, as_json: bool) -> int:
     ]
     draw(columns, rows)
     say("")
-    counts = f"{found.done} done, {found.skipped} unchanged, {found.failed} failed, {usd(found.cost_usd)}"
+    cost = usd(found.cost_usd, more=found.unpriced > 0)
+    counts = f"{found.done} done, {found.skipped} unchanged, {found.failed} failed, {cost}"
     say(f"{found.day}: {counts}. Kept in {near(str(journal.folder() / found.day))}")
     for problem in found.problems:
         complain(name, problem)

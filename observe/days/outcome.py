@@ -22,18 +22,22 @@ class SegmentDone(Struct, frozen=True):
     state: str
     about: str
     file: str
-    cost_usd: float = 0.0
+    cost_usd: float | None = 0.0
     problems: tuple[str, ...] = ()
 
 
 class DayDone(Struct, frozen=True, kw_only=True):
-    """One day: how many segments were done, skipped and failed, and what it cost (0 where no price is known)."""
+    """One day: how many segments were done, skipped and failed, and what it cost.
+
+    `unpriced` counts the segments of which the cost is not known; they are in no sum.
+    """
 
     day: str
     done: int
     skipped: int
     failed: int
     cost_usd: float
+    unpriced: int = 0
     problems: tuple[str, ...] = ()
     segments: tuple[SegmentDone, ...] = ()
 
@@ -47,7 +51,8 @@ class DayDone(Struct, frozen=True, kw_only=True):
             done=states.count("done"),
             skipped=states.count("skipped"),
             failed=states.count("failed"),
-            cost_usd=sum(one.cost_usd for one in every),
+            cost_usd=sum(one.cost_usd or 0.0 for one in every),
+            unpriced=sum(one.cost_usd is None for one in every),
             problems=tuple(f"{one.segment}: {problem}" for one in every for problem in one.problems),
             segments=every,
         )

@@ -13,6 +13,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from muse.amounts import total_usd
 from observe.asking.prompts import prompt_of
 from observe.asking.question import Answer, Question, Room, ask, object_of, room_of
 from observe.listening.sentences import phrases_of
@@ -57,7 +58,7 @@ class Divided(Struct, frozen=True):
 
     parts: tuple[Part, ...]
     by: str
-    cost_usd: float = 0.0
+    cost_usd: float | None = 0.0
 
 
 def signs_of(said: Sequence[Utterance]) -> tuple[Sign, ...]:
@@ -105,16 +106,17 @@ async def divide(said: Sequence[Utterance]) -> Divided:
 async def _decide(said: Sequence[Utterance], signs: Sequence[Sign]) -> Divided:
     """Ask yes or no about each sign that is not sure."""
     begins = {0: "the beginning"}
-    spent, by = 0.0, "rule"
+    by, spent = "rule", list[float | None]()
     asked = [sign for sign in signs if not sign.is_sure][:_MOST_ASKED]
     begins |= {sign.place: sign.why for sign in signs if sign.is_sure}
     for sign in asked:
         found = await ask(_yes_or_no(said, sign.place))
-        spent, by = spent + found.cost_usd, found.made_by
+        by = found.made_by
+        spent.append(found.cost_usd)
         if found.value["another"] == "yes":
             begins[sign.place] = sign.why
     titles = dict.fromkeys(begins, "")
-    return Divided(_parts(said, begins, titles), by, round(spent, 6))
+    return Divided(_parts(said, begins, titles), by, total_usd(spent))
 
 
 def _yes_or_no(said: Sequence[Utterance], place: int) -> Question:
@@ -144,7 +146,7 @@ async def _read_through(said: Sequence[Utterance], signs: Sequence[Sign], room: 
     for sign in signs:
         if sign.is_sure:
             begins.setdefault(sign.place, sign.why)
-    spent = round(sum(answer.cost_usd for answer in answers), 6)
+    spent = total_usd(answer.cost_usd for answer in answers)
     return Divided(_parts(said, begins, titles), answers[-1].made_by, spent)
 
 

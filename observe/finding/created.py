@@ -33,7 +33,7 @@ class Created(Struct, frozen=True):
     by: str
     candidates: tuple[Candidate, ...]
     file_time: str
-    cost_usd: float = 0.0
+    cost_usd: float | None = 0.0
 
 
 async def created(path: Path) -> Created:

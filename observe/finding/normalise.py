@@ -12,6 +12,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from muse.amounts import total_usd
 from observe.asking.prompts import prompt_of
 from observe.asking.question import Question, ask, object_of, room_of
 from observe.listening.pieces import chunks
@@ -40,7 +41,7 @@ class Normalised(Struct, frozen=True):
     by: str
     utterances: tuple[Utterance, ...]
     passed_over: int = 0
-    cost_usd: float = 0.0
+    cost_usd: float | None = 0.0
 
 
 async def normalise(found: Transcript) -> Normalised:
@@ -61,14 +62,15 @@ async def _taken_apart(found: Transcript) -> Normalised:
     """Have a model take the text apart, as much at once as it holds."""
     pieces = chunks(found.utterances, room_of(CONTEXT).chunk_chars // 2)
     said: list[Utterance] = []
-    spent, by = 0.0, "rule"
+    by, spent = "rule", list[float | None]()
     for number, piece in enumerate(pieces):
         text = "\n\n".join(_shown(one) for one in piece)
         answer = await ask(_question(text, number, len(pieces)))
-        spent, by = spent + answer.cost_usd, answer.made_by
+        by = answer.made_by
+        spent.append(answer.cost_usd)
         said += map(_read, answer.value["utterances"])
     whole = tuple(one for one in said if one.text)
-    return Normalised(found.form, by, whole, found.passed_over, round(spent, 6))
+    return Normalised(found.form, by, whole, found.passed_over, total_usd(spent))
 
 
 def _read(row: Mapping[str, str]) -> Utterance:
@@ -125,7 +127,7 @@ def _words(text: str) -> list[str]:
 async def _attributed(found: Transcript) -> Normalised:
     """Have a small model choose who speaks, where a line names somebody who may."""
     said: list[Utterance] = []
-    spent, by, asked = 0.0, "rule", 0
+    by, asked, spent = "rule", 0, list[float | None]()
     for one in found.utterances:
         names = _named_in(one.text)
         if not names or asked >= _MOST_ASKED:
@@ -133,10 +135,11 @@ async def _attributed(found: Transcript) -> Normalised:
             continue
         asked += 1
         answer = await ask(_who(one.text, names))
-        spent, by = spent + answer.cost_usd, answer.made_by
+        by = answer.made_by
+        spent.append(answer.cost_usd)
         speaker = answer.value["speaker"]
         said.append(Utterance(one.start_s, "" if speaker == _NOBODY else speaker, one.text))
-    return Normalised(found.form, by, tuple(said), found.passed_over, round(spent, 6))
+    return Normalised(found.form, by, tuple(said), found.passed_over, total_usd(spent))
 
 
 def _named_in(text: str) -> tuple[str, ...]:

@@ -76,8 +76,8 @@ def said_line(utterance: Utterance) -> str:
     return f"{utterance.speaker}: {utterance.text}" if utterance.speaker else utterance.text
 
 
-def read_transcript(path: Path) -> Transcript:
-    """The transcript in a file.
+def read_transcript(path: Path, *, may_be_silent: bool = False) -> Transcript:
+    """The transcript in a file; one in which nobody says anything only if it `may_be_silent`.
 
     Raises:
         ContentsError: the file is too large, no text, or has no words in it; file and remedy are said.
@@ -90,7 +90,7 @@ def read_transcript(path: Path) -> Transcript:
     if b"\0" in data[:4096] and data[:2] not in (b"\xff\xfe", b"\xfe\xff"):
         raise ContentsError(f"{path}: found bytes that are no text, expected a transcript: text, SRT, VTT or JSON")
     found = parse_transcript(decode(data))
-    if not found.utterances:
+    if not found.utterances and (found.passed_over or not may_be_silent):
         raise ContentsError(f"{path}: found no words in it, expected a transcript: text, SRT, VTT or JSON")
     return found
 

@@ -65,7 +65,7 @@ class State(Struct, frozen=True, omit_defaults=True):
     selected: int = 0
     unreadable: int = 0
     failed: int = 0
-    cost_usd: float = 0.0
+    cost_usd: float | None = 0.0
     problems: tuple[str, ...] = ()
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from muse.amounts import total_usd
 from observe.asking.prompts import prompt_of
 from observe.asking.question import Answer, Question, ask, object_of, room_of
 from observe.listening.pieces import chunks
@@ -55,7 +56,7 @@ class Enrichment(Struct, frozen=True):
     speakers: tuple[Speaker, ...]
     words: int
     made_by: str
-    cost_usd: float = 0.0
+    cost_usd: float | None = 0.0
 
 
 async def enrich(source: Source, *, segment: str = "") -> Enrichment:
@@ -177,5 +178,5 @@ def _joined(source: Source, answers: Sequence[Answer], of_pages: int) -> Enrichm
         tuple(Speaker(name, round(count / total, 3)) for name, count in words.most_common() if name),
         words.total(),
         answers[-1].made_by,
-        round(sum(answer.cost_usd for answer in answers), 6),
+        total_usd(answer.cost_usd for answer in answers),
     )

@@ -57,7 +57,7 @@ def read_source(segment: Segment, *, with_screen: bool) -> Source | None:
     path = transcript_of(segment)
     if path is not None:
         require_inside(path, segment)
-    said = read_file(path) if path is not None and path.stat().st_size else Source((), ())
+    said = _read(path, may_be_silent=True) if path is not None else Source((), ())
     seen = _seen(segment) if with_screen else ()
     files = (*said.files, SCREEN) if seen else said.files
     if not files:
@@ -75,8 +75,12 @@ def read_file(path: Path) -> Source:
         ContentsError: it has no words.
         OSError: it cannot be read.
     """
-    found = read_transcript(path)
-    return Source((path.name,), found.utterances, found.passed_over)
+    return _read(path, may_be_silent=False)
+
+
+def _read(path: Path, *, may_be_silent: bool) -> Source:
+    found = read_transcript(path, may_be_silent=may_be_silent)
+    return Source((path.name,), found.utterances, found.passed_over) if found.utterances else Source((), ())
 
 
 def _seen(segment: Segment) -> tuple[Utterance, ...]:

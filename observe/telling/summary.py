@@ -8,6 +8,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
+from muse.amounts import total_usd
 from observe.asking.prompts import prompt_of
 from observe.asking.question import Answer, Question, Room, ask, object_of
 from observe.listening.pieces import chunks
@@ -50,7 +51,7 @@ class Summary(Struct, frozen=True, omit_defaults=True):
     todos: tuple[Todo, ...] = ()
     quotes: tuple[Quote, ...] = ()
     pieces: int = 1
-    cost_usd: float = 0.0
+    cost_usd: float | None = 0.0
 
 
 async def write_summary(source: Source, room: Room, segment: str) -> Summary:
@@ -62,7 +63,7 @@ async def write_summary(source: Source, room: Room, segment: str) -> Summary:
     """
     pieces = chunks(source.utterances, room.chunk_chars)
     parts = [await _written("summarize", "\n".join(map(said_line, piece)), segment) for piece in pieces]
-    spent = sum(part.cost_usd for part in parts)
+    spent = [part.cost_usd for part in parts]
     while len(parts) > 1:
         together = chunks([Utterance(None, "", _told(part)) for part in parts], room.chunk_chars)
         if len(together) >= len(parts):
@@ -71,8 +72,8 @@ async def write_summary(source: Source, room: Room, segment: str) -> Summary:
                 for place in range(0, len(together), 2)
             ]
         parts = [await _written("summarize_joined", "\n\n".join(map(said_line, group)), segment) for group in together]
-        spent += sum(part.cost_usd for part in parts)
-    return replace(parts[0], pieces=len(pieces), cost_usd=round(spent, 6))
+        spent += (part.cost_usd for part in parts)
+    return replace(parts[0], pieces=len(pieces), cost_usd=total_usd(spent))
 
 
 async def choose_summary(source: Source, segment: str) -> Summary:
@@ -86,17 +87,18 @@ async def choose_summary(source: Source, segment: str) -> Summary:
     length = sum(len(said_line(one)) for one in source.utterances)
     parts = chunks(source.utterances, max(_PART_CHARS, -(-length // MOST_PARTS) + 1))
     quotes: dict[str, Quote] = {}
-    spent, made_by = 0.0, "nobody: there was no choice"
+    made_by, spent = "nobody: there was no choice", list[float | None]()
     for part in parts:
         pool = telling(sentences_of(part), every, _CHOICES)
         if len(pool) == 1:
             quotes.setdefault(pool[0].text, Quote(pool[0].text, pool[0].speaker, pool[0].start_s))
             continue
         found = await ask(_choice(pool, segment))
-        spent, made_by = spent + found.cost_usd, found.made_by
+        made_by = found.made_by
+        spent.append(found.cost_usd)
         best = next(one for one in pool if one.text == found.value["sentence"])
         quotes.setdefault(best.text, Quote(best.text, best.speaker, best.start_s))
-    return Summary(_title(source), made_by, quotes=tuple(quotes.values()), pieces=len(parts), cost_usd=round(spent, 6))
+    return Summary(_title(source), made_by, quotes=tuple(quotes.values()), pieces=len(parts), cost_usd=total_usd(spent))
 
 
 def _choice(pool: Sequence[Sentence], segment: str) -> Question:

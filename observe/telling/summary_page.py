@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import html
 import json
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from msgspec import Struct
 
+from muse.aside import set_aside
 from muse.journal import write_atomic
 from observe.days.kept import now
 from observe.telling.sources import Source
@@ -58,7 +58,7 @@ def put_page(path: Path, head: Head, made: Summary) -> Path | None:
         "made_from": head.source.mark,
         "body": _hash(body),
     }
-    aside = _set_aside(path) if path.exists() and not _is_ours(path) else None
+    aside = set_aside(path) if path.exists() and not _is_ours(path) else None
     lines = (f"{name}: {_value(value)}" for name, value in fields.items())
     write_atomic(path, "---\n" + "\n".join(lines) + "\n---\n\n" + body)
     return aside
@@ -130,14 +130,6 @@ def _read(path: Path) -> tuple[dict[str, str], str]:
 def _is_ours(path: Path) -> bool:
     fields, body = _read(path)
     return fields.get("body") == _hash(body)
-
-
-def _set_aside(path: Path) -> Path:
-    number = 1
-    while (aside := path.with_name(f"{path.stem}_before_{number}.md")).exists():
-        number += 1
-    os.rename(path, aside)
-    return aside
 
 
 def _hash(text: str) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Collection
 from pathlib import Path
 
+from muse.aside import set_aside
 from muse.journal import write_atomic
 
 
@@ -27,7 +27,7 @@ class PageFile:
         """
         own = _hash_of(page.encode())
         is_ours = not self.path.exists() or self._hash() in {own, *known}
-        aside = None if is_ours else self._set_aside()
+        aside = None if is_ours else set_aside(self.path)
         write_atomic(self.path, page)
         return own, aside
 
@@ -36,14 +36,6 @@ class PageFile:
             return _hash_of(self.path.read_bytes())
         except FileNotFoundError:
             return ""
-
-    def _set_aside(self) -> Path:
-        """Move the page out of the way: somebody wrote or changed it, and it is theirs."""
-        number = 1
-        while (aside := self.path.with_name(f"{self.path.stem}_before_{number}.md")).exists():
-            number += 1
-        os.rename(self.path, aside)
-        return aside
 
 
 def _hash_of(data: bytes) -> str:

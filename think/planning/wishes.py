@@ -14,7 +14,10 @@ _CLOCK = re.compile(r"\b(?:at|um)\s+([01]?\d|2[0-3])(?::([0-5]\d))?\s*(am|pm)?\b
 _EVERY_DAY = re.compile(r"\b(every|each)\s+(day|morning|evening|night|noon)\b|\bdaily\b", re.IGNORECASE)
 _EVERY_WEEK = re.compile(r"\b(every|each|once a)\s+week\b|\bweekly\b", re.IGNORECASE)
 _WORKDAYS = re.compile(r"\b(every|each)\s+(working ?day|workday|weekday)\b", re.IGNORECASE)
-_HOURS = {"noon": 12, "evening": 18, "night": 22}
+_DAY = rf"(?:{'|'.join(_WEEKDAYS)})s?"
+_DAYS_NAMED = re.compile(rf"\b(?:every|each|on)\s+({_DAY}(?:(?:\s*,\s*(?:and\s+)?|\s+and\s+){_DAY})*)\b", re.IGNORECASE)
+_HOURS = {"morning": 7, "noon": 12, "evening": 18, "night": 22}
+_TIME_OF_DAY = re.compile(rf"\b(?:every|each|at|by|in the|{_DAY})\s+({'|'.join(_HOURS)})\b", re.IGNORECASE)
 
 
 def schedule_of(wish: str) -> str:
@@ -22,16 +25,18 @@ def schedule_of(wish: str) -> str:
 
     >>> schedule_of("Every Monday at 8 list the meetings"), schedule_of("Sum up each day"), schedule_of("Find my keys")
     ('0 8 * * 1', 'daily', '')
+    >>> schedule_of("Every Monday, Tuesday and Thursday at 9"), schedule_of("Every evening sum up the day")
+    ('0 9 * * 1,2,4', '0 18 * * *')
     """
     clock = _CLOCK.search(wish)
-    lower = wish.lower()
-    named = [number for number, day in enumerate(_WEEKDAYS) if re.search(rf"\b(every|each|on) {day}s?\b", lower)]
+    listed = " ".join(match[1].lower() for match in _DAYS_NAMED.finditer(wish))
+    named = [number for number, day in enumerate(_WEEKDAYS) if day in listed]
     if _WORKDAYS.search(wish):
         return f"{_time(wish, clock)} * * 1-5"
     if named:
         return f"{_time(wish, clock)} * * {','.join(map(str, named))}"
     if _EVERY_DAY.search(wish):
-        return f"{_time(wish, clock)} * * *" if clock or "morning" in lower else "daily"
+        return f"{_time(wish, clock)} * * *" if clock or _TIME_OF_DAY.search(wish) else "daily"
     return "weekly" if _EVERY_WEEK.search(wish) else ""
 
 
@@ -49,6 +54,7 @@ def name_of(title: str) -> str:
 def _time(wish: str, clock: re.Match[str] | None) -> str:
     """Minute and hour of a cron form: those named, else those of the time of day."""
     if clock is None:
-        return f"0 {next((hour for word, hour in _HOURS.items() if word in wish.lower()), 7)}"
+        said = _TIME_OF_DAY.search(wish)
+        return f"0 {_HOURS[said[1].lower() if said else 'morning']}"
     hour = int(clock[1]) % 12 + (12 if clock[3].lower() == "pm" else 0) if clock[3] else int(clock[1])
     return f"{int(clock[2] or 0)} {hour}"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from muse import journal
+from muse.aside import is_aside
 from muse.days import every_day, is_segment
 from think.records.entries import read_events
 from think.records.transcripts import Part, Utterance, markdown_part, plain, read_day
@@ -21,7 +22,6 @@ EVENTS = "events.jsonl"
 FOOT = "Each quotation stands word for word in its source."
 """How the last line of a page of insights begins; it is none of what the page tells."""
 
-_ASIDE = re.compile(r".+_before_\d+")
 _DAY_S = 86_400
 _WHO_SAID = re.compile(r"\s*> – ")
 
@@ -73,7 +73,7 @@ def week_of(day: str) -> tuple[str, ...]:
 
 def _pages(day: str, without: Collection[str]) -> Iterator[Part]:
     for path in sorted((journal.folder() / day / "insights").glob("*.md")):
-        if path.stem in without or _ASIDE.fullmatch(path.stem):
+        if path.stem in without or is_aside(path.stem):
             continue
         text = path.read_text(encoding="utf-8", errors="replace")
         lines = (line for line in text.splitlines() if not _WHO_SAID.match(line) and not line.startswith(FOOT))

@@ -17,17 +17,9 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from muse.database import writing
+from muse.database import is_busy, is_damage, is_unwritable, writing
 from think.records.entries import WEEKDAYS, Entry, Stamp, find_files, read_entries
-from think.searching.index_file import (
-    BUSY_S,
-    is_busy,
-    is_damage,
-    is_unwritable,
-    open_file,
-    open_memory,
-    remove_file,
-)
+from think.searching.index_file import BUSY_S, open_file, open_memory, remove_file
 
 log = logging.getLogger(__name__)
 

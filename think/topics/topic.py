@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 from msgspec import Struct
 
 from muse import journal
+from muse.aside import is_aside
 from muse.cortex.schedules import DAILY, WEEKLY, occasions
 from muse.errors import ConfigError
 from muse.prompts import fill, identity_fields
@@ -30,7 +31,7 @@ Filler = Literal["title", "sentence", "speaker", "speakers", "person", "heading"
 FILLERS: tuple[Filler, ...] = get_args(Filler)
 
 _HOUSE = TOPICS
-_NAME = re.compile(r"(?!.*_before_\d+\Z)[a-z][a-z0-9_-]{0,59}")  # a page set aside is <name>_before_<n>.md
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,59}")
 _CONTEXT = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)+")
 _OWN_FIELDS = ("quote", "source")
 _USUAL_ORDER = 50
@@ -132,7 +133,7 @@ def read_topic(path: Path) -> Topic:
     where = str(path)
     fields, body = front_matter.split(_text_of(path), where=where)
     name = path.stem
-    if not _NAME.fullmatch(name) or name == BUILT_IN:
+    if not _NAME.fullmatch(name) or name == BUILT_IN or is_aside(name):
         allowed = f"up to 60 small letters, digits, _ and -, a letter first; not {BUILT_IN!r}, not ..._before_<number>"
         raise ConfigError(where, f"the name {name!r}", allowed)
     reader = Reader()
