@@ -102,10 +102,21 @@ def test_any_name_in_a_path_is_found_again(name: str, number: int) -> None:
         json.dumps({"providers": {"compatible": {"x": {"api_key": SECRET}}}}),
         json.dumps({"mcp_servers": {"x": {"headers": {"Authorization": f"Bearer {SECRET}"}}}}),
         json.dumps({"mcp_servers": {"x": {"url": f"http://me:{SECRET}@127.0.0.1/"}}}),
+        json.dumps({"mcp_servers": {"x": {"url": f"http://{SECRET}@127.0.0.1/"}}}),
+        json.dumps({"mcp_servers": {"x": {"url": f"http://127.0.0.1/mcp?team=1&api_key={SECRET}"}}}),
+        json.dumps({"mcp_servers": {"x": {"command": "x", "args": ["--api-token", SECRET, "-v"]}}}),
+        json.dumps({"mcp_servers": {"x": {"command": "x", "args": ["-v", f"--token={SECRET}"]}}}),
+        json.dumps({"mcp_servers": {"x": {"command": "x", "args": [f"sk-proj-{SECRET}"]}}}),
     ],
 )
 def test_no_secret_is_in_a_masked_text_even_of_a_broken_file(text: str) -> None:
     assert SECRET not in masking.masked(text)
+
+
+def test_what_only_looks_a_little_like_a_secret_is_shown() -> None:
+    args = ["--max-tokens", "500", "-m", "token_server", "--port=80"]
+    data = {"mcp_servers": {"x": {"command": "x", "args": args}, "y": {"url": "http://127.0.0.1/mcp?team=1"}}}
+    assert json.loads(masking.masked(json.dumps(data))) == data
 
 
 @pytest.mark.parametrize("text", ["[," * 50_000, "{" * 50_000, '"a":' * 50_000, '{"a":[' * 20_000])

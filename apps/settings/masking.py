@@ -13,8 +13,16 @@ from muse.errors import ConfigError
 
 SHOWN = "(set, not shown)"
 # By its name alone; `env_key` is the name of a variable.
-_SECRET_NAME = re.compile(r"(?:KEY|(?i:api[_-]?key|authorization|password|secret|token))$")
-_USER_INFO = re.compile(r"://[^/@\s]*:[^/@\s]+@")
+_NAMES = r"(?:api[_-]?key|authorization|password|secret|token)"
+_SECRET_NAME = re.compile(rf"(?:KEY|(?i:{_NAMES}))$")
+# Of a value: a user or password before a host, a secret among the parameters of an address or behind an option, and
+# what begins as the keys of well-known services do.
+_TELLING = re.compile(
+    rf"://[^/@\s]+@|[?&](?:[\w-]*{_NAMES}|key|sig)=[^&\s\"]|^\"--?[\w-]*{_NAMES}=.|"
+    r"\b(?:sk-|gh[pousr]_|github_pat_|glpat-|xox[abp]-|AIza|hf_)[\w-]{16}",
+    re.IGNORECASE,
+)
+_OPTION = re.compile(rf"^\"--?[\w-]*{_NAMES}\"$", re.IGNORECASE)
 _LITERAL = json.dumps(SHOWN)
 _EMPTY = '""'
 
@@ -85,8 +93,18 @@ def _set_or_not(env: Any) -> Any:
 
 def _secrets(scan: Scan) -> list[Place]:
     """Every value that is not to be shown: of an `env`, of a name like a key's, and keys in use wherever they stand."""
-    said = ((place, scan.text[place.start : place.end]) for place in words(scan))
-    return [place for place, token in said if token != _EMPTY and _is_secret(place.path, token)]
+    said = [(place, scan.text[place.start : place.end]) for place in words(scan)]
+    options = {place.path for place, token in said if _OPTION.match(token)}
+    return [
+        place
+        for place, token in said
+        if token != _EMPTY and (_before(place.path) in options or _is_secret(place.path, token))
+    ]
+
+
+def _before(path: Path) -> Path:
+    """The path of the item before one of a list: where an option stands whose value this is."""
+    return (*path[:-1], path[-1] - 1) if path and isinstance(path[-1], int) else ()
 
 
 def _is_secret(path: Path, token: str) -> bool:
@@ -94,4 +112,4 @@ def _is_secret(path: Path, token: str) -> bool:
     names = [step for step in path if isinstance(step, str)]
     if any(name.casefold() == "env" for name in names) or _SECRET_NAME.search(names[-1] if names else ""):
         return True
-    return keys.mask(token) != token or _USER_INFO.search(token) is not None
+    return keys.mask(token) != token or _TELLING.search(token) is not None
