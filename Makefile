@@ -142,5 +142,5 @@ lock: ## write constraints.txt anew from pyproject.toml (UPGRADE=1 takes the new
 
 clean: ## remove what make made; the journal stays
 	@test ! -f "$(VENV)/pyvenv.cfg" || rm -rf "$(VENV)"
-	@rm -rf build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf apps/host/static/vendor build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -13,7 +13,7 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Protocol
@@ -164,7 +164,7 @@ def _run_further(name: str, words: list[str]) -> int:
 def _misused(what: str) -> int:
     from difflib import get_close_matches
 
-    names = [*COMMANDS, *(name for name, _ in _further())]
+    names = [*COMMANDS, *(name for name, _ in further())]
     near = get_close_matches(what.split("'")[1], names, n=1)
     guess = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(names)}"
     print(f"muse: {what}; {guess} (muse --help)", file=sys.stderr)
@@ -175,7 +175,7 @@ def overview() -> str:
     """What `muse` alone prints: each command with its help and one example."""
     bold, dim, plain = ("\x1b[1m", "\x1b[2m", "\x1b[0m") if _in_color() else ("", "", "")
     rows = [(name, row.help, row.example) for name, row in COMMANDS.items()]
-    rows += [(name, text, f"muse {name} --help") for name, text in _further()]
+    rows += [(name, text, f"muse {name} --help") for name, text in further()]
     width = max(len(name) for name, _, _ in rows)
     lines = [f"{bold}muse{plain} {__version__}: one door for every model call; journal.json says who answers.", ""]
     for name, text, example in rows:
@@ -188,14 +188,14 @@ def _in_color() -> bool:
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def _further() -> Iterator[tuple[str, str]]:
-    """`(name, what it is)` of each command of another package, in order; none of them is imported."""
+def further(packages: Collection[str] = ()) -> Iterator[tuple[str, str]]:
+    """`(name, what it is)` of each command of another package (only of these, if any are named); none is imported."""
     from importlib.metadata import entry_points
 
     from muse.cli._summary import summary_of
 
     for point in sorted(set(entry_points(group=GROUP)), key=lambda point: point.name):
-        if point.name not in COMMANDS:
+        if point.name not in COMMANDS and (not packages or point.module.partition(".")[0] in packages):
             yield point.name, summary_of(point.module) or f"from {point.dist.name if point.dist else point.module}"
 
 

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from muse import check
-from muse.cli import COMMANDS, _terminal
+from muse.cli import COMMANDS, _terminal, further
+from muse.cli._doc_map import PACKAGES
 from muse.cli._doc_tables import renew
 
 HELP = "Write the tables between <!-- muse:NAME --> markers in README.md and docs/ anew from the code."
@@ -28,6 +29,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"muse docs: {folder}: found neither README.md nor docs/, expected a checkout of muse", file=sys.stderr)
         return 2
     commands = {name: (row.help, row.example) for name, row in COMMANDS.items()}
+    commands |= {name: (text, f"muse {name} --help") for name, text in further(PACKAGES)}
     stale: list[str] = []
     for path in files:
         text = path.read_text(encoding="utf-8")
