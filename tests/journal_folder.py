@@ -40,6 +40,10 @@ class JournalFolder:
         return [json.loads(line) for line in self.log_bytes().splitlines()]
 
 
+UNMEASURED: Mapping[str, str] = {"COVERAGE_PROCESS_CONFIG": "", "COVERAGE_PROCESS_START": ""}
+"""For a child that forks beside its threads: one of them may hold a lock of coverage's, and the fork waits for it."""
+
+
 def environment(**changes: str) -> dict[str, str]:
     """The environment of a child that imports the code under test."""
     return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", **changes}

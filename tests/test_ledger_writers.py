@@ -13,7 +13,7 @@ import pytest
 
 from muse import ledger
 from muse.models import log_token_usage
-from tests.journal_folder import JournalFolder, run, start
+from tests.journal_folder import UNMEASURED, JournalFolder, run, start
 
 UNIFIED = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}
 WRITER = """
@@ -125,7 +125,7 @@ for thread in threads:
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files in /proc")
 def test_a_child_forked_while_threads_write_has_a_log_of_its_own(journal: JournalFolder) -> None:
-    run(FORKS, timeout_s=60)
+    run(FORKS, timeout_s=60, **UNMEASURED)
     lines = journal.lines()
     for who in ("child", "child again"):
         assert [line["number"] for line in lines if line["who"] == who] == list(range(60))

@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute, Route
 
 from apps.agents import listing
 from apps.host.carrying import carrying_out
-from apps.host.page import render
+from apps.host.page import MOST_PROMPT_CHARS, render
 from apps.host.run_pages import RUN_ROUTES, asked_of, cost_of, done, provider_choices, show
 from muse import journal, runs
 from muse.cortex_client import cortex_request, get_agent_end_state, request_of
@@ -28,7 +28,6 @@ from muse.run_files.index import INDEX
 __all__ = ["ROUTES", "lifespan", "warm", "workspace"]
 
 BASE = "/app/agents"
-MOST_PROMPT_CHARS = 100_000
 
 
 def workspace(request: Request) -> Mapping[str, Any]:

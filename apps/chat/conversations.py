@@ -18,6 +18,7 @@ from typing import Any
 from msgspec import Struct, field
 
 from apps.chat import pictures
+from apps.host.page import MOST_PROMPT_CHARS
 from apps.host.uploads import Upload
 from muse import journal, runs
 from muse.cortex_client import cortex_request
@@ -27,7 +28,6 @@ from muse.journal import ConflictError
 from muse.run_files import control, tail
 
 PERSONA = "chat:chat"
-MOST_PROMPT_CHARS = 100_000
 MOST_TITLE_CHARS = 120
 _FIRST_WORDS_CHARS = 60
 

@@ -40,7 +40,11 @@ class Pages:
         )
         self._templates.filters.update(FILTERS)
         self._templates.globals.update(
-            apps=apps, static_url=self._static_url, csrf_field=_csrf_field, htmx_config=_HTMX_CONFIG
+            apps=apps,
+            static_url=self._static_url,
+            csrf_field=_csrf_field,
+            htmx_config=_HTMX_CONFIG,
+            most_prompt_chars=MOST_PROMPT_CHARS,
         )
         self._templates.globals["parts"] = self._templates.get_template("_parts.html").module
 
@@ -123,6 +127,9 @@ def _csrf_field(context: Context) -> Markup:
 
 
 # What htmx must not do under our Content-Security-Policy, and no copies of pages in the browser's storage.
+MOST_PROMPT_CHARS = 100_000
+"""How long a question to a model may be that is typed into a page."""
+
 _HTMX_CONFIG = json.dumps(
     {
         "includeIndicatorStyles": False,

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from apps.host.page import Pages, own_path
+from apps.host.page import Pages, app_name, came_from
 from apps.host.run_view import Block, Change, RunView
 from muse import keys, models, providers, runs
 from muse.errors import ConfigError
@@ -161,11 +161,10 @@ async def answer(request: Request) -> Response:
 
 
 async def done(request: Request, to: str = "", **more: Any) -> Response:
-    """What is answered to a change: JSON to a script, else the page `to`, or the one in the form's field `back`."""
-    form = await request.form()
+    """What is answered to a change: JSON to a script, else the page `to`, or the one that it was sent from."""
     if "application/json" in request.headers.get("Accept", ""):
         return JSONResponse({"ok": True, **({"to": to} if to else {}), **more})
-    return RedirectResponse(to or own_path(form.get("back"), "../"), status_code=303)
+    return RedirectResponse(to or came_from(request, f"/app/{app_name(request.url.path)}/"), status_code=303)
 
 
 RUN_ROUTES: tuple[BaseRoute, ...] = (

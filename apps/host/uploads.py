@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Collection
 
 from msgspec import Struct
 from PIL import Image, UnidentifiedImageError
@@ -36,7 +35,6 @@ async def read_images(
     *,
     most_files: int = MOST_FILES,
     most_bytes: int = MOST_BYTES,
-    types: Collection[str] = IMAGE_TYPES,
 ) -> tuple[Upload, ...]:
     """The pictures of a form's field; what they claim to be counts for nothing, only what they are.
 
@@ -44,24 +42,24 @@ async def read_images(
     fields stay readable with `request.form()`, its files are closed.
 
     Raises:
-        HTTPException: 400 too many files, 413 a file too large, 415 not a picture of these kinds.
+        HTTPException: 400 too many files, 413 a file too large, 415 not a picture of `IMAGE_TYPES`.
     """
     form = await request.form(max_files=most_files, max_fields=_MOST_FIELDS)
     files = [sent for sent in form.getlist(field) if isinstance(sent, UploadFile) and (sent.filename or sent.size)]
     try:
-        return tuple([await _read(file, most_bytes, types) for file in files])
+        return tuple([await _read(file, most_bytes) for file in files])
     finally:
         await form.close()
 
 
-async def _read(file: UploadFile, most_bytes: int, types: Collection[str]) -> Upload:
+async def _read(file: UploadFile, most_bytes: int) -> Upload:
     name = clean_name(file.filename or "")
     if file.size is not None and file.size > most_bytes:
         raise HTTPException(413, detail=f"{name}: found {file.size:,} bytes, expected {most_bytes:,} at most")
     data = await file.read(most_bytes + 1)
     if len(data) > most_bytes:
         raise HTTPException(413, detail=f"{name}: found more than {most_bytes:,} bytes, which is the most")
-    return Upload(name, _kind_of(name, data, types), data)
+    return Upload(name, _kind_of(name, data), data)
 
 
 def clean_name(name: str) -> str:
@@ -74,9 +72,9 @@ def clean_name(name: str) -> str:
     return "".join(char for char in last if char.isprintable()).strip()[-_MOST_NAME_CHARS:] or "file"
 
 
-def _kind_of(name: str, data: bytes, types: Collection[str]) -> str:
+def _kind_of(name: str, data: bytes) -> str:
     """The media type by the file's head alone: nothing is unpacked, so that a small file cannot fill the memory."""
-    allowed = ", ".join(sorted(types))
+    allowed = ", ".join(sorted(IMAGE_TYPES))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd EXIF data; how many points there are is asked below
@@ -85,7 +83,7 @@ def _kind_of(name: str, data: bytes, types: Collection[str]) -> str:
                 width, height = image.size
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError) as exc:
         raise HTTPException(415, detail=f"{name}: found no picture that can be read, expected {allowed}") from exc
-    if kind not in types:
+    if kind not in IMAGE_TYPES:
         raise HTTPException(415, detail=f"{name}: found {kind or 'another kind of file'}, expected {allowed}")
     if width * height > MOST_PIXELS:
         detail = f"{name}: found {width:,} x {height:,} pixels, expected {MOST_PIXELS:,} in all at most"

@@ -22,12 +22,11 @@ from muse.providers import backend_of, get_provider_list, specs
 from muse.providers.compatible import spec_of
 from muse.routing import Explanation, Router
 from muse.rules import place_of
-from muse.spec import Spec, Tier
+from muse.spec import Spec
 
 log = logging.getLogger(__name__)
 
 OWN_GROUP = "Rules of your own"
-DEFAULT_NAME = "default"
 
 
 class Plan(Struct, frozen=True):
@@ -112,13 +111,6 @@ class Plans:
         named |= {entry.model for entry in (self.config.default, *self.config.contexts.values()) if entry.model}
         return sorted(named)
 
-    def model_at(self, provider: str, tier: Tier) -> str | None:
-        """The model of a provider at a tier, None if it has none."""
-        try:
-            return self._router.model_at(provider, tier, os.environ, where="provider")[0]
-        except ConfigError:
-            return None
-
 
 class Row(Struct, frozen=True):
     """One context as the page lists it."""
@@ -126,9 +118,7 @@ class Row(Struct, frozen=True):
     plan: Plan
     label: str
     group: str
-    source: str
     has_rule: bool
-    is_pattern: bool
     place: str
 
 
@@ -159,9 +149,7 @@ def grouped(plans: Plans) -> list[tuple[str, list[Row]]]:
             plans.plan(name),
             info.label if info else ("Pattern" if is_glob(name) else "Context"),
             info.group if info else OWN_GROUP,
-            info.source if info else "journal.json",
             name in plans.config.contexts,
-            is_glob(name),
             place_of(name),
         )
         groups.setdefault(row.group, []).append(row)

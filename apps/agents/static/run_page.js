@@ -2,11 +2,19 @@
 
 import { follow, wordsOfEnd } from "/static/run.js";
 
+const ENDED = "muse-run-ended";
 const list = document.querySelector("[data-events]");
+
+// How it ended is said by the page that is loaded then: what stands on this one goes before it can be read out.
+const told = sessionStorage.getItem(ENDED);
+if (told) {
+  sessionStorage.removeItem(ENDED);
+  document.getElementById("ended").textContent = told;
+}
 
 if (list) {
   const stop = follow(list, (state) => {
-    document.getElementById("ended").textContent = wordsOfEnd(state);
+    sessionStorage.setItem(ENDED, wordsOfEnd(state));
     location.reload();
   });
   new MutationObserver(() => document.getElementById("waiting")?.remove()).observe(list, { childList: true });
