@@ -12,6 +12,7 @@ from muse.descriptors import Descriptor
 from muse.prompts import fill, identity_fields
 
 DEFAULT_PERSONA = "default"
+_RULES = Path(__file__).parent / "agents" / "_rules.txt"
 
 
 def get_agents() -> dict[str, dict[str, Any]]:
@@ -38,14 +39,23 @@ def get_agent(persona: str = DEFAULT_PERSONA, facet: str | None = None) -> dict[
     except FileNotFoundError as exc:
         raise FileNotFoundError(f"Agent persona {persona!r} has no text: {path} is missing") from exc
     config = journal.load().config
-    fields = identity_fields(config.identity) | {"facet": facet or ""}
-    instruction = fill(text, fields, where=str(path)).strip()
+    instruction = fill(text, text_fields(config.identity, facet), where=str(path)).strip()
     return {
         **_described(descriptor),
         "persona": persona,
         "instruction": instruction,
         "extra_context": _extra_context(descriptor.data, config.identity, facet),
     }
+
+
+def text_fields(identity: Mapping[str, Any], facet: str | None = None) -> dict[str, str]:
+    """What a persona's text may name: the identity's fields, `$facet`, and `$rules`, which hold for all that use it.
+
+    Raises:
+        OSError: the text of the rules cannot be read.
+    """
+    rules = _RULES.read_text(encoding="utf-8").strip()
+    return identity_fields(identity) | {"facet": facet or "", "rules": rules}
 
 
 def tools_in_words(fields: Mapping[str, Any]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from muse import descriptors, journal, models
 from muse.cortex.schedules import occasions
 from muse.descriptors import Descriptor
 from muse.errors import ConfigError, InvalidReply
-from muse.personas import get_agents
+from muse.personas import get_agents, text_fields
 from muse.prompts import fill, identity_fields, load_prompt
 from muse.schema import require_fit
 from muse.toolbox.packs import Pack, find_packs
@@ -96,7 +96,7 @@ def require_usable(schedule: str, instruction: str) -> None:
     """
     if schedule != _NO_SCHEDULE:
         occasions(schedule, datetime(2026, 1, 1))
-    fill(instruction, {**identity_fields(journal.load().config.identity), "facet": ""}, where="instruction")
+    fill(instruction, text_fields(journal.load().config.identity), where="instruction")
 
 
 def make_plan(wish: str) -> Plan:
