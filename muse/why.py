@@ -46,8 +46,7 @@ def _why(found: Explanation, field: str) -> str:
     where = found.won[field]
     layer = next((layer for layer in found.layers if layer.where == where), None)
     if layer is None:
-        tiers = found.route.tier
-        if where == f"{found.route.provider} tier {int(tiers)}":
+        if where == f"{found.route.provider} tier {int(found.route.tier)}":
             return f"{found.route.provider}'s own model for this tier; no rule that counts names a model"
         if where.startswith(f"{found.route.provider} tier "):
             return f"{where}: the next more capable tier that has a model"
@@ -94,7 +93,7 @@ def _verdict(found: Explanation, layer: Layer, ranks: Mapping[str, int]) -> str:
 
 
 def says(entry: Entry) -> Iterator[tuple[str, Any]]:
-    """The fields an entry says, with tiers as numbers; how calls are made by name alone."""
+    """The fields an entry says, with tiers as numbers."""
     for field in FIELDS:
         value = _said(entry, field)
         if value is not None:
@@ -102,7 +101,7 @@ def says(entry: Entry) -> Iterator[tuple[str, Any]]:
 
 
 def rules_said(entry: Entry) -> list[str]:
-    """The rules for its calls that an entry says."""
+    """The rules for its calls that an entry says, by name alone."""
     return [name for name in RULES if getattr(entry.rules, name) is not None]
 
 

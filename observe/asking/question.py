@@ -7,13 +7,12 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from muse import journal, models
+from muse import models
 from muse.amounts import total_usd
 from muse.contents import turns_of
 from muse.errors import InvalidReply
 from muse.messages import GenerateOptions, Reply, Request
 from muse.objects import read_object, repair
-from muse.providers import specs
 
 _WRITES_FROM = 8_192
 _SMALL_CHARS, _LARGE_CHARS = 1_800, 40_000
@@ -70,9 +69,7 @@ class Room(Struct, frozen=True):
 
 def room_of(context: str) -> Room:
     """The room of who serves a context now."""
-    spec = specs()[models.route(context).provider]
-    own = journal.load().config.local.context_tokens if spec.is_local else 0
-    return Room(max(spec.capabilities.max_context_tokens, own))
+    return Room(models.context_tokens(models.route(context)))
 
 
 def object_of(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How insights look, on a screen and in words: days, folded lines, paths as one types them; it reads nothing."""
+"""How insights look, on a screen and in words: days, folded lines, errors cut short; it reads nothing."""
 
 from __future__ import annotations
 
