@@ -8,7 +8,8 @@ from datetime import date
 from typing import Any
 
 from muse.messages import Tool, ToolCall, ToolResult
-from muse.providers._local.plan import Task, Walk, plan
+from muse.providers._local.plan import Walk, plan
+from muse.providers._local.task import Task
 
 TODAY = date(2026, 11, 20)
 TEXT = {"type": "string"}

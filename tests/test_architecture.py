@@ -34,7 +34,7 @@ muse.policies.retry muse.policies.settings muse.batching.cluster muse.cli._progr
 muse.config muse.call_sites muse.contents muse.objects muse.toolbox.shelf muse.toolbox.servers
 muse.providers._local.engine muse.providers._local.fetch muse.providers._local.fill muse.providers._transport
 muse.providers._pool muse.batching.request muse.batching.files muse.batching.jobs muse.policies.course
-muse.stream_state muse.batching.parts muse.log_index.tally
+muse.stream_state muse.batching.parts muse.log_index.tally muse.providers._local.task
 
 muse.journal muse.streams muse.descriptors muse.tools muse.providers._http muse.providers._local.choose
 muse.providers._local.answer muse.batching.packing muse.batching.scan muse.batching.tally muse.batching.job
@@ -109,6 +109,8 @@ LATE: Sequence[tuple[str, str, str]] = (
     ("muse.providers.openai", "muse.providers._batch_openai", "it brings asyncio, and only batch services need it"),
     ("muse.providers.anthropic", "muse.providers._batch_anthropic", "as openai's"),
     ("muse.providers.google", "muse.providers._batch_google", "as openai's"),
+    ("muse.providers.local", "muse.providers._local.engine", "4 ms, and only who asks the embedded model pays it"),
+    ("muse.providers.local", "muse.providers._local.plan", "4 ms, and only tools on the embedded model need it"),
     ("muse.providers._local.child", "xllamacpp", "the engine, loaded in its own process"),
     ("muse.cli", "importlib.metadata", "only who types a command from outside the library pays it"),
     ("muse.cli", "difflib", "only who mistypes a command pays it"),

@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 from muse.messages import Assistant, Request, Results, Tool, ToolCall, ToolResult, User
 from muse.policies.deadline import Deadline
 from muse.providers._local.passages import best, is_backed, read_result
-from muse.providers._local.plan import Task, task_of
+from muse.providers._local.task import Task, task_of
 from muse.providers.local import LocalProvider
 from tests.desk import WAYS
 from tests.planned import (

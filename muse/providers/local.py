@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from muse import journal, keys
 from muse.errors import MuseError, ProviderDown, RequestError, UnavailableError
@@ -18,9 +18,13 @@ from muse.messages import Assistant, Reply, Request, User
 from muse.policies.deadline import Deadline
 from muse.providers._base import Access, Capabilities, Encoded, Payload, Profile, Provider, Spec, bind
 from muse.providers._chat import ChatGatherer, add_tools_and_format, chat_messages, decode_completion
-from muse.providers._local.engine import Engine, EngineDied, EngineMissing, EngineRefused, WeightsMissing
-from muse.providers._local.plan import Walk, as_chunk, plan, task_of, uses_tools
+from muse.providers._local.errors import EngineDied, EngineMissing, EngineRefused, WeightsMissing
+from muse.providers._local.task import Task, task_of, uses_tools
 from muse.providers._local.weights import SMOLLM2, find_weights
+
+if TYPE_CHECKING:
+    from muse.providers._local.engine import Engine
+    from muse.providers._local.plan import Walk
 
 __all__ = ["generate", "agenerate", "run_agent"]
 
@@ -71,6 +75,8 @@ class LocalProvider(Provider):
         return LocalAccess(base_url=str(weights.path), context_tokens=said.context_tokens)
 
     def client(self, access: Access) -> Engine:
+        from muse.providers._local.engine import Engine  # 4 ms, and only who asks the embedded model pays it
+
         tokens = access.context_tokens if isinstance(access, LocalAccess) else SPEC.capabilities.max_context_tokens
         return Engine.shared(Path(access.base_url or ""), n_ctx=tokens)
 
@@ -102,7 +108,7 @@ class LocalProvider(Provider):
     def send(self, client: Engine, payload: Payload, deadline: Deadline) -> Mapping[str, Any]:
         if not self._is_planned(client, payload, deadline):
             return client.request(payload["op"], payload["body"], timeout_s=deadline.left_s())
-        walk = Walk(plan(payload["task"], date.today()))
+        walk = _walk(payload["task"])
         while walk.asked is not None:
             op, body = walk.asked
             walk.hear(client.request(op, body, timeout_s=deadline.left_s()))
@@ -111,7 +117,7 @@ class LocalProvider(Provider):
     async def asend(self, client: Engine, payload: Payload, deadline: Deadline) -> Mapping[str, Any]:
         if not await self._ais_planned(client, payload, deadline):
             return await client.arequest(payload["op"], payload["body"], timeout_s=deadline.left_s())
-        walk = Walk(plan(payload["task"], date.today()))
+        walk = _walk(payload["task"])
         while walk.asked is not None:
             op, body = walk.asked
             walk.hear(await client.arequest(op, body, timeout_s=deadline.left_s()))
@@ -119,14 +125,14 @@ class LocalProvider(Provider):
 
     def stream(self, client: Engine, payload: Payload, deadline: Deadline) -> Iterator[Any]:
         if self._is_planned(client, payload, deadline):
-            yield as_chunk(self.send(client, payload, deadline))
+            yield _as_chunk(self.send(client, payload, deadline))
             return
         for chunk in client.stream(payload["op"], payload["body"], timeout_s=deadline.left_s()):
             yield _as_chat(chunk)
 
     async def astream(self, client: Engine, payload: Payload, deadline: Deadline) -> AsyncIterator[Any]:
         if await self._ais_planned(client, payload, deadline):
-            yield as_chunk(await self.asend(client, payload, deadline))
+            yield _as_chunk(await self.asend(client, payload, deadline))
             return
         async for chunk in client.astream(payload["op"], payload["body"], timeout_s=deadline.left_s()):
             yield _as_chat(chunk)
@@ -152,6 +158,13 @@ class LocalProvider(Provider):
                 return ProviderDown(str(exc), provider=SPEC.name, model=model, code="engine_died", retryable=True)
             case _:
                 return None
+
+
+def _walk(task: Task) -> Walk:
+    """A plan for a task, as of today."""
+    from muse.providers._local.plan import Walk, plan  # 4 ms, and only tools on the embedded model need it
+
+    return Walk(plan(task, date.today()))
 
 
 def _setup_error(exc: EngineMissing | WeightsMissing) -> UnavailableError:
@@ -183,6 +196,12 @@ def _as_chat(raw: Mapping[str, Any]) -> dict[str, Any]:
         for choice in raw.get("choices") or ()
     ]
     return {**raw, "choices": choices}
+
+
+def _as_chunk(completion: Mapping[str, Any]) -> dict[str, Any]:
+    """A whole completion as the one chunk of a stream."""
+    choices = [{**choice, "delta": choice["message"]} for choice in completion["choices"]]
+    return {**completion, "object": "chat.completion.chunk", "choices": choices}
 
 
 generate, agenerate, run_agent = bind(LocalProvider())

@@ -13,9 +13,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
+
+from msgspec import Struct
 
 from muse.providers._local.errors import EngineDied, EngineError, EngineMissing, EngineRefused
 
@@ -29,8 +30,7 @@ Message = dict[str, Any]
 Sink = Callable[[Message], None]
 
 
-@dataclass(frozen=True)
-class Launch:
+class Launch(Struct, frozen=True):
     """What one engine process is started with; `n_ctx` counts tokens."""
 
     model_path: Path

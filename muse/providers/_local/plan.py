@@ -8,61 +8,26 @@ has been called since the last question, and what came back. At most `MOST_CALLS
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from datetime import date
 from typing import Any
 
-from msgspec import Struct
-
-from muse.messages import Assistant, Request, Results, Tool, ToolCall, ToolResult, Turn, User
+from muse.messages import Tool, ToolCall, ToolResult
 from muse.providers._local.answer import Wish, answer, formed_answer
 from muse.providers._local.choose import day_lister, rank, read_only, takes_days
 from muse.providers._local.days import days_in, known_days, needs_calendar, without_days
 from muse.providers._local.fields import fields_of
 from muse.providers._local.fill import Asked, Question, fill, fits, is_search, search_words
 from muse.providers._local.passages import read_result
+from muse.providers._local.task import Task
 from muse.providers._local.words import telling
 
 MOST_CALLS = 3
 _SHOWN_ERROR_CHARS = 300
-_MOST_QUESTION_CHARS = 2_000
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 
 Plan = Generator[Asked, Mapping[str, Any], dict[str, Any]]
 Move = ToolCall | Mapping[str, Any] | str
 """What a turn comes to: a call, an answer of the engine, or a text."""
-
-
-class Task(Struct, frozen=True):
-    """What there is to plan: a question, the tools on offer, the calls made for it so far with their results.
-
-    `form` is the `response_format` of the answer, `max_tokens` its limit there; `calls_before` numbers the next call.
-    """
-
-    question: str
-    tools: tuple[Tool, ...] = ()
-    past: tuple[tuple[ToolCall, ToolResult], ...] = ()
-    calls_before: int = 0
-    form: Mapping[str, Any] | None = None
-    max_tokens: int = 1024
-
-
-def uses_tools(request: Request) -> bool:
-    """Whether a request offers tools, or asks for the answer after they were called."""
-    return bool(request.tools) or any(isinstance(turn, Results) for turn in request.turns[-2:])
-
-
-def task_of(request: Request, form: Mapping[str, Any] | None = None) -> Task:
-    """The task in a request: its last question is the one that the last calls were made for."""
-    turns = request.turns
-    closing = not request.tools and len(turns) > 1 and isinstance(turns[-2], Results)
-    until = len(turns) - 1 if closing else len(turns)
-    at = max((place for place in range(until) if isinstance(turns[place], User)), default=0)
-    calls = {call.call_id: call for turn in turns for call in (turn.calls if isinstance(turn, Assistant) else ())}
-    results = [result for turn in turns[at:] if isinstance(turn, Results) for result in turn.results]
-    past = tuple((calls[result.call_id], result) for result in results if result.call_id in calls)
-    return Task(_said(turns[at]), request.tools, past, len(calls), form, request.max_output_tokens)
 
 
 def plan(task: Task, today: date) -> Plan:
@@ -98,12 +63,6 @@ class Walk:
             self.asked = next(self._steps) if said is None else self._steps.send(said)
         except StopIteration as over:
             self.asked, self.completion = None, over.value
-
-
-def as_chunk(completion: Mapping[str, Any]) -> dict[str, Any]:
-    """A whole completion as the one chunk of a stream."""
-    choices = [{**choice, "delta": choice["message"]} for choice in completion["choices"]]
-    return {**completion, "object": "chat.completion.chunk", "choices": choices}
 
 
 def _steps(task: Task, today: date) -> Generator[Asked, Mapping[str, Any], Move]:
@@ -233,14 +192,6 @@ def _completion(move: Move, spent: Mapping[str, int]) -> dict[str, Any]:
             message["content"], finish = choice["message"]["content"], choice["finish_reason"]
     choices = [{"index": 0, "message": message, "finish_reason": finish}]
     return {"object": "chat.completion", "choices": choices, "usage": dict(spent)}
-
-
-def _said(turn: Turn) -> str:
-    """What the user says in a turn: its last question, where it has one."""
-    parts = turn.parts if isinstance(turn, User) else ()
-    text = "\n".join(part for part in parts if isinstance(part, str)).strip()
-    questions = [said for said in _SENTENCE_END.split(text) if said.endswith("?")]
-    return (questions[-1] if questions else text)[:_MOST_QUESTION_CHARS]
 
 
 def _text_of(result: ToolResult) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.machinery
 import os
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from muse.providers._local.errors import WeightsMissing
 
@@ -22,8 +23,7 @@ __all__ = [
 GGUF_MAGIC = b"GGUF"
 
 
-@dataclass(frozen=True)
-class Weights:
+class Weights(Struct, frozen=True):
     """A model file that is there; `licence` is "unknown" for a file of the user's own."""
 
     path: Path
@@ -33,8 +33,7 @@ class Weights:
     source: str
 
 
-@dataclass(frozen=True)
-class Bundle:
+class Bundle(Struct, frozen=True):
     """A model that a package carries: what to download, and how to know that it is the one."""
 
     distribution: str
