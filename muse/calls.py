@@ -286,7 +286,11 @@ def _most_tokens(request: Request) -> int:
     """
     count = _part_bytes(request.system) if request.system else 0
     for turn in request.turns:
-        count += sum(map(_part_bytes, turn.parts)) if isinstance(turn, User) else _turn_bytes(turn)
+        if isinstance(turn, User):
+            for part in turn.parts:
+                count += _part_bytes(part)
+        else:
+            count += _turn_bytes(turn)
     if request.tools:
         count += sum(len(json.encode((tool.name, tool.description, dict(tool.schema)))) for tool in request.tools)
     if request.json_schema is not None:
