@@ -85,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
         MuseError: the port or the password is not to be had.
         KeyboardInterrupt: Ctrl-C, when all is closed.
     """
-    args = parsed(_parser(), argv)
+    args = parsed(_parser(), argv, as_json=False, verbose="log every request")
     if isinstance(args, int):
         return args
     if args.set_password:
@@ -114,7 +114,7 @@ def _leave_threads_behind() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     told = "Serve the pages of the apps to a browser until Ctrl-C."
-    parser = parser_for("serve", told, _EPILOG, as_json=False, verbose="log every request")
+    parser = parser_for("serve", told, _EPILOG)
     parser.add_argument("--host", metavar="ADDRESS", help=f"address to listen on ({HOST}, this machine only)")
     parser.add_argument(
         "--port", type=_port, metavar="N", help=f"port to listen on, 0 for a free one ({PORT}, or the next free one)"

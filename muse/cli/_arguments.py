@@ -11,26 +11,29 @@ FAILED, MISUSED, INTERRUPTED = 1, 2, 128 + 2
 """Exit statuses; 0 is done."""
 
 
-def parser_for(
-    name: str, description: str, epilog: str, *, as_json: bool = True, verbose: str = "say more of what is done"
-) -> argparse.ArgumentParser:
-    """The parser of a command `muse <name>` of another package, with the options that every command has."""
-    parser = argparse.ArgumentParser(
+def parser_for(name: str, description: str, epilog: str) -> argparse.ArgumentParser:
+    """The parser of a command `muse <name>` of another package; `parsed` adds the options that every command has."""
+    return argparse.ArgumentParser(
         prog=f"muse {name}",
         description=description,
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+
+
+def parsed(
+    parser: argparse.ArgumentParser,
+    argv: list[str] | None,
+    *,
+    as_json: bool = True,
+    verbose: str = "say more of what is done",
+) -> argparse.Namespace | int:
+    """The arguments; the exit status where argparse would end the process (after --help and wrong usage)."""
     if as_json:
         parser.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else")
     parser.add_argument("-v", "--verbose", action="store_true", help=verbose)
     parser.add_argument("-d", "--debug", action="store_true", help="log everything")
-    return parser
-
-
-def parsed(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace | int:
-    """The arguments; the exit status where argparse would end the process (after --help and wrong usage)."""
     try:
         args = parser.parse_args(argv)
         said = [text for text in (vars(args).get("named"), vars(args).get("day")) if text]
