@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 import subprocess
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import aclosing
 
 import pytest
 
+from muse.batching import overnight
+from muse.batching.overnight import Item
 from muse.errors import ConfigError, ProviderDown
 from muse.messages import Reply
 from tests.journal_folder import start
@@ -150,6 +152,32 @@ async def test_leaving_the_iteration_leaves_the_job_at_the_service(night: Night)
     assert set(outcomes) | {first} == {item.key for item in items}
     assert night.server.count("anthropic_make") == 1
     assert night.server.count("anthropic_cancel") == 0
+
+
+async def test_an_answer_that_comes_while_requests_are_read_is_not_asked_for_again(
+    night: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overnight, "_TURN", 1)  # let the other jobs go on after each request that is read
+    items = items_for(ANTHROPIC, 4)
+    left = night.lane()
+    async with aclosing(left.run(items)) as answers:
+        await anext(answers)
+    left.close()
+    taken: list[str] = []
+
+    def slowly() -> Iterator[Item]:
+        others = iter(items_for(ANTHROPIC, 20_000, first=100))
+        while len(taken) < 2:  # the job of before is over, and its first answer was taken
+            yield next(others)
+        yield from items
+
+    lane = night.lane()
+    async for answer in lane.run(slowly()):
+        taken.append(answer.key)  # noqa: PERF401 - while they come it is looked at
+    lane.close()
+    assert len(set(taken)) == len(taken)
+    sent = [str(payload) for job in night.server.jobs["anthropic"].values() for _, payload in job.requests]
+    assert [sum(f"Question {number}?" in payload for payload in sent) for number in range(4)] == [1, 1, 1, 1]
 
 
 async def test_a_question_that_changed_is_asked_anew(night: Night) -> None:

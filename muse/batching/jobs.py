@@ -204,6 +204,13 @@ class Jobs:
                 (state, done, failed, message, mark),
             )
 
+    def digest_of(self, mark: str, place: int) -> str:
+        """What a request is known by whose answer was not given yet; "" if it was."""
+        found = self._db.execute(
+            "SELECT digest FROM overnight_items WHERE mark = ? AND place = ?", (mark, place)
+        ).fetchone()
+        return found[0] if found else ""
+
     def given(self, mark: str, place: int) -> None:
         """The caller has the answer to a request; it is not looked for again."""
         with self._change(is_joined=True):

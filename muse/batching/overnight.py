@@ -85,6 +85,9 @@ class Overnight:
         self._stop = asyncio.Event()
         self._services: dict[str, Service] = {}
         self._logged: set[str] = set()
+        # Jobs of earlier runs, and what was given of them while requests are still read: by key, its digest.
+        self._remembered: set[str] = set()
+        self._just_given: dict[str, str] = {}
 
     def close(self) -> None:
         """Close the file; what is under way at the services goes on there."""
@@ -123,6 +126,8 @@ class Overnight:
     def _note(self, answer: Answer) -> None:
         """The caller has taken an answer."""
         if answer.is_final:
+            if answer.mark in self._remembered:
+                self._just_given[answer.key] = self._jobs.digest_of(answer.mark, answer.place)
             self._jobs.given(answer.mark, answer.place)
 
     async def discard(self) -> int:
@@ -162,10 +167,12 @@ class Overnight:
         async with asyncio.TaskGroup() as group:
             remembered = self._jobs.all(closed=False)
             self._logged = _logged_items(remembered)
+            self._remembered, self._just_given = {job.mark for job in remembered}, {}
             async with asyncio.TaskGroup() as recovery:
                 for job in remembered:
                     recovery.create_task(self._take_up(job, answers, group))
             await self._send_all(items, answers, group)
+            self._remembered, self._just_given = set(), {}
 
     async def _take_up(self, job: Job, answers: asyncio.Queue[Answer], group: asyncio.TaskGroup) -> None:
         """Go on with a job of an earlier run; one that never arrived is struck out, so that its requests are new."""
@@ -222,7 +229,7 @@ class Overnight:
         provider = waiting.service.provider
         encoded = provider.encode(item.request)
         digest = hashlib.blake2b(encode_line(encoded.payload), digest_size=16).hexdigest()
-        if self._jobs.holds(item.key, digest):
+        if self._jobs.holds(item.key, digest) or self._just_given.get(item.key) == digest:
             return
         if self._stop.is_set():
             raise cancelled_error(name, model)
