@@ -72,12 +72,12 @@ def get_agent_status(agent_id: str) -> Status:
 
 def get_agent_end_state(agent_id: str) -> EndState:
     """How a run ended; unknown if there is no such run, or its log has no end."""
-    found = runs.reading(agent_id, lambda path: list(runs.read_events(path)))
+    found = runs.find(agent_id)
     if found is None:
         return "unknown"
     if found[1] != "over":
         return "running"
-    ends = [event["event"] for event in found[0] if event.get("event") in ("finish", "error")]
+    ends = [event["event"] for event in runs.read_events(found[0]) if event.get("event") in ("finish", "error")]
     return ends[-1] if ends else "unknown"
 
 
