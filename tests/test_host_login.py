@@ -268,6 +268,7 @@ def test_strangers_behind_a_proxy_cannot_lock_everybody_out_for_long(journal: Jo
     [
         ("http://127.0.0.1/app/todos/?state=all", "/login?next=/app/todos/%3Fstate%3Dall"),
         ("http://elsewhere.example/app/todos/", "/login?next=/"),
+        ("http://[", "/login?next=/"),
         (None, "/login?next=/"),
     ],
 )

@@ -104,7 +104,10 @@ def here(request: Request) -> str:
 
 def came_from(request: Request, otherwise: str = "/") -> str:
     """The page of this server that a request was sent from; `otherwise` if it does not say, or was another's."""
-    said = urlsplit(request.headers.get("Referer", ""))
+    try:
+        said = urlsplit(request.headers.get("Referer", ""))
+    except ValueError:  # no address at all
+        return otherwise
     if said.netloc != request.url.netloc:
         return otherwise
     return own_path(said.path + (f"?{said.query}" if said.query else ""), otherwise)
