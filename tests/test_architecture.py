@@ -143,8 +143,8 @@ VENDORS = ("openai", "anthropic", "google", "xllamacpp", "aiohttp")
 SLOW = {*VENDORS, "google.genai", "mcp", "asyncio", "httpx", "httpx2", "pydantic", "genai_prices", "rich", "PIL"}
 SLOW |= {"jsonschema", "dotenv", "logging.config", "http.client", "ssl", "email"}
 
-MOST_FUNCTION_LINES = 40
-MOST_FILE_LINES = 400
+MOST_FUNCTION_LINES = 60
+MOST_FILE_LINES = 600
 
 
 class Import(NamedTuple):
