@@ -7,10 +7,11 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from msgspec import Struct, json
+from msgspec import Struct, field, json
 from msgspec.structs import replace
 
 from muse import ledger
+from muse.call_ids import Attempted, CallNumber
 from muse.config import Config
 from muse.errors import ConfigError
 from muse.ladder import Ladder
@@ -48,6 +49,7 @@ class Ready(Struct, frozen=True):
     segment: str | None = None
     api_key: str | None = None
     on_fallback: Callable[[Fallback], None] | None = None
+    number: CallNumber = field(default_factory=CallNumber)
 
     def run(self) -> Reply:
         """The reply, from the cache or from a provider."""
@@ -90,8 +92,9 @@ class Ready(Struct, frozen=True):
         found, key = self.stack.find(self.request, route, self._address(route), cache_s)
         if found is None:
             return key, None
-        _log_kept(found, route, self.segment)
-        return key, replace(found, route=route, cost_usd=0.0)
+        attempt = self.number.attempt()
+        _log_kept(found, route, self.segment, attempt)
+        return key, replace(found, route=route, cost_usd=0.0, call_id=attempt.call_id)
 
     def _address(self, route: Route) -> str:
         """Where a request would go; "" is the SDK's own address, or one that cannot be used, as the try will say."""
@@ -161,7 +164,7 @@ class _Going:
         if limit is not self.call.deadline or route.model != request.model or limit.timeout_s - left_s > _AT_ONCE_S:
             request = replace(request, model=route.model, timeout_s=max(left_s, _SHORTEST_S))
         api_key = ready.api_key if route.provider == ready.ladder.rungs[0].provider else None
-        origin = Origin(route.context or None, route, ready.segment)
+        origin = Origin(route.context or None, route, ready.segment, ready.number.attempt())
         return backend_of(route.provider, ready.config), request, origin, api_key
 
 
@@ -310,10 +313,12 @@ def _part_bytes(part: Part) -> int:
     return 3 * (_IMAGE_TOKENS if isinstance(part, Image) else _FILE_TOKENS)
 
 
-def _log_kept(reply: Reply, route: Route, segment: str | None) -> None:
+def _log_kept(reply: Reply, route: Route, segment: str | None, attempt: Attempted) -> None:
     """The line of an answer that cost nothing."""
     entry: dict[str, Any] = {
         "timestamp": time.time(),
+        "call_id": attempt.call_id,
+        "attempt": attempt.number,
         "model": reply.model,
         "context": route.context or None,
         "usage": {},

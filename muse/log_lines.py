@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from muse import ledger, prices
+from muse.call_ids import UNDER_WAY, Attempted, new_call_id
 from muse.providers import specs
 from muse.spec import provider_of
 from muse.usage import normalize_usage, usage_of
@@ -22,8 +23,11 @@ def log_token_usage(model: str, usage: Any, context: str | None = None, segment:
     `usage` may be the unified dict, OpenAI's, Anthropic's or Gemini's own form, a whole Gemini response, or anything
     with integer entries. `context` None means the caller's `module.function:line`.
     """
+    attempt = UNDER_WAY.get() or Attempted(new_call_id())
     entry: dict[str, Any] = {
         "timestamp": time.time(),
+        "call_id": attempt.call_id,
+        "attempt": attempt.number,
         "model": model,
         "context": context or ledger.caller_context(2),
         "usage": _counts(usage),

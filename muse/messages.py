@@ -173,7 +173,10 @@ class Attempt(Struct, frozen=True):
 
 
 class Reply(Struct, frozen=True):
-    """What came back: `model` is the one that really served, `dropped` the options the model does not take."""
+    """What came back: `model` is the one that really served, `dropped` the options the model does not take.
+
+    `call_id` is what the usage log calls the call: each of its attempts has a line with it.
+    """
 
     text: str
     turn: Assistant
@@ -186,3 +189,4 @@ class Reply(Struct, frozen=True):
     cost_usd: float | None = None
     attempts: tuple[Attempt, ...] = ()
     dropped: tuple[str, ...] = ()
+    call_id: str = ""

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from muse import contexts, descriptors, journal, keys, ledger, models, providers
 from muse.log_index.index import close_indexes
@@ -20,6 +21,10 @@ from tests.journal_folder import JournalFolder
 # A shell without job control has what it starts in the background ignore SIGINT, and children inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes depends on what else the machine does; it is no fault of the code under test.
+settings.register_profile("muse", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("muse")
 
 # A program for the tests of batches on Ray, which is an extra of its own; doctests are looked for in every file.
 collect_ignore = [] if find_spec("ray") else ["ray_nodes.py"]

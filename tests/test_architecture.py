@@ -22,7 +22,7 @@ muse muse.errors muse.events muse.usage muse.spec muse.schema muse.globs muse.re
 muse.batching muse.ndjson muse.tether muse.cortex.run_process muse.cli._summary muse.cli._terminal
 muse.providers._local muse.providers._local.errors muse.providers._local.child muse.providers._local.days
 muse.providers._local.words muse.batching.bell muse.batching.pace muse.database muse.policies.once
-muse.policies.allowance muse.batching.plain muse.amounts muse.run_files muse.toolbox muse.cli._doc_map
+muse.policies.allowance muse.batching.plain muse.amounts muse.call_ids muse.run_files muse.toolbox muse.cli._doc_map
 muse.toolbox.files muse.aside
 
 muse.messages muse.prices muse.prompts muse.totals muse.policies.deadline muse.cortex.folder_watch

@@ -29,7 +29,14 @@ def test_a_line_has_what_readers_rely_on(journal: JournalFolder) -> None:
     log_token_usage("gpt-4o", UNIFIED, context="insight.daily", segment="090500_660")
     (line,) = journal.lines()
     assert before <= line.pop("timestamp") <= time.time()
-    assert line == {"model": "gpt-4o", "context": "insight.daily", "usage": UNIFIED, "segment": "090500_660"}
+    assert len(line.pop("call_id")) == 16
+    assert line == {
+        "attempt": 1,
+        "model": "gpt-4o",
+        "context": "insight.daily",
+        "usage": UNIFIED,
+        "segment": "090500_660",
+    }
 
 
 def test_the_file_bears_the_local_date_and_mode_0600(journal: JournalFolder) -> None:

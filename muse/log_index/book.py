@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct, field
 
 from muse import log_lines
+from muse.call_ids import entered
 from muse.log_index.scan import Found, Mark, Scan
 from muse.log_index.tally import Tally, pack, unpack
 from muse.providers import specs
@@ -19,7 +20,7 @@ from muse.spec import Spec, provider_of
 from muse.totals import Line, field_value, finite, is_unpriced, line_cost
 from muse.usage import MOST_TOKENS, Usage, usage_of
 
-VERSION = 1
+VERSION = 2
 TABLES = """
 CREATE TABLE files (
     day INTEGER PRIMARY KEY, inode INTEGER, size INTEGER, mtime_ns INTEGER, done INTEGER, checksum INTEGER,
@@ -34,8 +35,9 @@ CREATE TABLE tallies (
 ) WITHOUT ROWID;
 CREATE TABLE lines (
     day INTEGER, at INTEGER, size INTEGER, key INTEGER, ts REAL, flags INTEGER, cost REAL, duration REAL,
-    input INTEGER, output INTEGER, error TEXT, PRIMARY KEY (day, at)
+    input INTEGER, output INTEGER, error TEXT, call TEXT, attempt INTEGER, PRIMARY KEY (day, at)
 ) WITHOUT ROWID;
+CREATE INDEX lines_call ON lines (call) WHERE call IS NOT NULL;
 CREATE TABLE prices (model TEXT, provider TEXT, owner TEXT, cost REAL, PRIMARY KEY (model, provider)) WITHOUT ROWID
 """
 
@@ -111,6 +113,7 @@ class Assessor:
         if "cost_usd" not in line or not line.get("provider"):
             batch.priced.add((named(str(line.get("model") or "")), named(str(line.get("provider") or ""))))
         duration_s = finite(line.get("duration_s"))
+        call_id, number = entered(line)
         error, is_estimated = line.get("error"), bool(line.get("estimated")) or usage.estimated
         tally = batch.sums.get(key)
         if tally is None:
@@ -126,6 +129,7 @@ class Assessor:
             (
                 *(key, found.at, found.size, finite(line.get("timestamp")), flags, cost_usd, duration_s),
                 *(usage.input_tokens, usage.output_tokens, _error_name(error) if error else None),
+                *(call_id or None, number),
             )
         )
 
@@ -219,8 +223,9 @@ def read_on(database: Any, assessor: Assessor, path: Path, mark: Mark, most_line
     batch = assessor.read(path.stem, scan)
     ids = _keep_sums(database, day, batch.sums)
     database.executemany(
-        "INSERT OR REPLACE INTO lines (key, at, size, ts, flags, cost, duration, input, output, error, day)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO lines"
+        " (key, at, size, ts, flags, cost, duration, input, output, error, call, attempt, day)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         ((ids[line[0]], *line[1:], day) for line in batch.lines),
     )
     for model, provider in batch.priced:

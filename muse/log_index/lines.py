@@ -22,7 +22,7 @@ ONLY: tuple[Only, ...] = ("failed", "unpriced", "estimated", "kept", "overnight"
 _LATER = (99_999_999, 0)
 _LINE = """
 SELECT l.day, l.at, l.size, l.ts, k.context, k.provider, k.model, k.segment, k.how, l.flags, l.cost, l.duration,
-    l.input, l.output, l.error
+    l.input, l.output, l.error, l.call, l.attempt
 FROM lines l CROSS JOIN keys k ON k.id = l.key
 """
 _ONE_LINE = f"{_LINE} WHERE l.day = ? AND l.at = ?"
@@ -32,6 +32,7 @@ WHERE l.day = :day AND l.at < :at AND (:flag = 0 OR l.flags & :flag) AND (:how =
     AND (:model = '' OR k.model = :model) AND (:segment = '' OR k.segment = :segment)
 ORDER BY l.at DESC LIMIT :limit
 """
+_OF_CALL = f"{_LINE} WHERE l.call = :call ORDER BY l.day, l.at LIMIT :limit"
 _NEAR = f"""{_LINE}
 WHERE l.day = :day AND l.ts BETWEEN :first AND :last AND k.context = :context AND k.segment = :segment
 ORDER BY abs(l.ts - :ts) LIMIT :limit
@@ -39,7 +40,11 @@ ORDER BY abs(l.ts - :ts) LIMIT :limit
 
 
 class LoggedLine(Struct, frozen=True):
-    """A line of the log in short; `day` and `at` (bytes into the file) are its place."""
+    """A line of the log in short; `day` and `at` (bytes into the file) are its place.
+
+    Lines with the same `call_id` are the attempts of one logical call, `attempt` is their number from 1. Lines of
+    versions without them have "" and None.
+    """
 
     day: int
     at: int
@@ -58,6 +63,8 @@ class LoggedLine(Struct, frozen=True):
     input_tokens: int
     output_tokens: int
     error: str
+    call_id: str = ""
+    attempt: int | None = None
 
 
 def list_lines(
@@ -102,7 +109,7 @@ def _lines_of(index: LogIndex, where: Where, day: int, *, only: Only, at: int, l
 def _logged(row: tuple[Any, ...]) -> LoggedLine:
     flags = row[9]
     marks = (bool(flags & FAILED), bool(flags & UNPRICED), bool(flags & ESTIMATED))
-    values: list[Any] = [*row[:9], *marks, *row[10:14], row[14] or ""]
+    values: list[Any] = [*row[:9], *marks, *row[10:14], row[14] or "", row[15] or "", row[16]]
     return LoggedLine(*values)
 
 
@@ -117,6 +124,11 @@ def find_line(index: LogIndex, day: int, at: int) -> tuple[LoggedLine, dict[str,
     except OSError:
         return None
     return None if entry is None else (line, entry)
+
+
+def lines_of_call(index: LogIndex, call_id: str, *, limit: int = 1_000) -> list[LoggedLine]:
+    """Return the attempts of a logical call in the order of their lines, on whichever days; none for the id ""."""
+    return [_logged(row) for row in index.rows(_OF_CALL, {"call": call_id, "limit": limit})]
 
 
 def lines_near(index: LogIndex, line: LoggedLine, *, within_s: float, limit: int = 20) -> list[LoggedLine]:

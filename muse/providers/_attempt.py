@@ -11,6 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from muse import ledger, prices
+from muse.call_ids import Attempted, new_call_id
 from muse.errors import BlockedReply, EmptyReply, MuseError, ProviderError, ReplyError, TruncatedReply
 from muse.keys import mask_exception
 from muse.messages import Attempt, Reply, Request, Route
@@ -21,11 +22,15 @@ from muse.usage import Usage, estimate_usage
 
 
 class Origin(Struct, frozen=True):
-    """Where a call comes from, for the token log: its context, how it was routed, the segment it is about."""
+    """Where a call comes from, for the token log: its context, how it was routed, the segment it is about.
+
+    `attempt` says which attempt at which logical call this is; None stands for a call of its own.
+    """
 
     context: str | None = None
     route: Route | None = None
     segment: str | None = None
+    attempt: Attempted | None = None
 
 
 class Lane(Struct, frozen=True):
@@ -67,6 +72,7 @@ class Account:
         self._deadline = deadline
         self._dropped = dropped
         self._lane = lane
+        self._attempt = origin.attempt or Attempted(new_call_id())
         self._started_s = time.perf_counter()
 
     def __enter__(self) -> None:
@@ -105,6 +111,7 @@ class Account:
             cost_usd=cost_usd,
             attempts=(attempt,),
             dropped=self._dropped,
+            call_id=self._attempt.call_id,
         )
 
     def failed(self, exc: BaseException, *, usage: Usage | None = None, text: str = "") -> BaseException:
@@ -169,6 +176,8 @@ class Account:
         origin = self._origin
         entry: dict[str, Any] = {
             "timestamp": time.time(),
+            "call_id": self._attempt.call_id,
+            "attempt": self._attempt.number,
             "model": model,
             "context": origin.context,
             "usage": usage.as_dict(),

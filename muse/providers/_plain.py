@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
+from muse.call_ids import UNDER_WAY, Attempted, new_call_id
 from muse.messages import Assistant, File, Image, Part, Reply, Request, User
 from muse.policies.deadline import Deadline
 from muse.providers._attempt import Origin
@@ -29,11 +31,15 @@ class PlainBackend:
 
     def reply(self, request: Request, origin: Origin, api_key: str | None = None) -> Reply:
         """The module's `generate`, as a reply."""
-        return self._reply(request, self._module.generate(**_arguments(request, origin, api_key)), origin)
+        with _under_way(origin) as attempt:
+            text = self._module.generate(**_arguments(request, origin, api_key))
+        return self._reply(request, text, origin, attempt)
 
     async def areply(self, request: Request, origin: Origin, api_key: str | None = None) -> Reply:
         """The module's `agenerate`, as a reply."""
-        return self._reply(request, await self._module.agenerate(**_arguments(request, origin, api_key)), origin)
+        with _under_way(origin) as attempt:
+            text = await self._module.agenerate(**_arguments(request, origin, api_key))
+        return self._reply(request, text, origin, attempt)
 
     def stream(self, request: Request, origin: Origin, api_key: str | None = None) -> ReplyStream:
         """The whole reply as one piece."""
@@ -53,10 +59,21 @@ class PlainBackend:
         keeper = _OnePiece()
         return AsyncReplyStream(events(), keeper, keeper, Deadline.after(request.timeout_s))
 
-    def _reply(self, request: Request, text: str, origin: Origin) -> Reply:
+    def _reply(self, request: Request, text: str, origin: Origin, attempt: Attempted) -> Reply:
         usage = estimate_usage(request.text_chars, len(text))
-        name = self.spec.name
-        return Reply(text, Assistant(text, provider=name), usage, "stop", request.model, name, route=origin.route)
+        name, turn = self.spec.name, Assistant(text, provider=self.spec.name)
+        return Reply(text, turn, usage, "stop", request.model, name, route=origin.route, call_id=attempt.call_id)
+
+
+@contextmanager
+def _under_way(origin: Origin) -> Iterator[Attempted]:
+    """Have the lines that a module writes meanwhile bear the attempt they belong to."""
+    attempt = origin.attempt or Attempted(new_call_id())
+    token = UNDER_WAY.set(attempt)
+    try:
+        yield attempt
+    finally:
+        UNDER_WAY.reset(token)
 
 
 class _OnePiece:
