@@ -45,6 +45,7 @@ from muse.providers import backend_of, get_provider_module, specs
 from muse.providers._backend import ProviderBackend
 from muse.run_config import RunConfig
 from muse.run_files.recording import Emit, recording
+from muse.terminal_text import escape_output, log_to_stderr
 from muse.tether import tied_lines
 from muse.toolbox.packs import find_packs, packs
 from muse.toolbox.servers import LocalServer
@@ -317,10 +318,12 @@ def main(argv: list[str] | None = None) -> int:
         "--tied", action="store_true", help="take one request; its run ends when standard input does (cortex runs so)"
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="say more on standard error")
+    if argv is None:
+        escape_output()
     args = parser.parse_args(argv)
     if args.parallel < 1:
         parser.error(f"--parallel: found {args.parallel}, expected 1 or more")
-    logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING, stream=sys.stderr)
+    log_to_stderr(logging.BASIC_FORMAT, logging.INFO if args.verbose else logging.WARNING)
     keys.fill_environment(journal.load().config.env)
     if args.tied:
         return run_until_interrupted(tied_lines(sys.stdin.fileno()), 1, single=True)

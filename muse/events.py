@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, Literal, NotRequired, Required, TypedDict
 
+from muse.terminal_text import escape_control
+
 
 class StartEvent(TypedDict, total=False):
     """The run begins."""
@@ -136,7 +138,7 @@ class JSONEventWriter:
     def emit(self, data: Mapping[str, Any]) -> None:
         """Write one event as a whole line."""
         line = json.dumps(data, ensure_ascii=False, default=str) + "\n"
-        sys.stdout.write(line)
+        sys.stdout.write(escape_control(line, keep_newlines=True))
         sys.stdout.flush()
         if self.file is not None:
             self.file.write(line)

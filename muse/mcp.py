@@ -31,6 +31,7 @@ from pydantic import ValidationError
 
 from muse import __version__
 from muse.errors import ConfigError, MuseError
+from muse.terminal_text import escape_control, escape_message, escape_output, log_to_stderr
 from muse.toolbox.offers import offer
 from muse.toolbox.packs import LocalTool, Pack, find_packs
 
@@ -134,10 +135,12 @@ def _tool(tool: LocalTool) -> Tool:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the server until its client leaves or a signal comes; the exit status."""
+    if argv is None:
+        escape_output()
     parser = _parser()
     options = parser.parse_args(argv)
     level = logging.INFO if options.verbose else logging.WARNING
-    logging.basicConfig(stream=sys.stderr, level=level, format=f"{PROGRAM}: %(levelname)s: %(message)s")
+    log_to_stderr(f"{PROGRAM}: %(levelname)s: %(message)s", level)
     if not options.http and (options.host, options.port, options.path) != (None, None, None):
         parser.error("--host, --port and --path belong to --http")
     try:
@@ -148,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             _serve_stdio(build_server())
     except ConfigError as exc:
-        sys.stderr.write(f"{PROGRAM}: {exc}\n")
+        sys.stderr.write(escape_message(f"{PROGRAM}: {exc}") + "\n")
         return _MISUSED
     except KeyboardInterrupt:
         return _INTERRUPTED
@@ -268,7 +271,7 @@ def _print_list(packs: Sequence[Pack]) -> None:
     width = max((len(tool.name) for _, tool in rows), default=0)
     pack_width = max((len(name) for name, _ in rows), default=0)
     for name, tool in rows:
-        first = (tool.description or tool.title).partition("\n")[0]
+        first = escape_control((tool.description or tool.title).partition("\n")[0])
         does = "reads  " if tool.read_only else "changes"
         sys.stdout.write(f"{name.ljust(pack_width)}  {tool.name.ljust(width)}  {does}  {first}\n")
 

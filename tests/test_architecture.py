@@ -18,6 +18,8 @@ PACKAGES = ("muse", "think", "observe", "apps")
 # Every module of muse stands on one floor and imports from lower ones only. The ground is on top; a blank line is a
 # ceiling. A new module is entered here, as low as its imports allow.
 PLAN = """
+muse.terminal_text
+
 muse muse.errors muse.events muse.usage muse.spec muse.schema muse.globs muse.reading muse.policies muse.cortex
 muse.batching muse.ndjson muse.tether muse.cortex.run_process muse.cli._summary muse.cli._terminal
 muse.providers._local muse.providers._local.errors muse.providers._local.child muse.providers._local.days
@@ -29,7 +31,7 @@ muse.messages muse.prices muse.prompts muse.totals muse.policies.deadline muse.c
 muse.cortex.schedules muse.cli._live muse.providers._batch muse.providers._local.link
 muse.providers._local.weights muse.providers._local.fields muse.providers._local.shots
 muse.providers._local.passages muse.batching.parquet muse.batching.tables muse.batching.template
-muse.policies.retry muse.policies.settings muse.batching.cluster muse.cli._progress
+muse.policies.retry muse.policies.settings muse.batching.cluster muse.cli._progress muse.console
 
 muse.config muse.call_sites muse.contents muse.objects muse.toolbox.shelf muse.toolbox.servers
 muse.providers._local.engine muse.providers._local.fetch muse.providers._local.fill muse.providers._transport
@@ -126,6 +128,12 @@ LATE: Sequence[tuple[str, str, str]] = (
     ("muse.batching.engine", "muse.batching.ray_engine", "only who asks for Ray needs it"),
     ("muse.batching.asker", "pyarrow", "comes with ray.data, and only its pipelines need it"),
     ("muse.cli.local", "rich", "60 ms, and only a progress bar needs it"),
+    ("muse.cli.local", "muse.console", "it brings rich"),
+    ("muse.cli._terminal", "muse.console", "it brings rich"),
+    ("muse.cli._live", "muse.console", "it brings rich"),
+    ("muse.cli._progress", "muse.console", "it brings rich"),
+    ("muse.batching.bar", "muse.console", "it brings rich"),
+    ("muse.console", "rich", "20 ms, and only a progress bar needs it"),
 )
 # Modules that may import by a name they compute: registries of providers, commands and tools, SDKs behind providers.
 BY_NAME = {

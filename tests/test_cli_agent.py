@@ -240,7 +240,7 @@ def test_with_the_result_piped_the_terminal_still_shows_the_tools(routed: Journa
     steps = "[calls(('list_todos', {})), 'Nothing\\x1b is open.']"
     with Terminal(PLAYED, steps, "agent", "default", "What is open?", piped=True) as terminal:
         assert terminal.end() == 0
-        assert terminal.output() == "Nothing\x1b is open.\n"
+        assert terminal.output() == "Nothing\\x1b is open.\n"
     assert "✓" in terminal.shown
     assert "is open." not in terminal.shown
 

@@ -16,6 +16,7 @@ from muse.journal import day_path
 from muse.keys import fill_environment
 from muse.personas import get_agent, get_agents
 from muse.prompts import Prompt, identity_fields
+from muse.terminal_text import log_to_stderr
 from muse.toolbox.servers import open_client, require_url
 
 __all__ = [
@@ -92,6 +93,6 @@ def setup_cli(parser: argparse.ArgumentParser, parse_known: bool = False) -> Any
     parser.add_argument("-d", "--debug", action="store_true", help="say everything, with traces of errors")
     args, rest = parser.parse_known_args() if parse_known else (parser.parse_args(), [])
     level = logging.DEBUG if args.debug else logging.INFO if args.verbose else logging.WARNING
-    logging.basicConfig(level=level)
+    log_to_stderr(logging.BASIC_FORMAT, level)
     fill_environment(journal.load().config.env)
     return (args, rest) if parse_known else args

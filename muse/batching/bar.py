@@ -17,19 +17,21 @@ class Bar:
     """Drawn by a thread of its own while it stands, from the tally as it is at that moment."""
 
     def __init__(self, tally: Tally) -> None:
-        from rich.console import Console  # only who watches pays for it
+        from muse.console import console  # it brings rich, and only who watches pays for it
 
         self._tally = tally
-        self._console = Console(stderr=True, highlight=False)
+        self._console = console(stderr=True)
         self._live: Any = None
 
     def start(self) -> None:
         """Draw it from now on."""
         from rich.live import Live
 
+        from muse.console import start_live
+
         if self._live is None:
             self._live = Live(self, console=self._console, refresh_per_second=_TIMES_A_SECOND, transient=True)
-            self._live.start()
+            start_live(self._live)
 
     def stop(self) -> None:
         """Take it away."""

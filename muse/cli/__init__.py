@@ -21,8 +21,10 @@ from typing import Protocol
 from msgspec import Struct
 
 from muse import __version__, journal, keys
+from muse.cli import _terminal
 from muse.cli._arguments import FAILED, INTERRUPTED, MISUSED
 from muse.errors import ConfigError, MuseError
+from muse.terminal_text import escape_control, escape_output, escaped_output, log_to_stderr
 
 log = logging.getLogger(__name__)
 
@@ -77,12 +79,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = not {"-d", "--debug"}.isdisjoint(words)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
+    if argv is None:  # for good: what the interpreter prints on its way out is escaped too
+        escape_output()
+    with escaped_output():
+        return _run(words, debug)
+
+
+def _run(words: list[str], debug: bool) -> int:
     try:
         with _logging("-v" in words or "--verbose" in words, debug):
             status = _dispatch(words)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        print("muse: interrupted", file=sys.stderr)
+        _terminal.complain("muse: interrupted")
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the interpreter's last flush is silent
@@ -90,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (MuseError, OSError) as exc:
         if debug:
             traceback.print_exception(exc)
-        print(f"muse: {exc}", file=sys.stderr)
+        _terminal.complain(f"muse: {exc}")
         return FAILED
     return status
 
@@ -102,7 +111,7 @@ def _dispatch(words: list[str]) -> int:
     if words and words[0] == "help":
         words = [*words[1:2], "--help"]
     if not words or words[0] in ("-h", "--help"):
-        print(overview())
+        _terminal.write_styled(overview())
         return 0
     name, *rest = words
     if name == "--version":
@@ -152,13 +161,21 @@ def _run_further(name: str, words: list[str]) -> int:
     except (ImportError, AttributeError) as exc:
         log.debug("entry point %s", point, exc_info=True)
         owner = point.dist.name if point.dist else "an unknown package"
-        print(f"muse: {name}: {owner} names {point.value}, which cannot be loaded ({exc})", file=sys.stderr)
+        _terminal.complain(f"muse: {name}: {owner} names {point.value}, which cannot be loaded ({exc})")
         return FAILED
     _fill_environment()
     try:
         return command(words) or 0
     except SystemExit as exc:
-        return exc.code if isinstance(exc.code, int) else FAILED if exc.code else 0
+        return _status(exc.code)
+
+
+def _status(code: object) -> int:
+    """Return the exit status that a `SystemExit` stands for; a message is printed, as the interpreter does."""
+    if code is None or isinstance(code, int):
+        return code or 0
+    _terminal.complain(str(code))
+    return FAILED
 
 
 def _misused(what: str) -> int:
@@ -167,25 +184,23 @@ def _misused(what: str) -> int:
     names = [*COMMANDS, *(name for name, _ in further())]
     near = get_close_matches(what.split("'")[1], names, n=1)
     guess = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(names)}"
-    print(f"muse: {what}; {guess} (muse --help)", file=sys.stderr)
+    _terminal.complain(f"muse: {what}; {guess} (muse --help)")
     return MISUSED
 
 
-def overview() -> str:
-    """What `muse` alone prints: each command with its help and one example."""
-    bold, dim, plain = ("\x1b[1m", "\x1b[2m", "\x1b[0m") if _in_color() else ("", "", "")
+def overview() -> Iterator[tuple[str, str]]:
+    """Yield what `muse` alone prints, in `(text, style)` pieces: each command with its help and one example."""
     rows = [(name, row.help, row.example) for name, row in COMMANDS.items()]
     rows += [(name, text, f"muse {name} --help") for name, text in further()]
     width = max(len(name) for name, _, _ in rows)
-    lines = [f"{bold}muse{plain} {__version__}: one door for every model call; journal.json says who answers.", ""]
+    yield "muse", "bold"
+    yield f" {__version__}: one door for every model call; journal.json says who answers.\n\n", ""
     for name, text, example in rows:
-        lines += [f"  {bold}{name.ljust(width)}{plain}  {text}", f"  {' ' * width}  {dim}$ {example}{plain}"]
-    lines += ["", "`muse COMMAND --help` lists a command's options; -v says more, -d shows where an error comes from."]
-    return "\n".join(lines)
-
-
-def _in_color() -> bool:
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        yield f"  {name.ljust(width)}", "bold"
+        yield f"  {escape_control(text)}\n  {' ' * width}  ", ""
+        yield f"$ {example}", "dim"
+        yield "\n", ""
+    yield "\n`muse COMMAND --help` lists a command's options; -v says more, -d shows where an error comes from.", ""
 
 
 def further(packages: Collection[str] = ()) -> Iterator[tuple[str, str]]:
@@ -203,7 +218,7 @@ def further(packages: Collection[str] = ()) -> Iterator[tuple[str, str]]:
 def _logging(verbose: bool, debug: bool) -> Iterator[None]:
     """Log muse's own words to stderr while a command runs: warnings, with -v what is done, with -d everything."""
     level = logging.DEBUG if debug else logging.INFO if verbose else logging.WARNING
-    logging.basicConfig(format="muse: %(levelname)s: %(message)s")
+    log_to_stderr("muse: %(levelname)s: %(message)s")
     loggers = [logging.getLogger(house) for house in _HOUSES]
     before = [logger.level for logger in loggers]
     try:

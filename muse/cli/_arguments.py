@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from muse import journal
+from muse.cli import _terminal
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 128 + 2
 """Exit statuses; 0 is done."""
@@ -52,7 +52,7 @@ def misused(name: str, what: str) -> int:
 
 def complain(name: str, what: str) -> None:
     """Say on standard error what went wrong."""
-    sys.stderr.write(f"muse {name}: {what}\n")
+    _terminal.complain(f"muse {name}: {what}")
 
 
 def add_day(parser: argparse.ArgumentParser, told: str, *, or_file: bool = False) -> None:

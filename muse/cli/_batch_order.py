@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import closing
@@ -22,6 +21,7 @@ from muse.batching.night import Lane
 from muse.batching.overnight import window_s
 from muse.batching.scan import Question, digest
 from muse.batching.template import Template
+from muse.cli._terminal import complain
 from muse.errors import ConfigError
 
 RESULTS: Mapping[str, str] = {
@@ -157,9 +157,7 @@ def require_same(order: Order, name: str) -> None:
     now, then = asdict(order), asdict(before)
     changed = [word for word in _ASKED if now[word] != then[word]]
     if changed:
-        print(
-            f"muse: batch {name!r} was begun with another {', '.join(changed)}; from now on this one", file=sys.stderr
-        )
+        complain(f"muse: batch {name!r} was begun with another {', '.join(changed)}; from now on this one")
 
 
 def require_service(order: Order, name: str) -> None:

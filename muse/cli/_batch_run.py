@@ -38,7 +38,7 @@ def run_order(order: Order, name: str, *, retry_failed: bool, is_forced: bool = 
     if not is_forced:
         require_output(order, name)
     path = Path(order.input)
-    seen = scan(path, order.question, lambda text: print(f"muse: {text}", file=sys.stderr))
+    seen = scan(path, order.question, lambda text: _terminal.complain(f"muse: {text}"))
     _warn_of_names(seen, path)
     kinds = {"row": "int64", **seen.kinds, **RESULTS}
     batch = order.batch(name, retry_failed=retry_failed)
@@ -176,7 +176,7 @@ def _object(text: str) -> Any:
 def _warn_of_names(seen: Scan, path: Path) -> None:
     taken = [name for name in RESULTS if name in seen.kinds]
     if taken:
-        print(f"muse: {path.name} has {', '.join(taken)}; in the output that is the result's own", file=sys.stderr)
+        _terminal.complain(f"muse: {path.name} has {', '.join(taken)}; in the output that is the result's own")
 
 
 def conclude(tally: Tally, name: str, *, left: int, broken: int, interrupted: bool, is_cut_off: bool) -> int:

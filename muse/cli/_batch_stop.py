@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from muse.batch import Batch
+from muse.cli._terminal import complain
 
 _AGAIN = "Ctrl-C again stops at once"
 
@@ -81,5 +81,5 @@ class Interrupt:
             self._batch.cancel()
         elif self.times > before == 0:
             under_way = self._batch.tally.in_flight
-            print(f"muse: finishing {under_way} calls under way; {_AGAIN}", file=sys.stderr)
+            complain(f"muse: finishing {under_way} calls under way; {_AGAIN}")
             self._batch.stop()

@@ -12,7 +12,8 @@ import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from muse.cli._terminal import clean
+from muse.cli._terminal import complain
+from muse.terminal_text import escape_control
 
 _SHOWN_ARGS = 70
 _SHOWN_ERROR = 160
@@ -33,7 +34,8 @@ class JsonView:
 
     def take(self, event: Mapping[str, Any]) -> None:
         """Print it."""
-        print(json.dumps(event, ensure_ascii=False, default=str), flush=True)
+        line = json.dumps(event, ensure_ascii=False, default=str)
+        print(escape_control(line), flush=True)
 
     def close(self) -> None:
         """Nothing is open."""
@@ -52,16 +54,16 @@ class PlainView:
                 self._started_s[str(event.get("call_id"))] = time.monotonic()
             case "tool_end":
                 mark, words, seconds = self.tool_line(event)
-                print(f"{mark} {words} {seconds}", file=sys.stderr)
+                complain(f"{mark} {words} {seconds}")
             case "approval":
                 for line in _lines(str(event.get("preview", ""))):
                     print(f"    {line}", file=sys.stderr)
             case "error":
-                print(f"muse: {_ended(event)}", file=sys.stderr)
+                complain(f"muse: {_ended(event)}")
             case "finish":
                 say_result(str(event.get("result", "")))
                 if event.get("reason"):
-                    print(f"muse: ended at its {event['reason']}", file=sys.stderr)
+                    complain(f"muse: ended at its {event['reason']}")
             case _:
                 pass
 
@@ -82,9 +84,9 @@ class TerminalView(PlainView):
 
     def __init__(self) -> None:
         super().__init__()
-        from rich.console import Console  # only who watches pays for it
+        from muse.console import console  # it brings rich, and only who watches pays for it
 
-        self._console = Console(stderr=True, highlight=False)
+        self._console = console(stderr=True)
         self._status: Any = None
         self._under_way: dict[str, str] = {}
         self._has_streamed = False
@@ -94,7 +96,8 @@ class TerminalView(PlainView):
         """Draw what an event changes."""
         match event.get("event"):
             case "start":
-                self._say(f"{event.get('persona')} · {event.get('provider')} {event.get('model')}", "dim")
+                words = f"{event.get('persona')} · {event.get('provider')} {event.get('model')}"
+                self._say(escape_control(words), "dim")
                 self._spin("thinking")
             case "thinking":
                 self._break_line()
@@ -143,7 +146,7 @@ class TerminalView(PlainView):
         about = [f"{usage.get('total_tokens', 0):,} tokens", f"{time.monotonic() - self._began_s:.1f} s"]
         about += [f"run {event['agent_id']}"] if event.get("agent_id") else []
         about += [f"ended at its {event['reason']}"] if event.get("reason") else []
-        self._say(" · ".join(about), "dim")
+        self._say(escape_control(" · ".join(about)), "dim")
 
     def _break_line(self) -> None:
         if self._has_streamed:
@@ -152,15 +155,17 @@ class TerminalView(PlainView):
 
     def _say(self, text: str, style: str) -> None:
         if text.strip():
-            self._console.print(text, style=style, markup=False, soft_wrap=True)
+            self._console.print(text, style=style, soft_wrap=True)
 
     def _spin(self, what: str) -> None:
         from rich.text import Text
 
+        from muse.console import start_live
+
         text = Text(what, style="dim", overflow="ellipsis", no_wrap=True)
         if self._status is None:
             self._status = self._console.status(text, spinner="dots")
-            self._status.start()
+            start_live(self._status)
         else:
             self._status.update(text)
 
@@ -175,8 +180,8 @@ class TerminalView(PlainView):
 
 
 def say_result(text: str) -> None:
-    """Print a result: to programs as it is, to a terminal so that it cannot steer it."""
-    print("\n".join(_lines(text)) if sys.stdout.isatty() else text, flush=True)
+    """Print a result, control characters escaped; tabs are expanded on a terminal."""
+    print("\n".join(_lines(text)) if sys.stdout.isatty() else escape_control(text, keep_newlines=True), flush=True)
 
 
 def named(event: Mapping[str, Any]) -> str:
@@ -184,19 +189,19 @@ def named(event: Mapping[str, Any]) -> str:
     args = event.get("args") or {}
     said = ", ".join(f"{name}={value!r}" for name, value in args.items()) if isinstance(args, Mapping) else ""
     short = said if len(said) <= _SHOWN_ARGS else said[: _SHOWN_ARGS - 1] + "…"
-    return clean(f"{event.get('tool')}({short})")
+    return escape_control(f"{event.get('tool')}({short})")
 
 
 def _lines(text: str) -> list[str]:
     """The lines of a text, each safe to show."""
-    return [clean(line) for line in text.replace("\r\n", "\n").expandtabs(4).split("\n")]
+    return [escape_control(line) for line in text.replace("\r\n", "\n").expandtabs(4).split("\n")]
 
 
 def _cut(text: str) -> str:
     """The first line of an error, cut short."""
     first, _, rest = text.strip().partition("\n")
     short = first if len(first) <= _SHOWN_ERROR else first[: _SHOWN_ERROR - 1] + "…"
-    return clean(f"{short} …" if rest.strip() and not short.endswith("…") else short)
+    return escape_control(f"{short} …" if rest.strip() and not short.endswith("…") else short)
 
 
 def _ended(event: Mapping[str, Any]) -> str:

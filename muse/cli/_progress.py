@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Literal
 
 from muse.cli._terminal import is_terminal
+from muse.terminal_text import escape_control
 
 
 @contextmanager
@@ -23,22 +24,21 @@ def progress(
     if not (shown and is_terminal() and sys.stderr.isatty()):
         yield _unseen
         return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        TaskProgressColumn,
-        TextColumn,
-        TimeElapsedColumn,
-    )
+    from rich.progress import MofNCompleteColumn, Progress, ProgressColumn, TaskProgressColumn, TimeElapsedColumn
 
-    columns: list[ProgressColumn] = [TextColumn("{task.description}"), BarColumn()]
+    from muse.console import console, start_live, task_columns
+
+    columns: list[ProgressColumn] = task_columns()
     columns += [MofNCompleteColumn()] if figures == "count" else [TaskProgressColumn()] if figures == "share" else []
-    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bar:
+    bar = Progress(*columns, TimeElapsedColumn(), console=console(stderr=True), transient=True)
+    start_live(bar)
+    try:
         task = bar.add_task("", total=None)
-        yield lambda what, done, of: bar.update(task, description=what, completed=done, total=of or None)
+        yield lambda what, done, of: bar.update(
+            task, description=escape_control(what), completed=done, total=of or None
+        )
+    finally:
+        bar.stop()
 
 
 def _unseen(_what: str, _done: int, _of: int) -> None:

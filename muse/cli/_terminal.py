@@ -10,15 +10,19 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from textwrap import fill
 from typing import Any
 
 from msgspec import Struct
 
+from muse.terminal_text import escape_control, escape_message, unescaped
+
 _GAP = 2
 _EIGHTHS: tuple[str, ...] = ("", *"▏▎▍▌▋▊▉")
 _DEEP = " " * 6
+_CODES: Mapping[str, str] = {"bold": "\x1b[1m", "dim": "\x1b[2m"}
+_PLAIN = "\x1b[0m"
 _FIXED_BLANK = "\xa0"  # a blank at which textwrap does not fold
 
 
@@ -40,11 +44,23 @@ def is_terminal() -> bool:
     return sys.stdout.isatty()
 
 
-def clean(text: str) -> str:
-    """`text` with what is not printable spelled out, so that a name in a file cannot steer the terminal."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+def complain(text: str) -> None:
+    """Print a message to standard error, control characters escaped and further lines indented."""
+    print(escape_message(text), file=sys.stderr)
+
+
+def write_styled(pieces: Iterable[tuple[str, str]]) -> None:
+    """Print lines of `(text, style)` pieces without rich: a style is a key of `_CODES`, or empty."""
+    codes = _CODES if _in_colour() else {}
+    drawn = []
+    for piece, style in pieces:
+        text = escape_control(piece, keep_newlines=True)
+        drawn.append(f"{codes[style]}{text}{_PLAIN}" if style in codes else text)
+    print("".join(drawn), file=unescaped(sys.stdout))
+
+
+def _in_colour() -> bool:
+    return is_terminal() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def near(path: str) -> str:
@@ -60,17 +76,18 @@ def print_json(value: Any) -> None:
 
 def say(text: str, style: str = "", *, lead: str = "") -> None:
     """Print a line, on a terminal in `style` (rich's words for it); `lead` comes first and in bold."""
-    _print(clean(text), style, clean(lead))
+    _print(escape_control(text), style, escape_control(lead))
 
 
 def _print(text: str, style: str, lead: str = "") -> None:
     if not ((style or lead) and is_terminal()):
         print(lead + text)
         return
-    from rich.console import Console
     from rich.text import Text
 
-    Console(highlight=False).print(Text.assemble((lead, "bold"), (text, style)), soft_wrap=True)
+    from muse.console import console
+
+    console().print(Text.assemble((lead, "bold"), (text, style)), soft_wrap=True)
 
 
 def draw(columns: Sequence[Column], rows: Sequence[Sequence[str]], *, total: Sequence[str] | None = None) -> None:
@@ -88,7 +105,7 @@ def fits(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> bool:
 
 def wrap(label: str, items: Iterable[str], joint: str, style: str = "") -> None:
     """Print items behind a label, on a terminal folded between items at the window's edge."""
-    text = joint.join(clean(item).replace(" ", _FIXED_BLANK) for item in items)
+    text = joint.join(escape_control(item).replace(" ", _FIXED_BLANK) for item in items)
     if is_terminal():
         text = fill(
             text,
@@ -104,7 +121,7 @@ def wrap(label: str, items: Iterable[str], joint: str, style: str = "") -> None:
 
 def align(rows: Sequence[Sequence[str]]) -> None:
     """Print rows in columns; in a window too narrow for that the first two stand in line, the others beneath them."""
-    cells = [[clean(cell) for cell in row] for row in rows]
+    cells = [[escape_control(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     narrow = is_terminal() and sum(widths) + _GAP * len(widths) > width()
     for row in cells:
@@ -129,8 +146,9 @@ def bar(share: float, cells: int) -> str:
 
 def _draw_rich(columns: Sequence[Column], rows: Sequence[Sequence[str]], total: Sequence[str] | None) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
+
+    from muse.console import console
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for column in columns:
@@ -142,20 +160,20 @@ def _draw_rich(columns: Sequence[Column], rows: Sequence[Sequence[str]], total: 
     if total is not None:
         table.add_section()
         table.add_row(*_texts(total), style="bold")
-    Console(width=max(width(), 40)).print(table)
+    console(width=max(width(), 40)).print(table)
 
 
 def _texts(row: Sequence[str]) -> list[Any]:
     from rich.text import Text
 
-    return [Text(clean(cell)) for cell in row]
+    return [Text(escape_control(cell)) for cell in row]
 
 
 def _draw_plain(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
     widths = _widths(columns, rows)
     for row in ([column.name.upper() for column in columns], *rows):
         cells = (
-            clean(cell).rjust(size) if column.numbers else clean(cell).ljust(size)
+            escape_control(cell).rjust(size) if column.numbers else escape_control(cell).ljust(size)
             for cell, column, size in zip(row, columns, widths, strict=True)
         )
         print((" " * _GAP).join(cells).rstrip())
@@ -164,5 +182,5 @@ def _draw_plain(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Non
 def _widths(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> list[int]:
     widths = [len(column.name) for column in columns]
     for row in rows:
-        widths = [max(size, len(clean(cell))) for size, cell in zip(widths, row, strict=True)]
+        widths = [max(size, len(escape_control(cell))) for size, cell in zip(widths, row, strict=True)]
     return widths

@@ -17,9 +17,11 @@ from muse.cli import _arguments
 from muse.cli._approval import Person
 from muse.cli._arguments import FAILED, INTERRUPTED
 from muse.cli._live import JsonView, PlainView, TerminalView, View
+from muse.cli._terminal import complain, say
 from muse.cortex_client import require_completed
 from muse.errors import ConfigError
 from muse.personas import get_agent, get_agents
+from muse.terminal_text import escape_message
 
 HELP = "Run an agent: a persona with its tools, on the provider that journal.json names for it."
 AT_LIMIT = 2
@@ -64,9 +66,7 @@ def run(args: argparse.Namespace) -> int:
     asked = prompt if args.prompt or args.day else persona.get("prompt") or prompt  # today is no change by itself
     seen = fresh.look(persona, asked) if args.if_changed and fresh.is_declared(persona) else None
     if seen is not None and seen.is_fresh:
-        print(
-            f"{args.name}: nothing it reads has changed since its last run ({len(seen.inputs)} files)", file=sys.stderr
-        )
+        complain(f"{args.name}: nothing it reads has changed since its last run ({len(seen.inputs)} files)")
         return 0
     if args.dry_run:
         return _announce(request, seen)
@@ -83,19 +83,19 @@ def _run(request: Mapping[str, Any], seen: fresh.Look | None, *, as_json: bool, 
     if seen is not None and status == 0:
         written = seen.keep(str(last["result"]))
         if written is not None:
-            print(f"{request['persona']}: written to {written}", file=sys.stderr)
+            complain(f"{request['persona']}: written to {written}")
     return status
 
 
 def _announce(request: Mapping[str, Any], seen: fresh.Look | None) -> int:
     """Say what would run, where, and why."""
     prepared = agents.prepare(request)
-    print(f"{request['persona']} would run on {prepared.provider} {prepared.config['model']}", end="")
-    print(f": {seen.reason}" if seen is not None else "")
-    print(f"  prompt: {request['prompt']}")
+    why = f": {seen.reason}" if seen is not None else ""
+    say(f"{request['persona']} would run on {prepared.provider} {prepared.config['model']}{why}")
+    print(escape_message(f"  prompt: {request['prompt']}"))
     if seen is not None:
-        print(f"  inputs: {len(seen.inputs)} files")
-        print(f"  output: {seen.output or 'standard output'}")
+        say(f"  inputs: {len(seen.inputs)} files")
+        say(f"  output: {seen.output or 'standard output'}")
     return 0
 
 

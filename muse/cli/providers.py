@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -55,7 +54,7 @@ def _test(name: str, *, as_json: bool) -> int:
     elif report["success"]:
         _terminal.say(f"{name}: {report['model']} answered in {report['duration_s']:.2f} s", "green")
     else:
-        print(f"{name}: {_terminal.clean(report['error'])}", file=sys.stderr)
+        _terminal.complain(f"{name}: {report['error']}")
     return 0 if report["success"] else 1
 
 

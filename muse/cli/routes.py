@@ -16,6 +16,7 @@ from muse.cli import _terminal
 from muse.cli._terminal import Column
 from muse.errors import ConfigError
 from muse.globs import is_glob
+from muse.terminal_text import escape_control
 
 HELP = "List every known context and those that journal.json names, with provider, model, tier and their sources."
 FIELDS = ("provider", "model", "tier")
@@ -96,14 +97,14 @@ def _in_one_line(rows: list[Row]) -> tuple[list[Column], list[list[str]]]:
 
 def _print_grouped(rows: list[Row]) -> None:
     """Neighbours whose fields come from the same places stand below one line that names these."""
-    sizes = [max(len(_terminal.clean(text)) for text in texts) for texts in zip(*map(_columns, rows), strict=True)]
+    sizes = [max(len(escape_control(text)) for text in texts) for texts in zip(*map(_columns, rows), strict=True)]
     for sources, group in groupby(rows, _short):
         places: dict[str, list[str]] = {}
         for name, source in zip(FIELDS, sources, strict=True):
             places.setdefault(source, []).append(name)
         _terminal.wrap("", (f"{' and '.join(names)} from {source}" for source, names in places.items()), ", ", "dim")
         for row in group:
-            cells = (_terminal.clean(text).ljust(size) for text, size in zip(_columns(row), sizes, strict=True))
+            cells = (escape_control(text).ljust(size) for text, size in zip(_columns(row), sizes, strict=True))
             _terminal.say(f"  {'  '.join(cells)}".rstrip())
         print()
 

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
         _terminal.print_json(events)
         return 0
     for line in _page(str(agent_id), events):
-        print(line)
+        _terminal.say(line)
     return 0
 
 
@@ -109,7 +109,7 @@ def _said(event: Mapping[str, Any], began_ms: int) -> Iterator[str]:
         case "approval":
             yield f"{at}asked whether {named(event)} may be called"
         case "info":
-            yield f"{at}{_terminal.clean(str(event.get('message')))}"
+            yield f"{at}{event.get('message')}"
         case "finish":
             yield f"{at}answer" + (f" (at its {event['reason']})" if event.get("reason") else "")
             yield from _indented(str(event.get("result")))
@@ -151,5 +151,5 @@ def _sums(found: runs.Run | None) -> Iterator[str]:
 
 
 def _indented(text: str) -> Iterator[str]:
-    yield from (f"            {_terminal.clean(line)}" for line in text.splitlines())
+    yield from (f"            {line}" for line in text.expandtabs(4).splitlines())
     yield ""

@@ -14,6 +14,7 @@ from muse.amounts import counted, usd
 from muse.cli import _arguments, _terminal
 from muse.cli._terminal import Column
 from muse.errors import ConfigError
+from muse.terminal_text import escape_control
 from muse.totals import FIELDS, Field, Line, Summary, Total, summarize
 
 HELP = "Sum up the token log: calls, failures, tokens and cost, by context unless --by says otherwise."
@@ -136,7 +137,7 @@ def _print_bars(found: Summary, title: str, value: Callable[[Total], float], tex
     rows = sorted((total for total in found.rows if value(total) > 0), key=value, reverse=True)
     if not rows:
         return
-    names = [_terminal.clean(" ".join(total.key)) for total in rows[:_MOST_BARS]]
+    names = [escape_control(" ".join(total.key)) for total in rows[:_MOST_BARS]]
     size = min(max(map(len, names)), max(_terminal.width() // 3, 16))
     cells = max(min(_terminal.width() - size - 24, 60), 8)
     whole, most = sum(map(value, rows)), value(rows[0])
