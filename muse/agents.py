@@ -86,8 +86,8 @@ class Prepared(Struct, frozen=True):
 def prepare(request: Mapping[str, Any]) -> Prepared:
     """A request with its persona and its route.
 
-    The request's own entries come first, then the persona's. Who serves it: the `provider` and `model` said there,
-    else the route of the persona's context.
+    The request's own entries come before the persona's. Provider, model and tier are those of the request; what it
+    leaves out comes from the route of its context, whose registry tier is the persona's `tier`.
 
     Raises:
         ValueError: no prompt, an unknown provider or a bad limit.
@@ -103,8 +103,10 @@ def prepare(request: Mapping[str, Any]) -> Prepared:
     servers = {**house.mcp_servers, **(persona.get("mcp_servers") or {})}
     if servers and not _names_servers(said):
         merged["mcp_servers"] = servers
-    context = RunConfig(prompt="-", model="-", persona=persona["persona"], context=merged.get("context")).ledger_context
-    provider, model = _served_by(merged, context)
+    context = RunConfig(prompt="-", model="-", persona=persona["persona"], context=said.get("context")).ledger_context
+    asked = {name: said.get(name) for name in ("provider", "model", "tier")}
+    route = models.resolve(context, **asked)
+    provider, model = route.provider, route.model
     known = {name: merged[name] for name in RunConfig.__struct_fields__ if name in merged}
     config = {**known, "context": context, "model": model, "provider": provider, "sees": _sees(provider, model)}
     if config.get("tools") is not None and not config.get("disable_mcp"):  # the packs' modules cost 0.1 s
@@ -130,20 +132,6 @@ def _allowed(tools: Any) -> list[str]:
         raise ConfigError("tools", repr(tools), "a list of names of packs or tools, or globs of them")
     known = packs()
     return [tool for name in tools for tool in known.get(name, (name,))]
-
-
-def _served_by(said: Mapping[str, Any], context: str) -> tuple[str, str]:
-    """`(provider, model)`: what is said, else what the context's route says."""
-    if said.get("model"):
-        provider = said.get("provider") or models.get_model_provider(str(said["model"]))
-        found = models.route(context).provider if provider == "unknown" else str(provider)
-        get_provider_module(found)
-        return found, str(said["model"])
-    if said.get("provider") or said.get("tier"):
-        provider = str(said.get("provider") or models.route(context).provider)
-        get_provider_module(provider)
-        return provider, models.resolve_model_for_provider(context, provider, tier=said.get("tier"))
-    return models.resolve_provider(context)
 
 
 async def run(request: Mapping[str, Any], emit: Emit, *, hosted: Hosted = None) -> bool:

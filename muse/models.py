@@ -14,7 +14,7 @@ from muse.calls import Ready
 from muse.contents import make_request
 from muse.contexts import Registry
 from muse.descriptors import LOOK_AGAIN_S
-from muse.errors import ConfigError, InvalidReply
+from muse.errors import ConfigError, InvalidReply, UnknownProviderError
 from muse.journal import Snapshot
 from muse.ladder import Ladder, ladder
 from muse.messages import GenerateOptions, Reply, Request, Route
@@ -124,6 +124,46 @@ def resolve_provider(context: str | None) -> tuple[str, str]:
     """
     found = _front_desk().ladder(context).rungs[0]
     return found.provider, found.model
+
+
+def resolve(
+    context: str | None, *, provider: str | None = None, model: str | None = None, tier: object = None
+) -> Route:
+    """Return the route of a request for `context` that may name its own provider, model or tier (1, 2 or 3).
+
+    What the request leaves out comes from the route of the context. A model alone goes to the provider that its name
+    belongs to; a provider alone serves with the routed model if it is the routed one, else with its model at the tier
+    of the context.
+
+    Raises:
+        UnknownProviderError: there is no such provider.
+        ConfigError: `tier` is none, or the provider has no model at it or at a more capable one.
+    """
+    desk = _front_desk()
+    level = None if tier in (None, "") else _as_tier(tier)
+    if provider and provider not in desk.specs:
+        raise UnknownProviderError(provider, desk.specs)
+    if provider and model:
+        return Route(context or "", provider, model, level or desk.router.tier(context, os.environ), "the request")
+    found = desk.ladder(context).rungs[0]
+    if model:
+        return _overridden(found, model, desk.specs)
+    if level is None and provider in (None, "", found.provider):
+        return found
+    owner, level = provider or found.provider, level or desk.router.tier(context, os.environ)
+    served = desk.router.model_at(owner, level, os.environ, where="provider")[0]
+    return Route(found.context, owner, served, level, "the request")
+
+
+def _as_tier(said: object) -> Tier:
+    """Return the tier that a request names.
+
+    Raises:
+        ConfigError: it is not 1, 2 or 3, as a number or as text.
+    """
+    if not isinstance(said, bool) and said in (1, 2, 3, "1", "2", "3"):
+        return Tier(int(said))
+    raise ConfigError("tier", repr(said)[:60], "1, 2 or 3")
 
 
 def resolve_model_for_provider(context: str | None, provider: str, *, tier: int | None = None) -> str:

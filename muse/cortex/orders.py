@@ -98,17 +98,19 @@ def handoff_of(raw: object) -> Handoff | None:
     raise ConfigError("handoff", repr(raw)[:60], "a persona's name, or an object with 'persona' and what it is asked")
 
 
-def next_request(handoff: Handoff, request: Mapping[str, Any], start: Mapping[str, Any], result: str) -> dict[str, Any]:
-    """The request after a finished run: it inherits provider and model unless it says otherwise, and day and facet.
+def next_request(handoff: Handoff, request: Mapping[str, Any], result: str) -> dict[str, Any]:
+    """Return the request that follows a finished run.
 
-    `$result` in its prompt stands for the run's result; without a prompt the result is the prompt.
+    It inherits day and facet; unless it names a provider, model or tier of its own, also those that the first request
+    named. What neither names comes from the route of the next persona's context. `$result` in its prompt stands for the
+    run's result; without a prompt the result is the prompt.
     """
     entries = dict(handoff.entries)
     prompt = str(entries.pop("prompt", "") or "$result").replace("$result", result)
     inherited = {name: request[name] for name in ("day", "facet") if request.get(name)}
     if not {"provider", "model"} & entries.keys():
-        names = ("provider",) if "tier" in entries else ("provider", "model")
-        inherited |= {name: start[name] for name in names if start.get(name)}
+        names = ("provider",) if "tier" in entries else ("provider", "model", "tier")
+        inherited |= {name: request[name] for name in names if request.get(name)}
     return {"prompt": prompt, **inherited, **entries}
 
 

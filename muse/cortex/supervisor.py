@@ -274,7 +274,7 @@ class Cortex:
         try:
             handoff = handoff_of(wanted(request).get("handoff"))
             if handoff is not None:
-                following = next_request(handoff, request, run_log.start, str(run_log.end.get("result") or ""))
+                following = next_request(handoff, request, str(run_log.end.get("result") or ""))
                 cortex_request(following.pop("prompt"), handoff.persona, config=following, handoff_from=agent_id)
         except (MuseError, OSError, ValueError, TypeError) as exc:
             log.warning("run %s cannot be handed on: %s", agent_id, exc)
