@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from muse import journal
+from muse import in_flight, journal
 from muse.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -47,28 +47,141 @@ _lock = threading.Lock()
 if sys.platform != "win32":  # as in muse.journal: no child inherits a held lock
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 _complained: set[str] = set()
+# Where the log of a journal ended when this process last wrote to it: the file's day, and bytes.
+_ends: dict[str, tuple[str, int]] = {}
 
 
-def append(entry: Mapping[str, Any]) -> None:
+def append(entry: Mapping[str, Any], ticket: in_flight.Ticket | None = None) -> None:
     """Add one line to today's token log, `<journal>/tokens/YYYYMMDD.jsonl` (local date); it never raises.
+
+    `ticket` is that of the attempt the line is about; its record is removed when the line stands.
 
     One `write` on a file opened for appending, so lines of several processes do not mix. Behind a torn line (its writer
     was killed or the disk was full) the new one is written again, whole and on its own. If the log cannot be written, a
     warning says so, once for each folder and reason.
     """
-    path = os.sep.join((journal.folder_name(), "tokens", time.strftime("%Y%m%d.jsonl")))
+    root, day = journal.folder_name(), time.strftime("%Y%m%d")
+    path = os.sep.join((root, "tokens", f"{day}.jsonl"))
     run = RUN.get()
     try:
         line = _line_of(entry if run is None else {**entry, "agent_id": run})
     except (TypeError, ValueError, RecursionError) as exc:
         log.warning("a token log line for %r is no JSON (%s); it is left out", entry.get("context"), exc)
-        return
-    with _lock:
+    else:
+        if path not in _handles:
+            settle(root)
+        with _lock:
+            try:
+                _ends[root] = (day, _write(path, line))
+            except OSError as exc:
+                _drop(path)
+                _complain(path, exc)
+    in_flight.end(ticket)
+
+
+def begin(record: in_flight.Record) -> in_flight.Ticket | None:
+    """Write an attempt down before it is sent; give the ticket to `append` with its line.
+
+    Returns None where that is not possible, for which no call fails.
+    """
+    root = journal.folder_name()
+    end = _ends.get(root)
+    if end is None:
+        settle(root)
+        end = _ends.setdefault(root, _end_of(root))
+    own = in_flight.slots(root)
+    if own is None:
+        return None
+    record.log_day, record.log_at = end
+    record.agent_id = RUN.get()
+    return in_flight.begin(own, record)
+
+
+def settle(root: str | None = None) -> None:
+    """Enter into the log what processes that have ended left under way, each attempt once; it never raises.
+
+    `root` is the journal, that in force if None. Nothing is done where the journal cannot be written.
+    """
+    place = root or journal.folder_name()
+    for left in in_flight.abandoned(place):
         try:
-            _write(path, line)
+            records = left.records()
+            for record in _unlogged(place, records) if records else ():
+                _enter(place, record)
+            left.finish()
         except OSError as exc:
-            _drop(path)
-            _complain(path, exc)
+            log.info("%s: it cannot be entered into the usage log now (%s)", left.path, exc.strerror or exc)
+
+
+def _enter(root: str, record: in_flight.Record) -> None:
+    """Write the line of an attempt whose process ended before its answer.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path = os.sep.join((root, "tokens", time.strftime("%Y%m%d.jsonl")))
+    with _lock:
+        _write(path, _line_of(_unknown_outcome(record)))
+
+
+def _unknown_outcome(record: in_flight.Record) -> dict[str, Any]:
+    """The entry of an attempt of which only the beginning is known."""
+    entry: dict[str, Any] = {
+        "timestamp": record.started_ts,
+        "call_id": record.call_id,
+        "attempt": record.attempt,
+        "model": record.model,
+        "context": record.context,
+        "usage": {"input_tokens": record.input_tokens, "output_tokens": 0, "total_tokens": record.input_tokens},
+        "provider": record.provider,
+        "model_asked": record.model,
+        "route": record.route,
+        "duration_s": None,
+        "finish": None,
+        "cost_usd": 0.0 if record.is_free else None,
+    }
+    if record.segment:
+        entry["segment"] = record.segment
+    if record.agent_id:
+        entry["agent_id"] = record.agent_id
+    if not record.is_free:
+        entry["cost_note"] = "the process ended before the answer came: what it cost is not known"
+    return entry | {"estimated": True, "error": {"class": "ProcessKilled", "code": "outcome_unknown"}}
+
+
+def _unlogged(root: str, records: list[in_flight.Record]) -> list[in_flight.Record]:
+    """The attempts that have no line: a process may have been killed between a line and the end of its record."""
+    first = min((record.log_day, record.log_at) for record in records)
+    sought = {(record.call_id, record.attempt): record for record in records}
+    for entry in _behind(root, first, _common_start([record.call_id for record in records]).encode()):
+        sought.pop((str(entry.get("call_id")), entry.get("attempt", 0)), None)
+    return list(sought.values())
+
+
+def _behind(root: str, first: tuple[str, int], needle: bytes) -> Iterator[dict[str, Any]]:
+    """The entries of lines with `needle` in them, from a day and a place (bytes) in its log on."""
+    for path in day_files((first[0], "99999999"), root=Path(root), is_settled=True):
+        with path.open("rb") as file:
+            if path.stem == first[0] and first[1] <= os.fstat(file.fileno()).st_size:
+                file.seek(first[1])
+            found = (read_entry(line) for line in file if needle in line)
+            yield from (entry for entry in found if entry is not None)
+
+
+def _common_start(texts: list[str]) -> str:
+    """With what all texts begin."""
+    least, most = min(texts), max(texts)
+    alike = (place for place, (one, other) in enumerate(zip(least, most, strict=False)) if one != other)
+    return least[: next(alike, min(len(least), len(most)))]
+
+
+def _end_of(root: str) -> tuple[str, int]:
+    """The day of today's log, and where it ends."""
+    day = time.strftime("%Y%m%d")
+    try:
+        return day, os.stat(os.sep.join((root, "tokens", f"{day}.jsonl"))).st_size
+    except OSError:
+        return day, 0
 
 
 def _line_of(entry: Mapping[str, Any]) -> bytes:
@@ -80,14 +193,16 @@ def _line_of(entry: Mapping[str, Any]) -> bytes:
         return text.encode("utf-8", errors="replace") + b"\n"
 
 
-def _write(path: str, line: bytes) -> None:
+def _write(path: str, line: bytes) -> int:
+    """Write a line; where the file ends behind it."""
     number = _open(path).number
     if os.fstat(number).st_nlink == 0:  # deleted or rotated away: a line there would be lost
         _drop(path)
         number = _open(path).number
     _put(number, line)
-    while _follows_torn(number, len(line)):
+    while (begin := _begin_of(number, len(line))) < 0:
         _put(number, line)
+    return begin + len(line)
 
 
 def _put(number: int, line: bytes) -> None:
@@ -95,17 +210,17 @@ def _put(number: int, line: bytes) -> None:
         raise OSError(errno.ENOSPC, "a line could be written only in part")
 
 
-def _follows_torn(number: int, length: int) -> bool:
-    """Whether the line just written, `length` bytes, stands behind the torn one of another writer.
+def _begin_of(number: int, length: int) -> int:
+    """Where the line just written, `length` bytes, begins; -1 if it stands behind the torn one of another writer.
 
     Looked at afterwards, since a writer may be killed between a look and a write: appends to a file follow one
     another, so what stands before this line now is final.
     """
     begin = os.lseek(number, 0, os.SEEK_CUR) - length
     if begin <= 0:
-        return False
+        return 0
     os.lseek(number, begin - 1, os.SEEK_SET)
-    return os.read(number, 1) != b"\n"
+    return begin if os.read(number, 1) == b"\n" else -1
 
 
 def _open(path: str) -> _Handle:
@@ -167,9 +282,15 @@ def count_bad_lines(days: tuple[str, str] | None = None) -> int:
     return bad
 
 
-def day_files(days: tuple[str, str] | None = None, *, root: Path | None = None) -> list[Path]:
-    """The files of the token log of some days, in order; `root` is the journal, that in force if None."""
-    folder = (root or journal.folder()) / "tokens"
+def day_files(days: tuple[str, str] | None = None, *, root: Path | None = None, is_settled: bool = False) -> list[Path]:
+    """The files of the token log of some days, in order; `root` is the journal, that in force if None.
+
+    What ended processes left under way is entered before, unless that `is_settled`.
+    """
+    place = root or journal.folder()
+    if not is_settled:
+        settle(str(place))
+    folder = place / "tokens"
     try:
         names = os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):

@@ -33,6 +33,9 @@ class Gatherer(Protocol):
 class Account(Protocol):
     """Keeps the books of one attempt."""
 
+    def begin(self) -> None:
+        """Note that the request is about to be sent."""
+
     def answered(self, raw: Mapping[str, Any]) -> Reply:
         """Decode, log and check a whole answer."""
 
@@ -101,6 +104,12 @@ class Stream:
     def is_over(self) -> bool:
         """Whether nothing more will come: the reply is whole, the stream failed, or it was closed."""
         return self._reply is not None or self._error is not None or self._closed
+
+    def _begin(self) -> None:
+        """Note, before the first event is waited for, that the request goes out."""
+        if not self._begun:
+            self._begun = True
+            self._account.begin()
 
     def _take(self, event: Any) -> str:
         piece = self._gatherer.feed(event)

@@ -68,7 +68,7 @@ class ReplyStream(Stream):
     def _step(self) -> str:
         """Take one event; the text it adds."""
         wait = self._wait()
-        self._begun = True
+        self._begin()
         try:
             with time_limit(wait):
                 event = next(self._events, _END)
@@ -179,7 +179,7 @@ class AsyncReplyStream(Stream):
     async def _step(self) -> str:
         """Take one event; the text it adds."""
         wait = self._wait()
-        self._begun = True
+        self._begin()
         try:
             event = await wait.bound(anext(self._events, _END))
             piece = self._take(event) if event is not _END else ""

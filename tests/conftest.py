@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from muse import contexts, descriptors, journal, keys, ledger, models, providers
+from muse import contexts, descriptors, in_flight, journal, keys, ledger, models, providers
 from muse.log_index.index import close_indexes
 from muse.policies import cache, spending, stack, store
 from muse.policies.adaptive import AdaptiveStep
@@ -62,6 +62,7 @@ def _forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     for path in list(ledger._handles):
         ledger._drop(path)
+    in_flight.close_all()
     for _, kept in store._stores.values():
         kept.close()
     close_indexes()
@@ -71,7 +72,8 @@ def _forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 _MEMORY = (
     (journal, ("_seen", "_nearest")),
-    (ledger, ("_handles", "_complained")),
+    (ledger, ("_handles", "_complained", "_ends")),
+    (in_flight, ("_own", "_not_before_s")),
     (keys, ("_files", "_used")),
     (descriptors, ("_looks",)),
     (contexts, ("_registries",)),

@@ -25,7 +25,7 @@ muse.batching muse.ndjson muse.tether muse.cortex.run_process muse.cli._summary 
 muse.providers._local muse.providers._local.errors muse.providers._local.child muse.providers._local.days
 muse.providers._local.words muse.batching.bell muse.batching.pace muse.database muse.policies.once
 muse.policies.allowance muse.batching.plain muse.amounts muse.call_ids muse.run_files muse.toolbox muse.cli._doc_map
-muse.toolbox.files muse.aside
+muse.toolbox.files muse.aside muse.in_flight
 
 muse.messages muse.prices muse.prompts muse.totals muse.policies.deadline muse.cortex.folder_watch
 muse.cortex.schedules muse.cli._live muse.providers._batch muse.providers._local.link
@@ -44,11 +44,11 @@ muse.batching.outbox muse.batching.outage muse.policies.adaptive
 
 muse.toolbox.packs muse.keys muse.ledger muse.contexts muse.personas muse.runs muse.fresh muse.cortex.keeping
 muse.providers._local.plan muse.cli._approval muse.batching.feed muse.batching.bar muse.policies.cache
-muse.policies.spending muse.policies.store muse.run_files.pictures muse.cli._arguments muse.days
+muse.policies.store muse.run_files.pictures muse.cli._arguments muse.days
 
 muse.toolbox.offers muse.log_index.scan muse.history muse.routing muse.run_config muse.cortex_client
 muse.cortex.stamps muse.run_files.recording muse.toolbox.make_tools muse.batching.store muse.policies.breaker
-muse.policies.limiter muse.key_file muse.run_files.tail muse.run_files.control
+muse.policies.limiter muse.policies.spending muse.key_file muse.run_files.tail muse.run_files.control
 
 muse.cortex.run_log muse.rules muse.loop muse.cortex.orders muse.cortex.daily muse.batching.keeper
 muse.providers._provider muse.providers._faults muse.ladder muse.policies.budget muse.run_files.index

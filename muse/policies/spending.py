@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from muse import journal
+from muse import journal, ledger
 from muse.policies.settings import Assess
 
 LOOK_AGAIN_S = 0.2
@@ -80,6 +80,7 @@ class Spending:
         with self._lock:
             if time.monotonic() < self._look_at_s:
                 return
+            ledger.settle(self.folder)
             for day in _days(self.since, time.strftime("%Y%m%d")):
                 self._read_on(day)
             self._look_at_s = time.monotonic() + LOOK_AGAIN_S

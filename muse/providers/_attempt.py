@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from muse import ledger, prices
+from muse import in_flight, ledger, prices
 from muse.call_ids import Attempted, new_call_id
 from muse.errors import BlockedReply, EmptyReply, MuseError, ProviderError, ReplyError, TruncatedReply
 from muse.keys import mask_exception
@@ -74,6 +74,28 @@ class Account:
         self._lane = lane
         self._attempt = origin.attempt or Attempted(new_call_id())
         self._started_s = time.perf_counter()
+        self._ticket: in_flight.Ticket | None = None
+
+    def begin(self) -> None:
+        """Write the attempt down just before its request is sent, so that a killed process leaves a line of it."""
+        origin, spec, request = self._origin, self._provider.spec, self._request
+        route = origin.route
+        record = in_flight.Record(
+            self._attempt.call_id,
+            self._attempt.number,
+            time.time(),
+            origin.context,
+            spec.name,
+            request.model,
+            route.reason if route else None,
+            origin.segment,
+            None,
+            max(estimate_usage(request.text_chars, 0).input_tokens, 1),
+            spec.free,
+            "",
+            0,
+        )
+        self._ticket = ledger.begin(record)
 
     def __enter__(self) -> None:
         return None
@@ -198,7 +220,7 @@ class Account:
             entry["estimated"] = True
         if error is not None:
             entry["error"] = _error_entry(error)
-        ledger.append(entry)
+        ledger.append(entry, self._ticket)
         return duration_s
 
 

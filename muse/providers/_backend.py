@@ -74,6 +74,7 @@ class ProviderBackend:
             return self._streamed(call).reply
         with call.account:
             client = self._client(call.access)
+            call.account.begin()
             with time_limit(call.deadline):
                 body = self.provider.send(client, call.payload, call.deadline)
             raw = _loads(body, self.provider, request.model)
@@ -86,6 +87,7 @@ class ProviderBackend:
             return await (await self._astreamed(call)).reply()
         with call.account:
             client = await self._aclient(call.access)
+            call.account.begin()
             body = await call.deadline.bound(self.provider.asend(client, call.payload, call.deadline))
             raw = _loads(body, self.provider, request.model)
         return call.account.answered(raw)

@@ -92,6 +92,9 @@ class _OnePiece:
     def raw(self) -> Mapping[str, Any] | None:
         return {"reply": self._reply} if self._reply else None
 
+    def begin(self) -> None:
+        return None
+
     def answered(self, raw: Mapping[str, Any]) -> Reply:
         reply: Reply = raw["reply"]
         return reply
