@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import json
 import logging
@@ -10,16 +9,34 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from muse.atomic_files import file_lock, write_atomic
 from muse.config import Config, parse, read
 from muse.errors import ConfigError, MuseError
 from muse.reading import Problem
+
+__all__ = [
+    "ConflictError",
+    "Snapshot",
+    "config_path",
+    "day_path",
+    "file_lock",
+    "folder",
+    "folder_name",
+    "is_day",
+    "load",
+    "rewrite",
+    "stamp_of",
+    "update",
+    "working_folder",
+    "write_atomic",
+]
 
 log = logging.getLogger(__name__)
 
@@ -321,48 +338,6 @@ def _refuse_new_problems(before: Mapping[str, Any], after: Mapping[str, Any], kn
     fresh = [problem for problem in parse(after, known)[1] if problem not in old]
     if fresh:
         raise ConfigError(fresh[0].path, fresh[0].found, fresh[0].allowed)
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Write a file of mode 0600 whole or not at all: a temporary file beside it, synced, then renamed over it."""
-    target = path.resolve()
-    content = text.encode("utf-8")
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.tmp")
-    try:
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-
-
-@contextlib.contextmanager
-def file_lock(path: Path) -> Iterator[None]:
-    """An exclusive lock between processes; the system frees it when its holder dies, however that is."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        _lock_file(handle)
-        yield
-    finally:
-        os.close(handle)
-
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    import msvcrt
-
-    def _lock_file(handle: int) -> None:
-        msvcrt.locking(handle, msvcrt.LK_LOCK, 1)  # type: ignore[attr-defined]
-else:
-
-    def _lock_file(handle: int) -> None:
-        fcntl.flock(handle, fcntl.LOCK_EX)
 
 
 def day_path(day: str | None = None) -> Path:

@@ -1,0 +1,71 @@
+"""Write files whole or not at all, follow no link while doing so, and lock them between processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+_TRIES = 8
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a file of mode 0600 whole or not at all: a temporary file beside it, synced, then renamed over it.
+
+    The temporary name cannot be guessed and is created anew, so that a link laid in its place is not followed. Where
+    `path` itself is a link, the link is replaced; the file it names stays as it is.
+
+    Raises:
+        OSError: the folder is missing or cannot be written.
+    """
+    content = text.encode("utf-8")
+    handle, temporary = _create_beside(path)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _create_beside(target: Path) -> tuple[int, Path]:
+    """Create a file of mode 0600 beside `target` under a random name; its handle and its path."""
+    for _ in range(_TRIES):
+        temporary = target.with_name(f".{target.name}.{os.urandom(8).hex()}.tmp")
+        with contextlib.suppress(FileExistsError):
+            return os.open(temporary, _NEW, 0o600), temporary
+    raise FileExistsError(f"{target.parent}: no free name for a temporary file in {_TRIES} tries")
+
+
+@contextlib.contextmanager
+def file_lock(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock between processes; the system frees it when its holder dies. A link is not followed.
+
+    Raises:
+        OSError: the file cannot be opened, or is a link.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+    try:
+        _lock_file(handle)
+        yield
+    finally:
+        os.close(handle)
+
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    import msvcrt
+
+    def _lock_file(handle: int) -> None:
+        msvcrt.locking(handle, msvcrt.LK_LOCK, 1)  # type: ignore[attr-defined]
+else:
+
+    def _lock_file(handle: int) -> None:
+        fcntl.flock(handle, fcntl.LOCK_EX)
