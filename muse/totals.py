@@ -116,11 +116,16 @@ def is_unpriced(usage: Usage, cost_usd: float | None) -> bool:
 
 
 def line_cost(line: Line, price: Price) -> float | None:
-    """The cost a line states, or for the older form the one that `price` finds; None if it is unknown."""
-    if "cost_usd" in line:
-        return finite(line["cost_usd"])
+    """The cost a line states, or for the older form the one that `price` finds; None if it is unknown.
+
+    A stated null is 0 where `price` finds 0 today: older lines of free providers, such as the embedded model, have it.
+    """
+    stated = line.get("cost_usd")
+    if stated is not None:
+        return finite(stated)
     found = price(line)
-    return None if found is None else finite(found["total_cost"])
+    cost = None if found is None else finite(found["total_cost"])
+    return cost if "cost_usd" not in line or cost == 0 else None
 
 
 def finite(value: object) -> float | None:

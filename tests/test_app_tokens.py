@@ -84,7 +84,7 @@ def chart(text: str, name: str) -> dict[str, Any]:
 def test_the_first_page_shows_the_totals_of_muse_usage(example: TestClient) -> None:
     total = usage_says().total
     shown = words(page(example, "/"))
-    assert f"Cost {usd(total.cost_usd)} and {total.unpriced} unpriced" in shown
+    assert f"Cost {usd(total.cost_usd)} Calls" in shown
     assert f"Calls {total.calls}" in shown
     assert f"Tokens {count(total.usage.total_tokens)}" in shown
     assert f"Failed {total.failed}" in shown
@@ -144,7 +144,8 @@ def test_names_stand_beside_the_bars_of_a_chart_by_group(example: TestClient) ->
     assert chart(page(example, f"/{DAY}"), "by-context-chart")["horizontal"] is True
 
 
-def test_counts_of_failed_and_unpriced_calls_lead_to_their_lines(example: TestClient) -> None:
+def test_counts_of_failed_and_unpriced_calls_lead_to_their_lines(example: TestClient, journal: JournalFolder) -> None:
+    append(journal, *[line(model="none-such", cost_usd=None)] * 2)
     text = page(example, f"/{DAY}").partition('<dl class="figures">')[2].partition("</dl>")[0]
     for only in ("failed", "unpriced"):
         (link,) = links(text, f"only={only}")
@@ -206,7 +207,8 @@ def test_links_lead_from_the_days_down_to_one_line(example: TestClient) -> None:
     assert "ProviderTimeout" in shown
     assert "providers.contexts['observe.enrich']" in shown
     assert "failed: the provider reported no usage" in shown
-    assert "Attempts around it" in shown
+    assert "Attempts of this call" in shown
+    assert "2 attempts, $0.0024 in all" in shown
 
 
 def test_every_link_of_the_app_leads_to_a_page(example: TestClient) -> None:

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from muse import prices
 from muse.log_index.index import LogIndex
-from muse.log_index.lines import find_line, list_lines
+from muse.log_index.lines import Wanted, find_line, list_lines
 from muse.log_index.sums import count_bad_lines, sums
 from muse.totals import FIELDS, Field
 from muse.usage import Usage
@@ -350,7 +350,7 @@ def test_pages_of_lines_show_each_line_once_and_the_last_first(journal: JournalF
         (replace(ALL, segment="none of it"), "", 0),
     ):
         seen, before = [], (99_999_999, 0)
-        while page := list_lines(index, where, only=only, before=before, limit=2):  # type: ignore[arg-type]
+        while page := list_lines(index, where, Wanted(only), before=before, limit=2):  # type: ignore[arg-type]
             seen += page
             before = (page[-1].day, page[-1].at)
         places = [(found.day, found.at) for found in seen]

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 
 from muse import journal, ledger
 from muse.errors import ConfigError
-from muse.log_index.lines import ONLY, Only
+from muse.log_index.lines import ONLY, Only, Wanted
 from muse.log_index.sums import Days, Where
 from muse.totals import Field
 
@@ -31,7 +31,8 @@ _LONGEST = 300
 class Choice(Struct, frozen=True):
     """The days and filters in force, and what the chart shows.
 
-    `since` is a span such as 30d, or "all"; empty if first and last day were named.
+    `since` is a span such as 30d, or "all"; empty if first and last day were named. `only`, `run` (an agent run's id)
+    and `word` (text that a line contains) narrow the list of lines.
     """
 
     days: Days
@@ -41,12 +42,18 @@ class Choice(Struct, frozen=True):
     model: str = ""
     segment: str = ""
     only: Only = ""
+    run: str = ""
+    word: str = ""
     show: str = SHOWS[0]
     stack: Field = STACKS[0]
 
     def where(self) -> Where:
         """The lines that are meant."""
         return Where(self.days, self.context, self.provider, self.model, self.segment)
+
+    def wanted(self) -> Wanted:
+        """Which of those lines are listed."""
+        return Wanted(self.only, self.run, self.word)
 
     def filters(self) -> dict[Field, str]:
         """The fields that are bound."""
@@ -75,7 +82,7 @@ class Choice(Struct, frozen=True):
             "stack": "" if self.stack == STACKS[0] else self.stack,
         }
         named = {str(name): value for name, value in self.filters().items()}
-        return {**span, **named, "only": self.only, **shown}
+        return {**span, **named, "only": self.only, "run": self.run, "word": self.word, **shown}
 
 
 def read_choice(query: QueryParams) -> Choice:
@@ -94,6 +101,8 @@ def read_choice(query: QueryParams) -> Choice:
         filters["model"],
         filters["segment"],
         _only(query.get("only", "")),
+        _text(query, "run"),
+        _text(query, "word").strip(),
         _one_of("show", query.get("show") or SHOWS[0], SHOWS),
         next(name for name in STACKS if name == _one_of("stack", query.get("stack") or STACKS[0], STACKS)),
     )

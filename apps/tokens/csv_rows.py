@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
 from muse.log_index.index import LogIndex
-from muse.log_index.lines import LoggedLine, Only, list_lines
+from muse.log_index.lines import LoggedLine, Wanted, list_lines
 from muse.log_index.sums import Sums, Where
 
 _BLOCK_ROWS = 2_000
@@ -21,7 +21,7 @@ _SUM_COLUMNS = (
 )  # fmt: skip
 _LINE_COLUMNS = (
     "day", "at", "time", "context", "provider", "model", "segment", "kind", "failed", "unpriced", "estimated",
-    "input_tokens", "output_tokens", "cost_usd", "duration_s", "error",
+    "input_tokens", "output_tokens", "cost_usd", "duration_s", "error", "call_id", "attempt", "agent_id",
 )  # fmt: skip
 _Cell = str | int | float | None
 
@@ -41,24 +41,24 @@ def sum_rows(sums: Sums) -> Iterator[str]:
     return written([*heads, *_SUM_COLUMNS], rows)
 
 
-def line_rows(index: LogIndex, where: Where, only: Only) -> Iterator[str]:
+def line_rows(index: LogIndex, where: Where, wanted: Wanted) -> Iterator[str]:
     """The lines of the log, the last ones first, some at a time: a long log is never in memory."""
-    return written(_LINE_COLUMNS, (_line(line) for line in _lines(index, where, only)))
+    return written(_LINE_COLUMNS, (_line(line) for line in _lines(index, where, wanted)))
 
 
-def _lines(index: LogIndex, where: Where, only: Only) -> Iterator[LoggedLine]:
-    block = list_lines(index, where, only=only, limit=_BLOCK_ROWS)
+def _lines(index: LogIndex, where: Where, wanted: Wanted) -> Iterator[LoggedLine]:
+    block = list_lines(index, where, wanted, limit=_BLOCK_ROWS)
     while block:
         yield from block
         before = (block[-1].day, block[-1].at)
-        block = list_lines(index, where, only=only, before=before, limit=_BLOCK_ROWS)
+        block = list_lines(index, where, wanted, before=before, limit=_BLOCK_ROWS)
 
 
 def _line(line: LoggedLine) -> list[_Cell]:
     return [
         *(line.day, line.at, _moment(line.timestamp), line.context, line.provider, line.model, line.segment, line.how),
         *(int(line.is_failed), int(line.is_unpriced), int(line.is_estimated), line.input_tokens, line.output_tokens),
-        *(line.cost_usd, line.duration_s, line.error),
+        *(line.cost_usd, line.duration_s, line.error, line.call_id, line.attempt, line.run),
     ]
 
 

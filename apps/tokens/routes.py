@@ -17,11 +17,10 @@ from apps.host.page import render
 from apps.tokens import csv_rows, view
 from apps.tokens.choice import GROUPS, Choice, read_choice, read_day
 from muse.log_index.index import close_indexes, log_index
-from muse.log_index.lines import find_line, lines_near, text_of
+from muse.log_index.lines import find_line, text_of
 from muse.log_index.sums import sums
 from muse.totals import Field
 
-_NEAR_S = 600.0
 _COLUMNS: tuple[Field, ...] = (*GROUPS, "day")
 
 
@@ -79,7 +78,7 @@ def line_page(request: Request) -> Response:
         line=line,
         fields=[(text_of(name, most=100), text_of(value)) for name, value in entry.items()],
         entry=entry,
-        near=lines_near(index, line, within_s=_NEAR_S),
+        attempts=view.attempts(index, line),
     )
 
 
@@ -103,7 +102,7 @@ def lines_csv(request: Request) -> Response:
     """Lines of the log as CSV."""
     choice = read_choice(request.query_params)
     index, _ = view.current()
-    return _csv("tokens-lines", csv_rows.line_rows(index, choice.where(), choice.only))
+    return _csv("tokens-lines", csv_rows.line_rows(index, choice.where(), choice.wanted()))
 
 
 def usage_api(request: Request) -> Response:

@@ -13,8 +13,8 @@ from apps.tokens.charts import TITLES, by_day, largest
 from apps.tokens.choice import GROUPS, SHOWS, SPANS, STACKS, Choice
 from apps.tokens.words import WORDS
 from muse.log_index.index import LogIndex, Progress, log_index
-from muse.log_index.lines import LoggedLine, count_only, list_lines
-from muse.log_index.sums import Days, Sum, Sums, count_bad_lines, days_of, grouped, sums
+from muse.log_index.lines import LoggedLine, count_only, lines_of_call, list_lines
+from muse.log_index.sums import Days, Sum, Sums, Where, count_bad_lines, days_of, grouped, sums
 from muse.totals import Field
 
 PAGE_LINES = 100
@@ -141,17 +141,35 @@ def lines(choice: Choice, before: tuple[int, int] | None) -> dict[str, Any]:
     """A page of the lines themselves, the last ones first."""
     index, progress = current()
     place = {"before": before} if before else {}
-    found = list_lines(index, choice.where(), only=choice.only, limit=PAGE_LINES + 1, **place)
+    found = list_lines(index, choice.where(), choice.wanted(), limit=PAGE_LINES + 1, **place)
     shown, rest = found[:PAGE_LINES], found[PAGE_LINES:]
     total = sums(index, choice.where()).total
+    is_searched = bool(choice.run or choice.word)
     return {
         **frame(index, progress, choice, "/lines"),
         "lines": shown,
         "total": total,
-        "count": count_only(total, choice.only),
+        "count": None if is_searched else count_only(total, choice.only),
+        "offered": _offered(index, choice),
+        "is_narrowed": is_searched or bool(choice.only or choice.filters()),
         "older": choice.link("/lines", before=_place(shown[-1])) if rest else None,
         "newest": choice.link("/lines") if before else None,
     }
+
+
+def _offered(index: LogIndex, choice: Choice) -> dict[str, list[str]]:
+    """The values that each filter can take: those of the lines of these days, and the one that is set."""
+    found = grouped(index, Where(choice.days), ("context", "provider", "model"))
+    names: tuple[Field, ...] = ("context", "provider", "model")
+    values = {
+        name: {row.key[0] for row in found.sums((name,)).rows} | {choice.filters().get(name, "")} for name in names
+    }
+    return {name: sorted(filter(None, values[name])) for name in names}
+
+
+def attempts(index: LogIndex, line: LoggedLine) -> list[LoggedLine]:
+    """The attempts of the call that a line belongs to; the line alone where it states no call, as older ones do."""
+    return lines_of_call(index, line.call_id) if line.call_id else [line]
 
 
 def _place(line: LoggedLine) -> str:

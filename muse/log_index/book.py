@@ -20,7 +20,7 @@ from muse.spec import Spec, provider_of
 from muse.totals import Line, field_value, finite, is_unpriced, line_cost
 from muse.usage import MOST_TOKENS, Usage, usage_of
 
-VERSION = 2
+VERSION = 3
 TABLES = """
 CREATE TABLE files (
     day INTEGER PRIMARY KEY, inode INTEGER, size INTEGER, mtime_ns INTEGER, done INTEGER, checksum INTEGER,
@@ -35,9 +35,10 @@ CREATE TABLE tallies (
 ) WITHOUT ROWID;
 CREATE TABLE lines (
     day INTEGER, at INTEGER, size INTEGER, key INTEGER, ts REAL, flags INTEGER, cost REAL, duration REAL,
-    input INTEGER, output INTEGER, error TEXT, call TEXT, attempt INTEGER, PRIMARY KEY (day, at)
+    input INTEGER, output INTEGER, error TEXT, call TEXT, attempt INTEGER, run TEXT, PRIMARY KEY (day, at)
 ) WITHOUT ROWID;
 CREATE INDEX lines_call ON lines (call) WHERE call IS NOT NULL;
+CREATE INDEX lines_run ON lines (run, day, at) WHERE run IS NOT NULL;
 CREATE TABLE prices (model TEXT, provider TEXT, owner TEXT, cost REAL, PRIMARY KEY (model, provider)) WITHOUT ROWID
 """
 
@@ -110,7 +111,7 @@ class Assessor:
     def _add(self, batch: Batch, day: str, found: Found, line: Line) -> None:
         key = self._key_of(day, line)
         usage, cost_usd = _usage_of(line.get("usage")), line_cost(line, log_lines.calc_token_cost)
-        if "cost_usd" not in line or not line.get("provider"):
+        if line.get("cost_usd") is None or not line.get("provider"):
             batch.priced.add((named(str(line.get("model") or "")), named(str(line.get("provider") or ""))))
         duration_s = finite(line.get("duration_s"))
         call_id, number = entered(line)
@@ -129,7 +130,7 @@ class Assessor:
             (
                 *(key, found.at, found.size, finite(line.get("timestamp")), flags, cost_usd, duration_s),
                 *(usage.input_tokens, usage.output_tokens, _error_name(error) if error else None),
-                *(call_id or None, number),
+                *(call_id or None, number, _run_of(line.get("agent_id"))),
             )
         )
 
@@ -224,8 +225,8 @@ def read_on(database: Any, assessor: Assessor, path: Path, mark: Mark, most_line
     ids = _keep_sums(database, day, batch.sums)
     database.executemany(
         "INSERT OR REPLACE INTO lines"
-        " (key, at, size, ts, flags, cost, duration, input, output, error, call, attempt, day)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " (key, at, size, ts, flags, cost, duration, input, output, error, call, attempt, run, day)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         ((ids[line[0]], *line[1:], day) for line in batch.lines),
     )
     for model, provider in batch.priced:
@@ -243,6 +244,11 @@ def _error_name(error: object) -> str:
         parts = (error.get("class"), error.get("status"))
         error = " ".join(str(part) for part in parts if part) or "error"
     return named(str(error))[:_LONGEST_ERROR]
+
+
+def _run_of(agent_id: object) -> str | None:
+    """Return the agent run that a line names; None where it names none."""
+    return named(agent_id) if isinstance(agent_id, str) and agent_id else None
 
 
 def _keep_sums(database: Any, day: int, sums: Mapping[Key, Tally]) -> dict[Key, int]:

@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from muse.ledger import read_entry
-from muse.log_index.book import ESTIMATED, FAILED, KEPT, OVERNIGHT, OWN, UNPRICED
+from muse.log_index.book import ESTIMATED, FAILED, FINE, KEPT, OVERNIGHT, OWN, UNPRICED
 from muse.log_index.index import LogIndex
 from muse.log_index.scan import read_at
 from muse.log_index.sums import Sum, Where, sums
@@ -22,21 +22,23 @@ ONLY: tuple[Only, ...] = ("failed", "unpriced", "estimated", "kept", "overnight"
 _LATER = (99_999_999, 0)
 _LINE = """
 SELECT l.day, l.at, l.size, l.ts, k.context, k.provider, k.model, k.segment, k.how, l.flags, l.cost, l.duration,
-    l.input, l.output, l.error, l.call, l.attempt
+    l.input, l.output, l.error, l.call, l.attempt, l.run
 FROM lines l CROSS JOIN keys k ON k.id = l.key
 """
 _ONE_LINE = f"{_LINE} WHERE l.day = ? AND l.at = ?"
-_LINES = f"""{_LINE}
-WHERE l.day = :day AND l.at < :at AND (:flag = 0 OR l.flags & :flag) AND (:how = '' OR k.how = :how)
+_FITS = """(:flag = 0 OR l.flags & :flag)
+    AND (:word = '' OR l.key IN (SELECT id FROM keys WHERE level = :fine
+            AND instr(lower(context || char(10) || provider || char(10) || model || char(10) || segment), :word))
+        OR (l.flags & :failed AND instr(lower(l.error), :word)))
+    AND (:how = '' OR k.how = :how)
     AND (:context = '' OR k.context = :context) AND (:provider = '' OR k.provider = :provider)
-    AND (:model = '' OR k.model = :model) AND (:segment = '' OR k.segment = :segment)
-ORDER BY l.at DESC LIMIT :limit
+    AND (:model = '' OR k.model = :model) AND (:segment = '' OR k.segment = :segment)"""
+_LINES = f"{_LINE} WHERE l.day = :day AND l.at < :at AND {_FITS} ORDER BY l.at DESC LIMIT :limit"
+_OF_RUN = f"""{_LINE}
+WHERE l.run = :run AND (l.day, l.at) < (:day, :at) AND l.day BETWEEN :first AND :last AND {_FITS}
+ORDER BY l.day DESC, l.at DESC LIMIT :limit
 """
 _OF_CALL = f"{_LINE} WHERE l.call = :call ORDER BY l.day, l.at LIMIT :limit"
-_NEAR = f"""{_LINE}
-WHERE l.day = :day AND l.ts BETWEEN :first AND :last AND k.context = :context AND k.segment = :segment
-ORDER BY abs(l.ts - :ts) LIMIT :limit
-"""
 
 
 class LoggedLine(Struct, frozen=True):
@@ -65,16 +67,41 @@ class LoggedLine(Struct, frozen=True):
     error: str
     call_id: str = ""
     attempt: int | None = None
+    run: str = ""
+
+
+class Wanted(Struct, frozen=True):
+    """Which lines of a `Where`: of a kind, of one agent run, with some text.
+
+    `word` stands in the context, provider, model, segment or error; "" selects all. Upper and lower
+    case of ASCII letters count as the same.
+    """
+
+    only: Only = ""
+    run: str = ""
+    word: str = ""
+
+    def bound(self) -> dict[str, str | int]:
+        """Return the parameters of the queries."""
+        kind: dict[str, str | int] = {"flag": _FLAGS.get(self.only, 0), "how": HOWS.get(self.only, "")}
+        return {**kind, "run": self.run, "word": self.word.lower(), "failed": FAILED, "fine": FINE}
+
+
+_ANY = Wanted()
 
 
 def list_lines(
-    index: LogIndex, where: Where, *, only: Only = "", before: tuple[int, int] = _LATER, limit: int = 100
+    index: LogIndex, where: Where, wanted: Wanted = _ANY, *, before: tuple[int, int] = _LATER, limit: int = 100
 ) -> list[LoggedLine]:
     """Lines, the last ones first, from behind the place `before` (a line's `day` and `at`) on."""
+    values = {**where.bound(), **wanted.bound()}
+    if wanted.run:
+        place = {"first": where.days[0], "last": where.days[1], "day": before[0], "at": before[1], "limit": limit}
+        return [_logged(row) for row in index.rows(_OF_RUN, {**values, **place})]
     found: list[LoggedLine] = []
-    for day in _days_with(index, where, only, before[0]):
-        at = before[1] if day == before[0] else 1 << 62
-        found += _lines_of(index, where, day, only=only, at=at, limit=limit - len(found))
+    for day in _days_with(index, where, wanted.only, before[0]):
+        place = {"day": day, "at": before[1] if day == before[0] else 1 << 62, "limit": limit - len(found)}
+        found += [_logged(row) for row in index.rows(_LINES, {**values, **place})]
         if len(found) >= limit:
             break
     return found
@@ -101,15 +128,10 @@ def count_only(row: Sum, only: Only) -> int:
     return counts[only]
 
 
-def _lines_of(index: LogIndex, where: Where, day: int, *, only: Only, at: int, limit: int) -> list[LoggedLine]:
-    kind = {"flag": _FLAGS.get(only, 0), "how": HOWS.get(only, "")}
-    return [_logged(row) for row in index.rows(_LINES, {**where.bound(), **kind, "day": day, "at": at, "limit": limit})]
-
-
 def _logged(row: tuple[Any, ...]) -> LoggedLine:
     flags = row[9]
     marks = (bool(flags & FAILED), bool(flags & UNPRICED), bool(flags & ESTIMATED))
-    values: list[Any] = [*row[:9], *marks, *row[10:14], row[14] or "", row[15] or "", row[16]]
+    values: list[Any] = [*row[:9], *marks, *row[10:14], row[14] or "", row[15] or "", row[16], row[17] or ""]
     return LoggedLine(*values)
 
 
@@ -129,16 +151,6 @@ def find_line(index: LogIndex, day: int, at: int) -> tuple[LoggedLine, dict[str,
 def lines_of_call(index: LogIndex, call_id: str, *, limit: int = 1_000) -> list[LoggedLine]:
     """Return the attempts of a logical call in the order of their lines, on whichever days; none for the id ""."""
     return [_logged(row) for row in index.rows(_OF_CALL, {"call": call_id, "limit": limit})]
-
-
-def lines_near(index: LogIndex, line: LoggedLine, *, within_s: float, limit: int = 20) -> list[LoggedLine]:
-    """Lines of the same context and segment, not further away than `within_s` seconds, in order: its other attempts."""
-    if line.timestamp is None:
-        return [line]
-    ts = line.timestamp
-    values = {"day": line.day, "first": ts - within_s, "last": ts + within_s, "ts": ts, "limit": limit}
-    found = index.rows(_NEAR, {**values, "context": line.context, "segment": line.segment})
-    return sorted(map(_logged, found), key=lambda near: near.at)
 
 
 def text_of(value: object, *, most: int = 10_000) -> str:
