@@ -38,10 +38,14 @@ def new_call_id() -> str:
 
 
 class Attempted(Struct, frozen=True):
-    """One attempt at a logical call: the call's id, and the attempt's number within it, from 1."""
+    """One attempt at a logical call: the call's id, and the attempt's number within it, from 1.
+
+    `on_new_connection` is for the attempt after one whose kept connection had ended.
+    """
 
     call_id: str
     number: int = 1
+    on_new_connection: bool = False
 
 
 # The attempt that a plain provider module is working on; `log_token_usage` enters it in the module's line.
@@ -57,9 +61,9 @@ class CallNumber:
         self.call_id = new_call_id()
         self._attempts = count(1)
 
-    def attempt(self) -> Attempted:
+    def attempt(self, *, on_new_connection: bool = False) -> Attempted:
         """Return the next attempt of the call."""
-        return Attempted(self.call_id, next(self._attempts))
+        return Attempted(self.call_id, next(self._attempts), on_new_connection)
 
 
 def entered(entry: Mapping[str, Any]) -> tuple[str, int | None]:

@@ -164,7 +164,9 @@ class _Going:
         if limit is not self.call.deadline or route.model != request.model or limit.timeout_s - left_s > _AT_ONCE_S:
             request = replace(request, model=route.model, timeout_s=max(left_s, _SHORTEST_S))
         api_key = ready.api_key if route.provider == ready.ladder.rungs[0].provider else None
-        origin = Origin(route.context or None, route, ready.segment, ready.number.attempt())
+        origin = Origin(
+            route.context or None, route, ready.segment, ready.number.attempt(on_new_connection=step.on_new_connection)
+        )
         return backend_of(route.provider, ready.config), request, origin, api_key
 
 

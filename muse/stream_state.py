@@ -14,6 +14,7 @@ from msgspec import Struct
 from muse.errors import InterruptedReply, MuseError, ProviderDown, ProviderError, ProviderTimeout
 from muse.messages import Reply
 from muse.policies.deadline import Deadline
+from muse.policies.once import Sending
 from muse.usage import Usage
 
 
@@ -33,8 +34,8 @@ class Gatherer(Protocol):
 class Account(Protocol):
     """Keeps the books of one attempt."""
 
-    def begin(self) -> None:
-        """Note that the request is about to be sent."""
+    def begin(self) -> Sending:
+        """Note that the request is about to be sent; the context to send it in."""
 
     def answered(self, raw: Mapping[str, Any]) -> Reply:
         """Decode, log and check a whole answer."""
@@ -88,6 +89,7 @@ class Stream:
         self._error: BaseException | None = None
         self._begun = False
         self._closed = False
+        self._sending = Sending()
         self._watch = UNWATCHED
         self._first_by_s: float | None = None
         self._source: Source | None = None
@@ -105,11 +107,12 @@ class Stream:
         """Whether nothing more will come: the reply is whole, the stream failed, or it was closed."""
         return self._reply is not None or self._error is not None or self._closed
 
-    def _begin(self) -> None:
-        """Note, before the first event is waited for, that the request goes out."""
+    def _begin(self) -> Sending:
+        """Note, before the first event is waited for, that the request goes out; the context to wait in."""
         if not self._begun:
             self._begun = True
-            self._account.begin()
+            self._sending = self._account.begin()
+        return self._sending
 
     def _take(self, event: Any) -> str:
         piece = self._gatherer.feed(event)

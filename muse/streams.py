@@ -68,9 +68,9 @@ class ReplyStream(Stream):
     def _step(self) -> str:
         """Take one event; the text it adds."""
         wait = self._wait()
-        self._begin()
+        sending = self._begin()
         try:
-            with time_limit(wait):
+            with sending, time_limit(wait):
                 event = next(self._events, _END)
             wait.keep()
             piece = self._take(event) if event is not _END else ""
@@ -179,9 +179,10 @@ class AsyncReplyStream(Stream):
     async def _step(self) -> str:
         """Take one event; the text it adds."""
         wait = self._wait()
-        self._begin()
+        sending = self._begin()
         try:
-            event = await wait.bound(anext(self._events, _END))
+            with sending:
+                event = await wait.bound(anext(self._events, _END))
             piece = self._take(event) if event is not _END else ""
         except BaseException as exc:  # noqa: BLE001 - accounted for, then raised
             await aclose_events(self._events)

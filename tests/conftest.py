@@ -14,7 +14,6 @@ from muse import contexts, descriptors, in_flight, journal, keys, ledger, models
 from muse.log_index.index import close_indexes
 from muse.policies import cache, spending, stack, store
 from muse.policies.adaptive import AdaptiveStep
-from muse.policies.once import COUNTED
 from muse.routing import PROVIDER_ENV
 from tests.journal_folder import JournalFolder
 
@@ -56,7 +55,6 @@ def _forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         for name in names:
             monkeypatch.setattr(module, name, set() if name in {"_used", "_complained"} else {})
     monkeypatch.setattr(models, "_desk", None)
-    COUNTED.set(False)
     monkeypatch.setattr(stack, "_stack", None)
     monkeypatch.setattr(stack, "_adaptive", AdaptiveStep())
     yield

@@ -24,6 +24,7 @@ from muse.errors import (
 from muse.messages import Assistant, Attempt, Reply, Route
 from muse.policies.course import Call, Fallback, Outcome, Try, Wait, course
 from muse.policies.deadline import Deadline
+from muse.policies.once import STALE
 from muse.policies.settings import CallRules
 from muse.spec import Tier
 from muse.usage import Usage
@@ -84,6 +85,22 @@ def test_a_passing_failure_is_tried_again_after_a_growing_wait(error: Exception)
     assert played.asked == ["openai"] * 3
     assert 0.25 <= played.waits[0] <= 0.5 <= played.waits[1] <= 1.0
     assert played.reply is not None
+
+
+def stale() -> ProviderDown:
+    return ProviderDown("connection failed", code=STALE, retryable=True)
+
+
+def test_after_a_kept_connection_that_had_ended_a_new_one_is_tried_without_waiting() -> None:
+    played = Played(call(), [stale(), down(), REPLY])
+    assert [one.on_new_connection for one in played.tries] == [False, True, False]
+    assert len(played.waits) == 1
+    assert played.reply is not None
+
+
+def test_such_a_try_counts_among_the_retries() -> None:
+    assert len(Played(call(rules=CallRules(retries=0)), [stale()]).tries) == 1
+    assert len(Played(call(rules=CallRules(retries=1)), [stale(), stale()]).tries) == 2
 
 
 @pytest.mark.parametrize(

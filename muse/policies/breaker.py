@@ -18,6 +18,7 @@ from msgspec import Struct
 from muse.errors import CircuitOpen, InterruptedReply, ProviderDown, ProviderError, ProviderTimeout, ReplyError
 from muse.messages import Reply, Route
 from muse.policies.course import Call, Outcome
+from muse.policies.once import STALE
 from muse.policies.settings import Breaker
 from muse.policies.store import Busy, read, store_path, write
 
@@ -136,7 +137,7 @@ def _is_failure(outcome: Outcome | None, call: Call) -> bool:
     if isinstance(outcome, ProviderTimeout):
         patience_s = call.rules.first_token_s if outcome.code == "stalled" else call.deadline.timeout_s
         return (patience_s or _PATIENT_S) >= _PATIENT_S
-    return isinstance(outcome, ProviderDown)
+    return isinstance(outcome, ProviderDown) and outcome.code != STALE
 
 
 def _is_life(outcome: Outcome | None) -> bool:

@@ -31,6 +31,7 @@ from muse.errors import (
 )
 from muse.messages import Attempt, Reply, Route
 from muse.policies.deadline import Deadline
+from muse.policies.once import STALE
 from muse.policies.retry import delay_s, is_transient
 from muse.policies.settings import DEFAULT_RETRIES, CallRules
 
@@ -48,10 +49,14 @@ _MENDED = (
 
 
 class Try(Struct, frozen=True):
-    """To be done: ask this route, within this time. The answer is a `Reply` or the exception that came."""
+    """To be done: ask this route, within this time. The answer is a `Reply` or the exception that came.
+
+    `on_new_connection` says that the try before found its kept connection closed.
+    """
 
     route: Route
     deadline: Deadline
+    on_new_connection: bool = False
 
 
 class Wait(Struct, frozen=True):
@@ -116,17 +121,20 @@ def course(call: Call, steps: Sequence[Step]) -> Course:
     place, tries = 0, 0
     last = len(call.rungs) - 1
     limit = _share(call, place)
+    is_stale = False
     while True:
         route = call.rungs[place]
         tries += 1
-        outcome = yield from _try(call, route, limit, steps)
+        outcome = yield from _try(call, Try(route, limit, is_stale), steps)
         if isinstance(outcome, Reply):
             return _with(outcome, attempts) if attempts else outcome
         if isinstance(outcome, MuseError):
             attempts += outcome.attempts
+        is_stale = _is_stale(outcome)
         pause_s = _pause_s(call, outcome, tries, limit)
         if pause_s is not None:
-            yield Wait(pause_s)
+            if pause_s:
+                yield Wait(pause_s)
             continue
         errors.append(outcome)
         has_time = isinstance(outcome, DeadlineExceeded) and call.deadline.remaining_s() > 0  # the rung's share is over
@@ -152,8 +160,13 @@ def _pause_s(call: Call, error: Exception, tries: int, limit: Deadline) -> float
     retries = DEFAULT_RETRIES if call.rules.retries is None else call.rules.retries
     if tries > retries or not is_transient(error):
         return None
-    pause_s = delay_s(error, tries)
+    pause_s = 0.0 if _is_stale(error) else delay_s(error, tries)
     return pause_s if pause_s < limit.remaining_s() else None
+
+
+def _is_stale(error: Exception) -> bool:
+    """Whether a kept connection had ended before an answer began: the provider is well, and a new one will do."""
+    return isinstance(error, ProviderDown) and error.code == STALE
 
 
 def mends(error: Exception, rules: CallRules) -> bool:
@@ -166,19 +179,17 @@ def mends(error: Exception, rules: CallRules) -> bool:
     return isinstance(error, _MENDED) or is_transient(error)
 
 
-def _try(
-    call: Call, route: Route, limit: Deadline, steps: Sequence[Step]
-) -> Generator[Try | Wait, Outcome | None, Outcome]:
+def _try(call: Call, asked: Try, steps: Sequence[Step]) -> Generator[Try | Wait, Outcome | None, Outcome]:
     """One try, let through by every step and reported to those that let it through."""
     outcome: Outcome | None = None
-    passed = 0
+    route, passed = asked.route, 0
     try:
         for step in steps:
             pause_s = step.before(call, route)
             if pause_s > 0:
-                yield from _admitted(call, route, limit, step, pause_s)
+                yield from _admitted(call, route, asked.deadline, step, pause_s)
             passed += 1
-        outcome = yield Try(route, limit)
+        outcome = yield asked
     except MuseError as exc:  # a step's own, since what a try raised was sent
         return exc
     finally:

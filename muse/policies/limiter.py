@@ -30,7 +30,6 @@ from muse.errors import (
 )
 from muse.messages import Reply, Route
 from muse.policies.course import ASK_AGAIN_S, Call, Outcome
-from muse.policies.once import COUNTED
 from muse.policies.settings import Limit
 from muse.policies.store import Busy, is_alive, process, write
 
@@ -103,7 +102,6 @@ class LimiterStep:
             return 0.0
         held = self._passes.get(id(call))
         if held is None:
-            COUNTED.set(True)  # a transport sends nothing again that nobody let through
             held = self._from_stock(limits, call.tokens)
             if held is not None:
                 self._passes[id(call)] = held
@@ -127,13 +125,11 @@ class LimiterStep:
         self._heard_from.add(route.provider)
         held = self._passes.pop(id(call), None)
         if held is not None:
-            COUNTED.set(False)
             used = outcome.usage.total_tokens if isinstance(outcome, Reply) else _used(call, outcome)
             self._settle(held.taken, used)
 
     def leave(self, call: Call) -> None:
         """Give up the places in line."""
-        COUNTED.set(False)
         held = self._passes.pop(id(call), None)
         if held is not None and held.places:
             places = [(place,) for place in held.places.values()]

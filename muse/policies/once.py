@@ -1,29 +1,56 @@
-"""Whether a request may go out a second time beneath the policies; it sends nothing.
+"""Whether a request may go out a second time beneath the policies, and on which connection; it sends nothing.
 
-Transports send a request again whose kept connection ended before an answer began. Where each sending is counted or
-paid, that is left to whoever counts.
+A kept connection may end at the moment when a request is on its way, before an answer began. The sending that follows
+is an attempt of its own, with its line in the usage log, its place under limits and among the call's retries. So within
+a call a transport raises the error, the retry policy tries again at once, and that attempt takes a new connection.
+Only requests outside of calls, such as a look at a batch service's job, are sent again by the transport itself.
 """
 
 from __future__ import annotations
 
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 
-# Whether each sending of this thread or task is counted by somebody.
-COUNTED: ContextVar[bool] = ContextVar("COUNTED", default=False)
+# The code of the error of a request whose kept connection ended before an answer began.
+STALE = "stale_connection"
 
 
-class sent_once:  # noqa: N801 - a context manager, named as a function; a class costs a third of contextlib's
-    """While it lasts, no request of this thread or task goes out a second time by itself."""
+class Sending:
+    """One sending of a request, as a context manager around it.
 
-    __slots__ = ("_mark",)
+    `must_be_new` asks for a connection that has served no other request. `is_stale` says afterwards that a kept one
+    ended before an answer began.
+    """
+
+    __slots__ = ("_token", "is_stale", "must_be_new")
+
+    def __init__(self, *, must_be_new: bool = False) -> None:
+        self.must_be_new = must_be_new
+        self.is_stale = False
+        self._token: Token[Sending | None] | None = None
 
     def __enter__(self) -> None:
-        self._mark = COUNTED.set(True)
+        self._token = _sending.set(self)
 
     def __exit__(self, *_: object) -> None:
-        COUNTED.reset(self._mark)
+        if self._token is not None:
+            _sending.reset(self._token)
+            self._token = None
+
+
+_sending: ContextVar[Sending | None] = ContextVar("muse_sending", default=None)
+sent_once = Sending
 
 
 def may_send_again() -> bool:
-    """Whether a transport may send again by itself."""
-    return not COUNTED.get()
+    """Return whether a transport may send a request again whose kept connection ended before an answer began."""
+    sending = _sending.get()
+    if sending is None:
+        return True
+    sending.is_stale = True
+    return False
+
+
+def must_be_new() -> bool:
+    """Return whether a request is to go out on a connection made for it."""
+    sending = _sending.get()
+    return sending is not None and sending.must_be_new

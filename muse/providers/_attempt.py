@@ -12,10 +12,11 @@ from msgspec.structs import replace
 
 from muse import in_flight, ledger, prices
 from muse.call_ids import Attempted, new_call_id
-from muse.errors import BlockedReply, EmptyReply, MuseError, ProviderError, ReplyError, TruncatedReply
+from muse.errors import BlockedReply, EmptyReply, MuseError, ProviderDown, ProviderError, ReplyError, TruncatedReply
 from muse.keys import mask_exception
 from muse.messages import Attempt, Reply, Request, Route
 from muse.policies.deadline import Deadline
+from muse.policies.once import STALE, Sending
 from muse.providers._faults import misread_error, timeout_error
 from muse.providers._provider import Provider
 from muse.usage import Usage, estimate_usage
@@ -75,9 +76,13 @@ class Account:
         self._attempt = origin.attempt or Attempted(new_call_id())
         self._started_s = time.perf_counter()
         self._ticket: in_flight.Ticket | None = None
+        self._sending = Sending(must_be_new=self._attempt.on_new_connection)
 
-    def begin(self) -> None:
-        """Write the attempt down just before its request is sent, so that a killed process leaves a line of it."""
+    def begin(self) -> Sending:
+        """Write the attempt down just before its request is sent, so that a killed process leaves a line of it.
+
+        Returns the context in which the request is to be sent.
+        """
         origin, spec, request = self._origin, self._provider.spec, self._request
         route = origin.route
         record = in_flight.Record(
@@ -96,6 +101,7 @@ class Account:
             0,
         )
         self._ticket = ledger.begin(record)
+        return self._sending
 
     def __enter__(self) -> None:
         return None
@@ -157,7 +163,10 @@ class Account:
         if isinstance(exc, (ProviderError, ReplyError)):
             exc.provider = exc.provider or self._provider.spec.name
             exc.model = exc.model or self._request.model
-        return translate(self._provider, self._request.model, self._deadline.timeout_s, exc)
+        error = translate(self._provider, self._request.model, self._deadline.timeout_s, exc)
+        if self._sending.is_stale and isinstance(error, ProviderDown):
+            error.code = STALE
+        return error
 
     def _spent(self, usage: Usage | None, text: str) -> Usage:
         """What an answer without its end cost: the counts that came, with the output of its text where that is more.

@@ -9,13 +9,16 @@ from typing import Any, Protocol
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
+from muse.call_ids import Attempted, CallNumber
 from muse.contents import make_request
-from muse.errors import UnavailableError
+from muse.errors import ProviderDown, UnavailableError
 from muse.ledger import caller_context
 from muse.loop import run as run_loop
 from muse.messages import Reply, Request
 from muse.policies.deadline import Deadline, time_limit
+from muse.policies.once import STALE
 from muse.providers._attempt import Account, Origin
 from muse.providers._clients import Clients
 from muse.providers._faults import unreadable_error
@@ -69,26 +72,49 @@ class ProviderBackend:
 
     def reply(self, request: Request, origin: Origin, api_key: str | None = None) -> Reply:
         """One call, answered, checked and logged; see `muse.errors` for what it raises."""
+        if origin.attempt is not None:
+            return self._replied(request, origin, api_key)
+        number = CallNumber()  # nobody above tries again, so a kept connection that had ended is made up for here
+        try:
+            return self._replied(request, _numbered(origin, number.attempt()), api_key)
+        except ProviderDown as error:
+            if error.code != STALE:
+                raise
+        return self._replied(request, _numbered(origin, number.attempt(on_new_connection=True)), api_key)
+
+    def _replied(self, request: Request, origin: Origin, api_key: str | None) -> Reply:
+        """One attempt, answered."""
         call = self._open(request, origin, api_key)
         if self.provider.must_stream(call.payload):
             return self._streamed(call).reply
         with call.account:
             client = self._client(call.access)
-            call.account.begin()
-            with time_limit(call.deadline):
+            with call.account.begin(), time_limit(call.deadline):
                 body = self.provider.send(client, call.payload, call.deadline)
             raw = _loads(body, self.provider, request.model)
         return call.account.answered(raw)
 
     async def areply(self, request: Request, origin: Origin, api_key: str | None = None) -> Reply:
         """As `reply`, awaited."""
+        if origin.attempt is not None:
+            return await self._areplied(request, origin, api_key)
+        number = CallNumber()
+        try:
+            return await self._areplied(request, _numbered(origin, number.attempt()), api_key)
+        except ProviderDown as error:
+            if error.code != STALE:
+                raise
+        return await self._areplied(request, _numbered(origin, number.attempt(on_new_connection=True)), api_key)
+
+    async def _areplied(self, request: Request, origin: Origin, api_key: str | None) -> Reply:
+        """As `_replied`, awaited."""
         call = self._open(request, origin, api_key)
         if self.provider.must_stream(call.payload):
             return await (await self._astreamed(call)).reply()
         with call.account:
             client = await self._aclient(call.access)
-            call.account.begin()
-            body = await call.deadline.bound(self.provider.asend(client, call.payload, call.deadline))
+            with call.account.begin():
+                body = await call.deadline.bound(self.provider.asend(client, call.payload, call.deadline))
             raw = _loads(body, self.provider, request.model)
         return call.account.answered(raw)
 
@@ -214,6 +240,10 @@ class _Asked:
 
     async def open(self, request: Request, context: str) -> AsyncReplyStream:
         return await self._backend.astream(request, Origin(context))
+
+
+def _numbered(origin: Origin, attempt: Attempted) -> Origin:
+    return replace(origin, attempt=attempt)
 
 
 def _missing_sdk(provider: Provider, exc: ModuleNotFoundError) -> UnavailableError:

@@ -10,6 +10,7 @@ from typing import Any
 from muse.call_ids import UNDER_WAY, Attempted, new_call_id
 from muse.messages import Assistant, File, Image, Part, Reply, Request, User
 from muse.policies.deadline import Deadline
+from muse.policies.once import Sending
 from muse.providers._attempt import Origin
 from muse.spec import Spec
 from muse.streams import AsyncReplyStream, ReplyStream
@@ -92,8 +93,8 @@ class _OnePiece:
     def raw(self) -> Mapping[str, Any] | None:
         return {"reply": self._reply} if self._reply else None
 
-    def begin(self) -> None:
-        return None
+    def begin(self) -> Sending:
+        return Sending()
 
     def answered(self, raw: Mapping[str, Any]) -> Reply:
         reply: Reply = raw["reply"]

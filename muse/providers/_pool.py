@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from typing import Any
 from weakref import WeakSet
 
-from muse.policies.once import may_send_again
+from muse.policies.once import may_send_again, must_be_new
 
 
 class _Attempt:
@@ -21,7 +21,7 @@ class _Attempt:
 
     def __init__(self) -> None:
         self.is_kept = False
-        self.must_be_new = False
+        self.must_be_new = must_be_new()
 
 
 _attempt: ContextVar[_Attempt] = ContextVar("_attempt")

@@ -22,7 +22,7 @@ import httpx2
 
 from muse.policies.allowance import note
 from muse.policies.deadline import wait_s
-from muse.policies.once import may_send_again
+from muse.policies.once import may_send_again, must_be_new
 
 _PIECE_BYTES = 65_536
 # How a stream of Chat Completions says that it is over, and how long its connection is worth waiting for.
@@ -71,7 +71,7 @@ class Transport(httpx2.BaseTransport):
         A server may hang up a kept connection at the moment when the request is on its way. Where it has sent no byte
         of an answer, the request goes out once more, on a new connection.
         """
-        kept = self._kept(origin)
+        kept = None if must_be_new() else self._kept(origin)
         if kept is not None:
             try:
                 return kept, kept.ask(request)
