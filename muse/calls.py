@@ -89,14 +89,14 @@ class Ready(Struct, frozen=True):
         if not cache_s:
             return b"", None
         route = self.ladder.rungs[0]
-        found, key = self.stack.find(self.request, route, self._address(route), cache_s)
+        found, key = self.stack.find(self.request, route, self.address(route), cache_s)
         if found is None:
             return key, None
         attempt = self.number.attempt()
         _log_kept(found, route, self.segment, attempt)
         return key, replace(found, route=route, cost_usd=0.0, call_id=attempt.call_id)
 
-    def _address(self, route: Route) -> str:
+    def address(self, route: Route) -> str:
         """Where a request would go; "" is the SDK's own address, or one that cannot be used, as the try will say."""
         with suppress(ConfigError):
             return base_url(backend_of(route.provider, self.config).spec) or ""
@@ -122,7 +122,14 @@ class _Going:
         tokens = _most_tokens(request) if stack.counts_tokens else 0
         deadline = deadline or Deadline.after(request.timeout_s)
         self.call = Call(
-            rungs[0].context, rungs, ready.ladder.rules, deadline, tokens, bool(ready.api_key), ready.on_fallback
+            rungs[0].context,
+            rungs,
+            ready.ladder.rules,
+            deadline,
+            tokens,
+            bool(ready.api_key),
+            ready.on_fallback,
+            ready.address,
         )
         self.course = course(self.call, stack.steps)
 

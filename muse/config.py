@@ -236,12 +236,15 @@ class _Parser(Reader):
 
     def _gateway(self, name: str, raw: object) -> Gateway | None:
         path = f"providers.compatible[{name!r}]"
-        fields = self.fields(self.members(raw, path), path, _GATEWAY)
+        members = self.members(raw, path)
+        address = members.get("base_url")
+        is_unset = isinstance(address, str) and not address.strip()  # said, and so as the variable says
+        fields = self.fields({k: v for k, v in members.items() if not is_unset or k != "base_url"}, path, _GATEWAY)
         if not _GATEWAY_NAME.fullmatch(name):
             self.problem(path, repr(name), "a name of letters, digits, _ and -, a letter first")
             return None
-        base_url = fields.get("base_url", "")
-        if not base_url.startswith(("http://", "https://")):
+        base_url = fields.get("base_url", "").strip()
+        if not is_unset and not base_url.lower().startswith(("http://", "https://")):
             self.problem(f"{path}.base_url", repr(base_url), "an address that begins with http:// or https://")
             return None
         models = self._tier_models(fields.get("models", {}), f"{path}.models")

@@ -60,13 +60,16 @@ def need_key(env_key: str, given: str | None = None) -> str:
 
 
 def look_up(name: str) -> str | None:
-    """A setting from the environment, else the nearest `.env` upwards, else the journal's `.env`; None if empty."""
+    """A setting from the environment, else the nearest `.env` upwards, else the journal's `.env`; None if empty.
+
+    A value of blanks counts as empty.
+    """
     value = os.environ.get(name)
-    if value:
+    if value and not value.isspace():
         return value
     for path in _dotenv_files():
         value = _read_dotenv(path).get(name)
-        if value:
+        if value and not value.isspace():
             return value
     return None
 

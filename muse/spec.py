@@ -111,7 +111,8 @@ class Spec(Struct, frozen=True):
     `prefixes` are the lower-case beginnings of its model names, by which a provider is inferred from a model;
     `profiles` are searched in order, the first match counts; `options` are the call options beyond the common ones that
     it takes; `extra` is the pip extra that brings its SDK; `price_id` its name in the price list; `batch_price` is what
-    its batch service charges as a share of the list price, None if it has no such service. What an `is_local` provider
+    its batch service charges as a share of the list price, None if it has no such service. `endpoint_paths` are path
+    endings cut off an address that names the endpoint itself, the longest first. What an `is_local` provider
     is asked never leaves this machine.
     """
 
@@ -125,6 +126,7 @@ class Spec(Struct, frozen=True):
     options: frozenset[str] = frozenset()
     base_url: str | None = None
     base_url_env: str = ""
+    endpoint_paths: tuple[str, ...] = ()
     key_required: bool = True
     extra: str = ""
     price_id: str | None = None

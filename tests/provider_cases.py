@@ -182,7 +182,7 @@ FAILURES: Mapping[str, Mapping[str, Failure]] = {
         "error_400": Failure(RequestError, 400, "unsupported_value"),
         "error_401": Failure(AuthError, 401),
         "error_402": Failure(QuotaError, 402),
-        "error_403": Failure(AuthError, 403),
+        "error_403": Failure(BlockedReply),
         "error_503": Failure(ProviderDown, 503, None, True),
         "error_in_200": Failure(ProviderDown, 502, None, True),
     },

@@ -26,6 +26,7 @@ muse.providers._local muse.providers._local.errors muse.providers._local.child m
 muse.providers._local.words muse.batching.bell muse.batching.pace muse.database muse.policies.once
 muse.policies.allowance muse.batching.plain muse.amounts muse.call_ids muse.run_files muse.toolbox muse.cli._doc_map
 muse.toolbox.files muse.aside muse.in_flight
+muse.providers._moderation
 
 muse.messages muse.prices muse.prompts muse.totals muse.policies.deadline muse.cortex.folder_watch
 muse.cortex.schedules muse.cli._live muse.providers._batch muse.providers._local.link
@@ -100,6 +101,7 @@ LATE: Sequence[tuple[str, str, str]] = (
     ("muse.policies.stack", "muse.policies.cache", "3 ms, and only who keeps answers pays it"),
     ("muse.policies.stack", "muse.policies.budget", "5 ms, and only who sets limits or budgets pays it"),
     ("muse.policies.stack", "muse.policies.limiter", "5 ms, and only who sets limits pays it"),
+    ("muse.policies.allowance", "email", "8 ms, and only a response that names a date pays it"),
     ("muse.keys", "dotenv", "7 ms, and only who has a .env file pays it"),
     ("muse.toolbox.servers", "mcp", "0.4 s, and only who uses tools pays it"),
     ("muse.agents", "muse.toolbox.offers", "40 ms, and only a run that may use tools pays it"),

@@ -30,7 +30,7 @@ _SETTLING_S = 1.0
 class _Flow(Struct):
     """The calls of one model in this process, and what bounds them.
 
-    `waiting` says in the order of arrival when each will ask again.
+    `waiting` says in the order of arrival when each will ask again, `address` which endpoint the bounds are of.
     """
 
     in_flight: int = 0
@@ -39,6 +39,7 @@ class _Flow(Struct):
     halved_s: float = 0.0
     held_until_s: float = 0.0
     waiting: dict[int, float] = {}
+    address: str = ""
 
 
 class AdaptiveStep:
@@ -56,6 +57,7 @@ class AdaptiveStep:
             if flow is None:
                 flow = self._flows[key] = _Flow(waiting={})
             elif flow.ceiling or flow.held_until_s:
+                _keep_to(flow, call.address(route))
                 wait_s = _wait_s(flow, id(call))
                 if wait_s > 0:
                     flow.waiting[id(call)] = time.monotonic() + min(wait_s, ASK_AGAIN_S)
@@ -69,6 +71,8 @@ class AdaptiveStep:
         hold_s = taken()
         with self._lock:
             flow = self._flows[route.provider, route.model]
+            if (hold_s or isinstance(outcome, RateLimitError)) and not call.has_own_key:
+                _keep_to(flow, call.address(route))
             if hold_s and not call.has_own_key:
                 flow.held_until_s = max(flow.held_until_s, time.monotonic() + hold_s)
             if flow.ceiling and isinstance(outcome, Reply):
@@ -82,6 +86,13 @@ class AdaptiveStep:
         with self._lock:
             for flow in self._flows.values():
                 flow.waiting.pop(id(call), None)
+
+
+def _keep_to(flow: _Flow, address: str) -> None:
+    """Forget the bounds of another endpoint: journal.json or a variable may have moved the provider since."""
+    if flow.address != address:
+        flow.address = address
+        flow.ceiling, flow.first_too_many, flow.held_until_s = 0.0, 0, 0.0
 
 
 def _wait_s(flow: _Flow, caller: int) -> float:

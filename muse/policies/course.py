@@ -78,10 +78,15 @@ class Fallback(Struct, frozen=True):
     next: Route
 
 
+def _own_address(_route: Route) -> str:
+    return ""
+
+
 class Call(Struct, eq=False):
     """One logical call as policies see it; `tokens` is what it may use at most, for limits.
 
-    What a provider says of the key that a caller brought (`has_own_key`) is no news of the journal's own.
+    What a provider says of the key that a caller brought (`has_own_key`) is no news of the journal's own. `address`
+    gives the endpoint that a route leads to, "" for the SDK's own.
     """
 
     context: str
@@ -91,6 +96,7 @@ class Call(Struct, eq=False):
     tokens: int = 0
     has_own_key: bool = False
     on_fallback: Callable[[Fallback], None] | None = None
+    address: Callable[[Route], str] = _own_address
 
 
 class Step(Protocol):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import Any
+import errno
+from collections.abc import Mapping, Sequence
 
 from muse.errors import (
     AuthError,
+    BlockedReply,
+    ConfigError,
     NotFoundError,
     ProviderDown,
     ProviderError,
@@ -19,7 +18,8 @@ from muse.errors import (
     RequestError,
 )
 from muse.keys import mask
-from muse.policies.allowance import reset_s
+from muse.policies.allowance import retry_after_s
+from muse.providers._moderation import is_moderation
 
 _LONGEST_MESSAGE = 500
 _RETRYABLE = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
@@ -41,16 +41,27 @@ def status_error(
     message: object = "",
     headers: Mapping[str, str] | None = None,
     is_quota: bool | None = None,
-) -> ProviderError:
+    moderation: Sequence[str] | None = None,
+) -> ProviderError | BlockedReply:
     """The error for an HTTP answer that is not a good one; keys are masked in its text.
 
     `is_quota` says whether the account is used up where the caller knows it; None tells it by code and words.
+    `moderation` are the reasons of a content policy where the caller knows that one refused; None tells that by code
+    and words too, and such a refusal is a `BlockedReply`.
 
     401 and 403 are `AuthError`, 404 `NotFoundError`, a used-up quota `QuotaError` whatever its status, 408 and 504
     `ProviderTimeout`, 429 `RateLimitError`, 5xx and overload codes `ProviderDown`, other 4xx `RequestError`.
     """
     words = _shorten(str(message or "no message"))
     sign = _shorten(str(code)) if code not in (None, "", status, str(status)) else None
+    if moderation is not None or (not is_quota and is_moderation(status, sign or "", words)):
+        said = " ".join(part for part in (provider, model) if part)
+        why = _shorten(f" ({', '.join(moderation)})") if moderation else ""
+        what = " ".join(part for part in (str(status) if status >= 400 else "", sign or "") if part)
+        text = ": ".join(
+            part for part in (said, what, f"the provider's content policy refused it: {words}{why}") if part
+        )
+        return BlockedReply(text, provider=provider, model=model)
     kind = _class_of(status, sign or "", words, is_quota)
     return kind(
         words,
@@ -59,7 +70,7 @@ def status_error(
         status=status,
         code=sign,
         retryable=kind is not QuotaError and (status in _RETRYABLE or kind in (RateLimitError, ProviderDown)),
-        retry_after_s=_retry_after_s(headers) if headers else None,
+        retry_after_s=retry_after_s(headers) if headers else None,
     )
 
 
@@ -76,6 +87,31 @@ def connection_error(provider: str, model: str, exc: BaseException) -> ProviderD
         cause = cause.__cause__
     text = _shorten(f"connection failed: {str(cause) or str(exc) or type(cause).__name__}")
     return ProviderDown(text, provider=provider, model=model, code="connection", retryable=True)
+
+
+def local_error(exc: BaseException) -> ConfigError | None:
+    """Return the error for a fault of this machine or its settings that kept a request from being sent; None if none.
+
+    Such a fault is no provider's: it is not retried, and does not count against the provider.
+    """
+    link: BaseException | None = exc
+    seen: set[int] = set()
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        if isinstance(link, ConfigError):
+            return link
+        if type(link).__name__ in _UNUSABLE_ADDRESS:
+            found = f"an address that cannot be used ({_shorten(str(link)) or type(link).__name__})"
+            return ConfigError("base URL", found, "an address such as https://host.example/v1")
+        if isinstance(link, FileNotFoundError) and link.filename:
+            return ConfigError(str(link.filename), "no such file", "a file that is there: see where its path is set")
+        if isinstance(link, OSError) and link.errno in (errno.EMFILE, errno.ENFILE):
+            return ConfigError("open files", f"as many as allowed ({link.strerror})", "a higher limit (ulimit -n)")
+        link = link.__cause__ or link.__context__
+    return None
+
+
+_UNUSABLE_ADDRESS = frozenset({"InvalidURL", "InvalidUrlClientError", "UnsupportedProtocol", "LocalProtocolError"})
 
 
 def unreadable_error(provider: str, model: str, body: bytes, *, expected: str = "a JSON object") -> ProviderDown:
@@ -116,39 +152,6 @@ def _class_of(status: int, code: str, message: str, is_quota: bool | None) -> ty
 def _tells_quota(status: int, code: str, message: str) -> bool:
     lower = message.lower()
     return code in _QUOTA_CODES or (status in _QUOTA_STATUSES and any(word in lower for word in _QUOTA_WORDS))
-
-
-def _retry_after_s(headers: Mapping[str, Any]) -> float | None:
-    """`retry-after-ms`, or `retry-after` in seconds or as an HTTP date (RFC 9110, 10.2.3); None if unreadable.
-
-    Without either, when the allowance that is used up is whole again, as far as headers say that.
-    """
-    exact = _number(headers.get("retry-after-ms"))
-    if exact is not None:
-        return exact / 1000
-    plain = headers.get("retry-after")
-    if plain is None:
-        return reset_s(headers)
-    seconds = _number(plain)
-    return seconds if seconds is not None else _until_s(str(plain))
-
-
-def _number(text: object) -> float | None:
-    """A number of zero or more that is one; None else."""
-    try:
-        number = float(str(text))
-    except ValueError:
-        return None
-    return max(0.0, number) if math.isfinite(number) else None
-
-
-def _until_s(date: str) -> float | None:
-    """Seconds from now until an HTTP date, such as `Fri, 20 Nov 2026 09:30:00 GMT`."""
-    try:
-        then = datetime.strptime(date, "%a, %d %b %Y %H:%M:%S GMT").replace(tzinfo=UTC)
-    except ValueError:
-        return None
-    return max(0.0, then.timestamp() - time.time())
 
 
 def _shorten(text: str) -> str:

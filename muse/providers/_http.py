@@ -8,6 +8,7 @@ the call.
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Awaitable
 from contextvars import ContextVar
@@ -34,8 +35,36 @@ _READ_BUFFER = 4 * 1024 * 1024
 
 @lru_cache(maxsize=1)
 def tls_context() -> ssl.SSLContext:
-    """The one TLS context of the process."""
-    return httpx2.create_ssl_context()
+    """The one TLS context of the process.
+
+    Raises:
+        ConfigError: a variable names certificates that are not there or cannot be read.
+    """
+    _require_certificates()
+    try:
+        return httpx2.create_ssl_context()
+    except (OSError, ValueError) as exc:
+        named = [name for name in (*_CERTIFICATES, "SSLKEYLOGFILE") if os.environ.get(name)]
+        found = f"what cannot be loaded ({exc})"
+        raise ConfigError(" or ".join(named) or "certificates", found, "certificates in PEM form") from exc
+
+
+def _require_certificates() -> None:
+    """See that the certificates are there that the environment names: OpenSSL says nothing of a missing folder.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    file, folders = (os.environ.get(name) for name in _CERTIFICATES)
+    if file:  # the other variable does not count then
+        if not os.path.isfile(file):
+            raise ConfigError("SSL_CERT_FILE", f"{file!r}, and there is no such file", "a PEM file, or no variable")
+    elif folders and not any(map(os.path.isdir, folders.split(os.pathsep))):
+        found = f"{folders!r}, and there is no such folder"
+        raise ConfigError("SSL_CERT_DIR", found, "a folder of certificates, or no variable")
+
+
+_CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
 def sync_client() -> httpx2.Client:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit, urlunsplit
 
 from msgspec import Struct
 
@@ -115,31 +116,70 @@ class Provider(ABC):
 
 
 def base_url(spec: Spec) -> str | None:
-    """The address in force: the `<NAME>_BASE_URL` variable, else the spec's; None is the SDK's own.
+    """Return the address in force: the `<NAME>_BASE_URL` variable, else the spec's; None is the SDK's own.
+
+    An empty value counts as unset. Blanks around it, slashes at its end, a fragment and the path of the endpoint itself
+    (`/chat/completions`) are cut off; a query stays.
 
     Raises:
         ConfigError: it is no http address, or holds a user name: that would go out in place of the key, and into logs.
     """
-    by_env = keys.look_up(spec.base_url_env) if spec.base_url_env else None
-    address = (by_env or spec.base_url or "").rstrip("/")
-    if not address:
+    by_env = (keys.look_up(spec.base_url_env) or "").strip() if spec.base_url_env else ""
+    given = by_env or (spec.base_url or "").strip()
+    if not given:
         return None
-    problem = _wrong_with(address)
+    address, problem = _checked(given, spec.endpoint_paths)
     if problem:
         where = spec.base_url_env if by_env else f"providers.compatible[{spec.name!r}].base_url"
         raise ConfigError(where, problem, "an address such as https://host.example/v1, without a user name")
     return address
 
 
+def without_query(address: str | None) -> tuple[str | None, dict[str, str]]:
+    """Return an address without its query, and the query's names and values."""
+    if address is None or "?" not in address:
+        return address, {}
+    parts = urlsplit(address)
+    return urlunsplit(parts._replace(query="")), dict(parse_qsl(parts.query, keep_blank_values=True))
+
+
 @lru_cache(maxsize=256)
-def _wrong_with(address: str) -> str | None:
-    """What is wrong with an address, in words that do not quote it; None if nothing is."""
+def _checked(address: str, endpoint_paths: tuple[str, ...]) -> tuple[str, str]:
+    """Return `(the address as it is used, "")`, or `("", what is wrong)` in words that do not quote it."""
     try:
         parts = urlsplit(address)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            return "an address without http:// or https:// and a host"
-        if parts.username is not None or parts.password is not None:
-            return "an address with a user name or password in it"
-        return None if parts.port != 0 else "port 0"
+        problem = _wrong_with(address, parts)
     except ValueError:
-        return "an address that cannot be read"
+        problem = "an address that cannot be read"
+    if problem:
+        return "", problem
+    path = parts.path.rstrip("/")
+    for ending in endpoint_paths:
+        if path.endswith(ending):
+            path = path.removesuffix(ending).rstrip("/")
+            break
+    return urlunsplit((parts.scheme, parts.netloc, path, parts.query, "")), ""
+
+
+def _wrong_with(address: str, parts: SplitResult) -> str:
+    """Return what is wrong with an address; empty if nothing is.
+
+    Raises:
+        ValueError: its port is no number up to 65535, or its host is no name.
+    """
+    if any(char.isspace() or not char.isprintable() or char == "\\" for char in address):
+        return "an address with a blank, backslash or control character in it"
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return "an address without http:// or https:// and a host"
+    if parts.username is not None or parts.password is not None:
+        return "an address with a user name or password in it"
+    if parts.port == 0:
+        return "port 0"
+    host = parts.hostname.removesuffix(".")
+    if not host.isascii():
+        host = host.encode("idna").decode("ascii")
+    is_name = ":" in host or (_HOST.fullmatch(host) and all(0 < len(label) < 64 for label in host.split(".")))
+    return "" if is_name else "an address whose host is no name"
+
+
+_HOST = re.compile(r"[A-Za-z0-9._-]+")

@@ -12,12 +12,14 @@ from typing import Any, ClassVar
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
-from muse.errors import BlockedReply, ContentsError, MuseError, ProviderError, ProviderTimeout
+from muse.errors import ContentsError, MuseError, ProviderTimeout
 from muse.messages import File, Image, Part
 from muse.policies.deadline import Deadline
-from muse.providers._faults import connection_error, status_error, unreadable_error
-from muse.providers._provider import Access, Payload, Provider
+from muse.providers._faults import connection_error, local_error, status_error, unreadable_error
+from muse.providers._moderation import reasons_of
+from muse.providers._provider import Access, Payload, Provider, without_query
 from muse.spec import Profile
 
 _TRANSPORTS = ("httpx2", "httpcore2", "aiohttp", "httpx", "httpcore")
@@ -46,13 +48,16 @@ _NOTHING: Mapping[str, str] = {}
 _TOLD = ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
 
 
-def _wiring(sdk: Any, http_client: Any) -> dict[str, Any]:
-    """What every client of an SDK is made with: no retries of its own, no word about the system it runs on.
+def _wiring(sdk: Any, access: Access, http_client: Any) -> tuple[Access, dict[str, Any]]:
+    """Return the access without its address's query, and what every client of an SDK is made with.
 
-    The headers that tell of it cost a twentieth of a call.
+    That is no retries of its own, no word about the system it runs on (the headers that tell of it cost a twentieth of
+    a call), and the query, which belongs after the path of each request.
     """
     quiet = dict.fromkeys((f"X-Stainless-{name}" for name in _TOLD), sdk.Omit())
-    return {"max_retries": 0, "http_client": http_client, "default_headers": quiet}
+    address, query = without_query(access.base_url)
+    wiring = {"max_retries": 0, "http_client": http_client, "default_headers": quiet, "default_query": query or None}
+    return replace(access, base_url=address), wiring
 
 
 def _options(deadline: Deadline) -> dict[str, Any]:
@@ -76,11 +81,13 @@ class SdkProvider(Provider):
 
     def client(self, access: Access) -> Line:
         sdk, http = import_module(self.sdk), import_module("muse.providers._http")
-        return self._line(self.connect(sdk, access, is_async=False, **_wiring(sdk, http.sync_client())), http)
+        at, wiring = _wiring(sdk, access, http.sync_client())
+        return self._line(self.connect(sdk, at, is_async=False, **wiring), http)
 
     def aclient(self, access: Access) -> Line:
         sdk, http = import_module(self.sdk), import_module("muse.providers._http")
-        return self._line(self.connect(sdk, access, is_async=True, **_wiring(sdk, http.async_client())), http)
+        at, wiring = _wiring(sdk, access, http.async_client())
+        return self._line(self.connect(sdk, at, is_async=True, **wiring), http)
 
     def _line(self, sdk: Any, http: Any) -> Line:
         """A client that posts to one address, which the SDK would parse anew for each call."""
@@ -134,18 +141,20 @@ class SdkProvider(Provider):
         if isinstance(exc, sdk.APIConnectionError):
             return transport_fault(exc.__cause__ or exc, name, model) or connection_error(name, model, exc)
         code, message = error_words(exc.body)
-        if code == _FILTERED:
-            return BlockedReply(f"{name} {model}: {message or 'the prompt was blocked'}", provider=name, model=model)
-        if not isinstance(exc, sdk.APIStatusError):
-            return status_error(name, model, STREAM_STATUS, code=code, message=message or exc.message)
-        headers = exc.response.headers
-        return status_error(name, model, exc.status_code, code=code, message=message or exc.message, headers=headers)
+        is_answer = isinstance(exc, sdk.APIStatusError)
+        return status_error(
+            name,
+            model,
+            exc.status_code if is_answer else STREAM_STATUS,
+            code=code,
+            message=message or exc.message,
+            headers=exc.response.headers if is_answer else None,
+            moderation=reasons_of(exc.body),
+        )
 
 
 # An error event in a stream that began well has no HTTP status of its own but the 200 it began with.
 STREAM_STATUS = 200
-# A prompt that the content filter of Azure stops comes as a 400 with this code.
-_FILTERED = "content_filter"
 
 
 def _is_plain(response: Any) -> bool:
@@ -153,7 +162,7 @@ def _is_plain(response: Any) -> bool:
     return str(response.headers.get("content-type", "")).startswith("application/json")
 
 
-def transport_fault(exc: BaseException, provider: str, model: str) -> ProviderError | None:
+def transport_fault(exc: BaseException, provider: str, model: str) -> MuseError | None:
     """The error for an exception of an HTTP library or socket beneath an SDK; None if it is neither's.
 
     The aiohttp transport of openai's SDK reports a refused or dropped connection as a time-out of connecting, so that
@@ -166,6 +175,9 @@ def transport_fault(exc: BaseException, provider: str, model: str) -> ProviderEr
         return None
     if home not in _TRANSPORTS and not isinstance(exc, OSError):
         return None
+    local = local_error(exc)
+    if local is not None:
+        return local
     cause = exc.__cause__
     if type(exc).__name__ in _TIMEOUTS and (cause is None or type(cause).__name__ not in _DROPPED):
         return ProviderTimeout("no answer in time", provider=provider, model=model, code="timeout", retryable=True)
@@ -214,14 +226,15 @@ def schema_words(schema: Mapping[str, Any]) -> str:
     return f"{ONLY_JSON} It must fit this JSON Schema: {json.dumps(schema, ensure_ascii=False)}"
 
 
-def stream_error(provider: str, model: str, body: Mapping[str, Any]) -> ProviderError:
+def stream_error(provider: str, model: str, body: Mapping[str, Any]) -> MuseError:
     """The error for an error body that came with a good status, in a stream or as a whole answer."""
     code, message = error_words(body)
     status = code if isinstance(code, int) and 400 <= code < 600 else STREAM_STATUS
-    return status_error(provider, model, status, code=code, message=message or "an answer without output")
+    words, reasons = message or "an answer without output", reasons_of(body)
+    return status_error(provider, model, status, code=code, message=words, moderation=reasons)
 
 
-def unstreamed_error(provider: str, model: str, body: bytes) -> ProviderError:
+def unstreamed_error(provider: str, model: str, body: bytes) -> MuseError:
     """The error for a whole body where a stream was to come: the error it tells of, if it does."""
     try:
         raw = json.loads(body)

@@ -47,11 +47,14 @@ def _adaptive(match: str, off: str = "", efforts: tuple[str, ...] = _EFFORTS, *,
     return Profile(match, "adaptive", efforts, off, temperature=temperature, files=True, output_cap=128_000)
 
 
+# Said outright: where it is not, the SDK takes its variable even if that is empty.
+_HOME = "https://api.anthropic.com"
 SPEC = Spec(
     name="anthropic",
     label="Anthropic (Claude)",
     env_key="ANTHROPIC_API_KEY",
     base_url_env="ANTHROPIC_BASE_URL",
+    endpoint_paths=("/v1/messages", "/v1"),
     tiers={1: "claude-opus-5-5", 2: "claude-sonnet-5-5", 3: "claude-haiku-5-5"},
     prefixes=("claude-",),
     capabilities=Capabilities(
@@ -109,7 +112,7 @@ class AnthropicProvider(SdkProvider):
 
     def connect(self, sdk: Any, access: Access, *, is_async: bool, **wiring: Any) -> Any:
         kind = sdk.AsyncAnthropic if is_async else sdk.Anthropic
-        return kind(api_key=access.key, base_url=access.base_url, **wiring)
+        return kind(api_key=access.key, base_url=access.base_url or _HOME, **wiring)
 
     def encode(self, request: Request) -> Encoded:
         profile = SPEC.profile(request.model)

@@ -21,6 +21,8 @@ _SEES = Capabilities(vision=True, structured_output=True, function_calling=True)
 _TEXT_ONLY = Capabilities(structured_output=True, function_calling=True)
 _EFFORTS = ("none", "minimal", "low", "medium", "high")
 
+_ENDPOINTS = ("/chat/completions", "/completions", "/responses")
+
 _ROWS = (
     Spec(
         "openrouter",
@@ -86,7 +88,8 @@ _ROWS = (
 
 def _row(spec: Spec) -> Spec:
     """A row with what follows from its name and from being of this kind."""
-    return spec.having(base_url_env=f"{spec.name.upper()}_BASE_URL", options=_OPTIONS, extra="openai")
+    name = f"{spec.name.upper()}_BASE_URL"
+    return spec.having(base_url_env=name, endpoint_paths=_ENDPOINTS, options=_OPTIONS, extra="openai")
 
 
 ROWS: Mapping[str, Spec] = {spec.name: _row(spec) for spec in _ROWS}

@@ -15,10 +15,11 @@ from contextlib import aclosing
 from functools import lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 from msgspec import Struct
 
-from muse.errors import ProviderError
+from muse.errors import MuseError
 from muse.messages import (
     Assistant,
     File,
@@ -35,6 +36,7 @@ from muse.messages import (
 )
 from muse.policies.deadline import Deadline
 from muse.providers._base import Access, Capabilities, Encoded, Payload, Profile, Provider, Spec, bind, status_error
+from muse.providers._provider import without_query
 from muse.providers._sdk import ONLY_JSON, STREAM_STATUS, as_args, refuse_parts, schema_words, transport_fault
 from muse.usage import Usage, usage_of
 
@@ -53,11 +55,14 @@ def _levels(match: str, levels: tuple[str, ...]) -> Profile:
     return Profile(match, "effort", levels, files=True, output_cap=_OUTPUT_CAP)
 
 
+# Said outright: where it is not, the SDK takes its variable even if that is empty.
+_HOME = "https://generativelanguage.googleapis.com"
 SPEC = Spec(
     name="google",
     label="Google (Gemini)",
     env_key="GOOGLE_API_KEY",
     base_url_env="GOOGLE_GEMINI_BASE_URL",
+    endpoint_paths=("/v1beta/models", "/v1beta", "/v1/models", "/v1"),
     tiers={1: "gemini-4-argon", 2: "gemini-3.8-flash", 3: "gemini-3.5-flash-lite"},
     prefixes=("gemini-", "gemma-"),
     capabilities=Capabilities(
@@ -114,7 +119,7 @@ class GoogleProvider(Provider):
         genai, http = import_module(self.sdk), import_module("muse.providers._http")
         options = self._options(genai, access, http)
         options.httpx_client = http.sync_client()
-        return _Line(genai.Client(api_key=access.key, http_options=options), genai.types)
+        return _Line(_connected(genai, access, options), genai.types)
 
     def aclient(self, access: Access) -> _Line:
         genai, http = import_module(self.sdk), import_module("muse.providers._http")
@@ -123,14 +128,13 @@ class GoogleProvider(Provider):
             options.httpx_async_client = http.async_client()
         else:
             options.aiohttp_client = http.aiohttp_session()
-        sdk = genai.Client(api_key=access.key, http_options=options)
-        return _Line(sdk, genai.types, options.aiohttp_client, http.noting)
+        return _Line(_connected(genai, access, options), genai.types, options.aiohttp_client, http.noting)
 
     def _options(self, genai: Any, access: Access, http: Any) -> Any:
         """The SDK's options: one attempt, the shared TLS context, the address."""
         tls = http.tls_context()
         return genai.types.HttpOptions(
-            base_url=access.base_url,
+            base_url=without_query(access.base_url)[0] or _HOME,
             retry_options=genai.types.HttpRetryOptions(attempts=1),
             client_args={"verify": tls},
             async_client_args={"ssl": tls, "allow_redirects": False},
@@ -215,16 +219,32 @@ class GoogleProvider(Provider):
 
         return GoogleBatch()
 
-    def fault(self, exc: Exception, model: str) -> ProviderError | None:
+    def fault(self, exc: Exception, model: str) -> MuseError | None:
         genai = sys.modules.get(self.sdk)
         if genai is not None and isinstance(exc, genai.errors.APIError):
-            return _body_error(exc.details, exc.code, model)
+            return _body_error(exc.details, exc.code, model, getattr(exc.response, "headers", None))
         if genai is not None and isinstance(exc, genai.errors.UnknownApiResponseError):
             return transport_fault(exc.__cause__ or exc, SPEC.name, model)
         return transport_fault(exc, SPEC.name, model)
 
 
 _SAMPLING = {"top_p": "topP", "seed": "seed", "stop": "stopSequences"}
+
+
+def _connected(genai: Any, access: Access, options: Any) -> Any:
+    """Return the SDK's client; the query of the address is added to each request, which the SDK cannot do."""
+    sdk = genai.Client(api_key=access.key, http_options=options)
+    _, query = without_query(access.base_url)
+    if query:
+        build = sdk._api_client._build_request
+
+        def with_query(*args: Any, **options: Any) -> Any:
+            request = build(*args, **options)
+            request.url += ("&" if "?" in request.url else "?") + urlencode(query)
+            return request
+
+        sdk._api_client._build_request = with_query
+    return sdk
 
 
 def _arguments(client: _Line, payload: Payload, deadline: Deadline, *, raw: bool) -> dict[str, Any]:
@@ -367,7 +387,7 @@ def _tool(name: str, description: str, schema: Mapping[str, Any]) -> dict[str, A
     return {"name": name, "description": description, "parametersJsonSchema": schema}
 
 
-def _body_error(body: Any, status: int, model: str) -> ProviderError:
+def _body_error(body: Any, status: int, model: str, headers: Mapping[str, str] | None = None) -> MuseError:
     """The error of a body `{"error": {code, message, status, details}}`; quota and retry time stand in its details."""
     told = body.get("error", body) if isinstance(body, Mapping) else body
     error = told if isinstance(told, Mapping) else {"message": str(told)}
@@ -383,7 +403,7 @@ def _body_error(body: Any, status: int, model: str) -> ProviderError:
         status,
         code=reason or error.get("status") or error.get("code"),
         message=error.get("message"),
-        headers={"retry-after": delay.rstrip("s")} if delay else None,
+        headers={"retry-after": delay} if delay else headers,
         is_quota=any("PerDay" in quota_id for quota_id in quota_ids),
     )
 

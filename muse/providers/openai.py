@@ -36,11 +36,14 @@ if TYPE_CHECKING:
 __all__ = ["generate", "agenerate", "run_agent"]
 
 _ALL = ("low", "medium", "high", "xhigh", "max")
+# Said outright: where it is not, the SDK takes its variable even if that is empty.
+_HOME = "https://api.openai.com/v1"
 SPEC = Spec(
     name="openai",
     label="OpenAI (GPT)",
     env_key="OPENAI_API_KEY",
     base_url_env="OPENAI_BASE_URL",
+    endpoint_paths=("/chat/completions", "/completions", "/responses"),
     tiers={1: "gpt-6-astra", 2: "gpt-6.1-sol", 3: "gpt-6-luna"},
     prefixes=("gpt-", "o1", "o3", "o4", "chatgpt-", "codex-"),
     capabilities=Capabilities(
@@ -77,7 +80,7 @@ class OpenAIProvider(SdkProvider):
 
     def connect(self, sdk: Any, access: Access, *, is_async: bool, **wiring: Any) -> Any:
         kind = sdk.AsyncOpenAI if is_async else sdk.OpenAI
-        return kind(api_key=access.key, base_url=access.base_url, **wiring)
+        return kind(api_key=access.key, base_url=access.base_url or _HOME, **wiring)
 
     def encode(self, request: Request) -> Encoded:
         profile = SPEC.profile(request.model)
