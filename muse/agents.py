@@ -44,7 +44,7 @@ from muse.policies.course import Fallback
 from muse.providers import backend_of, get_provider_module, specs
 from muse.providers._backend import ProviderBackend
 from muse.run_config import RunConfig
-from muse.run_files.recording import Emit, recording
+from muse.run_files.recording import Emit, Recording, recording
 from muse.terminal_text import escape_output, log_to_stderr
 from muse.tether import tied_lines
 from muse.toolbox.packs import find_packs, packs
@@ -262,26 +262,45 @@ async def main_async(
 
 
 async def _answered(request: Mapping[str, Any], writer: JSONEventWriter, lines: Lines | None, hosted: Hosted) -> bool:
-    """One run whose approvals are asked for among the events and answered among the lines of the source, if any."""
+    """One run whose approvals are asked for among the events and answered among the lines of the source, if any.
+
+    An answer is recorded, but not said again to whoever gave it.
+    """
     with recording(request, writer.emit) as kept:
 
         async def approve(call: ToolCall) -> bool:
-            asked = {"event": "approval", "tool": call.name, "args": dict(call.args), "call_id": call.call_id}
-            preview = {"preview": call.preview} if isinstance(call, PreviewedCall) else {}
-            kept.take({**asked, **preview, "ts": now_ms()})
             return lines is not None and await lines.answer(kept.agent_id, call.call_id)
 
-        own = {"agent_id": kept.agent_id, "approver": approve}
-        return await run({**request, **own}, kept.take, hosted=hosted)
+        approver = _recorded(approve, kept, kept.note)
+        return await run({**request, "agent_id": kept.agent_id, "approver": approver}, kept.take, hosted=hosted)
 
 
 async def run_recorded(
     request: Mapping[str, Any], emit: Emit, *, approver: Approver | None, hosted: Hosted = None
 ) -> bool:
-    """As `run`, with each event bearing the run's id and kept in its file in the journal; see `recording`."""
+    """As `run`, with each event bearing the run's id and kept in its file in the journal; see `recording`.
+
+    What `approver` is asked, and what it says, are events too: `approval` and `answer`.
+    """
     with recording(request, emit) as kept:
-        own = {"agent_id": kept.agent_id, "approver": approver}
-        return await run({**request, **own}, kept.take, hosted=hosted)
+        asked = None if approver is None else _recorded(approver, kept, kept.take)
+        return await run({**request, "agent_id": kept.agent_id, "approver": asked}, kept.take, hosted=hosted)
+
+
+def _recorded(approver: Approver, kept: Recording, tell: Emit) -> Approver:
+    """Return `approver`, each question to it an `approval` event of the run, and `tell` given each `answer` event."""
+
+    async def approve(call: ToolCall) -> bool:
+        asked = {"event": "approval", "tool": call.name, "args": dict(call.args), "call_id": call.call_id}
+        if isinstance(call, PreviewedCall):
+            known = {"server": call.server, "preview": call.preview}
+            asked |= {name: value for name, value in known.items() if value}
+        kept.take({**asked, "ts": now_ms()})
+        approved = await approver(call)
+        tell({"event": "answer", "call_id": call.call_id, "approved": approved, "ts": now_ms()})
+        return approved
+
+    return approve
 
 
 def _parse(line: str, say: Emit) -> Mapping[str, Any] | None:

@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from datetime import date, timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 from msgspec import Struct
@@ -30,6 +30,7 @@ RUN: ContextVar[str | None] = ContextVar("muse_run", default=None)
 _HOUSES = ("think.", "observe.", "muse.", "apps.")
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 _KEPT_HANDLES = 4
+_BLOCK_BYTES = 1 << 20
 _MOST_DAYS = 100_000
 _is_day = lru_cache(20_000)(journal.is_day)  # of the same files again and again
 
@@ -269,8 +270,24 @@ def read_run(agent_id: str, days: tuple[str, str]) -> Iterator[dict[str, Any]]:
     sought = agent_id.encode()
     for path in day_files(days):
         with path.open("rb") as file:
-            found = (read_entry(line) for line in file if sought in line)
+            found = map(read_entry, _lines_with(file, sought))
             yield from (entry for entry in found if entry is not None and entry.get("agent_id") == agent_id)
+
+
+def _lines_with(file: BinaryIO, sought: bytes) -> Iterator[bytes]:
+    """The lines of a file that hold `sought`, which has no newline; whole blocks are searched, not single lines."""
+    rest = b""
+    while block := file.read(_BLOCK_BYTES):
+        rest += block
+        end = rest.rfind(b"\n") + 1
+        at = rest.find(sought, 0, end)
+        while at >= 0:
+            begin, line_end = rest.rfind(b"\n", 0, at) + 1, rest.find(b"\n", at) + 1
+            yield rest[begin:line_end]
+            at = rest.find(sought, line_end, end)
+        rest = rest[end:]
+    if sought in rest:
+        yield rest
 
 
 def count_bad_lines(days: tuple[str, str] | None = None) -> int:

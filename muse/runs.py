@@ -13,23 +13,31 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from types import MappingProxyType
+from typing import Any, Literal, TypeVar, get_args
 
-from msgspec import Struct
-from msgspec.structs import replace
+from msgspec import Struct, field
 
-from muse import journal
+from muse import journal, ledger
+from muse.usage import Usage, usage_of
 
 log = logging.getLogger(__name__)
 
 _LATEST_MS = 10_000_000_000_000  # ids have 13 digits
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_DAY_S = 86_400
 _MOST_TOKENS = 1_000_000_000_000_000
 State = Literal["pending", "active", "over"]
+RunState = Literal["queued", "running", "waiting", "completed", "failed", "cancelled"]
+"""The state of a run: not begun, at work, waiting for somebody to approve a call, or over in one of three ways."""
+RUN_STATES: tuple[RunState, ...] = get_args(RunState)
+LIVE_STATES: frozenset[RunState] = frozenset({"queued", "running", "waiting"})
 CUT_OFF = "cut off"
-"""The state of a run that says it is running and whose process is gone."""
+"""The reason of a run that failed because its process is gone; its file is still the active one."""
+NO_END = "no end"
+"""The reason of a run that failed because its file is over and has neither a `finish` nor an `error` event."""
 
 Made = TypeVar("Made")
 _SUFFIX: Mapping[State, str] = {"pending": "_pending", "active": "_active", "over": ""}
@@ -251,10 +259,15 @@ def ids_in(state: State) -> list[str]:
 
 
 class Run(Struct, frozen=True):
-    """One run at a glance; `state` is finish, error, running, pending, "cut off" or unknown (over, without an end)."""
+    """Summary of one run.
+
+    `reason` says more about a state where there is more: "limit", "timeout", "cancelled", CUT_OFF, NO_END, and so on.
+    `turns`, `tokens`, `usage` and `cost_usd` (US dollars) are the sums of the run's lines in the usage log; without
+    any such line they are those of its `finish` event, which has no cost. `cost_usd` is None where it is not known.
+    """
 
     agent_id: str
-    state: str
+    state: RunState
     persona: str
     provider: str
     model: str
@@ -265,6 +278,57 @@ class Run(Struct, frozen=True):
     usage: Mapping[str, int]
     duration_s: float | None
     handoff_from: str | None = None
+    reason: str = ""
+    cost_usd: float | None = None
+
+
+class Standing(Struct, frozen=True):
+    """How a run stands after some of its events: its last end, and the calls that wait for an approval (since, in ms).
+
+    Feed it events with `after`; it needs each event once, in the order of the file.
+    """
+
+    end: Mapping[str, Any] = field(default_factory=dict)
+    approvals: Mapping[str, int] = field(default_factory=dict)
+
+    def after(self, events: Iterable[Mapping[str, Any]]) -> Standing:
+        """Return the standing after further events."""
+        end, approvals = self.end, dict(self.approvals)
+        for event in events:
+            name = event.get("event")
+            if name in ("finish", "error"):
+                end = {"event": name, "reason": str(event.get("reason") or "")}
+            if name in ("start", "finish", "error"):
+                approvals.clear()
+            approvals = open_approvals((event,), approvals)
+        return Standing(end, approvals)
+
+    def state(self, stored: State) -> tuple[RunState, str]:
+        """Return `(state, reason)` of a run whose file is in the state `stored`."""
+        if self.end:
+            reason = str(self.end["reason"])
+            if self.end["event"] == "finish":
+                return "completed", reason
+            return ("cancelled" if reason == "cancelled" else "failed"), reason
+        if stored == "pending":
+            return "queued", ""
+        if stored == "over":
+            return "failed", NO_END
+        return ("waiting" if self.approvals else "running"), ""
+
+
+def open_approvals(
+    events: Iterable[Mapping[str, Any]], before: Mapping[str, int] = MappingProxyType({})
+) -> dict[str, int]:
+    """Return the calls of a run that wait for somebody's yes or no, and since when (ms); `before` are earlier ones."""
+    waiting = dict(before)
+    for event in events:
+        call_id = str(event.get("call_id"))
+        if event.get("event") == "approval":
+            waiting[call_id] = time_of(event)
+        elif event.get("event") in ("answer", "tool_end"):
+            waiting.pop(call_id, None)
+    return waiting
 
 
 def reading(agent_id: str, read: Callable[[Path], Made]) -> tuple[Made, State] | None:
@@ -299,39 +363,83 @@ def event_in(line: bytes) -> dict[str, Any] | None:
 
 
 def summarize(agent_id: str) -> Run | None:
-    """A run at a glance; None if there is no such run."""
+    """Return the summary of a run; None if there is no such run."""
     found = reading(agent_id, lambda path: list(read_events(path)))
     if found is None:
         return None
-    events, state = found
+    events, stored = found
     start = next((event for event in events if event.get("event") == "start"), {})
     request = next((event for event in events if event.get("event") == "request"), {})
-    last: dict[str, Any] = next((event for event in reversed(events) if event.get("event") in ("finish", "error")), {})
-    usage = _counts_in(last.get("usage"))
+    said = {**request, **start}
     stamps = [ts for event in events if event is not request and (ts := time_of(event))]
     handed_from = request.get("handoff_from")
-    said = {**request, **start}
-    run = Run(
+    state, reason = _standing_of(agent_id, events, stored)
+    spent = _spent(agent_id, events, stamps[-1] if stamps and state not in LIVE_STATES else None)
+    return Run(
         agent_id,
-        str(last.get("event") or {"active": "running", "pending": "pending"}.get(state, "unknown")),
+        state,
         str(said.get("persona", "default")),
         str(said.get("provider", "")),
         str(said.get("model", "")),
         str(said.get("prompt", "")),
-        usage.get("requests", 0),
+        spent.turns,
         sum(1 for event in events if event.get("event") == "tool_start"),
-        usage.get("total_tokens", 0),
-        usage,
+        spent.usage.get("total_tokens", 0),
+        spent.usage,
         (stamps[-1] - stamps[0]) / 1000 if len(stamps) > 1 else None,
         handed_from if isinstance(handed_from, str) else None,
+        reason,
+        spent.cost_usd,
     )
-    return _as_it_stands(run)
 
 
-def _as_it_stands(run: Run) -> Run:
-    """A run that says it is running known as "cut off" if no process has it any more."""
-    is_left = run.state == "running" and not is_under_way(run.agent_id)
-    return replace(run, state=CUT_OFF) if is_left and path_of(run.agent_id, "active").is_file() else run
+def _standing_of(agent_id: str, events: list[dict[str, Any]], stored: State) -> tuple[RunState, str]:
+    """Return `(state, reason)`; a run that says it is at work and that no process has any more failed as CUT_OFF."""
+    state, reason = Standing().after(events).state(stored)
+    is_left = state in ("running", "waiting") and not is_under_way(agent_id)
+    return ("failed", CUT_OFF) if is_left and path_of(agent_id, "active").is_file() else (state, reason)
+
+
+class _Spent(Struct, frozen=True):
+    """What a run has used so far; `cost_usd` is None where it is not known."""
+
+    turns: int
+    usage: Mapping[str, int]
+    cost_usd: float | None
+
+
+def _spent(agent_id: str, events: list[dict[str, Any]], ended_ms: int | None) -> _Spent:
+    """Sum up the run's lines of the usage log, or take the usage of its `finish` where there is no line."""
+    lines = read_lines(agent_id, ended_ms)
+    if not lines:
+        last: dict[str, Any] = next((event for event in reversed(events) if event.get("event") == "finish"), {})
+        usage = _counts_in(last.get("usage"))
+        return _Spent(usage.get("requests", 0), usage, None)
+    answered = sum(1 for line in lines if not line.get("error"))
+    total = sum((usage_of(line.get("usage")) for line in lines), Usage())
+    costs = [_dollars(line.get("cost_usd")) for line in lines]
+    known = [cost for cost in costs if cost is not None]
+    return _Spent(answered, total.as_dict() | {"requests": answered}, sum(known) if len(known) == len(costs) else None)
+
+
+def _dollars(cost: object) -> float | None:
+    """Return a line's cost; None if it names none that is a finite number from 0 on."""
+    if isinstance(cost, bool) or not isinstance(cost, (int, float)):
+        return None
+    return float(cost) if 0 <= cost < float("inf") else None
+
+
+def read_lines(agent_id: str, ended_ms: int | None = None) -> list[dict[str, Any]]:
+    """Return what a run wrote into the usage log, in order of time.
+
+    `ended_ms` is when the run ended (milliseconds since the epoch), None for one that has not: it tells up to which
+    day lines are looked for, one day later at the most, as a call may end after its run.
+    """
+    begun_s = int(agent_id) / 1000
+    last_s = time.time() if ended_ms is None else max(begun_s, ended_ms / 1000)
+    moments = (begun_s, last_s + _DAY_S)
+    first, last = (time.strftime("%Y%m%d", time.localtime(moment)) for moment in moments)
+    return list(ledger.read_run(agent_id, (first, last)))
 
 
 def time_of(event: Mapping[str, Any]) -> int:

@@ -36,9 +36,10 @@ _LONGEST_NAME = 64
 
 
 class PreviewedCall(ToolCall, frozen=True):
-    """A call as somebody is asked about it whose tool can tell beforehand what it would do."""
+    """A call as somebody is asked about it: with the name of its server, and with what it would do if that is known."""
 
-    preview: str
+    server: str = ""
+    preview: str = ""
 
 
 Approver = Callable[[ToolCall], Awaitable[bool]]
@@ -120,7 +121,7 @@ class Toolbox:
             raise ToolError(f"refused: {call.name!r} is not offered in this run; offered are: {self._names()}")
         _check_arguments(call, offer.tool)
         if offer.is_named_by(self._policy.must_ask):
-            await self._ask(call)
+            await self._ask(call, offer)
         answer = await self._answer(offer, dict(call.args))
         parts = self._shelf.cap(_parts(answer))
         if answer.is_error:
@@ -144,10 +145,11 @@ class Toolbox:
     def _names(self) -> str:
         return ", ".join(self._offers) or "none"
 
-    async def _ask(self, call: ToolCall) -> None:
+    async def _ask(self, call: ToolCall, offer: _Offer) -> None:
         if self._policy.approver is None:
             raise ToolError(f"refused: {call.name} needs somebody's approval, and there is nobody to ask in this run")
-        if not await self._policy.approver(call):
+        asked = PreviewedCall(call.call_id, call.name, call.args, server=offer.link.server.name)
+        if not await self._policy.approver(asked):
             raise ToolError(f"refused: {call.name} was not approved")
 
 

@@ -160,7 +160,7 @@ def test_a_killed_run_goes_on_from_its_log(desk: Desk, killed: str, web: ToolSer
     assert results == {"call_0": "2 hits for 'release'", "call_1": f"Error: {INTERRUPTED}"}
     found = runs.summarize(killed)
     assert found is not None
-    assert found.state == "finish"
+    assert found.state == "completed"
     again = _muse("run", "--resume", killed)
     assert again.returncode != 0
     assert "finished" in again.stderr

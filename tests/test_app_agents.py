@@ -87,7 +87,7 @@ def test_a_run_started_on_the_page_is_carried_out_by_the_site(site: TestClient) 
     wait_until(lambda: _is_over(agent_id))
     page = site.get(f"/app/agents/run/{agent_id}").text
     assert "Low water?" in page
-    assert "finished" in page
+    assert "completed" in page
     assert "run-answer" in page
 
 
@@ -95,7 +95,7 @@ def test_the_events_of_a_run_come_until_its_end_and_go_on_after_the_line_last_se
     agent_id = _start(site, "Low water?")
     found = _events_of(site.get(f"/app/agents/api/runs/{agent_id}/events").text)
     assert [name for name, _, _ in found][-2:] == ["block", "end"]
-    assert found[-1][1] == {"state": "finish"}
+    assert found[-1][1] == {"state": "completed", "reason": ""}
     assert "Low water?" in found[-2][1]["html"]
     number = next(number for _, _, number in found if number)
     rest = _events_of(site.get(f"/app/agents/api/runs/{agent_id}/events", headers={"Last-Event-ID": found[-2][2]}).text)
@@ -230,7 +230,7 @@ def test_a_killed_run_says_so_on_its_page(site: TestClient, hanging: Hanging) ->
         kill(pid)
     wait_until(lambda: _is_over(agent_id))
     found = _events_of(site.get(f"/app/agents/api/runs/{agent_id}/events").text)
-    assert found[-1][1] == {"state": "error"}
+    assert found[-1][1] == {"state": "failed", "reason": ""}
     assert "exit status -9" in site.get(f"/app/agents/run/{agent_id}").text
 
 
@@ -247,7 +247,7 @@ async def test_a_run_whose_process_is_gone_ends_its_stream_with_that(
     recorder.let_go()
     pieces = [piece async for piece in tail.follow(recorder.agent_id)]
     assert [line.event["event"] for piece in pieces for line in piece.lines] == ["start"]
-    assert pieces[-1].state == "cut off"
+    assert pieces[-1].reason == "cut off"
 
 
 async def test_half_a_line_is_not_read_before_it_is_whole(journal: JournalFolder) -> None:
@@ -285,7 +285,7 @@ def test_runs_are_paged_newest_first_and_filtered(site: TestClient) -> None:
     assert "Question 34" not in first
     assert "Question 0<" in last
     assert "page 3 of 3, 60 runs" in last
-    filtered = site.get("/app/agents/?persona=librarian&state=error").text
+    filtered = site.get("/app/agents/?persona=librarian&state=failed").text
     assert "page 1 of 1, 10 runs" in filtered
     assert site.get("/app/agents/?state=nonsense").status_code == 400
     assert "page 3 of 3" in site.get("/app/agents/?page=99").text
@@ -316,11 +316,11 @@ def test_a_run_that_is_over_is_read_once_however_often_and_by_whom_it_is_listed(
     for number in range(300):
         _put_over(number, {"event": "finish", "result": "y"})
     for page in (1, 5, 12, 1):
-        listing.page_of_runs(number=page, persona="default", state="finish")
+        listing.page_of_runs(number=page, persona="default", state="completed")
     assert len(read) == len(set(read)) == 300
     INDEX.close()  # as another process would find it
     _put_over(300, {"event": "finish", "result": "y"})
-    assert listing.page_of_runs(number=1, persona="default", state="finish").total == 301
+    assert listing.page_of_runs(number=1, persona="default", state="completed").total == 301
     assert len(read) == 301
 
 

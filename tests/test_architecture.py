@@ -43,9 +43,11 @@ muse.journal muse.streams muse.descriptors muse.tools muse.providers._http muse.
 muse.providers._local.answer muse.batching.packing muse.batching.scan muse.batching.tally muse.batching.job
 muse.batching.outbox muse.batching.outage muse.policies.adaptive
 
-muse.toolbox.packs muse.keys muse.ledger muse.contexts muse.personas muse.runs muse.fresh muse.cortex.keeping
+muse.toolbox.packs muse.keys muse.ledger muse.contexts muse.personas muse.fresh muse.cortex.keeping
 muse.providers._local.plan muse.cli._approval muse.batching.feed muse.batching.bar muse.policies.cache
 muse.policies.store muse.run_files.pictures muse.cli._arguments muse.days
+
+muse.runs
 
 muse.toolbox.offers muse.log_index.scan muse.history muse.routing muse.run_config muse.cortex_client
 muse.cortex.stamps muse.run_files.recording muse.toolbox.make_tools muse.batching.store muse.policies.breaker

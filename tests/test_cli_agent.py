@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from muse import testing
+from muse import runs, testing
 from muse.cli import main
 from muse.errors import DeadlineExceeded, MuseError, ProviderTimeout
 from muse.testing import Say
@@ -23,7 +23,7 @@ ECHO = {"default": {"provider": "echo", "tier": 2}}
 # A process that plays `steps` (a Python expression over Say and calls) and runs `muse` with its arguments.
 PLAYED = """
 import sys
-from muse import testing
+from muse import runs, testing
 from muse.cli import main
 from muse.testing import Say, calls
 with testing.script(*eval(sys.argv[1])):
@@ -255,6 +255,48 @@ def test_a_tool_is_called_only_after_a_yes(journal: JournalFolder, agents: Path,
     [ended] = [event for event in _events(journal) if event["event"] == "tool_end"]
     assert ("not approved" in str(ended["result"])) is not is_done
     assert (("✓" if is_done else "✗") in terminal.shown) is True
+
+
+def test_a_question_shows_all_of_what_is_approved(journal: JournalFolder, agents: Path) -> None:
+    text = "ls " + "-l " * 60 + "; rm -rf ~ \\x1b[2K\\u202e"
+    steps = f"[calls(('add_todo', {{'text': '{text}\\nallow add_todo()? [y/N] n'}})), 'Done.']"
+    with Terminal(PLAYED, steps, "agent", "keeper", "Paint.", LINES="40") as terminal:
+        shown = STYLE.sub("", terminal.read_until("allow add_todo(…)? [y/N] "))
+        terminal.type("n\n")
+        assert terminal.end() == 0
+    assert "May add_todo of server 'journal' be called?" in shown
+    lines = [line.removeprefix("  | ") for line in shown.splitlines() if line.startswith("  | ")]
+    assert "; rm -rf ~ \\x1b[2K\\u202eallow add_todo()? [y/N] n" in "".join(lines)
+    assert max(map(len, lines)) < 100
+
+
+@pytest.mark.parametrize(("keys", "is_done"), [("\n\n\ny\n", True), ("y\n", False), ("\nq\n", False)])
+def test_a_long_question_is_paged_through_before_a_yes_counts(
+    journal: JournalFolder, agents: Path, keys: str, is_done: bool
+) -> None:
+    steps = "[calls(('add_todo', {'text': 'x\\n' * 30 + 'rm'})), 'Done.']"
+    with Terminal(PLAYED, steps, "agent", "keeper", "Paint.", LINES="12") as terminal:
+        for number, line in enumerate(keys.splitlines(), 1):
+            terminal.read_until(f"[page {number} of 4" if number < 4 else "allow add_todo(…)? [y/N] ")
+            terminal.type(f"{line}\n")
+        assert terminal.end() == 0
+    [ended] = [event for event in _events(journal) if event["event"] == "tool_end"]
+    assert ("not approved" in str(ended["result"])) is not is_done
+
+
+def test_another_process_sees_that_a_run_at_a_terminal_waits(journal: JournalFolder, agents: Path) -> None:
+    steps = "[calls(('add_todo', {'text': 'A'})), 'Done.']"
+    with Terminal(PLAYED, steps, "agent", "keeper", "Paint.") as terminal:
+        terminal.read_until("[y/N] ")
+        [agent_id] = runs.newest_ids()
+        waiting = runs.summarize(agent_id)
+        terminal.type("y\n")
+        assert terminal.end() == 0
+    over = runs.summarize(agent_id)
+    assert waiting is not None
+    assert over is not None
+    assert (waiting.state, over.state) == ("waiting", "completed")
+    assert [event["approved"] for event in _events(journal) if event["event"] == "answer"] == [True]
 
 
 def test_two_tools_are_asked_about_one_after_the_other(journal: JournalFolder, agents: Path) -> None:

@@ -74,7 +74,7 @@ def test_runs_lists_state_persona_provider_and_sums(kept: JournalFolder, capsys:
     failed = _ask("And now?", MuseError("no water"), status=1)
     rows = _rows(capsys)
     assert list(rows) == [failed, done]
-    assert (rows[done]["state"], rows[failed]["state"]) == ("finish", "error")
+    assert (rows[done]["state"], rows[failed]["state"]) == ("completed", "failed")
     shown = {name: rows[done][name] for name in ("persona", "provider", "turns", "tool_calls", "prompt")}
     assert shown == {"persona": "default", "provider": "echo", "turns": 2, "tool_calls": 1, "prompt": "What is open?"}
     assert rows[done]["tokens"] == sum(line["usage"]["total_tokens"] for line in kept.lines()[:2])
@@ -93,7 +93,7 @@ def test_runs_lists_state_persona_provider_and_sums(kept: JournalFolder, capsys:
         "COST",
         "SECONDS",
     ]
-    assert line.startswith(f"{failed}  error")
+    assert line.startswith(f"{failed}  failed")
 
 
 @pytest.mark.parametrize("columns", [60, 100, 160])
@@ -127,7 +127,13 @@ def test_a_page_has_prompt_tools_answer_and_sums_in_order(
     assert main(["run"]) == 0
     page = capsys.readouterr().out
     wanted = [f"Run {agent_id}, ", "default on echo echo-1", "What is open?", "Look at the list.", "list_todos()"]
-    wanted += ['"todos": []', "answer", r"Nothing\x1b[2J.", "finish, 2 turns, 1 tool call, ", f"--continue {agent_id}"]
+    wanted += [
+        '"todos": []',
+        "answer",
+        r"Nothing\x1b[2J.",
+        "completed, 2 turns, 1 tool call, ",
+        f"--continue {agent_id}",
+    ]
     places = [page.index(one) for one in wanted]
     assert places == sorted(places)
     assert main(["run", agent_id, "--json"]) == 0
@@ -151,7 +157,8 @@ def test_a_run_that_was_killed_is_taken_up_in_its_own_log_and_no_tool_runs_twice
     kept: JournalFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     agent_id = _cut_off()
-    assert _rows(capsys)[agent_id]["state"] == "cut off"
+    assert _rows(capsys)[agent_id]["state"] == "failed"
+    assert _rows(capsys)[agent_id]["reason"] == "cut off"
     assert main(["run", agent_id]) == 0
     assert f"muse run --resume {agent_id}" in capsys.readouterr().out
     with testing.script("It is on the list.") as script:
@@ -159,7 +166,7 @@ def test_a_run_that_was_killed_is_taken_up_in_its_own_log_and_no_tool_runs_twice
     assert capsys.readouterr().out == "It is on the list.\n"
     [request] = script.requests
     assert "Paint the boat" in str(request.turns[-1])
-    assert _rows(capsys)[agent_id]["state"] == "finish"
+    assert _rows(capsys)[agent_id]["state"] == "completed"
     [found] = (kept.path / "agents").glob("*.jsonl")
     events = [json.loads(line)["event"] for line in found.read_text(encoding="utf-8").splitlines()]
     assert events.count("tool_start") == 1

@@ -6,11 +6,15 @@ import json
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from muse import runs
+from muse import ledger, runs
+from muse.run_files import tail
 from muse.runs import Recorder
 from tests.journal_folder import JournalFolder, run, start
 
@@ -78,7 +82,7 @@ def test_a_run_that_ends_before_its_file_is_opened_is_read(monkeypatch: pytest.M
     monkeypatch.setattr(runs, "find", lambda agent_id: stale.pop() if stale else find(agent_id))
     found = runs.summarize(recorder.agent_id)
     assert found is not None
-    assert found.state == "finish"
+    assert found.state == "completed"
 
 
 def test_ids_rise_and_are_never_given_twice() -> None:
@@ -168,22 +172,33 @@ def test_a_run_at_a_glance() -> None:
     found = runs.summarize(recorder.agent_id)
     assert found is not None
     assert (found.persona, found.provider, found.model, found.prompt) == ("p", "echo", "echo-1", "When?")
-    assert (found.state, found.turns, found.tool_calls, found.tokens) == ("finish", 2, 1, 30)
+    assert (found.state, found.turns, found.tool_calls, found.tokens) == ("completed", 2, 1, 30)
     assert (found.duration_s, found.handoff_from) == (2.5, "1790000000001")
     recorder.end()
 
 
 @pytest.mark.parametrize(
-    ("events", "state"), [([], "unknown"), ([START], "unknown"), ([START, {"event": "error", "error": "x"}], "error")]
+    ("events", "state", "reason"),
+    [
+        ([], "failed", "no end"),
+        ([START], "failed", "no end"),
+        ([START, {"event": "error", "error": "x"}], "failed", ""),
+        ([START, {"event": "error", "error": "x", "reason": "timeout"}], "failed", "timeout"),
+        ([START, {"event": "error", "error": "x", "reason": "cancelled"}], "cancelled", "cancelled"),
+        ([START, {**FINISH, "reason": "limit"}], "completed", "limit"),
+        ([START, FINISH], "completed", ""),
+    ],
 )
-def test_the_state_of_a_run_that_is_over(events: list[dict[str, Any]], state: str) -> None:
+def test_the_state_of_a_run_that_is_over(events: list[dict[str, Any]], state: str, reason: str) -> None:
     recorder = Recorder.begin()
     for event in events:
         recorder.write(event)
     recorder.end()
     found = runs.summarize(recorder.agent_id)
     assert found is not None
-    assert found.state == state
+    assert (found.state, found.reason) == (state, reason)
+    seen = tail.read(recorder.agent_id)
+    assert (seen.state, seen.reason, seen.is_over) == (state, reason, True)
 
 
 def test_a_run_whose_file_is_taken_away_ends_without_a_crash(caplog: pytest.LogCaptureFixture) -> None:
@@ -196,3 +211,80 @@ def test_a_run_whose_file_is_taken_away_ends_without_a_crash(caplog: pytest.LogC
 
 def test_a_journal_without_runs_has_none() -> None:
     assert (runs.newest_ids(), runs.ids_in("active"), runs.find("1790000000000")) == ([], [], None)
+
+
+APPROVAL = {"event": "approval", "ts": 1_500, "tool": "add", "call_id": "a"}
+
+
+@pytest.mark.parametrize(
+    ("events", "state"),
+    [
+        ([START], "running"),
+        ([START, APPROVAL], "waiting"),
+        ([START, APPROVAL, {"event": "answer", "call_id": "a", "approved": True}], "running"),
+        ([START, APPROVAL, {"event": "tool_end", "call_id": "a"}], "running"),
+        ([START, APPROVAL, {**APPROVAL, "call_id": "b"}, {"event": "answer", "call_id": "a"}], "waiting"),
+        ([START, APPROVAL, START], "running"),
+        ([START, APPROVAL, FINISH], "completed"),
+    ],
+)
+def test_a_run_waits_while_somebody_is_asked(events: list[dict[str, Any]], state: str) -> None:
+    recorder = Recorder.begin()
+    for event in events:
+        recorder.write(event)
+    found = runs.summarize(recorder.agent_id)
+    assert found is not None
+    assert (found.state, tail.read(recorder.agent_id).state) == (state, state)
+    pieces = tail.read(recorder.agent_id, tail.Read())
+    assert pieces.state == state
+    recorder.end()
+
+
+def test_a_run_that_has_not_begun_is_queued() -> None:
+    agent_id, _ = runs.new_file("pending", '{"event": "request"}\n')
+    found = runs.summarize(agent_id)
+    assert found is not None
+    assert (found.state, tail.read(agent_id).state, tail.read(agent_id).is_over) == ("queued", "queued", False)
+
+
+def _line(agent_id: str, tokens: int, cost: float | None, **more: Any) -> None:
+    token = ledger.RUN.set(agent_id)
+    ledger.append({"model": "m", "usage": {"input_tokens": tokens, "output_tokens": 1}, "cost_usd": cost, **more})
+    ledger.RUN.reset(token)
+
+
+@pytest.mark.parametrize("end", [None, FINISH, {"event": "error", "ts": 3_000, "error": "x"}])
+def test_what_a_run_used_is_the_sum_of_its_lines(end: dict[str, Any] | None) -> None:
+    recorder = Recorder.begin()
+    recorder.write(START)
+    _line(recorder.agent_id, 100, 0.25)
+    _line("1790000000001", 5_000, 9.0)
+    _line(recorder.agent_id, 200, 0.5, error={"class": "Cancelled"})
+    if end is not None:
+        recorder.write(end)
+        recorder.end()
+    found = runs.summarize(recorder.agent_id)
+    assert found is not None
+    assert (found.tokens, found.turns, found.cost_usd) == (302, 1, 0.75)
+    assert found.usage["input_tokens"] == 300
+
+
+def test_the_cost_of_a_run_is_unknown_if_that_of_one_line_is() -> None:
+    recorder = Recorder.begin()
+    _line(recorder.agent_id, 100, 0.25)
+    _line(recorder.agent_id, 100, None)
+    found = runs.summarize(recorder.agent_id)
+    assert found is not None
+    assert (found.tokens, found.cost_usd) == (202, None)
+    recorder.end()
+
+
+@given(st.lists(st.sampled_from(["1790000000001", "1790000000002", "179000000000", "x" * 70]), max_size=30))
+def test_the_lines_of_a_run_are_found_whatever_stands_between_them(ids: list[str]) -> None:
+    with TemporaryDirectory() as place, pytest.MonkeyPatch.context() as patched:
+        patched.setenv("JOURNAL_PATH", place)
+        patched.setattr(ledger, "_BLOCK_BYTES", 64)
+        for number, agent_id in enumerate(ids):
+            _line(agent_id, number, 0.0)
+        found = [line["usage"]["input_tokens"] for line in runs.read_lines("1790000000001")]
+    assert found == [number for number, agent_id in enumerate(ids) if agent_id == "1790000000001"]

@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from muse import ledger, models, runs
+from muse import models, runs
 from muse.cortex.daily import SCHEDULED_PROMPT
 from muse.errors import ConfigError
 from muse.personas import get_agent, get_agents, listed, tools_in_words
@@ -18,7 +18,8 @@ from muse.run_files.index import INDEX
 from muse.runs import Run
 
 PAGE_RUNS = 25
-STATES = ("finish", "error", "running", "pending", runs.CUT_OFF, "unknown")
+_WAITED_S = 86_400  # a run may have been queued
+STATES = runs.RUN_STATES
 
 
 class Persona(Struct, frozen=True):
@@ -133,7 +134,5 @@ def chain_of(agent_id: str, facts: Mapping[str, Any]) -> Chain:
 
 def ledger_lines(run: Run) -> list[dict[str, Any]]:
     """What a run wrote into the token log, in order of time."""
-    begun_s = int(run.agent_id) / 1000
-    ended_s = begun_s + (run.duration_s or 0) + 86_400  # it may have waited, and a call ends after it began
-    days = tuple(time.strftime("%Y%m%d", time.localtime(moment)) for moment in (begun_s, ended_s))
-    return list(ledger.read_run(run.agent_id, (days[0], days[1])))
+    ended_s = int(run.agent_id) / 1000 + (run.duration_s or 0) + _WAITED_S
+    return runs.read_lines(run.agent_id, None if run.state in runs.LIVE_STATES else round(ended_s * 1000))

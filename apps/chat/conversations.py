@@ -208,7 +208,7 @@ def _require_quiet(conversation: Conversation) -> None:
     last = conversation.turns[-1].agent_id if conversation.turns else ""
     if not last or runs.find(last) is None or tail.settle(last):
         return
-    if tail.with_owner(last, tail.read(last)).state != runs.CUT_OFF:
+    if tail.with_owner(last, tail.read(last)).reason != runs.CUT_OFF:
         raise ConflictError("An answer is still being written: wait for its end, or stop it.")
     control.cancel(last)  # its process is gone: nobody else may end it
 

@@ -37,7 +37,7 @@ class ShownTurn(Struct, frozen=True):
     @property
     def can_retry(self) -> bool:
         """Whether it is over and has no answer."""
-        return self.shown is None or not (self.shown.is_live or self.shown.state == "finish")
+        return self.shown is None or not (self.shown.is_live or self.shown.state == "completed")
 
 
 def workspace(request: Request) -> Mapping[str, Any]:

@@ -32,13 +32,19 @@ class Shown(Struct, frozen=True):
     blocks: tuple[Block, ...]
     facts: Mapping[str, Any]
     end: Mapping[str, Any]
-    state: str
+    state: runs.RunState
+    reason: str
     line: int
 
     @property
     def is_live(self) -> bool:
         """Whether more is to come."""
-        return self.state in ("running", "pending")
+        return self.state in runs.LIVE_STATES
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether its process is gone: nobody has it, and it can be cancelled or resumed."""
+        return self.reason == runs.CUT_OFF
 
 
 def show(agent_id: str) -> Shown:
@@ -50,11 +56,13 @@ def show(agent_id: str) -> Shown:
     seen = tail.with_owner(agent_id, tail.read(agent_id))
     view = RunView()
     view.take_all(seen.lines)
-    return Shown(agent_id, tuple(view.blocks.values()), view.facts, view.end, seen.state, seen.number)
+    return Shown(agent_id, tuple(view.blocks.values()), view.facts, view.end, seen.state, seen.reason, seen.number)
 
 
 def cost_of(run: runs.Run) -> float | None:
-    """What a run cost in US dollars at today's prices, by its model and token sums; None without a price."""
+    """What a run cost (US dollars): by its lines in the usage log, else by its model and token sums; None: unknown."""
+    if run.cost_usd is not None:
+        return run.cost_usd
     cost = models.calc_token_cost({"model": run.model, "provider": run.provider, "usage": run.usage})
     return float(cost["total_cost"]) if cost else None
 
@@ -86,7 +94,7 @@ async def follow(request: Request) -> Response:
     """A run's blocks as server-sent events, beyond the line in `Last-Event-ID` or `?after=`, until it is over.
 
     `block` {key, html} is new or in place of the one with its key, `more` {key, at, text} goes on with a text, `gone`
-    {key} takes one away, `end` {state} is the last. An event's id is the number of the line that it is up to.
+    {key} takes one away, `end` {state, reason} is the last. An event's id is the number of the line that it is up to.
     """
     agent_id = request.path_params["agent_id"]
     if runs.find(agent_id) is None:
@@ -105,7 +113,7 @@ async def _events(request: Request, agent_id: str, after: int) -> AsyncIterator[
         for message in await run_in_threadpool(_messages, request, agent_id, view, piece, after):
             yield message
         if piece.is_over:
-            yield {"event": "end", "data": json.dumps({"state": piece.state})}
+            yield {"event": "end", "data": json.dumps({"state": piece.state, "reason": piece.reason})}
 
 
 def _messages(request: Request, agent_id: str, view: RunView, piece: Read, after: int) -> list[dict[str, str]]:

@@ -10,7 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from muse.cli._terminal import complain
 from muse.terminal_text import escape_control
@@ -19,17 +19,23 @@ _SHOWN_ARGS = 70
 _SHOWN_ERROR = 160
 
 
-class View(Protocol):
-    """Somebody who is told of every event."""
+class View:
+    """Somebody who is told of every event; here one who ignores them all."""
 
     def take(self, event: Mapping[str, Any]) -> None:
         """One event of the run."""
+
+    def pause(self) -> None:
+        """Stop writing: a question is about to be put where events are shown."""
+
+    def resume(self) -> None:
+        """Go on: the question is answered."""
 
     def close(self) -> None:
         """The run is over."""
 
 
-class JsonView:
+class JsonView(View):
     """Events as JSON lines, for programs."""
 
     def take(self, event: Mapping[str, Any]) -> None:
@@ -37,11 +43,8 @@ class JsonView:
         line = json.dumps(event, ensure_ascii=False, default=str)
         print(escape_control(line), flush=True)
 
-    def close(self) -> None:
-        """Nothing is open."""
 
-
-class PlainView:
+class PlainView(View):
     """For pipes and logs: one line a tool on standard error, the result on standard output."""
 
     def __init__(self) -> None:
@@ -55,9 +58,6 @@ class PlainView:
             case "tool_end":
                 mark, words, seconds = self.tool_line(event)
                 complain(f"{mark} {words} {seconds}")
-            case "approval":
-                for line in _lines(str(event.get("preview", ""))):
-                    print(f"    {line}", file=sys.stderr)
             case "error":
                 complain(f"muse: {_ended(event)}")
             case "finish":
@@ -75,9 +75,6 @@ class PlainView:
             return "✓", named(event), seconds
         return "✗", named(event), f"{seconds}: {_cut(str(event['result']['error']))}"
 
-    def close(self) -> None:
-        """Nothing is open."""
-
 
 class TerminalView(PlainView):
     """For a terminal: a spinner while tools are at work, thinking dimmed, text written as it comes."""
@@ -91,9 +88,25 @@ class TerminalView(PlainView):
         self._under_way: dict[str, str] = {}
         self._has_streamed = False
         self._began_s = time.monotonic()
+        self._held: list[Mapping[str, Any]] | None = None
+
+    def pause(self) -> None:
+        """Stop the spinner and keep events back, so that nothing is drawn over the question."""
+        self._stop()
+        self._break_line()
+        self._held = []
+
+    def resume(self) -> None:
+        """Draw what was kept back, and go on."""
+        held, self._held = self._held or (), None
+        for event in held:
+            self.take(event)
 
     def take(self, event: Mapping[str, Any]) -> None:
         """Draw what an event changes."""
+        if self._held is not None:
+            self._held.append(event)
+            return
         match event.get("event"):
             case "start":
                 words = f"{event.get('persona')} · {event.get('provider')} {event.get('model')}"
@@ -114,9 +127,6 @@ class TerminalView(PlainView):
                 self._spin(", ".join(self._under_way.values()))
             case "tool_end":
                 self._end_tool(event)
-            case "approval":
-                self._stop()
-                self._say("\n".join(f"    {line}" for line in _lines(str(event.get("preview", "")))), "dim")
             case "finish":
                 self._end(event)
             case "error":
@@ -186,10 +196,19 @@ def say_result(text: str) -> None:
 
 def named(event: Mapping[str, Any]) -> str:
     """A call in words: `search_journal(query='release')`, cut short."""
-    args = event.get("args") or {}
-    said = ", ".join(f"{name}={value!r}" for name, value in args.items()) if isinstance(args, Mapping) else ""
+    said = _args_of(event)
     short = said if len(said) <= _SHOWN_ARGS else said[: _SHOWN_ARGS - 1] + "…"
     return escape_control(f"{event.get('tool')}({short})")
+
+
+def is_short(event: Mapping[str, Any]) -> bool:
+    """Whether `named` shows all of a call's arguments."""
+    return len(_args_of(event)) <= _SHOWN_ARGS
+
+
+def _args_of(event: Mapping[str, Any]) -> str:
+    args = event.get("args") or {}
+    return ", ".join(f"{name}={value!r}" for name, value in args.items()) if isinstance(args, Mapping) else ""
 
 
 def _lines(text: str) -> list[str]:

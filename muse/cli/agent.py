@@ -120,7 +120,7 @@ def watch(
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
             agents.end_with_output(task)
         asked = {**request, "stream": True} if is_seen and sys.stdout.isatty() else request
-        approver = Person(view.take).approve if sys.stdin.isatty() and sys.stderr.isatty() else None
+        approver = Person(view).approve if sys.stdin.isatty() and sys.stderr.isatty() else None
         await agents.run_recorded(asked, take, approver=approver, hosted=agents.own_tools)
 
     try:

@@ -12,7 +12,7 @@ from muse import runs
 from muse.amounts import counted, usd
 from muse.cli import _terminal
 from muse.cli._live import named
-from muse.cli.runs import cost_of
+from muse.cli.runs import cost_of, state_in_words
 from muse.cortex_client import get_agent_thread
 from muse.errors import ConfigError
 
@@ -136,7 +136,7 @@ def _sums(found: runs.Run | None) -> Iterator[str]:
         return
     cost = cost_of(found)
     parts = [
-        found.state,
+        state_in_words(found),
         counted(found.turns, "turn"),
         counted(found.tool_calls, "tool call"),
         f"{found.tokens:,} tokens",
@@ -144,9 +144,9 @@ def _sums(found: runs.Run | None) -> Iterator[str]:
     parts.append("cost unknown" if cost is None else usd(cost))
     parts += [f"{found.duration_s:.1f} s"] if found.duration_s is not None else []
     yield ", ".join(parts)
-    if found.state == "finish":
+    if found.state == "completed":
         yield f"Go on with it: muse agent {found.persona} --continue {found.agent_id} 'And then?'"
-    elif found.state in ("error", runs.CUT_OFF):
+    elif found.state in ("failed", "cancelled"):
         yield f"Take it up where it ended: muse run --resume {found.agent_id}"
 
 

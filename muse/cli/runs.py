@@ -58,11 +58,21 @@ def _cells(run: runs.Run, prompt_chars: int) -> list[str]:
     chained = f"{run.agent_id} ← {run.handoff_from}" if run.handoff_from else run.agent_id
     seconds = f"{run.duration_s:.1f}" if run.duration_s is not None else ""
     dollars = "unknown" if cost is None else usd(cost)
-    texts = [chained, run.state, run.persona, run.provider, short]
+    texts = [chained, state_in_words(run), run.persona, run.provider, short]
     return [*texts, str(run.turns), str(run.tool_calls), f"{run.tokens:,}", dollars, seconds]
 
 
+def state_in_words(run: runs.Run) -> str:
+    """Return a run's state, with its reason where that says more, such as `failed (timeout)`."""
+    return f"{run.state} ({run.reason})" if run.reason not in ("", run.state) else run.state
+
+
 def cost_of(run: runs.Run) -> float | None:
-    """What a run cost at today's prices, by its model and token sums; None without a price."""
+    """What a run cost (US dollars): the sum of its lines in the usage log, else by its model and token sums.
+
+    None if it is not known: a line without a price, or a model without one.
+    """
+    if run.cost_usd is not None:
+        return run.cost_usd
     cost = models.calc_token_cost({"model": run.model, "provider": run.provider, "usage": run.usage})
     return float(cost["total_cost"]) if cost else None

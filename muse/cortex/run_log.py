@@ -11,8 +11,7 @@ from typing import Any
 from muse.cortex.keeping import keep
 from muse.errors import ConfigError
 from muse.events import now_ms
-from muse.run_files.control import open_approvals
-from muse.runs import Recorder
+from muse.runs import Recorder, open_approvals
 
 log = logging.getLogger(__name__)
 _ENDS = ("finish", "error")

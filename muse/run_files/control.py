@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterable, Mapping
-from types import MappingProxyType
+from collections.abc import Mapping
 from typing import Any
 
 from muse import journal, runs
@@ -56,24 +55,10 @@ def answer(agent_id: str, call_id: str, *, approved: bool, asked_ms: int | None 
     """
     if not runs.is_under_way(agent_id):
         raise ConflictError(f"run {agent_id}: it is not under way (any more), so there is nothing to answer")
-    waiting = open_approvals(runs.read_events(runs.path_of(agent_id, "active")))
+    waiting = runs.open_approvals(runs.read_events(runs.path_of(agent_id, "active")))
     if call_id not in waiting or asked_ms not in (None, waiting[call_id]):
         raise ConfigError(f"run {agent_id}, call", repr(call_id)[:80], f"one that waits for an answer: {list(waiting)}")
     _tell(agent_id, {"approval": call_id, "asked": waiting[call_id], "approved": approved})
-
-
-def open_approvals(
-    events: Iterable[Mapping[str, Any]], before: Mapping[str, int] = MappingProxyType({})
-) -> dict[str, int]:
-    """The calls of a run that wait for somebody's yes or no, and since when (ms); `before` are earlier ones."""
-    waiting = dict(before)
-    for event in events:
-        call_id = str(event.get("call_id"))
-        if event.get("event") == "approval":
-            waiting[call_id] = runs.time_of(event)
-        elif event.get("event") in ("answer", "tool_end"):
-            waiting.pop(call_id, None)
-    return waiting
 
 
 def _tell(agent_id: str, word: Mapping[str, Any]) -> None:

@@ -24,7 +24,7 @@ from muse.runs import Run
 
 log = logging.getLogger(__name__)
 
-_VERSION = 1
+_VERSION = 2
 _TABLES = """
 CREATE TABLE run (
     id TEXT PRIMARY KEY, persona TEXT NOT NULL, state TEXT NOT NULL, before TEXT NOT NULL, run TEXT NOT NULL
@@ -66,7 +66,7 @@ class RunIndex:
     def page(self, *, limit: int, offset: int = 0, persona: str = "", state: str = "") -> Page:
         """A page of the runs of a persona and in a state ("" is any), newest first.
 
-        A state is finish, error, running, pending, "cut off" (its process is gone) or unknown (over, without an end).
+        A state is one of `muse.runs.RUN_STATES`.
 
         Raises:
             OSError, sqlite3.Error: the index can be neither read nor made anew.

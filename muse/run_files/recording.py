@@ -26,10 +26,14 @@ class Recording:
         self._run = asyncio.current_task()
         self._is_heard = True
 
-    def take(self, event: dict[str, Any]) -> None:
-        """Record one event and pass it on."""
+    def note(self, event: dict[str, Any]) -> None:
+        """Record one event without passing it on; whoever gave the run its id has recorded it."""
         if self._recorder is not None:
             self._recorder.write(event)
+
+    def take(self, event: dict[str, Any]) -> None:
+        """Record one event and pass it on."""
+        self.note(event)
         if not self._is_heard:
             return
         try:

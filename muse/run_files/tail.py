@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from muse import runs
+from muse.runs import RunState, Standing
 
 _LOOK_AGAIN_S = 0.1
 _SETTLES_AGAIN_S = 0.02
 # How often to see whether the process that writes the log is still there.
 _LOOK_AFTER_S = 2.0
+_AT_WORK = ("running", "waiting")
 
 
 class Line(Struct, frozen=True):
@@ -26,34 +29,37 @@ class Line(Struct, frozen=True):
 
 
 class Read(Struct, frozen=True):
-    """What a log holds from some line on; `offset` (bytes) and `number` are where to go on, `state` how the run stands.
+    """What a log holds from some line on; `offset` (bytes) and `number` are where to go on.
 
-    `state` is finish, error, running, pending, "cut off" (its process is gone) or unknown (over, without an end).
+    `state` and `reason` say how the run stands, as in `muse.runs.Run`; `standing` is what they are derived from.
     """
 
     lines: tuple[Line, ...] = ()
     number: int = 0
     offset: int = 0
-    state: str = "unknown"
+    state: RunState = "failed"
+    reason: str = runs.NO_END
+    standing: Standing = Standing()
 
     @property
     def is_over(self) -> bool:
         """Whether nothing more will come by itself."""
-        return self.state not in ("running", "pending")
+        return self.state not in runs.LIVE_STATES
 
 
 def read(agent_id: str, since: Read | None = None) -> Read:
-    """The whole lines of a run's log that came after `since` (all of them if None), and how the run stands.
+    """Return the whole lines of a run's log that came after `since` (all of them if None), and how the run stands.
 
     Raises:
         FileNotFoundError: there is no such run.
     """
-    since = since or Read(state="running")
+    since = since or Read()
     found = runs.reading(agent_id, lambda path: _new_lines(path, since))
     if found is None:
         raise FileNotFoundError(f"run {agent_id!r}: not found; `muse runs` lists those there are")
     (lines, number, offset), stored = found
-    return Read(lines, number, offset, _state(since, lines, stored))
+    standing = since.standing.after(line.event for line in lines)
+    return Read(lines, number, offset, *standing.state(stored), standing)
 
 
 def _new_lines(path: Path, since: Read) -> tuple[tuple[Line, ...], int, int]:
@@ -71,30 +77,22 @@ def _new_lines(path: Path, since: Read) -> tuple[tuple[Line, ...], int, int]:
     return tuple(lines), number, since.offset + len(whole)
 
 
-def _state(since: Read, lines: tuple[Line, ...], stored: runs.State) -> str:
-    ended = [str(line.event["event"]) for line in lines if line.event.get("event") in ("finish", "error")]
-    if ended:
-        return ended[-1]
-    if since.state in ("finish", "error"):
-        return since.state
-    return {"pending": "pending", "active": "running", "over": "unknown"}[stored]
-
-
 def with_owner(agent_id: str, seen: Read) -> Read:
-    """`seen`, with a run that says it is running known as "cut off" if no process has it any more."""
-    if seen.state != "running" or runs.is_under_way(agent_id):
+    """Return `seen`; a run that says it is at work and that no process has any more is failed, with CUT_OFF."""
+    if seen.state not in _AT_WORK or runs.is_under_way(agent_id):
         return seen
     latest = read(agent_id, seen)  # it may have ended in this moment
     found = runs.find(agent_id)
-    is_left = latest.state == "running" and found is not None and found[1] == "active"
-    return Read(seen.lines + latest.lines, latest.number, latest.offset, runs.CUT_OFF if is_left else latest.state)
+    is_left = latest.state in _AT_WORK and found is not None and found[1] == "active"
+    all_of_it = replace(latest, lines=seen.lines + latest.lines)
+    return replace(all_of_it, state="failed", reason=runs.CUT_OFF) if is_left else all_of_it
 
 
 def settle(agent_id: str, *, most_s: float = 5.0) -> bool:
     """Whether a run is over; one whose log has its end already is waited for, until its process is gone too."""
     give_up_s = time.monotonic() + most_s
     while (found := runs.find(agent_id)) is not None and found[1] != "over":
-        if time.monotonic() > give_up_s or read(agent_id).state not in ("finish", "error"):
+        if time.monotonic() > give_up_s or not read(agent_id).is_over:
             return False
         time.sleep(_SETTLES_AGAIN_S)
     return found is not None
@@ -116,7 +114,7 @@ async def follow(agent_id: str, *, after: int = 0) -> AsyncIterator[Read]:
             seen = await asyncio.to_thread(with_owner, agent_id, seen)
         fresh = tuple(line for line in seen.lines if line.number > after)
         if fresh or seen.is_over:
-            yield Read(fresh, seen.number, seen.offset, seen.state)
+            yield replace(seen, lines=fresh)
         if seen.is_over:
             return
         await asyncio.sleep(_LOOK_AGAIN_S)

@@ -162,7 +162,7 @@ def asking(approver: Approver | None, makefile: Makefile) -> Approver | None:
         if target is None:
             return await approver(call)
         preview = await preview_of(makefile.path, target)
-        return await approver(PreviewedCall(call.call_id, call.name, call.args, preview))
+        return await approver(PreviewedCall(call.call_id, call.name, call.args, server=SERVER, preview=preview))
 
     return ask
 

@@ -48,7 +48,7 @@ def _run(page: Page) -> None:
     form.get_by_label("What is it to do?").fill(QUESTION)
     form.get_by_role("button", name="Start").click()
     expect(page.locator("#state")).not_to_have_text("running", timeout=_ANSWER_MS)
-    expect(page.locator("#state")).to_have_text("finished")
+    expect(page.locator("#state")).to_have_text("completed")
 
 
 def _ask(page: Page) -> None:

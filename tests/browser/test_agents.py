@@ -35,7 +35,7 @@ def _start(page: Page, prompt: str, **chosen: str) -> None:
 def test_an_agent_with_tools_is_watched_until_it_finishes(example: JournalFolder, page: Page) -> None:
     example.route(default={"provider": "local"})
     _start(page, QUESTION, Persona="default")
-    expect(page.locator("#state")).to_have_text("finished", timeout=60_000)
+    expect(page.locator("#state")).to_have_text("completed", timeout=60_000)
     tool = page.locator("details.run-more", has_text="search_journal").first
     expect(tool).to_be_visible()
     tool.locator("summary").click()
@@ -81,7 +81,7 @@ def test_a_call_that_needs_approval_is_answered_on_the_page(
         page = watch.open()
         _start(page, "Add it", Persona="careful")
         page.get_by_role("button", name=button).click(timeout=30_000)
-        expect(page.locator("#state")).to_have_text("finished", timeout=30_000)
+        expect(page.locator("#state")).to_have_text("completed", timeout=30_000)
         expect(page.get_by_text("allowed" if button == "Allow once" else "refused", exact=True)).to_be_visible()
         page.goto("/app/todos/")
         expect(page.get_by_text("Grease the hinge")).to_have_count(1 if button == "Allow once" else 0)
@@ -91,7 +91,7 @@ def test_a_call_that_needs_approval_is_answered_on_the_page(
 def test_a_run_is_continued_with_the_keyboard_alone(served: Served, watch: Watch) -> None:
     page = watch.open()
     _start(page, "Low water?", Persona="chat:title", Provider="echo")
-    expect(page.locator("#state")).to_have_text("finished", timeout=30_000)
+    expect(page.locator("#state")).to_have_text("completed", timeout=30_000)
     page.get_by_text("Continue with a new prompt").focus()
     page.keyboard.press("Enter")
     page.keyboard.press("Tab")
@@ -106,7 +106,7 @@ def test_a_run_is_continued_with_the_keyboard_alone(served: Served, watch: Watch
     assert focused(page) == "button Continue"
     page.keyboard.press("Enter")
     expect(page.get_by_label("Runs before and after this one")).to_contain_text("Continues")
-    expect(page.locator("#state")).to_have_text("finished", timeout=30_000)
+    expect(page.locator("#state")).to_have_text("completed", timeout=30_000)
     expect(page.locator(".run-answer")).to_contain_text("And tomorrow?")
 
 
@@ -114,7 +114,7 @@ def test_a_run_is_continued_with_the_keyboard_alone(served: Served, watch: Watch
 def test_the_pages_are_readable_in_both_looks_and_on_a_phone(watch: Watch, scheme: str) -> None:
     page = watch.open(color_scheme=scheme, viewport=PHONE)
     _start(page, "Low water? " + "x" * 300, Persona="chat:title", Provider="echo")
-    expect(page.locator("#state")).to_have_text("finished", timeout=30_000)
+    expect(page.locator("#state")).to_have_text("completed", timeout=30_000)
     assert axe(page) == []
     assert is_within_width(page)
     agent_id, path = runs.new_file("active")

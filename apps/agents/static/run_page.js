@@ -13,8 +13,8 @@ if (told) {
 }
 
 if (list) {
-  const stop = follow(list, (state) => {
-    sessionStorage.setItem(ENDED, wordsOfEnd(state));
+  const stop = follow(list, (state, reason) => {
+    sessionStorage.setItem(ENDED, wordsOfEnd(state, reason));
     location.reload();
   });
   new MutationObserver(() => document.getElementById("waiting")?.remove()).observe(list, { childList: true });

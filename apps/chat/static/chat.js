@@ -15,10 +15,10 @@ function watch(turn) {
   const list = turn.querySelector("[data-events]");
   if (!list) return;
   new MutationObserver(() => turn.querySelector("[data-waiting]")?.remove()).observe(list, { childList: true });
-  const stop = follow(list, async (state) => {
-    document.getElementById("ended").textContent = wordsOfEnd(state);
+  const stop = follow(list, async (state, reason) => {
+    document.getElementById("ended").textContent = wordsOfEnd(state, reason);
     await renew(turn);
-    if (state === "finish") await entitle();
+    if (state === "completed") await entitle();
   });
   window.addEventListener("pagehide", stop);
 }

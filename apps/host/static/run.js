@@ -2,7 +2,7 @@
 
 import { send, say } from "/static/host.js";
 
-const ENDED = { finish: "The run has finished.", error: "The run has failed." };
+const ENDED = { completed: "The run is completed.", failed: "The run has failed.", cancelled: "The run was cancelled." };
 
 /** The place of a block in its list. */
 function placeOf(list, key) {
@@ -37,11 +37,11 @@ export function follow(list, onEnd = () => {}) {
   hear("block", (data) => put(list, data));
   hear("more", (data) => goOn(list, data));
   hear("gone", ({ key }) => placeOf(list, key)?.remove());
-  hear("end", ({ state }) => {
+  hear("end", ({ state, reason }) => {
     source.close();
     list.removeAttribute("aria-busy");
     delete list.dataset.events;
-    onEnd(state);
+    onEnd(state, reason);
   });
   let isLost = false;
   source.addEventListener("open", () => (isLost = false));
@@ -75,6 +75,6 @@ document.addEventListener("submit", async (event) => {
 });
 
 /** What is said of an end, for screen readers too. */
-export function wordsOfEnd(state) {
-  return ENDED[state] ?? "The run is over without an end: its process is gone.";
+export function wordsOfEnd(state, reason = "") {
+  return reason === "cut off" || reason === "no end" ? "The run was cut off: its process is gone." : ENDED[state];
 }
