@@ -195,7 +195,7 @@ def _encode_pil(image: Any, where: str) -> Image:
     return Image(buffer.getvalue(), f"image/{form.lower()}")
 
 
-def make_request(contents: object, model: str, options: Mapping[str, Any]) -> Request:
+def make_request(contents: object, model: str, options: Mapping[str, Any], *, needs_text: bool = False) -> Request:
     """The request for `contents`; options that are not common ones go along as `extras`.
 
     Raises:
@@ -212,7 +212,7 @@ def make_request(contents: object, model: str, options: Mapping[str, Any]) -> Re
     common = {name: given.pop(name) for name in _COMMON if name in given}
     said = _text(said, "system_instruction") if said and said.strip() else None
     system_text = "\n\n".join(text for text in (said, system) if text) or None
-    return Request(model=model, turns=turns, system=system_text, extras=given, **common)
+    return Request(model=model, turns=turns, system=system_text, extras=given, needs_text=needs_text, **common)
 
 
 def _is_unset(name: str, value: object) -> bool:

@@ -83,7 +83,8 @@ class Results(Struct, frozen=True):
 
 
 Turn = User | Assistant | Results
-Finish = Literal["stop", "tools", "length", "blocked"]
+# "error" is no end of an answer: who asks is given an exception in place of such a reply.
+Finish = Literal["stop", "tools", "length", "blocked", "error"]
 
 
 class GenerateOptions(TypedDict, total=False):
@@ -121,6 +122,7 @@ class Request(Struct, frozen=True):
     """One call, provider-neutral; `extras` are options beyond the common ones, `timeout_s` is for the whole call.
 
     `may_call_tools=False` names the tools that the conversation has used, and asks for an answer without them.
+    `needs_text` says that calls of tools alone are no answer to it.
     """
 
     model: str
@@ -135,6 +137,7 @@ class Request(Struct, frozen=True):
     thinking_budget: int | None = None
     timeout_s: float | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
+    needs_text: bool = False
 
     @property
     def text_chars(self) -> int:
@@ -145,6 +148,8 @@ class Request(Struct, frozen=True):
                 count += sum(map(_chars, turn.parts))
             elif isinstance(turn, Assistant):
                 count += len(turn.text)
+            else:
+                count += sum(_chars(part) for result in turn.results for part in result.parts)
         return count
 
 
@@ -175,7 +180,8 @@ class Attempt(Struct, frozen=True):
 class Reply(Struct, frozen=True):
     """What came back: `model` is the one that really served, `dropped` the options the model does not take.
 
-    `call_id` is what the usage log calls the call: each of its attempts has a line with it.
+    `call_id` is what the usage log calls the call: each of its attempts has a line with it. `ended_with` is the
+    provider's own word for how the answer ended.
     """
 
     text: str
@@ -190,3 +196,4 @@ class Reply(Struct, frozen=True):
     attempts: tuple[Attempt, ...] = ()
     dropped: tuple[str, ...] = ()
     call_id: str = ""
+    ended_with: str = ""

@@ -237,7 +237,7 @@ def generate(
         "timeout_s": timeout_s,
         **kwargs,
     }
-    return prepare(contents, context, options).run().text
+    return prepare(contents, context, options, needs_text=True).run().text
 
 
 async def agenerate(
@@ -261,7 +261,7 @@ async def agenerate(
         "timeout_s": timeout_s,
         **kwargs,
     }
-    found = await prepare(contents, context, options).arun()
+    found = await prepare(contents, context, options, needs_text=True).arun()
     heard = _heard.get()
     if heard is not None:
         heard.append(found)
@@ -304,7 +304,7 @@ def generate_object(contents: Any, context: str, schema: Form, **options: Unpack
         InvalidReply: the second reply does not fit either; `text` is that reply.
         MuseError: as `reply`.
     """
-    call = prepare(contents, context, {**options, "json_schema": schema_of(schema)})
+    call = prepare(contents, context, {**options, "json_schema": schema_of(schema)}, needs_text=True)
     deadline = call.deadline()
     key, kept = call.find()
     first = kept or call.ask(deadline=deadline)
@@ -325,7 +325,7 @@ async def agenerate_object(
 ) -> Any: ...
 async def agenerate_object(contents: Any, context: str, schema: Form, **options: Unpack[GenerateOptions]) -> Any:
     """As `generate_object`, awaited."""
-    call = prepare(contents, context, {**options, "json_schema": schema_of(schema)})
+    call = prepare(contents, context, {**options, "json_schema": schema_of(schema)}, needs_text=True)
     deadline = call.deadline()
     key, kept = call.find()
     first = kept or await call.aask(deadline=deadline)
@@ -338,8 +338,10 @@ async def agenerate_object(contents: Any, context: str, schema: Form, **options:
     return found
 
 
-def prepare(contents: Any, context: str, options: Mapping[str, Any]) -> Ready:
+def prepare(contents: Any, context: str, options: Mapping[str, Any], *, needs_text: bool = False) -> Ready:
     """Route a call and put its request together; nothing goes out before the result is run.
+
+    With `needs_text` a reply without text is an error although the model called a tool.
 
     Raises:
         ConfigError, ContentsError, ValueError: it cannot be routed, or its contents or options are not usable.
@@ -358,7 +360,7 @@ def prepare(contents: Any, context: str, options: Mapping[str, Any]) -> Ready:
         given["system_instruction"] = current.system_instruction
     if given.get("timeout_s") is None:
         given["timeout_s"] = found.rules.timeout_s
-    request = make_request(contents, found.rungs[0].model, given)
+    request = make_request(contents, found.rungs[0].model, given, needs_text=needs_text)
     return Ready(request, found, stack(current.policies, log_lines.assess), current, desk.model_at, segment, api_key)
 
 

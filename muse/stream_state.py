@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 from weakref import WeakSet
 
-from msgspec import Struct
+from msgspec import Struct, json
 
 from muse.errors import InterruptedReply, MuseError, ProviderDown, ProviderError, ProviderTimeout
 from muse.messages import Reply
 from muse.policies.deadline import Deadline
 from muse.policies.once import Sending
+from muse.surrogates import Joiner, mend_all
 from muse.usage import Usage
 
 
@@ -85,6 +86,7 @@ class Stream:
         self._account = account
         self._deadline = deadline
         self._pieces: list[str] = []
+        self._joiner = Joiner()
         self._reply: Reply | None = None
         self._error: BaseException | None = None
         self._begun = False
@@ -115,27 +117,35 @@ class Stream:
         return self._sending
 
     def _take(self, event: Any) -> str:
-        piece = self._gatherer.feed(event)
+        piece = self._joiner.take(self._gatherer.feed(event))
         if piece:
             self._pieces.append(piece)
         return piece
 
-    def _end(self) -> None:
-        """All events are there: account for the reply, or say that its end is missing."""
+    def _end(self) -> str:
+        """All events are there: account for the reply, or say that its end is missing; the text held back so far."""
+        piece = self._joiner.rest()
+        if piece:
+            self._pieces.append(piece)
         raw = self._gatherer.raw()
         if raw is None and not self._pieces:
             self._fail(ProviderDown("the stream ended before an answer began", code="no_stream", retryable=True))
         elif raw is None:
             self._fail(InterruptedReply("the stream ended before the answer did", text=self.text))
         else:
-            self._settle(raw)
+            self._settle(_encodable(raw))
+        return piece
 
     def _settle(self, raw: Mapping[str, Any]) -> None:
         try:
             reply = self._account.answered(raw)
         except MuseError as exc:
-            self._error = exc
-            raise
+            if not isinstance(exc, ProviderError) or not self.text:
+                self._error = exc
+                raise
+            self._error = _interrupted(exc, self.text)
+            self._error.attempts = exc.attempts
+            raise self._error from exc
         self._reply = reply if self._source is None else self._source.done(reply)
 
     def _wait(self) -> Deadline:
@@ -169,6 +179,7 @@ class Stream:
         other._closed = True
         self._gatherer, self._account, self._deadline = other._gatherer, other._account, other._deadline
         self._error, self._first_by_s, self._begun = None, None, False
+        self._joiner = Joiner()
         self._pieces.clear()
 
     @contextmanager
@@ -219,6 +230,21 @@ class Stream:
         if self._reply is None:
             raise InterruptedReply("the stream was closed before its end", text=self.text)
         return self._reply
+
+
+_encoder = json.Encoder()
+
+
+def _encodable(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An answer put together from pieces, with all of its text such that it can be encoded."""
+    try:
+        _encoder.encode(raw)
+    except UnicodeEncodeError:
+        mended: Mapping[str, Any] = mend_all(raw)
+        return mended
+    except (TypeError, ValueError, RecursionError):  # no JSON, as of a provider without a wire form
+        pass
+    return raw
 
 
 def _interrupted(cause: MuseError, text: str) -> InterruptedReply:

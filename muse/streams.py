@@ -77,9 +77,7 @@ class ReplyStream(Stream):
         except BaseException as exc:  # noqa: BLE001 - accounted for, then raised
             close_events(self._events)
             self._fail(self._silence(exc, wait))
-        if event is _END:
-            self._end()
-        return piece
+        return self._end() if event is _END else piece
 
     def _go_on(self, exc: BaseException) -> None:
         if self._again is None or self._is_seen or not isinstance(exc, Exception):
@@ -187,9 +185,7 @@ class AsyncReplyStream(Stream):
         except BaseException as exc:  # noqa: BLE001 - accounted for, then raised
             await aclose_events(self._events)
             self._fail(self._silence(exc, wait))
-        if event is _END:
-            self._end()
-        return piece
+        return self._end() if event is _END else piece
 
     async def _go_on(self, exc: BaseException) -> None:
         if self._again is None or self._is_seen or not isinstance(exc, Exception):

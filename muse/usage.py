@@ -3,33 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product
 from typing import Any, TypeGuard
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 # The unified name first, then what providers and older logs call the same thing.
-_INPUT = ("input_tokens", "prompt_tokens", "prompt_token_count", "promptTokenCount", "inputTokens", "input")
+_INPUT = (
+    *("input_tokens", "prompt_tokens", "prompt_token_count", "promptTokenCount", "inputTokens", "promptTokens"),
+    *("input", "prompt_eval_count"),
+)
 _OUTPUT = (
-    "output_tokens",
-    "completion_tokens",
-    "candidates_token_count",
-    "candidatesTokenCount",
-    "outputTokens",
-    "output",
+    *("output_tokens", "completion_tokens", "candidates_token_count", "candidatesTokenCount", "outputTokens"),
+    *("completionTokens", "output", "eval_count"),
 )
 _TOTAL = ("total_tokens", "total_token_count", "totalTokenCount", "totalTokens", "total")
-_CACHED = ("cached_tokens", "cached_content_token_count", "cachedContentTokenCount")
-_REASONING = ("reasoning_tokens",)
-# Counts that stand beside the count they belong to and have to be added to make it inclusive.
+_CACHED = (
+    *("cached_tokens", "cached_content_token_count", "cachedContentTokenCount", "prompt_cache_hit_tokens"),
+    *("cached_input_tokens", "cachedInputTokens", "num_cached_tokens", "cache_read_tokens", "cachedTokens"),
+)
+_REASONING = ("reasoning_tokens", "reasoningTokens", "thinking_tokens")
+# Counts that stand beside the count they belong to and have to be added to make it inclusive, unless a total says else.
 _THOUGHTS = ("thoughts_token_count", "thoughtsTokenCount")
-_CACHE_READ = ("cache_read_input_tokens",)
-_CACHE_WRITE = ("cache_creation_input_tokens",)
-_WRITTEN = ("cache_write_tokens",)
+_TOOL_PROMPT = ("tool_use_prompt_token_count", "toolUsePromptTokenCount")
+_CACHE_READ = ("cache_read_input_tokens", "cacheReadInputTokens", "cacheReadInputTokenCount")
+_CACHE_WRITE = ("cache_creation_input_tokens", "cacheWriteInputTokens", "cacheWriteInputTokenCount")
+_WRITTEN = ("cache_write_tokens", "cache_creation_tokens")
+# Where the writes of a cache stand by how long they are kept (Anthropic).
+_WRITES = "cache_creation"
 # Where OpenAI-shaped usage nests its details.
 _INPUT_DETAILS = ("input_tokens_details", "prompt_tokens_details")
 _OUTPUT_DETAILS = ("output_tokens_details", "completion_tokens_details")
-_KNOWN = {*_INPUT, *_OUTPUT, *_TOTAL, *_CACHED, *_REASONING, *_THOUGHTS, *_CACHE_READ, *_CACHE_WRITE, *_WRITTEN}
+_KNOWN = {
+    *(*_INPUT, *_OUTPUT, *_TOTAL, *_CACHED, *_REASONING, *_THOUGHTS, *_TOOL_PROMPT),
+    *(*_CACHE_READ, *_CACHE_WRITE, *_WRITTEN),
+}
+# Forms of the input count to which the counts of the cache always stand beside; an OpenAI-shaped one includes them.
+_EXCLUSIVE = ("input_tokens", "inputTokens")
 
 
 # A larger count is none: no call has as many, and beyond it JSON numbers are not exact.
@@ -124,29 +135,89 @@ def normalize_usage(raw: object) -> dict[str, int]:
     return {**{name: n for name, n in counts.items() if n}, **known} if known else counts
 
 
+def merge_counts(known: Mapping[str, Any] | None, told: object) -> dict[str, Any]:
+    """The counts of a stream so far with those of its next event: a count that is zero or null replaces none."""
+    merged = dict(known or {})
+    for name, value in told.items() if isinstance(told, Mapping) else ():
+        if isinstance(value, Mapping):
+            merged[name] = merge_counts(found if isinstance(found := merged.get(name), Mapping) else None, value)
+        elif value or name not in merged:
+            merged[name] = value
+    return merged
+
+
+class _Part(Struct, frozen=True):
+    """A count that is part of the input or the output, and may be reported within or beside it."""
+
+    count: int
+    is_input: bool
+    is_beside: bool
+
+
 def _known_counts(entries: Mapping[str, Any]) -> dict[str, int]:
     """The unified counts among `entries`; empty if neither input nor output nor total is there."""
-    inputs, outputs = _details(entries, "input"), _details(entries, "output")
-    written = _first(entries, _CACHE_WRITE) or _nested(inputs, "cache_write_tokens")
-    read = _first(entries, _CACHE_READ)
-    thoughts = _first(entries, _THOUGHTS)
     given = [_first(entries, names) for names in (_INPUT, _OUTPUT, _TOTAL)]
     if all(count is None for count in given):
         return {}
-    beside = (read or 0) + (_first(entries, _CACHE_WRITE) or 0)
-    counted_in = (given[0] or 0) + beside
-    counted_out = (given[1] or 0) + (thoughts or 0)
-    total = given[2] if given[2] and not (beside or thoughts) else counted_in + counted_out
-    counts = {"input_tokens": counted_in, "output_tokens": counted_out, "total_tokens": total or 0}
+    inputs, outputs = _details(entries, "input"), _details(entries, "output")
+    read, written = _first(entries, _CACHE_READ), _first(entries, _CACHE_WRITE) or _writes(entries)
+    cached = _first(entries, _CACHED) or read or _nested(inputs, (*_CACHED, *_CACHE_READ))
+    thoughts = _first(entries, _THOUGHTS)
+    reasoning = _first(entries, _REASONING) or thoughts or _nested(outputs, _REASONING)
+    is_exclusive = any(name in entries for name in _EXCLUSIVE) or (read or 0) + (written or 0) > (given[0] or 0)
+    parts = (
+        _Part(cached or 0, is_input=True, is_beside=bool(read) and is_exclusive),
+        _Part(written or 0, is_input=True, is_beside=is_exclusive),
+        _Part(_first(entries, _TOOL_PROMPT) or 0, is_input=True, is_beside=True),
+        _Part(reasoning or 0, is_input=False, is_beside=bool(thoughts)),
+    )
+    counted_in, counted_out, total = _inclusive(given, [part for part in parts if part.count])
+    counts = {"input_tokens": counted_in, "output_tokens": counted_out, "total_tokens": total}
     optional = {
-        "cached_tokens": _first(entries, _CACHED) or read or _nested(inputs, "cached_tokens"),
-        "cache_write_tokens": written or _first(entries, _WRITTEN),
-        "reasoning_tokens": _first(entries, _REASONING)
-        or thoughts
-        or _nested(outputs, "reasoning_tokens")
-        or _nested(outputs, "thinking_tokens"),
+        "cached_tokens": cached,
+        "cache_write_tokens": written or _first(entries, _WRITTEN) or _nested(inputs, _WRITTEN),
+        "reasoning_tokens": reasoning,
     }
     return counts | {name: count for name, count in optional.items() if count}
+
+
+def _inclusive(given: list[int | None], parts: list[_Part]) -> tuple[int, int, int]:
+    """`(input, output, total)` with all parts in them; a given total decides which of the parts are to be added.
+
+    A count that is missing follows from the total and the other one. A total that no reading explains decides nothing.
+    """
+    told_in, told_out, total = given
+    base_in, base_out = told_in or 0, told_out or 0
+    usual = tuple(part.is_beside for part in parts)
+    if not total or (told_in is None and told_out is None):
+        beside = usual
+    else:
+        missing = told_in is None or told_out is None
+        choices = (usual, *(choice for choice in product((False, True), repeat=len(parts)) if choice != usual))
+        sums = ((choice, base_in + base_out + _added(parts, choice)) for choice in choices)
+        beside = usual if missing else next((choice for choice, count in sums if count == total), usual)
+    counted_in = base_in + _added(parts, beside, is_input=True)
+    counted_out = base_out + _added(parts, beside, is_input=False)
+    if total and told_in is None and told_out is not None:
+        counted_in = max(counted_in, total - counted_out)
+    elif total and told_out is None and told_in is not None:
+        counted_out = max(counted_out, total - counted_in)
+    is_told = bool(total) and not any(beside)
+    return counted_in, counted_out, total if is_told and total else counted_in + counted_out
+
+
+def _added(parts: list[_Part], beside: tuple[bool, ...], *, is_input: bool | None = None) -> int:
+    """The sum of the parts that stand beside the input or output (None: beside either)."""
+    chosen = (part for part, is_beside in zip(parts, beside, strict=True) if is_beside)
+    return sum(part.count for part in chosen if is_input is None or part.is_input is is_input)
+
+
+def _writes(entries: Mapping[str, Any]) -> int | None:
+    """The tokens written into the cache, where they are told by how long they are kept."""
+    kept = entries.get(_WRITES)
+    if not isinstance(kept, Mapping):
+        return None
+    return sum(count for count in kept.values() if _is_count(count)) or None
 
 
 def _details(entries: Mapping[str, Any], side: str) -> list[Mapping[str, Any]]:
@@ -158,19 +229,21 @@ def _details(entries: Mapping[str, Any], side: str) -> list[Mapping[str, Any]]:
     return [_entries(place) for place in places]
 
 
-def _nested(places: list[Mapping[str, Any]], name: str) -> int | None:
-    for place in places:
-        count = place.get(name)
-        if _is_count(count):
-            return int(count)
-    return None
+def _nested(places: list[Mapping[str, Any]], names: tuple[str, ...]) -> int | None:
+    """The first count above zero under one of `names`; 0 if there are only zeros, None without any."""
+    found = [count for place in places if (count := _first(place, names)) is not None]
+    return next(filter(None, found), found[0] if found else None)
 
 
 def _first(entries: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
+    """The first count above zero under one of `names`; 0 if there are only zeros, None without any."""
+    zero = None
     for name in names:
         if name in entries and _is_count(count := entries[name]):
-            return int(count)
-    return None
+            if count:
+                return int(count)
+            zero = 0
+    return zero
 
 
 def _is_count(value: object) -> TypeGuard[int]:
@@ -187,7 +260,7 @@ def _entries(raw: object, *, whole: bool = True) -> Mapping[str, Any]:
     inner = getattr(raw, "usage_metadata", None) if whole else None
     if inner is not None:
         return _entries(inner, whole=False)
-    names = (*_KNOWN, *_INPUT_DETAILS, *_OUTPUT_DETAILS, "details")
+    names = (*_KNOWN, *_INPUT_DETAILS, *_OUTPUT_DETAILS, _WRITES, "details")
     found = {name: getattr(raw, name, None) for name in names}
     return {name: value for name, value in found.items() if value is not None} or _attributes(raw)
 

@@ -27,6 +27,7 @@ muse.providers._local.words muse.batching.bell muse.batching.pace muse.database 
 muse.policies.allowance muse.batching.plain muse.amounts muse.call_ids muse.run_files muse.toolbox muse.cli._doc_map
 muse.toolbox.files muse.aside muse.in_flight
 muse.providers._moderation
+muse.surrogates
 
 muse.messages muse.prices muse.prompts muse.totals muse.policies.deadline muse.cortex.folder_watch
 muse.cortex.schedules muse.cli._live muse.providers._batch muse.providers._local.link
@@ -37,7 +38,8 @@ muse.policies.retry muse.policies.settings muse.batching.cluster muse.cli._progr
 muse.config muse.call_sites muse.contents muse.objects muse.toolbox.shelf muse.toolbox.servers
 muse.providers._local.engine muse.providers._local.fetch muse.providers._local.fill muse.providers._transport
 muse.providers._pool muse.batching.request muse.batching.files muse.batching.jobs muse.policies.course
-muse.stream_state muse.batching.parts muse.log_index.tally muse.providers._local.task
+muse.stream_state muse.batching.parts muse.log_index.tally muse.providers._local.task muse.providers._ends
+muse.providers._calls
 
 muse.journal muse.streams muse.descriptors muse.tools muse.providers._http muse.providers._local.choose
 muse.providers._local.answer muse.batching.packing muse.batching.scan muse.batching.tally muse.batching.job
@@ -56,8 +58,10 @@ muse.policies.limiter muse.policies.spending muse.key_file muse.run_files.tail m
 muse.cortex.run_log muse.rules muse.loop muse.cortex.orders muse.cortex.daily muse.batching.keeper
 muse.providers._provider muse.providers._faults muse.ladder muse.policies.budget muse.run_files.index
 
-muse.cortex.supervisor muse.providers._attempt muse.providers._clients muse.providers._sdk muse.policies.stack
+muse.cortex.supervisor muse.providers._attempt muse.providers._clients muse.providers._sse muse.policies.stack
 muse.why
+
+muse.providers._sdk
 
 muse.providers._backend muse.providers._plain muse.providers._chat muse.providers._batch_openai
 muse.providers._batch_anthropic muse.providers._batch_google muse.batching.service muse.cortex.turns

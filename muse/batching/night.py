@@ -294,7 +294,7 @@ def _item(job: Job) -> Item:
     """
     check(job.request.json_schema)
     options = job.request.options()
-    ready = prepare(options.pop("contents"), options.pop("context"), options)
+    ready = prepare(options.pop("contents"), options.pop("context"), options, needs_text=True)
     route = ready.stack.rungs(ready.ladder, ready.model_at)[0]
     request = ready.request if route.model == ready.request.model else replace(ready.request, model=route.model)
     return Item(str(job.number), request, Origin(route.context or None, route, ready.segment))

@@ -17,6 +17,7 @@ from muse.keys import mask_exception
 from muse.messages import Attempt, Reply, Request, Route
 from muse.policies.deadline import Deadline
 from muse.policies.once import STALE, Sending
+from muse.providers._ends import is_transient_end
 from muse.providers._faults import misread_error, timeout_error
 from muse.providers._provider import Provider
 from muse.usage import Usage, estimate_usage
@@ -125,7 +126,8 @@ class Account:
         with self:
             decoded = self._provider.decode(raw, self._request)
             _require_text(decoded.model, decoded.text)
-        problem = _unusable(decoded)
+        decoded = replace(decoded, usage=_counted(decoded, self._request))
+        problem = _unusable(decoded, self._request)
         cost_usd, note = self._cost(decoded.model, decoded.usage)
         duration_s = self._log(decoded.model, decoded.usage, decoded.finish, cost_usd, note, problem)
         failure = None if problem is None else type(problem).__name__
@@ -174,8 +176,10 @@ class Account:
         Providers count the output at the end of a stream; what they say before is a beginning (Anthropic) or nothing.
         """
         estimated = estimate_usage(self._request.text_chars, len(text))
-        if usage is None or usage.output_tokens >= estimated.output_tokens:
-            return usage or estimated
+        if usage is not None and (not usage.requests or usage.output_tokens >= estimated.output_tokens > 0):
+            return usage
+        if usage is None or not usage.total_tokens:
+            return estimated
         return replace(usage, output_tokens=estimated.output_tokens, estimated=True)
 
     def _cost(self, model: str, usage: Usage) -> tuple[float | None, str | None]:
@@ -264,18 +268,53 @@ def _error_entry(error: BaseException) -> dict[str, Any]:
     return entry
 
 
-def _unusable(reply: Reply) -> ReplyError | None:
-    """What is wrong with a reply that came without an error: blocked, cut off, or empty."""
+def _counted(reply: Reply, request: Request) -> Usage:
+    """The tokens of an answer: those reported, with an estimate in place of a count that cannot be zero."""
+    usage, turn = reply.usage, reply.turn
+    said = len(reply.text) + len(reply.thinking) + sum(len(call.name) + len(str(call.args)) for call in turn.calls)
+    if usage.input_tokens and (usage.output_tokens or not said):
+        return usage
+    if not usage.total_tokens and not said and reply.finish == "blocked":  # a prompt that no model read
+        return usage
+    estimated = estimate_usage(request.text_chars, said)
+    known = replace(
+        usage,
+        input_tokens=usage.input_tokens or estimated.input_tokens,
+        output_tokens=usage.output_tokens or estimated.output_tokens,
+    )
+    return usage if known == usage else replace(known, estimated=True)
+
+
+def _unusable(reply: Reply, request: Request) -> ReplyError | ProviderError | None:
+    """What is wrong with a reply that came without an error: blocked, cut off, empty, or not ended as answers do."""
+    name = f"{reply.provider} {reply.model}"
     who = {"text": reply.text, "provider": reply.provider, "model": reply.model}
     match reply.finish:
+        case "error":
+            return _unfinished(reply)
         case "blocked":
-            return BlockedReply(f"{reply.provider} {reply.model}: the answer was blocked by the provider", **who)
+            return BlockedReply(f"{name}: the answer was blocked by the provider", **who)
         case "length":
             return TruncatedReply(
-                f"{reply.provider} {reply.model}: the answer was cut off at {reply.usage.output_tokens} output tokens;"
+                f"{name}: the answer was cut off at {reply.usage.output_tokens} output tokens;"
                 f" raise max_output_tokens (the text so far is in .text)",
                 **who,
             )
-        case "stop" if not reply.text.strip():
-            return EmptyReply(f"{reply.provider} {reply.model}: the model finished without any text", **who)
-    return None
+        case _ if not reply.text.strip() and (request.needs_text or not reply.turn.calls):
+            calls = ", ".join(sorted({call.name for call in reply.turn.calls}))
+            what = f"called {calls}, which was not offered, and said nothing" if calls else "finished without any text"
+            return EmptyReply(f"{name}: the model {what}", **who)
+        case _:
+            return None
+
+
+def _unfinished(reply: Reply) -> ProviderDown:
+    """The error for an answer that ended with another word than answers do."""
+    return ProviderDown(
+        f"ended its answer with {reply.ended_with!r}, which is no end of a whole answer;"
+        f" {len(reply.text)} characters of it had come",
+        provider=reply.provider,
+        model=reply.model,
+        code="unfinished",
+        retryable=is_transient_end(reply.ended_with),
+    )

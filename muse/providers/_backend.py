@@ -25,6 +25,7 @@ from muse.providers._faults import unreadable_error
 from muse.providers._provider import Access, Answer, Payload, Provider
 from muse.spec import Spec
 from muse.streams import AsyncReplyStream, ReplyStream
+from muse.surrogates import mend_all
 
 _decode = msgspec.json.Decoder().decode
 
@@ -163,7 +164,7 @@ class ProviderBackend:
             temperature, max_output_tokens, system_instruction, json_output, thinking_budget, timeout_s, kwargs
         )
         origin, api_key = _origin(options, context, caller_context(2) if context is None else "")
-        return self.reply(make_request(contents, model, options), origin, api_key).text
+        return self.reply(make_request(contents, model, options, needs_text=True), origin, api_key).text
 
     async def agenerate(
         self,
@@ -183,7 +184,7 @@ class ProviderBackend:
             temperature, max_output_tokens, system_instruction, json_output, thinking_budget, timeout_s, kwargs
         )
         origin, api_key = _origin(options, context, caller_context(2) if context is None else "")
-        return (await self.areply(make_request(contents, model, options), origin, api_key)).text
+        return (await self.areply(make_request(contents, model, options, needs_text=True), origin, api_key)).text
 
     async def run_agent(
         self, config: Mapping[str, Any], on_event: Callable[[dict[str, Any]], None] | None = None
@@ -295,6 +296,6 @@ def _loads(body: Answer, provider: Provider, model: str) -> Mapping[str, Any]:
 
 def _lenient(body: bytes) -> Any:
     try:
-        return json.loads(body)
+        return mend_all(json.loads(body))
     except (ValueError, RecursionError):
         return None

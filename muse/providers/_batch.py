@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Struct, field
 
 from muse.errors import MuseError, ProviderError, ProviderTimeout
+from muse.surrogates import mend_all
 
 State = Literal["validating", "running", "done", "failed", "expired", "cancelled"]
 Outcome = Mapping[str, Any] | MuseError
@@ -163,7 +164,7 @@ def encode_line(value: Mapping[str, Any]) -> bytes:
 def decode_line(line: str | bytes) -> Mapping[str, Any] | None:
     """A line of results; None if it is no JSON object."""
     try:
-        value = json.loads(line)
+        value = mend_all(json.loads(line))
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

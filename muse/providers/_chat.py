@@ -9,20 +9,32 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from muse.messages import Assistant, File, Finish, Image, Part, Reply, Request, Results, ToolCall, Turn, User
+from muse.messages import Assistant, File, Image, Part, Reply, Request, Results, ToolCall, Turn, User
+from muse.providers._calls import CallJoiner, IdRule, args_text, fit_ids, fresh_ids, parse_args
+from muse.providers._ends import finish_of
 from muse.providers._provider import Payload
-from muse.providers._sdk import data_url, parse_args, refuse_parts, stream_error
+from muse.providers._sdk import data_url, refuse_parts, stream_error
+from muse.providers._sse import DONE
 from muse.schema import close_objects
 from muse.spec import Profile
-from muse.usage import Usage, estimate_usage, usage_of
+from muse.usage import Usage, merge_counts, usage_of
 
-_FINISHES: Mapping[str, Finish] = {"length": "length", "content_filter": "blocked", "tool_calls": "tools"}
+# What every endpoint of this form takes as the id of a call: OpenAI's has at most 40 characters, Mistral's exactly 9.
+_ID_RULE = IdRule("[A-Za-z0-9_-]{1,40}", 9)
+# Ends of a whole answer; gateways also pass on the words of the API behind them.
+_GOOD = frozenset(
+    {
+        *("stop", "tool_calls", "function_call", "stop_sequence", "eos", "eos_token", "end_turn", "tool_use"),
+        *("complete", "completed", "end", "done", "tool_call", "finish", "finished", "normal"),
+    }
+)
 
 
 def chat_messages(request: Request, profile: Profile, provider: str) -> list[dict[str, Any]]:
     """A request as messages; `provider`'s own assistant messages are replayed as they were."""
     messages: list[dict[str, Any]] = [{"role": "system", "content": request.system}] if request.system else []
-    messages += [message for turn in request.turns for message in _messages(turn, profile, request.model, provider)]
+    turns = fit_ids(request.turns, provider, _ID_RULE)
+    messages += [message for turn in turns for message in _messages(turn, profile, request.model, provider)]
     return messages
 
 
@@ -41,7 +53,7 @@ def add_tools_and_format(payload: Payload, request: Request) -> None:
 
 
 def decode_completion(raw: Mapping[str, Any], request: Request, provider: str) -> Reply:
-    """A completion as a reply; where the endpoint sends no usage, it is estimated.
+    """A completion as a reply.
 
     Raises:
         ProviderError: the answer is an error, or has no choices.
@@ -50,64 +62,81 @@ def decode_completion(raw: Mapping[str, Any], request: Request, provider: str) -
     if raw.get("error") or not choices:
         raise stream_error(provider, request.model, raw)
     choice = choices[0]
-    message = choice.get("message") or {}
+    if choice.get("error"):
+        raise stream_error(provider, request.model, choice)
+    message = _with_ids(choice.get("message") or {}, request)
     text, refusal = _said(message.get("content")), message.get("refusal") or ""
     calls = tuple(_call(call) for call in message.get("tool_calls") or ())
-    finish = _FINISHES.get(choice.get("finish_reason") or "", "stop")
+    end = choice.get("finish_reason")
+    finish = finish_of(end, _GOOD)
     if calls and finish == "stop":
         finish = "tools"
     if refusal:
         finish = "blocked"
     thinking = message.get("reasoning") or message.get("reasoning_content") or ""
-    usage = usage_of(raw["usage"]) if raw.get("usage") else estimate_usage(request.text_chars, len(text))
+    usage = usage_of(_counts(raw))
     turn = Assistant(text, calls, native=_replayable(message), provider=provider)
-    return Reply(text or refusal, turn, usage, finish, raw.get("model") or request.model, provider, thinking)
+    model = raw.get("model") or request.model
+    return Reply(text or refusal, turn, usage, finish, model, provider, thinking, ended_with=str(end or ""))
+
+
+def _counts(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The counts of a completion or chunk, wherever the server puts them: on top, in the choice, in its own extension.
+
+    Sources: Groq's reference (`x_groq.usage` in the last chunk), Moonshot's (`choices[0].usage`).
+    """
+    choice = next(iter(raw.get("choices") or ()), None) or {}
+    inner = choice.get("message") or choice.get("delta") or {}
+    merged: Mapping[str, Any] = {}
+    for place in (raw.get("x_groq"), inner, choice, raw):
+        counts = place.get("usage") if isinstance(place, Mapping) else None
+        merged = merge_counts(merged, counts) if counts else merged
+    return merged
 
 
 _GROWING = ("text", "summary", "data")
 
 
 class ChatGatherer:
-    """Chunks put together into the completion they are pieces of."""
+    """Chunks put together into the completion they are pieces of; a whole completion is taken as the only chunk."""
 
     def __init__(self, provider: str) -> None:
         self._provider = provider
         self._head: dict[str, Any] = {}
         self._message: dict[str, Any] = {"role": "assistant", "content": ""}
-        self._calls: dict[int, dict[str, Any]] = {}
+        self._calls = CallJoiner()
         self._details: dict[int, dict[str, Any]] = {}
         self._finish: str | None = None
-        self._usage: Mapping[str, Any] | None = None
+        self._usage: Mapping[str, Any] = {}
+        self._is_done = False
 
     def feed(self, event: Any) -> str:
+        if event is DONE:
+            self._is_done = True
+            return ""
         if event.get("error"):
             raise stream_error(self._provider, "", event)
         self._head |= {key: event[key] for key in ("id", "model", "created") if event.get(key)}
-        self._usage = event.get("usage") or self._usage
         choices = event.get("choices") or ()
+        if event.get("usage") or event.get("x_groq") or (choices and "usage" in choices[0]):
+            self._usage = merge_counts(self._usage, _counts(event))
         return self._add(choices[0]) if choices else ""
 
     def _add(self, choice: Mapping[str, Any]) -> str:
+        if choice.get("error"):
+            raise stream_error(self._provider, "", choice)
         self._finish = choice.get("finish_reason") or self._finish
-        delta = choice.get("delta") or {}
+        delta = choice.get("delta") or choice.get("message") or {}
         for key in ("reasoning", "reasoning_content", "refusal"):
             if delta.get(key):
                 self._message[key] = self._message.get(key, "") + delta[key]
-        for piece in delta.get("tool_calls") or ():
-            self._add_call(piece)
+        if pieces := _call_pieces(delta):
+            self._calls.add(pieces)
         for piece in delta.get("reasoning_details") or ():
             self._add_detail(piece)
         text = _said(delta.get("content"))
         self._message["content"] += text
         return text
-
-    def _add_call(self, piece: Mapping[str, Any]) -> None:
-        empty = {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
-        call = self._calls.setdefault(piece.get("index", len(self._calls)), empty)
-        call["id"] = piece.get("id") or call["id"]
-        function = piece.get("function") or {}
-        call["function"]["name"] += function.get("name") or ""
-        call["function"]["arguments"] += function.get("arguments") or ""
 
     def _add_detail(self, piece: Mapping[str, Any]) -> None:
         """Join a piece of reasoning to those of its index: its text grows, what is said again (a signature) stands."""
@@ -120,14 +149,23 @@ class ChatGatherer:
         return usage_of(self._usage) if self._usage else None
 
     def raw(self) -> Mapping[str, Any] | None:
-        if self._finish is None:
+        """The completion; whole at its finish reason, or at `[DONE]` if anything was said."""
+        message, calls = self._message, self._calls.calls()
+        if self._finish is None and not (self._is_done and (len(message) > 2 or message["content"] or calls)):
             return None
-        message = self._message
-        if self._calls:
-            message["tool_calls"] = [self._calls[index] for index in sorted(self._calls)]
+        if calls:
+            message["tool_calls"] = calls
         if self._details:
             message["reasoning_details"] = list(self._details.values())
         return {**self._head, "choices": [{"message": message, "finish_reason": self._finish}], "usage": self._usage}
+
+
+def _call_pieces(delta: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The calls in a message or a piece of it; one in the older form (`function_call`) among them."""
+    pieces = delta.get("tool_calls")
+    if not pieces and delta.get("function_call"):
+        return [{"index": 0, "function": delta["function_call"]}]
+    return pieces or []
 
 
 def _said(content: object) -> str:
@@ -135,6 +173,20 @@ def _said(content: object) -> str:
     if isinstance(content, list):
         return "".join(part.get("text") or "" for part in content if isinstance(part, Mapping))
     return str(content or "")
+
+
+def _with_ids(message: Mapping[str, Any], request: Request) -> Mapping[str, Any]:
+    """A message whose calls have ids that the conversation does not have yet, and arguments as JSON text."""
+    pieces = _call_pieces(message)
+    if not pieces:
+        return message
+    ids = fresh_ids(request.turns, [str(piece.get("id") or "") for piece in pieces])
+    calls = []
+    for piece, call_id in zip(pieces, ids, strict=True):
+        function = piece.get("function") or {}
+        said = {"name": str(function.get("name") or ""), "arguments": args_text(function.get("arguments"))}
+        calls.append({**piece, "id": call_id, "type": piece.get("type") or "function", "function": function | said})
+    return {**message, "tool_calls": calls}
 
 
 def _replayable(message: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,8 +229,7 @@ def _tool(name: str, description: str, schema: Mapping[str, Any]) -> dict[str, A
 
 
 def _call(call: Mapping[str, Any]) -> ToolCall:
-    function = call.get("function") or {}
-    return ToolCall(str(call.get("id") or ""), str(function.get("name") or ""), parse_args(function.get("arguments")))
+    return ToolCall(call["id"], call["function"]["name"], parse_args(call["function"]["arguments"]))
 
 
 def _call_again(call: ToolCall) -> dict[str, Any]:

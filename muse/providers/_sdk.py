@@ -7,6 +7,7 @@ import json
 import sys
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import aclosing
 from importlib import import_module
 from typing import Any, ClassVar
 
@@ -20,6 +21,7 @@ from muse.policies.deadline import Deadline
 from muse.providers._faults import connection_error, local_error, status_error, unreadable_error
 from muse.providers._moderation import reasons_of
 from muse.providers._provider import Access, Payload, Provider, without_query
+from muse.providers._sse import aread_events, read_events
 from muse.spec import Profile
 
 _TRANSPORTS = ("httpx2", "httpcore2", "aiohttp", "httpx", "httpcore")
@@ -115,19 +117,18 @@ class SdkProvider(Provider):
         content = _encode(self.streamed(payload))
         events = client.sdk.post(client.url, content=content, cast_to=object, options=options, stream=True)
         with events:
-            if _is_plain(events.response):
-                raise unstreamed_error(self.spec.name, payload["model"], events.response.read())
-            yield from events
+            yield from read_events(events.response.iter_bytes(), self.spec.name)
 
     async def astream(self, client: Line, payload: Payload, deadline: Deadline) -> AsyncIterator[Any]:
         options = _options(deadline)
         content = _encode(self.streamed(payload))
         posted = client.sdk.post(client.url, content=content, cast_to=object, options=options, stream=True)
-        async with await posted as events:
-            if _is_plain(events.response):
-                raise unstreamed_error(self.spec.name, payload["model"], await events.response.aread())
-            async for event in events:
-                yield event
+        async with (
+            await posted as events,
+            aclosing(aread_events(events.response.aiter_bytes(), self.spec.name)) as values,
+        ):
+            async for value in values:
+                yield value
 
     def streamed(self, payload: Payload) -> Payload:
         """The payload of a streamed request."""
@@ -155,11 +156,6 @@ class SdkProvider(Provider):
 
 # An error event in a stream that began well has no HTTP status of its own but the 200 it began with.
 STREAM_STATUS = 200
-
-
-def _is_plain(response: Any) -> bool:
-    """Whether an answer that was to be a stream is a whole JSON body."""
-    return str(response.headers.get("content-type", "")).startswith("application/json")
 
 
 def transport_fault(exc: BaseException, provider: str, model: str) -> MuseError | None:
@@ -232,28 +228,3 @@ def stream_error(provider: str, model: str, body: Mapping[str, Any]) -> MuseErro
     status = code if isinstance(code, int) and 400 <= code < 600 else STREAM_STATUS
     words, reasons = message or "an answer without output", reasons_of(body)
     return status_error(provider, model, status, code=code, message=words, moderation=reasons)
-
-
-def unstreamed_error(provider: str, model: str, body: bytes) -> MuseError:
-    """The error for a whole body where a stream was to come: the error it tells of, if it does."""
-    try:
-        raw = json.loads(body)
-    except ValueError:
-        raw = None
-    if isinstance(raw, dict) and raw.get("error"):
-        return stream_error(provider, model, raw)
-    return unreadable_error(provider, model, body, expected="a stream of events")
-
-
-def parse_args(text: object) -> Mapping[str, Any]:
-    """A tool call's arguments from their JSON text; what is no object is kept under `_invalid`, to be refused."""
-    try:
-        args = json.loads(str(text or "{}"))
-    except (ValueError, RecursionError):
-        args = text
-    return as_args(args)
-
-
-def as_args(value: object) -> Mapping[str, Any]:
-    """A tool call's arguments; what is no object is kept under `_invalid`, to be refused."""
-    return value if isinstance(value, dict) else {"_invalid": value}

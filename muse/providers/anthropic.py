@@ -7,7 +7,6 @@ budgets, which models can stop thinking and how); the page on structured outputs
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,7 +14,6 @@ from muse.messages import (
     DEFAULT_TEMPERATURE,
     Assistant,
     File,
-    Finish,
     Image,
     Part,
     Reply,
@@ -26,9 +24,12 @@ from muse.messages import (
     User,
 )
 from muse.providers._base import Access, Capabilities, Encoded, Payload, Profile, Spec, bind
-from muse.providers._sdk import ONLY_JSON, SdkProvider, as_args, refuse_parts, schema_words, stream_error
+from muse.providers._calls import IdRule, fit_ids, fresh_ids, index_of, parse_args
+from muse.providers._ends import finish_of
+from muse.providers._sdk import ONLY_JSON, SdkProvider, refuse_parts, schema_words, stream_error
+from muse.providers._sse import DONE
 from muse.schema import close_objects
-from muse.usage import Usage, usage_of
+from muse.usage import Usage, merge_counts, usage_of
 
 if TYPE_CHECKING:
     from muse.providers._batch_anthropic import AnthropicBatch
@@ -78,12 +79,10 @@ SPEC = Spec(
     batch_price=0.5,  # the pricing page: batch input and output at half the standard rate
 )
 
-_FINISHES: Mapping[str, Finish] = {
-    "max_tokens": "length",
-    "model_context_window_exceeded": "length",
-    "refusal": "blocked",
-    "tool_use": "tools",
-}
+# Ends of a whole answer. `pause_turn` is none: the server's own tools were not done, and muse offers none of them.
+_GOOD = frozenset({"end_turn", "stop_sequence", "tool_use", "stop"})
+# The API refuses other characters, and two calls with one id.
+_ID_RULE = IdRule("[a-zA-Z0-9_-]{1,64}")
 # The SDK's own measure (its `_calculate_nonstreaming_timeout`): beyond this an answer may take over ten minutes.
 _LONGEST_UNSTREAMED_TOKENS = 21_333
 # Keywords that the schema compiler refuses; replies are checked against the caller's own schema all the same.
@@ -119,7 +118,9 @@ class AnthropicProvider(SdkProvider):
         dropped: list[str] = []
         payload: Payload = {
             "model": request.model,
-            "messages": [_message(turn, profile, request.model) for turn in request.turns],
+            "messages": [
+                _message(turn, profile, request.model) for turn in fit_ids(request.turns, SPEC.name, _ID_RULE)
+            ],
             "max_tokens": profile.limit(request.max_output_tokens, request.thinking_budget),
         }
         system = [text for text in (request.system, ONLY_JSON if _wants_bare_json(request, profile) else None) if text]
@@ -139,15 +140,19 @@ class AnthropicProvider(SdkProvider):
         blocks = raw.get("content")
         if raw.get("type") == "error" or blocks is None:
             raise stream_error(SPEC.name, request.model, raw)
-        text = "".join(block["text"] for block in blocks if block["type"] == "text")
+        blocks = _with_ids(blocks, request)
+        text = "".join(block["text"] or "" for block in blocks if block["type"] == "text")
         thinking = "\n\n".join(
-            block["thinking"] for block in blocks if block["type"] == "thinking" and block["thinking"]
+            block["thinking"] for block in blocks if block["type"] == "thinking" and block.get("thinking")
         )
-        calls = tuple(ToolCall(b["id"], b["name"], as_args(b["input"])) for b in blocks if b["type"] == "tool_use")
-        finish = _FINISHES.get(raw.get("stop_reason") or "", "stop")
+        calls = tuple(ToolCall(b["id"], b["name"], b["input"]) for b in blocks if b["type"] == "tool_use")
+        end = str(raw.get("stop_reason") or "")
+        finish = finish_of(end, _GOOD)
+        if calls and finish == "stop":
+            finish = "tools"
         turn = Assistant(text, calls, native=blocks, provider=SPEC.name)
-        model = raw.get("model") or request.model
-        return Reply(text, turn, usage_of(raw.get("usage")), finish, model, SPEC.name, thinking)
+        usage, model = usage_of(raw.get("usage")), raw.get("model") or request.model
+        return Reply(text, turn, usage, finish, model, SPEC.name, thinking, ended_with=end)
 
     def must_stream(self, payload: Payload) -> bool:
         return bool(payload["max_tokens"] > _LONGEST_UNSTREAMED_TOKENS)
@@ -164,64 +169,130 @@ class AnthropicProvider(SdkProvider):
 
 
 class _Gatherer:
-    """Message events put together into the message they are pieces of."""
+    """Message events put together into the message they are pieces of; a whole message is taken as it is."""
 
     def __init__(self) -> None:
-        self._message: dict[str, Any] | None = None
+        self._message: dict[str, Any] = {}
         self._usage: dict[str, Any] = {}
-        self._inputs: dict[int, str] = {}
+        self._blocks: list[_Block] = []
         self._is_over = False
 
     def feed(self, event: Any) -> str:
+        if event is DONE:
+            self._is_over = self._is_over or bool(self._blocks)
+            return ""
         match event.get("type"):
+            case "content_block_delta":
+                return self._block(event).add(event["delta"])
+            case "content_block_start":
+                self._blocks.append(_Block(index_of(event), dict(event["content_block"])))
+                return self._blocks[-1].text
+            case "content_block_stop":
+                self._block(event).is_closed = True
             case "message_start":
                 self._message = {**event["message"], "content": []}
-                self._usage = dict(event["message"].get("usage") or {})
-            case "content_block_start":
-                self._blocks().append(dict(event["content_block"]))
-            case "content_block_delta":
-                return self._add(event["index"], event["delta"])
-            case "content_block_stop" if event["index"] in self._inputs:
-                self._blocks()[event["index"]]["input"] = json.loads(self._inputs.pop(event["index"]) or "{}")
+                self._usage = merge_counts(self._usage, event["message"].get("usage"))
+                return "".join(map(self._begin, event["message"].get("content") or ()))
             case "message_delta":
-                self._whole().update(event["delta"])
-                self._usage |= {name: count for name, count in (event.get("usage") or {}).items() if count is not None}
+                self._message |= {key: value for key, value in (event.get("delta") or {}).items() if value}
+                self._usage = merge_counts(self._usage, event.get("usage"))
             case "message_stop":
                 self._is_over = True
+            case "message" | None if isinstance(event.get("content"), list):
+                self._message, self._usage, self._is_over = dict(event), dict(event.get("usage") or {}), True
+                return "".join(map(self._begin, event.get("content") or ()))
+            case _ if event.get("error"):
+                raise stream_error(SPEC.name, "", event)
             case _:
                 pass
         return ""
 
-    def _whole(self) -> dict[str, Any]:
-        if self._message is None:
-            self._message = {"content": []}
-        return self._message
+    def _begin(self, block: Mapping[str, Any]) -> str:
+        """Take a block that came as a whole; its text."""
+        self._blocks.append(_Block(None, dict(block)))
+        return self._blocks[-1].text
 
-    def _blocks(self) -> list[dict[str, Any]]:
-        blocks: list[dict[str, Any]] = self._whole()["content"]
-        return blocks
-
-    def _add(self, index: int, delta: Mapping[str, Any]) -> str:
-        block = self._blocks()[index]
-        match delta.get("type"):
-            case "text_delta":
-                block["text"] += delta["text"]
-                return str(delta["text"])
-            case "thinking_delta":
-                block["thinking"] += delta["thinking"]
-            case "signature_delta":
-                block["signature"] = delta["signature"]
-            case "input_json_delta":
-                self._inputs[index] = self._inputs.get(index, "") + delta["partial_json"]
-            case _:
-                pass
-        return ""
+    def _block(self, event: Mapping[str, Any]) -> _Block:
+        """The block that an event is about: the open one of its number, or the last; one without a start begins."""
+        number = index_of(event)
+        if self._blocks and number in (None, self._blocks[-1].number):
+            return self._blocks[-1]
+        alike = [block for block in self._blocks if block.number == number]
+        found = next((block for block in reversed(alike) if not block.is_closed), alike[-1] if alike else None)
+        if found is None:
+            found = _Block(number, {})
+            self._blocks.append(found)
+        return found
 
     def usage(self) -> Usage | None:
         return usage_of(self._usage) if self._usage else None
 
     def raw(self) -> Mapping[str, Any] | None:
-        return {**self._whole(), "usage": self._usage} if self._is_over else None
+        """The message; whole at its last event, or when its end was told."""
+        if not (self._is_over or self._message.get("stop_reason")):
+            return None
+        numbered = enumerate(self._blocks)
+        ordered = sorted(numbered, key=lambda place: place[0] if place[1].number is None else place[1].number)
+        return {**self._message, "content": [block.whole() for _, block in ordered], "usage": self._usage}
+
+
+class _Block:
+    """A content block as far as its pieces have come; `number` is its place in the message."""
+
+    __slots__ = ("_args", "_block", "_pieces", "is_closed", "number")
+
+    def __init__(self, number: int | None, block: dict[str, Any]) -> None:
+        self.number = number
+        self.is_closed = False
+        self._block = block
+        self._pieces: dict[str, list[str]] = {}
+        self._args: list[str] = []
+
+    @property
+    def text(self) -> str:
+        """The text that it began with."""
+        return str(self._block.get("text") or "") if self._block.get("type") == "text" else ""
+
+    def add(self, delta: Mapping[str, Any]) -> str:
+        """Take a piece; the text it adds."""
+        match delta.get("type"):
+            case "text_delta":
+                self._grow("text", delta["text"])
+                return str(delta["text"])
+            case "thinking_delta":
+                self._grow("thinking", delta["thinking"])
+            case "signature_delta":
+                self._block["signature"] = delta["signature"]
+            case "input_json_delta":
+                self._block.setdefault("type", "tool_use")
+                self._args.append(delta["partial_json"] or "")
+            case _:
+                pass
+        return ""
+
+    def _grow(self, kind: str, piece: str) -> None:
+        if kind not in self._pieces:
+            self._block.setdefault("type", kind)
+            self._pieces[kind] = [str(self._block.get(kind) or "")]
+        self._pieces[kind].append(piece)
+
+    def whole(self) -> dict[str, Any]:
+        """The block; arguments that were cut off are kept as they are, to be refused."""
+        block = self._block | {kind: "".join(pieces) for kind, pieces in self._pieces.items()}
+        args = "".join(self._args)
+        return {**block, "input": parse_args(args)} if args.strip() else block
+
+
+def _with_ids(blocks: list[Any], request: Request) -> list[Any]:
+    """Content blocks whose calls have arguments, and ids that the conversation does not have yet."""
+    calls = [block for block in blocks if block["type"] == "tool_use"]
+    if not calls:
+        return blocks
+    ids = iter(fresh_ids(request.turns, [str(block.get("id") or "") for block in calls]))
+    return [
+        {**block, "id": next(ids), "input": parse_args(block.get("input"))} if block["type"] == "tool_use" else block
+        for block in blocks
+    ]
 
 
 def _wants_bare_json(request: Request, profile: Profile) -> bool:

@@ -23,7 +23,6 @@ from muse.errors import MuseError
 from muse.messages import (
     Assistant,
     File,
-    Finish,
     Image,
     Part,
     Reply,
@@ -36,9 +35,12 @@ from muse.messages import (
 )
 from muse.policies.deadline import Deadline
 from muse.providers._base import Access, Capabilities, Encoded, Payload, Profile, Provider, Spec, bind, status_error
+from muse.providers._calls import OWN_ID, IdRule, as_args, fit_ids, fresh_ids
+from muse.providers._ends import finish_of
 from muse.providers._provider import without_query
-from muse.providers._sdk import ONLY_JSON, STREAM_STATUS, as_args, refuse_parts, schema_words, transport_fault
-from muse.usage import Usage, usage_of
+from muse.providers._sdk import ONLY_JSON, STREAM_STATUS, refuse_parts, schema_words, transport_fault
+from muse.providers._sse import DONE, aread_events, read_events
+from muse.usage import Usage, merge_counts, usage_of
 
 if TYPE_CHECKING:
     from muse.providers._batch_google import GoogleBatch
@@ -87,26 +89,18 @@ SPEC = Spec(
     batch_price=0.5,  # the pricing page: batch input and output at half the standard rate
 )
 
-_FINISHES: Mapping[str, Finish] = {
-    "MAX_TOKENS": "length",
-    "SAFETY": "blocked",
-    "RECITATION": "blocked",
-    "LANGUAGE": "blocked",
-    "BLOCKLIST": "blocked",
-    "PROHIBITED_CONTENT": "blocked",
-    "SPII": "blocked",
-    "IMAGE_SAFETY": "blocked",
-}
-_OWN_ID = "muse-call-"
+# The one end of a whole answer (`FinishReason` of the REST reference); those that block are known by `_ends`.
+_GOOD = frozenset({"stop"})
+# The reference sets no bounds for ids; these are the ones that every other provider keeps to.
+_ID_RULE = IdRule("[A-Za-z0-9_.:-]{1,128}")
 
 
 class _Line(Struct, frozen=True):
-    """An SDK client, its types, the aiohttp session that async calls go through, and what notes the responses there."""
+    """An SDK client, its types, and the aiohttp session that async calls go through."""
 
     sdk: Any
     types: Any
     session: Any = None
-    noting: Any = None
 
 
 class GoogleProvider(Provider):
@@ -128,7 +122,7 @@ class GoogleProvider(Provider):
             options.httpx_async_client = http.async_client()
         else:
             options.aiohttp_client = http.aiohttp_session()
-        return _Line(_connected(genai, access, options), genai.types, options.aiohttp_client, http.noting)
+        return _Line(_connected(genai, access, options), genai.types, options.aiohttp_client)
 
     def _options(self, genai: Any, access: Access, http: Any) -> Any:
         """The SDK's options: one attempt, the shared TLS context, the address."""
@@ -145,28 +139,36 @@ class GoogleProvider(Provider):
             await client.session.close()
 
     def send(self, client: _Line, payload: Payload, deadline: Deadline) -> bytes:
-        answer = client.sdk.models.generate_content(**_arguments(client, payload, deadline, raw=True))
+        answer = client.sdk.models.generate_content(**_arguments(client, payload, deadline))
         return (answer.sdk_http_response.body or "").encode()
 
     async def asend(self, client: _Line, payload: Payload, deadline: Deadline) -> bytes:
-        answer = await client.sdk.aio.models.generate_content(**_arguments(client, payload, deadline, raw=True))
+        answer = await client.sdk.aio.models.generate_content(**_arguments(client, payload, deadline))
         return (answer.sdk_http_response.body or "").encode()
 
     def stream(self, client: _Line, payload: Payload, deadline: Deadline) -> Iterator[Any]:
-        yield from client.sdk.models.generate_content_stream(**_arguments(client, payload, deadline, raw=False))
+        request, options = _streamed(client, payload, deadline)
+        response = client.sdk._api_client._request(request, options, stream=True).response_stream
+        try:
+            yield from read_events(response.iter_bytes(), SPEC.name)
+        finally:
+            response.close()
 
     async def astream(self, client: _Line, payload: Payload, deadline: Deadline) -> AsyncIterator[Any]:
-        arguments = _arguments(client, payload, deadline, raw=False)
-        responses: list[Any] = []
+        request, options = _streamed(client, payload, deadline)
+        sent = await client.sdk.aio._api_client._async_request(request, options, stream=True)
+        response = sent.response_stream
+        is_plain = hasattr(response, "aiter_bytes")  # httpx2's; else aiohttp's
+        pieces = response.aiter_bytes() if is_plain else response.content.iter_any()
         try:
-            async with aclosing(await client.sdk.aio.models.generate_content_stream(**arguments)) as chunks:
-                chunk = await client.noting(responses, anext(chunks, None))
-                while chunk is not None:
-                    yield chunk
-                    chunk = await anext(chunks, None)
-        finally:  # the SDK's own generators hold each other: closing the outer one leaves the request running
-            for response in responses:
-                response.close()
+            async with aclosing(aread_events(pieces, SPEC.name)) as values:
+                async for value in values:
+                    yield value
+        finally:
+            if is_plain:
+                await response.aclose()
+            else:
+                response.close()  # one that was read to its end has let go of its connection
 
     def encode(self, request: Request) -> Encoded:
         profile = SPEC.profile(request.model)
@@ -177,8 +179,9 @@ class GoogleProvider(Provider):
         }
         config |= {wire: request.extras[name] for name, wire in _SAMPLING.items() if name in request.extras}
         _add_thinking(config, request, profile, dropped)
+        turns = fit_ids(request.turns, SPEC.name, _ID_RULE)
         body: Payload = {
-            "contents": [_content(turn, profile, request.model) for turn in request.turns],
+            "contents": [_content(turn, profile, request.model) for turn in turns],
             "generationConfig": config,
         }
         if request.system:
@@ -194,8 +197,7 @@ class GoogleProvider(Provider):
 
     def decode(self, raw: Mapping[str, Any], request: Request) -> Reply:
         if "error" in raw:
-            told = raw["error"].get("code") if isinstance(raw["error"], Mapping) else None
-            raise _body_error(raw, told if isinstance(told, int) else STREAM_STATUS, request.model)
+            raise _told_error(raw, request.model)
         candidates = raw.get("candidates") or ()
         if not candidates and not raw.get("promptFeedback"):
             message = "an answer without candidates"
@@ -203,13 +205,16 @@ class GoogleProvider(Provider):
         candidate: Mapping[str, Any] = candidates[0] if candidates else {"finishReason": "SAFETY"}
         content = candidate.get("content") or {}
         parts = content.get("parts") or ()
-        text = "".join(part["text"] for part in parts if "text" in part and not part.get("thought"))
-        thinking = "".join(part["text"] for part in parts if "text" in part and part.get("thought"))
-        calls = tuple(_calls(parts))
-        finish = _FINISHES.get(candidate.get("finishReason") or "", "tools" if calls else "stop")
+        content, calls = _with_ids(content, request)
+        text = "".join(part["text"] or "" for part in parts if "text" in part and not part.get("thought"))
+        thinking = "".join(part["text"] or "" for part in parts if "text" in part and part.get("thought"))
+        end = str(candidate.get("finishReason") or "")
+        finish = finish_of(end, _GOOD)
+        if calls and finish == "stop":
+            finish = "tools"
         turn = Assistant(text, calls, native=content or None, provider=SPEC.name)
-        usage = usage_of(raw.get("usageMetadata"))
-        return Reply(text, turn, usage, finish, raw.get("modelVersion") or request.model, SPEC.name, thinking)
+        usage, model = usage_of(raw.get("usageMetadata")), raw.get("modelVersion") or request.model
+        return Reply(text, turn, usage, finish, model, SPEC.name, thinking, ended_with=end)
 
     def gather(self) -> _Gatherer:
         return _Gatherer()
@@ -247,15 +252,30 @@ def _connected(genai: Any, access: Access, options: Any) -> Any:
     return sdk
 
 
-def _arguments(client: _Line, payload: Payload, deadline: Deadline, *, raw: bool) -> dict[str, Any]:
+def _arguments(client: _Line, payload: Payload, deadline: Deadline) -> dict[str, Any]:
     """A call's arguments: the body goes along as it is, in place of the contents that the method asks for."""
     types = client.types
     options = types.HttpOptions(extra_body=payload["body"], timeout=max(1, int(deadline.left_s() * 1000)))
     off = types.AutomaticFunctionCallingConfig(disable=True)
     config = _quick(types.GenerateContentConfig)(
-        http_options=options, automatic_function_calling=off, should_return_http_response=raw or None
+        http_options=options, automatic_function_calling=off, should_return_http_response=True
     )
     return {"model": payload["model"], "contents": "-", "config": config}
+
+
+def _streamed(client: _Line, payload: Payload, deadline: Deadline) -> tuple[Any, Any]:
+    """The SDK's request of a streamed call, and its options.
+
+    The SDK's own method reads events by lines of text, which lose events that begin with a byte order mark, and takes
+    ten times as long over each; what is used of it are its addresses, its authentication and its errors.
+    """
+    model = payload["model"]
+    if any(sign in model for sign in ("..", "?", "&", "#")):
+        raise ValueError(f"found {model!r}, expected the name of a model")
+    name = model if model.startswith(("models/", "tunedModels/")) else f"models/{model}"
+    options = client.types.HttpOptions(timeout=max(1, int(deadline.left_s() * 1000)))
+    path = f"{name}:streamGenerateContent?alt=sse"
+    return client.sdk._api_client._build_request("post", path, payload["body"], options), options
 
 
 @lru_cache
@@ -273,38 +293,49 @@ class _Gatherer:
 
     def __init__(self) -> None:
         self._head: dict[str, Any] = {}
+        self._usage: dict[str, Any] = {}
         self._parts: list[dict[str, Any]] = []
         self._finish: str | None = None
+        self._is_done = False
 
     def feed(self, event: Any) -> str:
-        chunk = event.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"sdk_http_response"})
-        self._head |= {key: chunk[key] for key in ("usageMetadata", "modelVersion", "promptFeedback") if key in chunk}
-        if "promptFeedback" in chunk:
-            self._finish = "SAFETY"
-        candidate: dict[str, Any] = next(iter(chunk.get("candidates") or ()), {})
+        if event is DONE:
+            self._is_done = True
+            return ""
+        if "error" in event:
+            raise _told_error(event, "")
+        self._usage = merge_counts(self._usage, event.get("usageMetadata"))
+        self._head |= {key: event[key] for key in ("modelVersion", "promptFeedback") if event.get(key)}
+        candidate: Mapping[str, Any] = next(iter(event.get("candidates") or ()), {})
         self._finish = candidate.get("finishReason") or self._finish
         parts = (candidate.get("content") or {}).get("parts") or ()
         return "".join(self._add(part) for part in parts)
 
-    def _add(self, part: dict[str, Any]) -> str:
+    def _add(self, part: Mapping[str, Any]) -> str:
         """Join a text part to the one before it if both are of one kind and nothing is signed; the text it shows."""
         last = self._parts[-1] if self._parts else {}
         alike = "text" in part and "text" in last and bool(part.get("thought")) == bool(last.get("thought"))
         if alike and "thoughtSignature" not in last:
-            last["text"] += part["text"]
+            last["text"] += part["text"] or ""
             last |= {key: value for key, value in part.items() if key != "text"}
         else:
             self._parts.append(dict(part))
-        return str(part.get("text", "")) if not part.get("thought") else ""
+        return str(part.get("text") or "") if not part.get("thought") else ""
 
     def usage(self) -> Usage | None:
-        return usage_of(self._head["usageMetadata"]) if "usageMetadata" in self._head else None
+        return usage_of(self._usage) if self._usage else None
 
     def raw(self) -> Mapping[str, Any] | None:
-        if self._finish is None:
+        """The answer; whole at its finish reason, when the prompt was blocked, or at `DONE` if anything was said."""
+        feedback = self._head.get("promptFeedback")
+        whole = {**self._head, "usageMetadata": self._usage}
+        if feedback and self._finish is None and not self._parts:
+            return whole
+        finish = self._finish or ("SAFETY" if feedback and feedback.get("blockReason") else None)
+        if finish is None and not (self._is_done and self._parts):
             return None
         content = {"role": "model", "parts": self._parts}
-        return {**self._head, "candidates": [{"content": content, "finishReason": self._finish}]}
+        return {**whole, "candidates": [{"content": content, "finishReason": finish}]}
 
 
 def _add_format(body: Payload, request: Request, profile: Profile) -> None:
@@ -364,7 +395,7 @@ def _result_parts(result: ToolResult) -> Iterator[dict[str, Any]]:
 
 def _id_of(call_id: str) -> dict[str, str]:
     """The id of a call that the model gave one."""
-    return {} if call_id.startswith(_OWN_ID) else {"id": call_id}
+    return {} if call_id.startswith(OWN_ID) else {"id": call_id}
 
 
 def _part(part: Part) -> dict[str, Any]:
@@ -376,15 +407,38 @@ def _part(part: Part) -> dict[str, Any]:
             return {"text": part}
 
 
-def _calls(parts: Iterator[Mapping[str, Any]] | Any) -> Iterator[ToolCall]:
-    for index, part in enumerate(parts):
+def _with_ids(content: Mapping[str, Any], request: Request) -> tuple[Mapping[str, Any], tuple[ToolCall, ...]]:
+    """A content, and its calls under ids that the conversation does not have yet.
+
+    A call without an id stays without one in the content: the model knows it by its name and place.
+    """
+    parts = content.get("parts") or ()
+    told = [str(part["functionCall"].get("id") or "") for part in parts if "functionCall" in part]
+    if not told:
+        return content, ()
+    ids = fresh_ids(request.turns, told)
+    calls: list[ToolCall] = []
+    kept: list[Any] = []
+    for part in parts:
         if "functionCall" in part:
             call = part["functionCall"]
-            yield ToolCall(call.get("id") or f"{_OWN_ID}{index}", call["name"], as_args(call.get("args") or {}))
+            call_id = ids[len(calls)]
+            calls.append(ToolCall(call_id, call["name"], as_args(call.get("args"))))
+            bare = {key: value for key, value in call.items() if key != "id"}
+            kept.append({**part, "functionCall": bare | _id_of(call_id)})
+        else:
+            kept.append(part)
+    return {**content, "parts": kept}, tuple(calls)
 
 
 def _tool(name: str, description: str, schema: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": name, "description": description, "parametersJsonSchema": schema}
+
+
+def _told_error(raw: Mapping[str, Any], model: str) -> MuseError:
+    """The error of an error body that came with a good status, as an answer or in a stream."""
+    told = raw["error"].get("code") if isinstance(raw["error"], Mapping) else None
+    return _body_error(raw, told if isinstance(told, int) else STREAM_STATUS, model)
 
 
 def _body_error(body: Any, status: int, model: str, headers: Mapping[str, str] | None = None) -> MuseError:

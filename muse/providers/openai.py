@@ -15,7 +15,6 @@ from muse.messages import (
     DEFAULT_TEMPERATURE,
     Assistant,
     File,
-    Finish,
     Image,
     Part,
     Reply,
@@ -26,7 +25,10 @@ from muse.messages import (
     User,
 )
 from muse.providers._base import Access, Capabilities, Encoded, Payload, Profile, Spec, bind
-from muse.providers._sdk import ONLY_JSON, SdkProvider, data_url, parse_args, refuse_parts, schema_words, stream_error
+from muse.providers._calls import IdRule, fit_ids, fresh_ids, parse_args
+from muse.providers._ends import finish_of
+from muse.providers._sdk import ONLY_JSON, SdkProvider, data_url, refuse_parts, schema_words, stream_error
+from muse.providers._sse import DONE
 from muse.schema import close_objects
 from muse.usage import Usage, usage_of
 
@@ -68,7 +70,10 @@ SPEC = Spec(
     batch_price=0.5,  # the pricing page: batch input and output at half the standard rate
 )
 
-_FINISHES: Mapping[str, Finish] = {"max_output_tokens": "length", "content_filter": "blocked"}
+# The states of a response that is whole; `incomplete` has a reason beside it.
+_GOOD = frozenset({"completed", "succeeded"})
+# The reference: `call_id` has 1 to 64 characters.
+_ID_RULE = IdRule("[A-Za-z0-9_.:-]{1,64}")
 
 
 class OpenAIProvider(SdkProvider):
@@ -85,9 +90,10 @@ class OpenAIProvider(SdkProvider):
     def encode(self, request: Request) -> Encoded:
         profile = SPEC.profile(request.model)
         dropped: list[str] = []
+        turns = fit_ids(request.turns, SPEC.name, _ID_RULE)
         payload: Payload = {
             "model": request.model,
-            "input": [item for turn in request.turns for item in _items(turn, profile, request.model)],
+            "input": [item for turn in turns for item in _items(turn, profile, request.model)],
             "max_output_tokens": profile.limit(request.max_output_tokens, request.thinking_budget),
             "store": False,
         }
@@ -110,19 +116,20 @@ class OpenAIProvider(SdkProvider):
         error = raw.get("error")
         if error or raw.get("status") == "failed" or "output" not in raw:
             raise stream_error(SPEC.name, request.model, raw)
-        items = raw["output"] or []
+        items = _with_ids(raw["output"] or [], request)
         text = "".join(_texts(items, "output_text", "text"))
         refusal = "".join(_texts(items, "refusal", "refusal"))
         calls = tuple(_call(item) for item in items if item.get("type") == "function_call")
-        finish: Finish = "blocked" if refusal else "tools" if calls else "stop"
-        if raw.get("status") == "incomplete":
-            finish = _FINISHES.get((raw.get("incomplete_details") or {}).get("reason", ""), "length")
+        end = _end_of(raw)
+        finish = finish_of(end, _GOOD)
+        if finish == "stop":
+            finish = "blocked" if refusal else "tools" if calls else "stop"
         thinking = "\n\n".join(
             part["text"] for item in items if item.get("type") == "reasoning" for part in item.get("summary") or ()
         )
         turn = Assistant(text, calls, native=items, provider=SPEC.name)
-        usage = usage_of(raw.get("usage"))
-        return Reply(text or refusal, turn, usage, finish, raw.get("model") or request.model, SPEC.name, thinking)
+        usage, model = usage_of(raw.get("usage")), raw.get("model") or request.model
+        return Reply(text or refusal, turn, usage, finish, model, SPEC.name, thinking, ended_with=end)
 
     def gather(self) -> _Gatherer:
         return _Gatherer()
@@ -134,28 +141,98 @@ class OpenAIProvider(SdkProvider):
 
 
 class _Gatherer:
-    """Responses events: the last one carries the whole response."""
+    """Responses events: the last one carries the whole response; items that it lacks are put together from the others.
+
+    A whole response in place of events is taken as it is.
+    """
 
     def __init__(self) -> None:
         self._whole: Mapping[str, Any] | None = None
+        self._items: dict[int, dict[str, Any]] = {}
+        self._texts: dict[tuple[int, int], list[str]] = {}
+        self._args: dict[int, list[str]] = {}
+        self._said: list[str] = []
 
     def feed(self, event: Any) -> str:
+        if event is DONE:
+            return self._done()
         match event.get("type"):
             case "response.output_text.delta":
-                return str(event["delta"])
-            case "response.completed" | "response.incomplete" | "response.failed":
-                self._whole = event["response"]
+                return self._add_text(event)
+            case "response.function_call_arguments.delta":
+                self._args.setdefault(event.get("output_index") or 0, []).append(event["delta"])
+            case "response.output_item.added" | "response.output_item.done":
+                self._items[event.get("output_index") or 0] = event["item"]
+            case "response.completed" | "response.incomplete" | "response.failed" | "response.cancelled":
+                return self._end(event["response"])
             case "error":
-                raise stream_error(SPEC.name, "", {"error": event})
+                raise stream_error(
+                    SPEC.name, "", event if isinstance(event.get("error"), Mapping) else {"error": event}
+                )
+            case _ if event.get("error"):
+                raise stream_error(SPEC.name, "", event)
+            case _ if "output" in event:
+                return self._end(event)
             case _:
                 pass
         return ""
+
+    def _add_text(self, event: Mapping[str, Any]) -> str:
+        piece = str(event["delta"])
+        place = (event.get("output_index") or 0, event.get("content_index") or 0)
+        self._texts.setdefault(place, []).append(piece)
+        self._said.append(piece)
+        return piece
+
+    def _end(self, response: Mapping[str, Any]) -> str:
+        """The response is whole; the text that it has and no event brought."""
+        self._whole = response if response.get("output") else {**response, "output": self._output()}
+        text, said = "".join(_texts(self._whole["output"], "output_text", "text")), "".join(self._said)
+        return text[len(said) :] if text.startswith(said) else ""
+
+    def _done(self) -> str:
+        """The server says that its stream is over: what came is the response, if its last event is missing."""
+        if self._whole is not None or not (self._items or self._texts):
+            return ""
+        return self._end({"output": [], "status": "completed"})
+
+    def _output(self) -> list[dict[str, Any]]:
+        """The items as far as their events tell them."""
+        return [self._item(place) for place in sorted({*self._items, *(place for place, _ in self._texts)})]
+
+    def _item(self, place: int) -> dict[str, Any]:
+        """The item at a place, with its text or arguments where only pieces of them came."""
+        item = dict(self._items.get(place) or {"type": "message", "role": "assistant"})
+        if item.get("type") == "message" and not item.get("content"):
+            texts = [pieces for (owner, _), pieces in sorted(self._texts.items()) if owner == place]
+            item["content"] = [{"type": "output_text", "text": "".join(pieces)} for pieces in texts]
+        if item.get("type") == "function_call" and not item.get("arguments"):
+            item["arguments"] = "".join(self._args.get(place, ()))
+        return item
 
     def usage(self) -> Usage | None:
         return usage_of(self._whole.get("usage")) if self._whole else None
 
     def raw(self) -> Mapping[str, Any] | None:
         return self._whole
+
+
+def _end_of(raw: Mapping[str, Any]) -> str:
+    """The word for how a response ended: its status, or why it is incomplete."""
+    status = str(raw.get("status") or "")
+    if status != "incomplete":
+        return status
+    return str((raw.get("incomplete_details") or {}).get("reason") or "max_output_tokens")
+
+
+def _with_ids(items: list[Any], request: Request) -> list[Any]:
+    """Output items whose calls have ids that the conversation does not have yet."""
+    calls = [item for item in items if item.get("type") == "function_call"]
+    if not calls:
+        return items
+    told = [str(item.get("call_id") or "") for item in calls]
+    ids = iter(fresh_ids(request.turns, told))
+    return [{**item, "call_id": next(ids)} if item.get("type") == "function_call" else item for item in items]
 
 
 def _items(turn: Turn, profile: Profile, model: str) -> Iterator[dict[str, Any]]:
