@@ -175,7 +175,7 @@ class TruncatedReply(ReplyError):
 
 
 class EmptyReply(ReplyError):
-    """The model finished without saying anything."""
+    """The model finished without saying anything, or called a tool where text was asked for."""
 
 
 class InvalidReply(ReplyError):

@@ -125,8 +125,9 @@ class Account:
         """
         with self:
             decoded = self._provider.decode(raw, self._request)
-            _require_text(decoded.model, decoded.text)
-        decoded = replace(decoded, usage=_counted(decoded, self._request))
+            names = (call.name for call in decoded.turn.calls)
+            _require_text(decoded.model, decoded.text, decoded.thinking, *names)
+            decoded = replace(decoded, usage=_counted(decoded, self._request))
         problem = _unusable(decoded, self._request)
         cost_usd, note = self._cost(decoded.model, decoded.usage)
         duration_s = self._log(decoded.model, decoded.usage, decoded.finish, cost_usd, note, problem)

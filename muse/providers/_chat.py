@@ -73,7 +73,7 @@ def decode_completion(raw: Mapping[str, Any], request: Request, provider: str) -
         finish = "tools"
     if refusal:
         finish = "blocked"
-    thinking = message.get("reasoning") or message.get("reasoning_content") or ""
+    thinking = _said(message.get("reasoning") or message.get("reasoning_content"))
     usage = usage_of(_counts(raw))
     turn = Assistant(text, calls, native=_replayable(message), provider=provider)
     model = raw.get("model") or request.model
@@ -129,7 +129,7 @@ class ChatGatherer:
         delta = choice.get("delta") or choice.get("message") or {}
         for key in ("reasoning", "reasoning_content", "refusal"):
             if delta.get(key):
-                self._message[key] = self._message.get(key, "") + delta[key]
+                self._message[key] = self._message.get(key, "") + _said(delta[key])
         if pieces := _call_pieces(delta):
             self._calls.add(pieces)
         for piece in delta.get("reasoning_details") or ():

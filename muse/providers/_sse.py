@@ -84,7 +84,7 @@ class EventReader:
         if last:
             self._field(last)
         try:
-            return self._event() if self._data else []
+            return self._event(b"\n".join(self._data)) if self._data else []
         except ValueError:
             return []
 
@@ -113,10 +113,12 @@ class EventReader:
                 self._field(line)
                 continue
             if self._data:
+                data = b"\n".join(self._data)
+                self._data.clear()
                 try:
-                    events += self._event()
+                    events += self._event(data)
                 except ValueError as exc:
-                    self._fail(b"".join(self._data), exc)
+                    self._fail(data, exc)
                 if self.is_done or self.error is not None:
                     break
             self._name = b""
@@ -130,20 +132,17 @@ class EventReader:
         elif name == b"event":
             self._name = value.removeprefix(b" ")
 
-    def _event(self) -> list[Any]:
-        """The value of the event that is whole now, as a list of one or none.
+    def _event(self, data: bytes) -> list[Any]:
+        """The value of an event with this data, as a list of one or none.
 
         Raises:
             ValueError: its data is not a JSON object.
         """
-        data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
         name = self._name
         if data.startswith(b"[DONE]"):
             self.is_done = True
-            self._data.clear()
             return [DONE]
         if name in _IDLE or not data.strip():
-            self._data.clear()
             return []
         try:
             value = _loads(data)
@@ -151,7 +150,6 @@ class EventReader:
             if name != b"error":
                 raise
             value = data.decode(errors="replace")
-        self._data.clear()
         if name == b"error":
             return [_named_error(value)]
         if not isinstance(value, dict):
