@@ -14,6 +14,7 @@ from muse.policies.settings import (
     RULES,
     CallRules,
     Policies,
+    read_answers,
     read_breaker,
     read_budgets,
     read_cache_mb,
@@ -205,6 +206,7 @@ class _Parser(Reader):
             budgets=read_budgets(self, raw.get("budgets", []), "providers.budgets"),
             breaker=read_breaker(self, raw.get("breaker", {}), "providers.breaker"),
             cache_mb=read_cache_mb(self, raw.get("cache", {}), "providers.cache"),
+            answers=read_answers(self, raw.get("answers", {}), "providers.answers", self.known),
         )
 
     def _tier(self, raw: object, path: str) -> Tier:
@@ -317,6 +319,7 @@ _PROVIDERS: Mapping[str, type] = {
     "budgets": list,
     "breaker": dict,
     "cache": dict,
+    "answers": dict,
 }
 _ENTRY: Mapping[str, type] = {"provider": str, "tier": int, "model": str, **RULES}
 _GATEWAY: Mapping[str, type] = {"base_url": str, "env_key": str, "label": str, "models": dict, "images": bool}

@@ -13,6 +13,7 @@ MuseError
 │   ├── RateLimitError                 429: too much at once
 │   ├── QuotaError                     the account's quota or credit is used up
 │   ├── ProviderTimeout                no answer within the time
+│   ├── AnswerTooLarge                 an answer of more bytes than `providers.answers` allows
 │   └── ProviderDown                   5xx, refused or broken connection, unreadable answer
 ├── ReplyError (also ValueError)       an answer came, and it is not one to use
 │   ├── BlockedReply · TruncatedReply · EmptyReply · InvalidReply
@@ -150,6 +151,10 @@ class QuotaError(ProviderError):
 
 class ProviderTimeout(ProviderError):
     """No answer within the time the call was given."""
+
+
+class AnswerTooLarge(ProviderError):
+    """The answer is larger, as it was sent or once decompressed, than `providers.answers` allows."""
 
 
 class ProviderDown(ProviderError):

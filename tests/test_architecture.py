@@ -33,24 +33,27 @@ muse.messages muse.prices muse.prompts muse.totals muse.policies.deadline muse.c
 muse.cortex.schedules muse.cli._live muse.providers._batch muse.providers._local.link
 muse.providers._local.weights muse.providers._local.fields muse.providers._local.shots
 muse.providers._local.passages muse.batching.parquet muse.batching.tables muse.batching.template
+muse.providers._http1 muse.providers._proxies muse.providers._sockets
 muse.policies.retry muse.policies.settings muse.batching.cluster muse.cli._progress muse.console
 
 muse.config muse.call_sites muse.contents muse.objects muse.toolbox.shelf muse.toolbox.servers
-muse.providers._local.engine muse.providers._local.fetch muse.providers._local.fill muse.providers._transport
-muse.providers._pool muse.batching.request muse.batching.files muse.batching.jobs muse.policies.course
+muse.providers._local.engine muse.providers._local.fetch muse.providers._local.fill muse.providers._decoding
+muse.batching.request muse.batching.files muse.batching.jobs muse.policies.course
 muse.stream_state muse.batching.parts muse.log_index.tally muse.providers._local.task muse.providers._ends
 muse.providers._calls
 
-muse.journal muse.streams muse.descriptors muse.tools muse.providers._http muse.providers._local.choose
+muse.journal muse.streams muse.descriptors muse.tools muse.providers._transport muse.providers._local.choose
 muse.providers._local.answer muse.batching.packing muse.batching.scan muse.batching.tally muse.batching.job
 muse.batching.outbox muse.batching.outage muse.policies.adaptive
 
+muse.providers._async_transport
 muse.toolbox.packs muse.keys muse.ledger muse.contexts muse.personas muse.fresh muse.cortex.keeping
 muse.providers._local.plan muse.cli._approval muse.batching.feed muse.batching.bar muse.policies.cache
 muse.policies.store muse.run_files.pictures muse.cli._arguments muse.days
 
 muse.runs
 
+muse.providers._http
 muse.toolbox.offers muse.log_index.scan muse.history muse.routing muse.run_config muse.cortex_client
 muse.cortex.stamps muse.run_files.recording muse.toolbox.make_tools muse.batching.store muse.policies.breaker
 muse.policies.limiter muse.policies.spending muse.key_file muse.run_files.tail muse.run_files.control
@@ -147,7 +150,6 @@ LATE: Sequence[tuple[str, str, str]] = (
 BY_NAME = {
     "muse.providers",
     "muse.providers._sdk",
-    "muse.providers._http",
     "muse.providers._local.engine",
     "muse.providers.google",
     "muse.cli",

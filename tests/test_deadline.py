@@ -61,11 +61,13 @@ def test_a_wait_never_goes_beyond_its_call(timeout_s: float, asked_s: float | No
     assert wait_s(asked_s) == asked_s
 
 
-def test_a_wait_at_the_end_of_a_call_is_short_and_never_zero(clock: list[float]) -> None:
+@pytest.mark.parametrize("asked_s", [30.0, None])
+def test_no_wait_begins_after_the_end_of_a_call(clock: list[float], asked_s: float | None) -> None:
     deadline = Deadline.after(1)
     clock[0] += 5
-    with time_limit(deadline):
-        assert wait_s(30) == wait_s(None) == 0.001
+    with time_limit(deadline), pytest.raises(TimeoutError):
+        wait_s(asked_s)
+    assert wait_s(asked_s) == asked_s
 
 
 def test_an_inner_call_has_its_own_limit_and_gives_the_outer_back(clock: list[float]) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import gzip
-import ipaddress
 import ssl
 import time
 from collections.abc import Sequence
@@ -14,14 +12,11 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from muse.policies.deadline import Deadline, time_limit
 from muse.providers import _http
 from tests.odd_server import HANG_UP, Drip, OddServer, Reset, Step
+from tests.tls import self_signed
 
 JSON, TEXT = b"content-type: application/json\r\n", b"content-type: text/event-stream\r\n"
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -260,39 +255,12 @@ def test_a_redirect_is_handed_back_and_takes_no_key_elsewhere(way: str) -> None:
         assert other.requests == []
 
 
-@every_way
-def test_a_proxy_of_the_environment_is_asked_instead(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("no_proxy", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    with OddServer([FINE]) as proxy:
-        monkeypatch.setenv("http_proxy", f"http://{proxy.address}")
-        assert _post(way, "http://tides.example/v1") == [(200, b"{}")]
-    assert proxy.requests[0][1].startswith(b"POST http://tides.example/v1 HTTP/1.1\r\n")
-
-
 # --- TLS
 
 
 @pytest.fixture(name="certificate", scope="module")
 def _certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for localhost that nobody but who is told to trusts, with its key, in one file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-    made = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    path = tmp_path_factory.mktemp("tls") / "localhost.pem"
-    pem = serialization.Encoding.PEM
-    form = serialization.PrivateFormat.PKCS8
-    path.write_bytes(made.public_bytes(pem) + key.private_bytes(pem, form, serialization.NoEncryption()))
-    return path
+    return self_signed(tmp_path_factory.mktemp("tls"))
 
 
 def _serving_tls(certificate: Path, *rows: Sequence[Step]) -> OddServer:

@@ -14,6 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from muse.errors import (
+    AnswerTooLarge,
     AuthError,
     BlockedReply,
     CircuitOpen,
@@ -43,7 +44,7 @@ _KEPT = 0.25
 ASK_AGAIN_S = 1.0
 # What another provider may mend: the one asked is down, limited or without a usable key, or a limit of ours is reached.
 _MENDED = (
-    *(AuthError, NotFoundError, ProviderDown, ProviderTimeout, QuotaError, RateLimitError),
+    *(AnswerTooLarge, AuthError, NotFoundError, ProviderDown, ProviderTimeout, QuotaError, RateLimitError),
     *(MissingKeyError, UnavailableError, CircuitOpen, LimitReached),
 )
 

@@ -102,9 +102,16 @@ class time_limit:  # noqa: N801 - a context manager, named as a function; a clas
 
 
 def wait_s(timeout_s: float | None) -> float | None:
-    """What a single wait of this thread may take: the given time, or what is left of its call if that is less."""
+    """The seconds that a single wait of this thread may take: the given ones, or what is left of its call if less.
+
+    Raises:
+        TimeoutError: none are left. A server that always has something to read would otherwise never be timed out.
+    """
     deadline = _limit.deadline
-    if deadline is None:
-        return timeout_s
-    left = max(deadline.at_s - time.monotonic(), 1e-3)
-    return left if timeout_s is None else min(timeout_s, left)
+    left = timeout_s
+    if deadline is not None:
+        call_s = deadline.at_s - time.monotonic()
+        left = call_s if timeout_s is None else min(timeout_s, call_s)
+    if left is not None and left <= 0:
+        raise TimeoutError("the time of the call ran out")
+    return left

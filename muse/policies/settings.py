@@ -119,6 +119,17 @@ class Breaker(Struct, frozen=True):
     cool_down_s: float = 30.0
 
 
+class Answers(Struct, frozen=True):
+    """The most megabytes of an answer, as read and as decompressed; `providers` has those with a bound of their own."""
+
+    max_mb: float = 64.0
+    providers: Mapping[str, float] = {}
+
+    def max_bytes(self, provider: str) -> int:
+        """The bound for answers of a provider, in bytes."""
+        return int(self.providers.get(provider, self.max_mb) * 1_000_000)
+
+
 class Policies(Struct, frozen=True):
     """What holds for all calls."""
 
@@ -126,6 +137,7 @@ class Policies(Struct, frozen=True):
     budgets: tuple[Budget, ...] = ()
     breaker: Breaker = Breaker()
     cache_mb: float = 256.0
+    answers: Answers = Answers()
 
 
 RULES: Mapping[str, type] = {
@@ -162,6 +174,8 @@ BUDGET: Mapping[str, type] = {
 }
 BREAKER: Mapping[str, type] = {"failures": int, "cool_down_s": float}
 CACHE: Mapping[str, type] = {"max_mb": float}
+ANSWERS: Mapping[str, type] = {"max_mb": float, "providers": dict}
+_MOST_ANSWER_MB = 1e6
 _SELECTORS = ("provider", "model", "context")
 _AMOUNTS = ("requests_per_minute", "tokens_per_minute", "tokens_per_day", "usd_per_day", "in_flight")
 
@@ -308,6 +322,22 @@ def read_cache_mb(reader: Reader, raw: object, path: str) -> float:
     if wanted is None or not _above_0(reader, wanted, f"{path}.max_mb", _MOST):
         return Policies().cache_mb
     return float(wanted)
+
+
+def read_answers(reader: Reader, raw: object, path: str, known: set[str] | None) -> Answers:
+    """`providers.answers`: the most megabytes of an answer, for all providers and for single ones."""
+    fields = reader.fields(raw, path, ANSWERS)
+    wanted = fields.get("max_mb")
+    if wanted is None or not _above_0(reader, wanted, f"{path}.max_mb", _MOST_ANSWER_MB):
+        wanted = Answers().max_mb
+    own: dict[str, float] = {}
+    for name, most in reader.members(fields.get("providers", {}), f"{path}.providers").items():
+        place = f"{path}.providers[{name!r}]"
+        if isinstance(most, bool) or not isinstance(most, (int, float)):
+            reader.problem(place, found_text(most), "a number")
+        elif _provider(reader, name, place, known) and _above_0(reader, most, place, _MOST_ANSWER_MB):
+            own[name] = float(most)
+    return Answers(float(wanted), own)
 
 
 def _above_0(reader: Reader, value: Any, path: str, most: float) -> bool:

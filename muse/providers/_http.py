@@ -10,27 +10,25 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Awaitable
-from contextvars import ContextVar
 from functools import lru_cache
-from importlib import import_module
-from importlib.util import find_spec
-from typing import Any, TypeVar
-from urllib.request import getproxies
+from typing import Any
 
 import httpx2
+from httpx2 import USE_CLIENT_DEFAULT
 
 from muse.errors import ConfigError
-from muse.providers._pool import session
-from muse.providers._transport import AsyncTransport, Transport
+from muse.providers._async_transport import AsyncTransport
+from muse.providers._decoding import ACCEPTED
+from muse.providers._http1 import MEGABYTE
+from muse.providers._transport import Transport
 
-_T = TypeVar("_T")
-_C = TypeVar("_C", httpx2.Client, httpx2.AsyncClient)
 Response = httpx2.Response
 KEEP_ALIVE_S = 300.0
 _CONNECT_S = 10.0
-# One event of a stream may carry a whole picture.
-_READ_BUFFER = 4 * 1024 * 1024
+DEFAULT_MAX_BYTES = 64 * MEGABYTE
+# What `send` may be given that changes nothing: these clients follow no redirect and know no authentication.
+_UNSET = frozenset({USE_CLIENT_DEFAULT, None, False})
+_CODINGS = {"Accept-Encoding": ACCEPTED.decode("ascii")}
 
 
 @lru_cache(maxsize=1)
@@ -67,27 +65,17 @@ def _require_certificates() -> None:
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
-def sync_client() -> httpx2.Client:
+def sync_client(max_bytes: int = DEFAULT_MAX_BYTES) -> httpx2.Client:
     """A client for one provider and key; safe to use from several threads.
 
-    It follows no redirect, which could carry the key to another host.
+    It follows no redirect, which could carry the key to another host, and refuses answers of more than `max_bytes`.
     """
-    timeout = httpx2.Timeout(None, connect=_CONNECT_S)
-    if getproxies():
-        return _proxied(httpx2.Client, timeout=timeout)
-    transport = Transport(tls_context(), KEEP_ALIVE_S)
-    return _Client(transport=transport, timeout=timeout, follow_redirects=False)
+    return _Client(transport=Transport(tls_context(), KEEP_ALIVE_S, max_bytes))
 
 
-def async_client() -> httpx2.AsyncClient:
-    """A client for one provider, key and event loop, over aiohttp where it is installed.
-
-    aiohttp stays flat from 50 to 500 calls in flight; httpx2's own pool walks all its connections for each.
-    """
-    if getproxies() or find_spec("aiohttp") is None:
-        return _proxied(httpx2.AsyncClient)
-    transport = AsyncTransport(_session(import_module("aiohttp")))
-    return _AsyncClient(transport)
+def async_client(max_bytes: int = DEFAULT_MAX_BYTES) -> httpx2.AsyncClient:
+    """A client for one provider, key and event loop."""
+    return _AsyncClient(AsyncTransport(tls_context(), KEEP_ALIVE_S, max_bytes))
 
 
 @lru_cache(maxsize=256)
@@ -104,6 +92,7 @@ def _whole(own: httpx2.Headers, method: str, url: httpx2.URL | str, options: dic
     """
     given = {name: value for name, value in options.items() if value is not None}
     headers, timeout, content = (given.pop(name, None) for name in ("headers", "timeout", "content"))
+    content = content.encode() if isinstance(content, str) else content
     address = parsed(str(url))
     if given or not headers or not isinstance(timeout, (int, float, httpx2.Timeout)) or not isinstance(content, bytes):
         return None
@@ -117,7 +106,14 @@ def _whole(own: httpx2.Headers, method: str, url: httpx2.URL | str, options: dic
 
 
 class _Client(httpx2.Client):
-    """httpx2's client, which takes a whole request as it is."""
+    """httpx2's client, which takes a whole request as it is.
+
+    It asks for the codings that the transport undoes; proxies of the environment are the transport's affair too.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        timeout = httpx2.Timeout(None, connect=_CONNECT_S)
+        super().__init__(transport=transport, timeout=timeout, headers=_CODINGS, trust_env=False)
 
     def build_request(self, method: str, url: httpx2.URL | str, **options: Any) -> httpx2.Request:
         return _whole(self.headers, method, url, options) or super().build_request(method, url, **options)
@@ -130,14 +126,14 @@ class _AsyncClient(httpx2.AsyncClient):
     """
 
     def __init__(self, transport: AsyncTransport) -> None:
-        super().__init__(transport=transport, follow_redirects=False)
+        super().__init__(transport=transport, headers=_CODINGS, trust_env=False)
         self._wire = transport
 
     def build_request(self, method: str, url: httpx2.URL | str, **options: Any) -> httpx2.Request:
         return _whole(self.headers, method, url, options) or super().build_request(method, url, **options)
 
     async def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
-        if options or request.url.userinfo or self.is_closed:
+        if not _UNSET.issuperset(options.values()) or request.url.userinfo or self.is_closed:
             return await super().send(request, stream=stream, **options)
         response = await self._wire.handle_async_request(request)
         response.request = request
@@ -149,64 +145,3 @@ class _AsyncClient(httpx2.AsyncClient):
             await response.aclose()
             raise
         return response
-
-
-def _proxied(kind: type[_C], **options: Any) -> _C:
-    """A client that goes the way the environment's proxy variables say, the same for sync and async.
-
-    Raises:
-        ConfigError: a proxy there is not one that can be used.
-    """
-    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=KEEP_ALIVE_S)
-    try:
-        return kind(limits=limits, verify=tls_context(), follow_redirects=False, **options)
-    except (ImportError, ValueError, httpx2.InvalidURL) as exc:
-        found = ", ".join(f"{name}_proxy" for name in sorted(getproxies()))
-        raise ConfigError(found, f"a proxy that cannot be used ({exc})", "http://host:port, or no variable") from exc
-
-
-def goes_through_proxy() -> bool:
-    """Whether the environment names a proxy."""
-    return bool(getproxies())
-
-
-def aiohttp_session() -> Any:
-    """An aiohttp session for one key and event loop, for an SDK that takes one; `noting` tells of its responses."""
-    aiohttp = import_module("aiohttp")
-    trace = aiohttp.TraceConfig()
-    trace.on_request_end.append(_note)
-    return _session(aiohttp, trace)
-
-
-def _session(aiohttp: Any, *traces: Any) -> Any:
-    """A session for one key and event loop.
-
-    It does not look into the environment, which takes as long as a request itself, for each; where that names a proxy,
-    httpx2's clients are used. It sets no time-outs, since each call is bounded as a whole.
-    """
-    return session(
-        aiohttp,
-        keep_alive_s=KEEP_ALIVE_S,
-        ssl=tls_context(),
-        timeout=aiohttp.ClientTimeout(),
-        read_bufsize=_READ_BUFFER,
-        trace_configs=[*traces],
-    )
-
-
-_noted: ContextVar[list[Any] | None] = ContextVar("_noted", default=None)
-
-
-async def noting(responses: list[Any], waiting: Awaitable[_T]) -> _T:
-    """Await `waiting`; the responses that it opens on an `aiohttp_session` are added to `responses`."""
-    mark = _noted.set(responses)
-    try:
-        return await waiting
-    finally:
-        _noted.reset(mark)
-
-
-async def _note(_session: Any, _context: Any, request_end: Any) -> None:
-    responses = _noted.get()
-    if responses is not None:
-        responses.append(request_end.response)

@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit, urlunsplit
 
 from msgspec import Struct
 
-from muse import keys
+from muse import journal, keys
 from muse.errors import ConfigError, MuseError
 from muse.messages import Reply, Request
 from muse.policies.deadline import Deadline
@@ -26,10 +26,14 @@ Answer = bytes | Mapping[str, Any]
 
 
 class Access(Struct, frozen=True):
-    """With which key, and to which address (None: the SDK's own), a client talks; the key stays out of `repr`."""
+    """With which key, and to which address (None: the SDK's own), a client talks; the key stays out of `repr`.
+
+    `max_bytes` is the most that an answer may have, as it is read and once it is decompressed.
+    """
 
     key: str | None = None
     base_url: str | None = None
+    max_bytes: int = 64_000_000
 
     def __repr__(self) -> str:
         return f"Access({'with' if self.key else 'without'} a key, base_url={self.base_url!r})"
@@ -112,7 +116,8 @@ class Provider(ABC):
         """
         spec = self.spec
         find = keys.need_key if spec.key_required else keys.find_key
-        return Access(find(spec.env_key, api_key), base_url(spec))
+        most = journal.load().config.policies.answers.max_bytes(spec.name)
+        return Access(find(spec.env_key, api_key), base_url(spec), most)
 
 
 def base_url(spec: Spec) -> str | None:

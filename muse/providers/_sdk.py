@@ -83,12 +83,12 @@ class SdkProvider(Provider):
 
     def client(self, access: Access) -> Line:
         sdk, http = import_module(self.sdk), import_module("muse.providers._http")
-        at, wiring = _wiring(sdk, access, http.sync_client())
+        at, wiring = _wiring(sdk, access, http.sync_client(access.max_bytes))
         return self._line(self.connect(sdk, at, is_async=False, **wiring), http)
 
     def aclient(self, access: Access) -> Line:
         sdk, http = import_module(self.sdk), import_module("muse.providers._http")
-        at, wiring = _wiring(sdk, access, http.async_client())
+        at, wiring = _wiring(sdk, access, http.async_client(access.max_bytes))
         return self._line(self.connect(sdk, at, is_async=True, **wiring), http)
 
     def _line(self, sdk: Any, http: Any) -> Line:
@@ -136,6 +136,9 @@ class SdkProvider(Provider):
 
     def fault(self, exc: Exception, model: str) -> MuseError | None:
         name = self.spec.name
+        own = own_fault(exc)
+        if own is not None:
+            return own
         sdk = sys.modules.get(self.sdk)
         if sdk is None or not isinstance(exc, sdk.APIError):
             return transport_fault(exc, name, model)
@@ -156,6 +159,12 @@ class SdkProvider(Provider):
 
 # An error event in a stream that began well has no HTTP status of its own but the 200 it began with.
 STREAM_STATUS = 200
+
+
+def own_fault(exc: BaseException) -> MuseError | None:
+    """The error of muse's own transport that an SDK wrapped in one of its own: an answer too large, a bad proxy."""
+    cause = exc.__cause__
+    return cause if isinstance(cause, MuseError) else None
 
 
 def transport_fault(exc: BaseException, provider: str, model: str) -> MuseError | None:

@@ -96,11 +96,11 @@ _ID_RULE = IdRule("[A-Za-z0-9_.:-]{1,128}")
 
 
 class _Line(Struct, frozen=True):
-    """An SDK client, its types, and the aiohttp session that async calls go through."""
+    """An SDK client, its types, and the HTTP client that async calls go through."""
 
     sdk: Any
     types: Any
-    session: Any = None
+    http: Any = None
 
 
 class GoogleProvider(Provider):
@@ -112,31 +112,31 @@ class GoogleProvider(Provider):
     def client(self, access: Access) -> _Line:
         genai, http = import_module(self.sdk), import_module("muse.providers._http")
         options = self._options(genai, access, http)
-        options.httpx_client = http.sync_client()
         return _Line(_connected(genai, access, options), genai.types)
 
     def aclient(self, access: Access) -> _Line:
         genai, http = import_module(self.sdk), import_module("muse.providers._http")
         options = self._options(genai, access, http)
-        if http.goes_through_proxy():
-            options.httpx_async_client = http.async_client()
-        else:
-            options.aiohttp_client = http.aiohttp_session()
-        return _Line(_connected(genai, access, options), genai.types, options.aiohttp_client)
+        return _Line(_connected(genai, access, options), genai.types, options.httpx_async_client)
 
     def _options(self, genai: Any, access: Access, http: Any) -> Any:
-        """The SDK's options: one attempt, the shared TLS context, the address."""
+        """The SDK's options: one attempt, the address, muse's HTTP clients and TLS context.
+
+        Both clients are given: the SDK makes the one that is missing, with connections of its own.
+        """
         tls = http.tls_context()
         return genai.types.HttpOptions(
             base_url=without_query(access.base_url)[0] or _HOME,
+            httpx_client=http.sync_client(access.max_bytes),
+            httpx_async_client=http.async_client(access.max_bytes),
             retry_options=genai.types.HttpRetryOptions(attempts=1),
             client_args={"verify": tls},
             async_client_args={"ssl": tls, "allow_redirects": False},
         )
 
     async def aclose(self, client: _Line) -> None:
-        if client.session is not None:
-            await client.session.close()
+        if client.http is not None:
+            await client.http.aclose()
 
     def send(self, client: _Line, payload: Payload, deadline: Deadline) -> bytes:
         answer = client.sdk.models.generate_content(**_arguments(client, payload, deadline))
@@ -158,17 +158,12 @@ class GoogleProvider(Provider):
         request, options = _streamed(client, payload, deadline)
         sent = await client.sdk.aio._api_client._async_request(request, options, stream=True)
         response = sent.response_stream
-        is_plain = hasattr(response, "aiter_bytes")  # httpx2's; else aiohttp's
-        pieces = response.aiter_bytes() if is_plain else response.content.iter_any()
         try:
-            async with aclosing(aread_events(pieces, SPEC.name)) as values:
+            async with aclosing(aread_events(response.aiter_bytes(), SPEC.name)) as values:
                 async for value in values:
                     yield value
         finally:
-            if is_plain:
-                await response.aclose()
-            else:
-                response.close()  # one that was read to its end has let go of its connection
+            await response.aclose()
 
     def encode(self, request: Request) -> Encoded:
         profile = SPEC.profile(request.model)
