@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from msgspec import Struct, field
 
 from muse.errors import ConfigError
+from muse.names import built_in, folded
 from muse.policies.settings import (
     RULES,
     CallRules,
@@ -21,7 +22,7 @@ from muse.policies.settings import (
     read_limits,
     read_rules,
 )
-from muse.reading import Problem, Reader, found_text
+from muse.reading import UNKNOWN_KEY, Problem, Reader, found_text, nearest
 from muse.spec import Tier
 
 DEFAULT_PROVIDER = "google"
@@ -35,12 +36,16 @@ Check = Callable[[Any, str], Any]
 
 
 class Entry(Struct, frozen=True):
-    """What one place of journal.json says of a route and of how its calls are made; None where it says nothing."""
+    """What one place of journal.json says of a route and of how its calls are made; None where it says nothing.
+
+    `problem` is what of it is malformed in a way that leaves open who is to serve: a call that it would route fails.
+    """
 
     provider: str | None = None
     tier: Tier | None = None
     model: str | None = None
     rules: CallRules = CallRules()
+    problem: Problem | None = None
 
 
 class Gateway(Struct, frozen=True):
@@ -71,12 +76,16 @@ class Descriptors(Struct, frozen=True):
 
 
 class Config(Struct, frozen=True):
-    """All that journal.json says, without its unusable entries; `env` may hold secrets and stays out of `repr`."""
+    """All that journal.json says, without its unusable entries; `env` may hold secrets and stays out of `repr`.
+
+    `refused` are the rows of `providers.compatible` that cannot be used, each with what is wrong with it.
+    """
 
     default: Entry = Entry(DEFAULT_PROVIDER, DEFAULT_TIER)
     contexts: Mapping[str, Entry] = field(default_factory=dict)
     models: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     gateways: Mapping[str, Gateway] = field(default_factory=dict)
+    refused: Mapping[str, Problem] = field(default_factory=dict)
     local: LocalModel = LocalModel()
     system_instruction: str | None = None
     policies: Policies = Policies()
@@ -153,6 +162,21 @@ def parse(data: Mapping[str, Any], known: Collection[str] | None = None) -> tupl
     return _Parser(data, known).parse()
 
 
+def _misrouting(problems: Collection[Problem], path: str, *keys: str) -> Problem | None:
+    """Return the problem by which it is open what one of `keys` in the object at `path` says; None if there is none.
+
+    It is malformed itself, or the object is, or a key looks like a misspelt one of them.
+    """
+    places = {path, *(f"{path}.{key}" if path else key for key in keys)}
+    for problem in problems:
+        if problem.path in places:
+            return problem
+        above, _, key = problem.path.rpartition(".")
+        if problem.found == UNKNOWN_KEY and above == path and nearest(key, keys):
+            return problem
+    return None
+
+
 class _Parser(Reader):
     """One pass over one document; collects problems as it goes."""
 
@@ -162,6 +186,7 @@ class _Parser(Reader):
         gateways = self.members(self.members(data.get("providers"), None).get("compatible"), None)
         self.known = None if known is None else {*known, *gateways}
         self.tier: Tier = DEFAULT_TIER
+        self.refused: dict[str, Problem] = {}
 
     def parse(self) -> tuple[Config, tuple[Problem, ...]]:
         """Walk the document by its one table of keys."""
@@ -173,6 +198,7 @@ class _Parser(Reader):
             contexts=self.entries(providers.get("contexts", {}), "providers.contexts", self._entry),
             models=self._models(providers.get("models", {})),
             gateways=self._gateways(providers.get("compatible", {})),
+            refused=self.refused,
             local=self._local(providers.get("local", {})),
             system_instruction=providers.get("system_instruction"),
             policies=self._policies(providers),
@@ -185,19 +211,26 @@ class _Parser(Reader):
         return config, tuple(self.problems)
 
     def _default(self, raw: Mapping[str, Any]) -> Entry:
+        misplaced = _misrouting(self.problems, "providers", "default") or _misrouting(self.problems, "", "providers")
+        before = len(self.problems)
         entry = self._entry(raw, "providers.default")
         self.tier = entry.tier or DEFAULT_TIER
+        problem = misplaced or entry.problem
+        if not (problem or entry.provider or entry.model):
+            problem = next((one for one in self.problems[before:] if one.found == UNKNOWN_KEY), None)
         provider = entry.provider or (None if entry.model else DEFAULT_PROVIDER)
-        return Entry(provider, self.tier, entry.model, entry.rules)
+        return Entry(provider, self.tier, entry.model, entry.rules, problem)
 
     def _entry(self, raw: object, path: str) -> Entry:
+        before = len(self.problems)
         entry = self.members(raw, path)
         fields = self.fields(entry, path, _ENTRY)
+        problem = _misrouting(self.problems[before:], path, "provider", "model")
         provider = fields.get("provider")
         if provider is not None and self.known is not None and provider not in self.known:
             self.problem(f"{path}.provider", repr(provider), f"one of {', '.join(sorted(self.known))}")
         tier = self._tier(fields["tier"], f"{path}.tier") if "tier" in fields else None
-        return Entry(provider, tier, fields.get("model"), read_rules(self, entry, fields, path, self.known))
+        return Entry(provider, tier, fields.get("model"), read_rules(self, entry, fields, path, self.known), problem)
 
     def _policies(self, raw: Mapping[str, Any]) -> Policies:
         """What holds for the calls of all contexts."""
@@ -233,10 +266,17 @@ class _Parser(Reader):
         return models
 
     def _gateways(self, raw: object) -> Mapping[str, Gateway]:
-        rows = (self._gateway(name, row) for name, row in self.members(raw, "providers.compatible").items())
-        return {row.name: row for row in rows if row is not None}
+        gateways: dict[str, Gateway] = {}
+        for name, row in self.members(raw, "providers.compatible").items():
+            before = len(self.problems)
+            gateway = self._gateway(name, row, {folded(other): other for other in (*gateways, *self.refused)})
+            if gateway is not None:
+                gateways[name] = gateway
+            else:
+                self.refused[name] = self.problems[before:][-1]
+        return gateways
 
-    def _gateway(self, name: str, raw: object) -> Gateway | None:
+    def _gateway(self, name: str, raw: object, others: Mapping[str, str]) -> Gateway | None:
         path = f"providers.compatible[{name!r}]"
         members = self.members(raw, path)
         address = members.get("base_url")
@@ -244,6 +284,13 @@ class _Parser(Reader):
         fields = self.fields({k: v for k, v in members.items() if not is_unset or k != "base_url"}, path, _GATEWAY)
         if not _GATEWAY_NAME.fullmatch(name):
             self.problem(path, repr(name), "a name of letters, digits, _ and -, a letter first")
+            return None
+        if folded(name) in built_in():
+            allowed = f"a name of its own, such as 'my-{name.lower()}'; nothing is sent to either until then"
+            self.problem(path, f"{name!r}, the name of a built-in provider", allowed)
+            return None
+        if folded(name) in others:
+            self.problem(path, f"{name!r} beside {others[folded(name)]!r}", "names that differ by more than case or -")
             return None
         base_url = fields.get("base_url", "").strip()
         if not is_unset and not base_url.lower().startswith(("http://", "https://")):

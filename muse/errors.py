@@ -5,6 +5,7 @@ MuseError
 │   ├── UnknownProviderError
 │   ├── MissingKeyError
 │   └── UnavailableError               what a provider needs is not here: its package, its address, a model file
+│       └── PluginError                a plug-in or provider file cannot be loaded, or its name is taken
 ├── ContentsError (also ValueError)    the caller's contents cannot be sent
 ├── ProviderError                      what the provider or the way to it did
 │   ├── AuthError                      401, 403: the key is not accepted
@@ -89,6 +90,23 @@ class MissingKeyError(ConfigError):
 
 class UnavailableError(ConfigError):
     """A provider cannot be used on this machine as it is: its package, its address or a model file is missing."""
+
+
+class PluginError(UnavailableError):
+    """A plug-in or a provider file cannot be used; each call to its provider raises this.
+
+    `name` is the provider's name, `package` and `version` what brings it, `reason` what is wrong, `remedy` what to do.
+    """
+
+    def __init__(self, name: str, package: str, version: str, reason: str, remedy: str) -> None:
+        super().__init__(f"provider {name!r}", reason, remedy)
+        brought = " ".join(part for part in (package, version) if part)
+        self.args = (f"Provider {name!r} (from {brought}) cannot be used: {reason}. {remedy}",)
+        self.name = name
+        self.package = package
+        self.version = version
+        self.reason = reason
+        self.remedy = remedy
 
 
 class ContentsError(MuseError, ValueError):

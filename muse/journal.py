@@ -144,7 +144,7 @@ def load() -> Snapshot:
     """journal.json as it stands now: one `stat` a call, read again only when the file's stamp moved.
 
     A missing file is an empty one. If a file that was good turns bad, the last good snapshot stays and one warning
-    says so.
+    says so; if only its `providers.default` is malformed, the last good config stays beside the new data and problems.
 
     Raises:
         ConfigError: the file is not readable as a JSON object, and no good version of it was seen before.
@@ -192,6 +192,10 @@ def _parse_text(path: str, stamp: Stamp, text: bytes, failure: ConfigError | Non
         return replace(seen.snapshot, stamp=stamp)
     for problem in snapshot.problems:
         log.warning("journal.json: %s", problem)
+    malformed = snapshot.config.default.problem
+    if malformed is not None and seen is not None and seen.snapshot.config.default.problem is None:
+        log.warning("journal.json: %s: going on with the last good version of it", malformed.path)
+        return replace(snapshot, config=seen.snapshot.config)
     return snapshot
 
 

@@ -9,21 +9,21 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar, Unpack, overload
 
-from muse import config, contexts, journal, log_lines
+from muse import config, contexts, journal, log_lines, providers
 from muse.calls import Ready
 from muse.contents import make_request
 from muse.contexts import Registry
 from muse.descriptors import LOOK_AGAIN_S
-from muse.errors import ConfigError, InvalidReply, UnknownProviderError
+from muse.errors import ConfigError, InvalidReply
 from muse.journal import Snapshot
 from muse.ladder import Ladder, ladder
 from muse.messages import GenerateOptions, Reply, Request, Route
 from muse.objects import Form, Model, read_object, repair, schema_of
 from muse.policies.course import Fallback
 from muse.policies.stack import stack
-from muse.providers import _BUILT_IN, specs
+from muse.providers import owner_of, specs
 from muse.routing import PROVIDER_ENV, Explanation, Router
-from muse.spec import Spec, Tier, provider_of
+from muse.spec import Spec, Tier
 from muse.streams import AsyncReplyStream, ReplyStream
 
 TIER_PRO = Tier.PRO
@@ -32,13 +32,18 @@ TIER_LITE = Tier.LITE
 DEFAULT_PROVIDER = config.DEFAULT_PROVIDER
 DEFAULT_TIER = config.DEFAULT_TIER
 
-PROVIDER_DEFAULTS: dict[str, dict[int, str]] = {name: dict(spec.tiers) for name, spec in _BUILT_IN.items()}
-GEMINI_PRO, GEMINI_FLASH, GEMINI_LITE = (PROVIDER_DEFAULTS["google"][tier] for tier in Tier)
-GPT_5, GPT_5_MINI, GPT_5_NANO = (PROVIDER_DEFAULTS["openai"][tier] for tier in Tier)
-CLAUDE_OPUS_4, CLAUDE_SONNET_4, CLAUDE_HAIKU_4 = (PROVIDER_DEFAULTS["anthropic"][tier] for tier in Tier)
-CONTEXT_DEFAULTS: dict[str, dict[str, Any]] = {
-    name: {"tier": info.tier, "label": info.label, "group": info.group} for name, info in contexts.STATIC.items()
-}
+PROVIDER_DEFAULTS = providers.PROVIDER_DEFAULTS
+CONTEXT_DEFAULTS = contexts.CONTEXT_DEFAULTS
+
+
+def _models_of(provider: str) -> tuple[str, ...]:
+    """Return a provider's models of tiers 1, 2 and 3; "" where its file could not be loaded."""
+    return tuple(PROVIDER_DEFAULTS.get(provider, {}).get(tier, "") for tier in Tier)
+
+
+GEMINI_PRO, GEMINI_FLASH, GEMINI_LITE = _models_of("google")
+GPT_5, GPT_5_MINI, GPT_5_NANO = _models_of("openai")
+CLAUDE_OPUS_4, CLAUDE_SONNET_4, CLAUDE_HAIKU_4 = _models_of("anthropic")
 
 calc_token_cost = log_lines.calc_token_cost
 log_token_usage = log_lines.log_token_usage
@@ -60,12 +65,20 @@ class _Desk:
         self.router = Router(snapshot.config, registry.contexts, known)
         self.ladders: dict[str | None, tuple[Ladder, tuple[str, ...], list[str | None]]] = {}
 
+    def is_current(self) -> bool:
+        """Whether the dictionaries that may be changed at run time are still as they were."""
+        return self.registry.is_current() and providers.is_current(self.specs)
+
     def ladder(self, context: str | None) -> Ladder:
         """The ladder of `context`; a kept one holds while the variables it depends on stay as they were."""
         look_up = os.environ.get
         kept = self.ladders.get(context)
         if kept is not None and list(map(look_up, kept[1])) == kept[2]:
             return kept[0]
+        known = specs()
+        if known is not self.specs:  # a variable may name a provider that was not loaded yet
+            self.specs, self.router = known, Router(self.snapshot.config, self.registry.contexts, known)
+            self.ladders.clear()
         found = ladder(self.router.route(context, os.environ), self.router, os.environ)
         names = (PROVIDER_ENV, *(self.specs[rung.provider].model_env for rung in found.rungs))
         if len(self.ladders) >= _MOST_ROUTES:
@@ -90,7 +103,7 @@ def _front_desk(*, at_once: bool = False) -> _Desk:
     snapshot = journal.load()
     desk = _desk
     now = time.monotonic()
-    if desk is not None and desk.snapshot is snapshot and now < desk.good_until_s and not at_once:
+    if desk is not None and desk.snapshot is snapshot and now < desk.good_until_s and not at_once and desk.is_current():
         return desk
     registry = contexts.registry(snapshot, at_once=at_once)
     known = specs()
@@ -142,12 +155,13 @@ def resolve(
     desk = _front_desk()
     level = None if tier in (None, "") else _as_tier(tier)
     if provider and provider not in desk.specs:
-        raise UnknownProviderError(provider, desk.specs)
+        providers.get_provider_module(provider)  # a plug-in is loaded by this; any other name is unknown
+        desk = _front_desk()
     if provider and model:
         return Route(context or "", provider, model, level or desk.router.tier(context, os.environ), "the request")
     found = desk.ladder(context).rungs[0]
     if model:
-        return _overridden(found, model, desk.specs)
+        return _overridden(found, model)
     if level is None and provider in (None, "", found.provider):
         return found
     owner, level = provider or found.provider, level or desk.router.tier(context, os.environ)
@@ -180,8 +194,7 @@ def context_tokens(found: Route) -> int:
     """
     desk = _front_desk()
     spec = desk.specs[found.provider]
-    is_embedded = spec.name == _BUILT_IN["local"].name
-    return desk.snapshot.config.local.context_tokens if is_embedded else spec.capabilities.max_context_tokens
+    return desk.snapshot.config.local.context_tokens if spec.name == "local" else spec.capabilities.max_context_tokens
 
 
 def get_context_registry() -> dict[str, dict[str, Any]]:
@@ -192,7 +205,7 @@ def get_context_registry() -> dict[str, dict[str, Any]]:
 
 def get_model_provider(model: str) -> str:
     """The provider whose models begin like `model` (case does not count), else "unknown"."""
-    return (provider_of(model, specs()) if model else None) or "unknown"
+    return (owner_of(model) if model else None) or "unknown"
 
 
 _heard: ContextVar[list[Reply] | None] = ContextVar("_heard", default=None)
@@ -353,7 +366,7 @@ def prepare(contents: Any, context: str, options: Mapping[str, Any], *, needs_te
     found = desk.ladder(context)
     asked = given.pop("model", None)
     if asked:
-        found = found.starting(_overridden(found.rungs[0], asked, desk.specs))
+        found = found.starting(_overridden(found.rungs[0], asked))
     segment = given.pop("segment", None) or os.environ.get("SEGMENT_KEY")
     api_key = given.pop("api_key", None)
     if not given.get("system_instruction"):
@@ -418,7 +431,7 @@ def _require_context(context: object) -> None:
         raise ValueError(f"context: found {context!r}, expected text such as 'insight.daily'")
 
 
-def _overridden(found: Route, model: str, known: Mapping[str, Spec]) -> Route:
+def _overridden(found: Route, model: str) -> Route:
     """The route with the caller's own model, and the provider its name belongs to."""
-    provider = provider_of(str(model), known) or found.provider
+    provider = owner_of(str(model)) or found.provider
     return Route(found.context, provider, model, found.tier, f"the call's own model={model!r}")

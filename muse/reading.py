@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 from msgspec import Struct
 
 _T = TypeVar("_T")
+UNKNOWN_KEY = "an unknown key"
 
 
 class Problem(Struct, frozen=True):
@@ -39,7 +40,7 @@ class Reader:
             place = f"{path}.{key}" if path else key
             kind = table.get(key)
             if kind is None:
-                self.problem(place, "an unknown key", f"one of {', '.join(sorted(table))}")
+                self.problem(place, UNKNOWN_KEY, f"one of {', '.join(sorted(table))}")
             elif key == "tier" or self.is_kind(value, kind, place):
                 fields[key] = value
         return fields
@@ -99,3 +100,12 @@ def found_text(value: object) -> str:
     """A value as an error shows it: as JSON-like text, cut short."""
     text = json.dumps(value, ensure_ascii=False, default=repr) if not isinstance(value, str) else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def nearest(word: str, words: Collection[str]) -> str | None:
+    """Return the word of `words` that `word` looks like a misspelling of; None if it is like none."""
+    from difflib import get_close_matches  # 3 ms, and only who misspells something pays it
+
+    lower = {each.lower(): each for each in words}
+    near = get_close_matches(word.lower(), lower, n=1, cutoff=0.7)
+    return lower[near[0]] if near else None

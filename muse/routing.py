@@ -20,6 +20,7 @@ _WILDCARD = re.compile(r"[*?[]")
 # What a glob leaves open: `*`, `?` and closed classes; as fnmatch has it, `]` may be a class's first member.
 _OPEN = re.compile(r"\[!?+\]?+[^\]]*\]|[*?]")
 PROVIDER_ENV = "MUSE_PROVIDER"
+_NO_MODEL = "unknown"
 _Rank = tuple[int, int, int]
 
 
@@ -98,7 +99,7 @@ class Router:
 
         Raises:
             UnknownProviderError: the provider that the rules lead to is not registered.
-            ConfigError: it has no model for this tier or a more capable one.
+            ConfigError: it has no model for this tier or a more capable one, or the entry that decides is malformed.
         """
         return self.explain(context, environ).route
 
@@ -119,8 +120,9 @@ class Router:
         provider, tier = counting[by_provider].entry.provider or "", counting[by_tier].entry.tier or Tier.FLASH
         won = {"provider": counting[by_provider].where, "tier": counting[by_tier].where}
         bound = self._bound_model(counting, by_provider, by_tier, by_model)
+        _refuse_malformed(counting[: 1 + (by_model if bound is not None and bound[0] else by_provider)])
         if bound is not None:
-            provider, model = bound
+            provider, model = bound[0] or provider, bound[1]
             won["model"] = counting[by_model].where
             if counting[by_model].entry.provider or provider != counting[by_provider].entry.provider:
                 won["provider"] = won["model"]
@@ -147,6 +149,8 @@ class Router:
         if spec is None:
             raise UnknownProviderError(provider, self.specs, path=where)
         named = self.config.models.get(provider, {})
+        if spec.broken and not spec.tiers:  # each call to it says why; until then it has no model to name
+            return named.get(int(tier), _NO_MODEL), where
         by_env = environ.get(spec.model_env)
         for level in range(int(tier), 0, -1):
             if level in named:
@@ -167,8 +171,8 @@ class Router:
 
     def _bound_model(
         self, layers: list[Layer], by_provider: int, by_tier: int, by_model: int
-    ) -> tuple[str, str] | None:
-        """`(provider, model)` if an explicit model wins, else None."""
+    ) -> tuple[str | None, str] | None:
+        """`(provider, model)` if an explicit model wins, else None; no provider if neither rule nor name tells it."""
         if by_model < 0 or by_tier < by_model:
             return None
         entry = layers[by_model].entry
@@ -177,7 +181,7 @@ class Router:
         said = layers[by_provider].entry.provider or ""
         if by_provider < by_model and owner not in (None, said):
             return None
-        return owner or said, model
+        return owner, model
 
     def layers(self, context: str, environ: Mapping[str, str]) -> Iterator[Layer]:
         """Every rule that speaks for a context, the strongest first."""
@@ -202,6 +206,17 @@ class Router:
             if pattern != context:
                 entry = Entry(tier=self.contexts[pattern].tier)
                 yield Layer(f"context {pattern!r}", entry, shadowed=rank > 0, declared=True)
+
+
+def _refuse_malformed(layers: list[Layer]) -> None:
+    """See that none of the layers down to the deciding one leaves open who is to serve.
+
+    Raises:
+        ConfigError: one does; it is named by its path.
+    """
+    problem = next((layer.entry.problem for layer in layers if layer.entry.problem), None)
+    if problem is not None:
+        raise ConfigError(problem.path, problem.found, problem.allowed)
 
 
 def _first(layers: list[Layer], field: Callable[[Entry], object]) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
+from msgspec.structs import replace
+
 from muse.config import Config
 from muse.contexts import ContextInfo
 from muse.globs import example, is_glob, overlap
@@ -81,8 +83,10 @@ def _meets(pattern: str, known: Collection[str], patterns: Collection[str]) -> b
 
 def _lenient_router(config: Config, contexts: Mapping[str, ContextInfo], specs: Mapping[str, Spec]) -> Router:
     """A router by which every provider that is named exists and has a model, so that only the rules decide."""
-    entries = (config.default, *config.contexts.values())
-    names = {entry.provider for entry in entries if entry.provider} - set(specs)
+    default = replace(config.default, problem=None)
+    entries = {pattern: replace(entry, problem=None) for pattern, entry in config.contexts.items()}
+    config = replace(config, default=default, contexts=entries)
+    names = {entry.provider for entry in (default, *entries.values()) if entry.provider} - set(specs)
     missing = {name: Spec(name, name, "", {}) for name in names}
     whole = {
         name: spec.having(tiers={tier: spec.tiers.get(tier, "") or "a model" for tier in Tier})

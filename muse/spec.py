@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from fnmatch import fnmatchcase
 from typing import Any, Literal
@@ -113,7 +113,8 @@ class Spec(Struct, frozen=True):
     it takes; `extra` is the pip extra that brings its SDK; `price_id` its name in the price list; `batch_price` is what
     its batch service charges as a share of the list price, None if it has no such service. `endpoint_paths` are path
     endings cut off an address that names the endpoint itself, the longest first. What an `is_local` provider
-    is asked never leaves this machine.
+    is asked never leaves this machine. `plugin` is the package that brings it, "" for a built-in or configured one;
+    `broken` marks a provider that cannot be used, each call to which raises an error.
     """
 
     name: str
@@ -133,6 +134,8 @@ class Spec(Struct, frozen=True):
     free: bool = False
     is_local: bool = False
     batch_price: float | None = None
+    plugin: str = ""
+    broken: bool = False
 
     @property
     def model_env(self) -> str:
@@ -158,11 +161,19 @@ _ANY_MODEL = Profile("*")
 def provider_of(model: str, specs: Mapping[str, Spec]) -> str | None:
     """The provider that serves `model`, told by the longest matching prefix; None if no one claims it.
 
-    A spec whose tiers name the model outright wins over any prefix.
+    A spec whose tiers name the model outright wins over any prefix. A plug-in gets no model that a built-in or
+    configured provider claims.
     """
+    plugins = [spec for spec in specs.values() if spec.plugin]
+    if not plugins:
+        return _claimed(model, specs.values())
+    return _claimed(model, (spec for spec in specs.values() if not spec.plugin)) or _claimed(model, plugins)
+
+
+def _claimed(model: str, specs: Iterable[Spec]) -> str | None:
     name = model.lower()
     best: tuple[int, str] | None = None
-    for spec in specs.values():
+    for spec in specs:
         if model in spec.tiers.values():
             return spec.name
         for prefix in spec.prefixes:

@@ -20,8 +20,8 @@ PACKAGES = ("muse", "think", "observe", "apps")
 PLAN = """
 muse.terminal_text muse.atomic_files
 
-muse muse.errors muse.events muse.usage muse.spec muse.schema muse.globs muse.reading muse.policies muse.cortex
-muse.batching muse.ndjson muse.tether muse.cortex.run_process muse.cli._summary muse.cli._terminal
+muse muse.errors muse.names muse.events muse.usage muse.spec muse.schema muse.globs muse.reading muse.policies
+muse.cortex muse.batching muse.ndjson muse.tether muse.cortex.run_process muse.cli._summary muse.cli._terminal
 muse.providers._local muse.providers._local.errors muse.providers._local.child muse.providers._local.days
 muse.providers._local.words muse.batching.bell muse.batching.pace muse.database muse.policies.once
 muse.policies.allowance muse.batching.plain muse.amounts muse.call_ids muse.run_files muse.toolbox muse.cli._doc_map
@@ -69,10 +69,10 @@ muse.providers._sdk
 muse.providers._backend muse.providers._plain muse.providers._chat muse.providers._batch_openai
 muse.providers._batch_anthropic muse.providers._batch_google muse.batching.service muse.cortex.turns
 
-muse.providers._base muse.batching.errand
+muse.providers._base muse.providers._loading muse.batching.errand
 
 muse.providers.google muse.providers.openai muse.providers.anthropic muse.providers.compatible
-muse.providers.local muse.providers.echo
+muse.providers.local muse.providers.echo muse.providers._installed
 
 muse.providers
 
@@ -118,7 +118,8 @@ LATE: Sequence[tuple[str, str, str]] = (
     ("muse.agents", "muse.toolbox.make_tools", "it brings mcp, and only a persona with make targets pays it"),
     ("muse.schema", "jsonschema", "50 ms, and only who checks an object pays it"),
     ("muse.schema", "referencing", "comes with jsonschema"),
-    ("muse.providers", "importlib.metadata", "15 ms, and only an unknown name or a listing pays it"),
+    ("muse.providers._installed", "importlib.metadata", "15 ms, and only who routes or lists pays it"),
+    ("muse.reading", "difflib", "3 ms, and only who misspells something pays it"),
     ("muse.providers.openai", "muse.providers._batch_openai", "it brings asyncio, and only batch services need it"),
     ("muse.providers.anthropic", "muse.providers._batch_anthropic", "as openai's"),
     ("muse.providers.google", "muse.providers._batch_google", "as openai's"),

@@ -7,123 +7,339 @@
 | `providers.compatible.<name>` in journal.json | made from that entry |
 | an entry point in the group `muse.providers` | a module with the seed's three functions, loaded when it is asked for |
 
-A provider module exports `generate`, `agenerate` and `run_agent`. Nothing here imports a vendor's SDK.
+A provider module exports `generate`, `agenerate` and `run_agent`. Nothing here imports a vendor's SDK. Entries that are
+put into `PROVIDER_REGISTRY`, `PROVIDER_METADATA` or `PROVIDER_DEFAULTS` at run time count from the next call on. A
+provider whose code cannot be loaded, or whose name is taken, is listed, and each call to it raises the reason.
 """
 
 from __future__ import annotations
 
 import os
+import sys
+import threading
 from collections.abc import Iterator, Mapping
 from importlib import import_module
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 
-from muse import journal
-from muse.config import Config, Gateway
-from muse.errors import UnknownProviderError
+from msgspec import Struct
+from msgspec.structs import replace
+
+from muse import __version__, journal
+from muse.config import Config, Entry, Gateway
+from muse.errors import ConfigError, UnknownProviderError
+from muse.names import SHIPPED, folded, provider_files
+from muse.providers import _installed as installed
 from muse.providers import compatible
-from muse.providers._backend import Backend, ProviderBackend
-from muse.providers._plain import PlainBackend
+from muse.providers._backend import Backend
+from muse.providers._loading import Loaded, Source, backend_around, load, refused
 from muse.routing import PROVIDER_ENV
-from muse.spec import Spec
+from muse.spec import Spec, Tier, TierModels, provider_of
 
 __all__ = [
+    "PROVIDER_DEFAULTS",
     "PROVIDER_METADATA",
     "PROVIDER_REGISTRY",
     "backend_of",
     "get_provider_list",
     "get_provider_module",
+    "is_current",
+    "owner_of",
+    "problem_of",
     "specs",
 ]
 
-_GROUP = "muse.providers"
-_FAMILY = ("google", "openai", "anthropic")
-
-
-def _standing_here() -> Iterator[str]:
-    """The names of the provider files, the three of the seed first."""
-    names = {name[:-3] for name in os.listdir(os.path.dirname(__file__)) if name.endswith(".py") and name[0] != "_"}
-    names.discard("compatible")
-    yield from _FAMILY
-    yield from sorted(names.difference(_FAMILY))
-
-
-PROVIDER_REGISTRY: dict[str, str] = {name: f"{__name__}.{name}" for name in _standing_here()} | {
+PROVIDER_REGISTRY: dict[str, str] = {name: f"{__name__}.{name}" for name in provider_files()} | {
     name: f"{__name__}.compatible:{name}" for name in compatible.ROWS
 }
-
-
-def _built_in(name: str) -> Spec:
-    row = compatible.ROWS.get(name)
-    if row is not None:
-        return row
-    spec: Spec = import_module(PROVIDER_REGISTRY[name]).SPEC
-    return spec
-
-
-_BUILT_IN: Mapping[str, Spec] = {name: _built_in(name) for name in PROVIDER_REGISTRY}
-PROVIDER_METADATA: dict[str, dict[str, str]] = {
-    name: {"label": spec.label, "env_key": spec.env_key} for name, spec in _BUILT_IN.items()
-}
+_SHIPPED_AT: Mapping[str, str] = dict(PROVIDER_REGISTRY)
+_lock = threading.RLock()
+if sys.platform != "win32":  # as in muse.journal: no child inherits a held lock
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+# Registered modules that could not be loaded, by name and place; those that are being loaded.
+_failed: dict[tuple[str, str], Loaded] = {}
+_loading: set[str] = set()
 _gateways: dict[str, tuple[Gateway, Spec, ModuleType]] = {}
-_plugins: dict[str, ModuleType] = {}
+_plugins: dict[installed.Plugin, Loaded] = {}
 _backends: dict[int, tuple[object, Backend]] = {}
-_merged: tuple[object, Mapping[str, Spec]] | None = None
+_refusals: dict[tuple[str, str], Loaded] = {}
+
+
+def _registered(name: str, where: str) -> ModuleType:
+    """Return the module of a registered name: what stands in `sys.modules` is honoured, else it is imported.
+
+    A module that cannot be imported is a refused one from then on.
+    """
+    module, _, row = where.partition(":")
+    if row:
+        return compatible.module_of(compatible.ROWS[row])
+    known = sys.modules.get(module)
+    if known is not None and name not in _loading:
+        return known
+    with _lock:
+        failed = _failed.get((name, where))
+        if failed is not None:
+            return failed.module
+        if name in _loading:  # its own import asks for it
+            return refused(
+                name, ConfigError(f"provider {name!r}", "a module that is being imported", "one that is")
+            ).module
+        _loading.add(name)
+        try:
+            loaded = load(_source(name, module), lambda: import_module(module), is_checked=name not in SHIPPED)
+        finally:
+            _loading.discard(name)
+        if loaded.error is not None:
+            _failed[(name, where)] = loaded
+            sys.modules.pop(module, None)
+        return loaded.module
+
+
+def _source(name: str, module: str) -> Source:
+    if module == f"{__name__}.{name}":
+        place = f"muse/providers/{name}.py"
+        return Source(
+            name, "muse-router", __version__, place, f"Correct or remove {place}, or route to another provider"
+        )
+    return Source(name, f"module {module}", "", module, "Correct that module, or its entry in PROVIDER_REGISTRY")
+
+
+def _declared(name: str, where: str) -> Spec:
+    """Return what a registered provider declares."""
+    return _backend_around(_registered(name, where), name).spec
+
+
+def _row(spec: Spec) -> dict[str, str]:
+    return {"label": spec.label, "env_key": spec.env_key}
+
+
+def _complete(tiers: TierModels) -> dict[int, str]:
+    """Return models for all three tiers: a tier without one gets the next more capable, else the next lesser, model."""
+    order = [tiers[tier] for tier in Tier if tier in tiers]
+    whole: dict[int, str] = {}
+    for tier in Tier:
+        whole[int(tier)] = tiers.get(tier) or whole.get(tier - 1) or order[0]
+    return whole
+
+
+def _backend_around(module: ModuleType, name: str) -> Backend:
+    """Return the backend of a module, the same one for the same module."""
+    known = _backends.get(id(module))
+    if known is None or known[0] is not module:
+        failed = next((one for one in (*_failed.values(), *_refusals.values()) if one.module is module), None)
+        known = _backends[id(module)] = (module, failed.backend if failed else backend_around(module, name))
+    return known[1]
+
+
+# The shipped files are read at import; another file may import muse.models, so it waits until providers are asked for.
+_BUILT_IN: Mapping[str, Spec] = {
+    name: compatible.ROWS[name] if name in compatible.ROWS else _declared(name, where)
+    for name, where in PROVIDER_REGISTRY.items()
+    if name in compatible.ROWS or name in SHIPPED
+}
+PROVIDER_METADATA: dict[str, dict[str, str]] = {
+    name: _row(_BUILT_IN[name]) if name in _BUILT_IN else {"label": name, "env_key": f"{name.upper()}_API_KEY"}
+    for name in PROVIDER_REGISTRY
+}
+PROVIDER_DEFAULTS: dict[str, dict[int, str]] = {
+    name: _complete(spec.tiers) for name, spec in _BUILT_IN.items() if spec.tiers
+}
+# What stood in these two before anybody changed an entry: only what differs from it counts above a provider's own spec.
+_own_metadata = {name: dict(row) for name, row in PROVIDER_METADATA.items()}
+_own_defaults = {name: dict(tiers) for name, tiers in PROVIDER_DEFAULTS.items()}
+
+
+class _State(Struct, frozen=True, eq=False):
+    """The providers under one configuration, and what it was made from; `errors` are those that cannot be used."""
+
+    config: Config
+    switched: str | None
+    path: list[str]
+    registry: Mapping[str, str]
+    defaults: Mapping[str, Mapping[int, str]]
+    metadata: Mapping[str, Mapping[str, str]]
+    specs: Mapping[str, Spec]
+    errors: Mapping[str, ConfigError]
+
+    def is_current(self) -> bool:
+        """Whether the registry's dictionaries and `sys.path` are still as they were."""
+        return self.registry == PROVIDER_REGISTRY and self.defaults == PROVIDER_DEFAULTS and self.path == sys.path
+
+    def is_told_the_same(self) -> bool:
+        """Whether `MUSE_PROVIDER` and `PROVIDER_METADATA` are still as they were."""
+        return self.switched == os.environ.get(PROVIDER_ENV) and self.metadata == PROVIDER_METADATA
+
+
+_merged: _State | None = None
+_looked_at: object = None
+_wants_all = False
+
+
+def specs() -> Mapping[str, Spec]:
+    """What every provider declares: the built-in ones, those of journal.json, and the plug-ins that are routed to."""
+    return _state(journal.load().config).specs
+
+
+def is_current(known: Mapping[str, Spec]) -> bool:
+    """Whether `known`, once returned by `specs`, holds while journal.json and the environment stay as they were."""
+    state = _merged
+    return state is not None and state.specs is known and state.is_current()
+
+
+def problem_of(name: str, config: Config | None = None) -> ConfigError | None:
+    """Why a provider cannot be used, whoever asks; None if nothing is known to stand in the way."""
+    error = _state(config or journal.load().config).errors.get(name)
+    if error is None and any(one.name == name for one in installed.find().get(folded(name), ())):
+        error = _loaded_plugin(name).error
+    return error
+
+
+def owner_of(model: str) -> str | None:
+    """The provider whose models begin like `model`; where none claims it, all installed plug-ins are loaded first."""
+    global _merged, _wants_all
+    owner = provider_of(model, specs())
+    if owner is None and not _wants_all and installed.find():
+        _merged, _wants_all = None, True
+        owner = provider_of(model, specs())
+    return owner
 
 
 def get_provider_module(name: str, config: Config | None = None) -> ModuleType:
     """The module of a provider, imported when it is asked for; what stands in `sys.modules` is honoured.
 
-    `config` is journal.json as it stands now, where the caller has it at hand.
+    One that cannot be used is a module whose functions raise the reason. `config` is journal.json as it stands now,
+    where the caller has it at hand.
 
     Raises:
         UnknownProviderError: (a `ValueError`) naming the valid ones.
     """
-    gateway = (config or journal.load().config).gateways.get(name)
+    config = config or journal.load().config
+    state = _state(config)
+    error = state.errors.get(name)
+    if error is not None:
+        return _refused(name, error, state.specs.get(name)).module
+    gateway = config.gateways.get(name)
     if gateway is not None:
         return _gateway(gateway)[1]
     where = PROVIDER_REGISTRY.get(name)
-    if where is None:
-        return _plugin(name)
-    module, _, row = where.partition(":")
-    return compatible.module_of(compatible.ROWS[row]) if row else import_module(module)
+    return _plugin(name) if where is None else _registered(name, where)
 
 
 def get_provider_list() -> list[dict[str, str]]:
     """`[{name, label, env_key}]` of every provider there is, plug-ins and journal.json's own included."""
-    rows = [{"name": name, **metadata} for name, metadata in PROVIDER_METADATA.items()]
-    further = [spec for spec in specs().values() if spec.name not in PROVIDER_METADATA]
-    rows += [{"name": spec.name, "label": spec.label, "env_key": spec.env_key} for spec in further]
+    found = specs()
+    rows = [{"name": name, **PROVIDER_METADATA.get(name, _row(found[name]))} for name in PROVIDER_REGISTRY]
+    rows += [{"name": name, **_row(spec)} for name, spec in found.items() if name not in PROVIDER_REGISTRY]
     known = {row["name"] for row in rows}
     return rows + [{"name": name, "label": name, "env_key": ""} for name in _plugin_names() if name not in known]
 
 
-def specs() -> Mapping[str, Spec]:
-    """What every provider declares: the built-in ones, those of journal.json, and the plug-ins that are routed to."""
-    global _merged
-    config = journal.load().config
-    _load_plugins(config)
-    gateways = config.gateways
-    if not gateways and not _plugins:
-        return _BUILT_IN
-    key = (tuple(gateways.values()), tuple(_plugins))
-    if _merged is None or _merged[0] != key:
-        further = {name: backend_of(name).spec for name in _plugins}
-        own = {name: _gateway(gateway)[0] for name, gateway in gateways.items()}
-        _merged = (key, {**_BUILT_IN, **further, **own})
-    return _merged[1]
-
-
 def backend_of(name: str, config: Config | None = None) -> Backend:
     """The whole provider behind a module: the one that `bind` made, else one around its plain functions."""
-    module = get_provider_module(name, config)
-    bound = getattr(module, "generate", None)
-    owner = getattr(bound, "__self__", None)
-    if isinstance(owner, ProviderBackend):
-        return owner
-    known = _backends.get(id(module))
-    if known is None or known[0] is not module:
-        known = _backends[id(module)] = (module, PlainBackend(module, name))
-    return known[1]
+    return _backend_around(get_provider_module(name, config), name)
+
+
+def _state(config: Config) -> _State:
+    """The providers under a configuration; made anew when it, or anything else that they are made from, changes."""
+    global _merged
+    state = _merged
+    if state is not None and state.config is config and state.is_current() and state.is_told_the_same():
+        return state
+    with _lock:
+        made = _make(config)
+        if state is not None and state.specs == made.specs and state.errors == made.errors:
+            made = replace(made, specs=state.specs, errors=state.errors)
+        if not _loading:  # a provider that asks for others while it is imported does not see itself
+            _merged = made
+        return made
+
+
+def _make(config: Config) -> _State:
+    registry = dict(PROVIDER_REGISTRY)
+    found = {name: _spec_at(name, where) for name, where in registry.items() if name not in _loading}
+    errors = {name: one.error for (name, where), one in _failed.items() if registry.get(name) == where and one.error}
+    found |= {name: _gateway(gateway)[0] for name, gateway in config.gateways.items() if name not in registry}
+    errors |= _clashes(config, found)
+    for name in _wanted_plugins(config, found):
+        loaded = _loaded_plugin(name)
+        found[name] = loaded.backend.spec.having(plugin=_package(name))
+        if loaded.error is not None:
+            errors[name] = loaded.error
+    for name, error in errors.items():
+        if not found.get(name, _NONE).broken:
+            found[name] = _refused(name, error, found.get(name)).backend.spec
+    defaults = {name: dict(tiers) for name, tiers in PROVIDER_DEFAULTS.items()}
+    metadata = {name: dict(row) for name, row in PROVIDER_METADATA.items()}
+    whole = {name: _overlaid(spec, defaults, metadata) for name, spec in found.items()}
+    switched = os.environ.get(PROVIDER_ENV)
+    return _State(config, switched, list(sys.path), registry, defaults, metadata, MappingProxyType(whole), errors)
+
+
+_NONE = Spec("", "", "", {})
+
+
+def _spec_at(name: str, where: str) -> Spec:
+    """Return what a registered provider declares; a file beside the shipped ones enters its tiers and label here."""
+    if name in _BUILT_IN and where == _SHIPPED_AT.get(name) and not _is_replaced(name, where):
+        return _BUILT_IN[name]
+    spec = _declared(name, where)
+    if name in _own_metadata and name not in _BUILT_IN and not spec.broken:
+        if PROVIDER_METADATA.get(name) == _own_metadata[name]:
+            PROVIDER_METADATA[name] = _row(spec)
+        _own_metadata[name] = _row(spec)
+        if spec.tiers and name not in _own_defaults:
+            _own_defaults[name] = _complete(spec.tiers)
+            PROVIDER_DEFAULTS.setdefault(name, dict(_own_defaults[name]))
+    return spec
+
+
+def _is_replaced(name: str, where: str) -> bool:
+    """Whether a shipped file that could not be imported stands in `sys.modules` now."""
+    return _BUILT_IN[name].broken and where in sys.modules
+
+
+def _overlaid(spec: Spec, defaults: Mapping[str, TierModels], metadata: Mapping[str, Mapping[str, str]]) -> Spec:
+    """Return a spec with what was put into `PROVIDER_DEFAULTS` and `PROVIDER_METADATA` at run time."""
+    tiers, own = defaults.get(spec.name, {}), _own_defaults.get(spec.name, {})
+    if tiers != own:
+        spec = spec.having(
+            tiers={int(tier): str(model) for tier, model in tiers.items() if tier in (1, 2, 3) and model}
+        )
+    row = metadata.get(spec.name)
+    if row is not None and row != _own_metadata.get(spec.name):
+        spec = spec.having(label=str(row.get("label", spec.label)), env_key=str(row.get("env_key", spec.env_key)))
+    return spec
+
+
+def _clashes(config: Config, found: Mapping[str, Spec]) -> dict[str, ConfigError]:
+    """Return the providers that cannot be used because of journal.json's rows or because two claim one name."""
+    errors: dict[str, ConfigError] = {}
+    by_fold: dict[str, list[str]] = {}
+    for name in found:
+        by_fold.setdefault(folded(name), []).append(name)
+    for name, problem in config.refused.items():
+        error = ConfigError(problem.path, problem.found, problem.allowed)
+        errors |= dict.fromkeys([name, *by_fold.get(folded(name), ())], error)
+    for name in config.gateways:
+        place = f"providers.compatible[{name!r}]"
+        for other in by_fold[folded(name)] if name in found else ():
+            if other in PROVIDER_REGISTRY:
+                errors[name] = errors[other] = ConfigError(place, "the name of a registered provider", "another name")
+    for key, claiming in installed.find().items():
+        for name in by_fold.get(key, ()):
+            kind = "an endpoint in journal.json" if name in config.gateways else "a built-in provider"
+            error = installed.clash(claiming[0], f"{claiming[0].name!r} is the name of {kind}")
+            errors |= dict.fromkeys([name, *(one.name for one in claiming)], error)
+    return errors
+
+
+def _refused(name: str, error: ConfigError, spec: Spec | None) -> Loaded:
+    """Return the refused provider of a name and an error, the same one for the same words."""
+    key = (name, str(error))
+    if key not in _refusals:
+        if len(_refusals) >= 1_000:
+            _refusals.clear()
+        _refusals[key] = refused(name, error, spec)
+    return _refusals[key]
 
 
 def _gateway(gateway: Gateway) -> tuple[Spec, ModuleType]:
@@ -135,35 +351,77 @@ def _gateway(gateway: Gateway) -> tuple[Spec, ModuleType]:
     return made[1], made[2]
 
 
+def _wanted_plugins(config: Config, found: Mapping[str, Spec]) -> list[str]:
+    """Return the plug-ins to load: those that are named, and all of them where a model is named that nobody claims."""
+    taken = {folded(name) for name in found}
+    there = {row[0].name for key, row in installed.find().items() if key not in taken}
+    if not there:
+        return []
+    unclaimed = (model for model in _models_alone(config) if provider_of(model, found) is None)
+    if _wants_all or next(unclaimed, None) is not None:
+        return sorted(there - _loading)
+    used = {plugin.name for plugin in _plugins}
+    return sorted(there & {*_named(config), *used} - _loading)
+
+
+def _named(config: Config) -> Iterator[str]:
+    """Yield every provider that journal.json or `MUSE_PROVIDER` names."""
+    for entry in _entries(config):
+        rungs = entry.rules.fallbacks or ()
+        yield from (name for name in (entry.provider, *(rung.provider for rung in rungs)) if name)
+        yield from entry.rules.allow or ()
+    yield from (limit.provider for limit in config.policies.limits)
+    yield from config.models
+    yield os.environ.get(PROVIDER_ENV, "")
+
+
+def _models_alone(config: Config) -> Iterator[str]:
+    """Yield every model that journal.json names without a provider."""
+    for entry in _entries(config):
+        if entry.model and not entry.provider:
+            yield entry.model
+        yield from (rung.model for rung in entry.rules.fallbacks or () if rung.model and not rung.provider)
+
+
+def _entries(config: Config) -> tuple[Entry, ...]:
+    return (config.default, *config.contexts.values())
+
+
 def _plugin(name: str) -> ModuleType:
-    """A provider from an installed package (entry-point group `muse.providers`)."""
-    if name not in _plugins:
-        from importlib.metadata import entry_points  # 15 ms, and only an unknown name pays it
+    """Return the module of a provider that an installed package brings.
 
-        found = next((point for point in entry_points(group=_GROUP) if point.name == name), None)
-        if found is None:
-            raise UnknownProviderError(name, [*PROVIDER_REGISTRY, *journal.load().config.gateways, *_plugin_names()])
-        _plugins[name] = found.load()
-    return _plugins[name]
-
-
-_looked_at: tuple[Config, str | None] | None = None
+    Raises:
+        UnknownProviderError: none does.
+    """
+    if not any(one.name == name for one in installed.find().get(folded(name), ())):
+        installed.find(at_once=True)
+    if not any(one.name == name for one in installed.find().get(folded(name), ())):
+        raise UnknownProviderError(name, [*PROVIDER_REGISTRY, *journal.load().config.gateways, *_plugin_names()])
+    return _loaded_plugin(name).module
 
 
-def _load_plugins(config: Config) -> None:
-    """Load the plug-ins that journal.json or `MUSE_PROVIDER` names; a name that is none is the router's to refuse."""
-    global _looked_at
-    switched = os.environ.get(PROVIDER_ENV)
-    if _looked_at is not None and _looked_at[0] is config and _looked_at[1] == switched:
-        return
-    named = {entry.provider for entry in (config.default, *config.contexts.values())} | {switched}
-    unknown = {name for name in named if name}.difference(_BUILT_IN, config.gateways, _plugins)
-    for name in sorted(unknown.intersection(_plugin_names())) if unknown else ():
-        _plugin(name)
-    _looked_at = (config, switched)
+def _loaded_plugin(name: str) -> Loaded:
+    """Return an installed plug-in, imported once."""
+    global _merged
+    with _lock:
+        claiming = installed.find()[folded(name)]
+        known = _plugins.get(claiming[0])
+        if known is not None:
+            return known
+        _loading.add(name)
+        try:
+            loaded = installed.both_refused(claiming) if len(claiming) > 1 else claiming[0].loaded()
+        finally:
+            _loading.discard(name)
+        _plugins[claiming[0]] = loaded
+        _merged = None
+        _backends[id(loaded.module)] = (loaded.module, loaded.backend)
+        return loaded
+
+
+def _package(name: str) -> str:
+    return " and ".join(one.package for one in installed.find()[folded(name)])
 
 
 def _plugin_names() -> list[str]:
-    from importlib.metadata import entry_points  # 15 ms, and only a listing pays it
-
-    return sorted(point.name for point in entry_points(group=_GROUP))
+    return sorted({one.name for row in installed.find(at_once=True).values() for one in row})
