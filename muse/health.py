@@ -139,6 +139,17 @@ def last() -> dict[str, Health]:
     return found
 
 
+def forget(name: str) -> None:
+    """Forget how a provider's models answered, as after a change of its key."""
+    if not os.path.exists(store_path()):
+        return
+    rows = [(key,) for key, row in last().items() if row.provider == name]
+    try:
+        write(lambda connection: connection.executemany("DELETE FROM health WHERE key = ?", rows))
+    except Busy:
+        log.warning("the last test of %s could not be forgotten: another process is writing %s", name, store_path())
+
+
 def left_alone() -> dict[str, str]:
     """The models whose breaker has counted failures, by `provider model`, in words."""
     config = journal.load().config.policies.breaker

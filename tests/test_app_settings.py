@@ -225,7 +225,11 @@ def test_a_new_rule_without_a_name_or_content_is_refused(site: TestClient, field
 
 
 def test_a_route_to_a_provider_that_cannot_answer_says_so_in_the_list_and_before_saving(site: TestClient) -> None:
-    assert "anthropic claude-sonnet-5-5 tier 2 no key by" in words(site.get(HOME).text)
+    said = words(site.get(HOME).text)
+    assert re.search(r"\d providers? that serves? contexts ha", said)
+    assert said.count("Anthropic") > 1
+    assert "claude-sonnet-5-5 tier 2 by" in said  # a key that is missing is said once, not in every row
+    assert "Anthropic (Claude): no key" in words(site.get(f"{HOME}rule?context=insight.*").text)
     for provider, is_said in (("openai", True), ("local", False)):
         form = form_of(site, "context=insight.*", provider=provider)
         assert ("no key" in words(site.post(f"{HOME}rule/preview", data=form).text)) == is_said
@@ -287,8 +291,10 @@ def test_the_page_says_what_check_says(journal: JournalFolder) -> None:
     journal.write({"providers": {"contexts": {"nothing.like.this": {"tier": 1}}}})
     site = client(journal)
     said = words(site.get(f"{HOME}check").text)
-    for finding in check.examine().findings:
-        assert str(finding) in said
+    found = check.examine().findings
+    assert {finding.kind for finding in found} > {"key"}
+    for finding in found:
+        assert (str(finding) in said) == (finding.kind != "key")  # the page itself says which keys are missing
 
 
 def test_two_browsers_conflict_and_the_second_may_apply_on_top(journal: JournalFolder, site: TestClient) -> None:

@@ -88,7 +88,7 @@ def test_a_secret_can_be_replaced_and_an_unknown_sign_is_refused(site: TestClien
         ('{"providers": {"default": {\n\n"tier": 7}}}', "providers.default.tier"),
         ('{"providers": {},\n"providers": {}}', "key 'providers'"),
         ("[]", "a JSON object"),
-        ("", "Expecting value"),
+        ("", "invalid JSON at column 1: expecting value"),
         ('{"a": ' * 100 + "1" + "}" * 100, "deep"),
     ],
 )

@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from apps.settings.entries import Delta
+from muse.amounts import usd
 from muse.config import Config
 from muse.errors import ConfigError
 from muse.policies.settings import Budget
@@ -78,7 +79,7 @@ def in_force(config: Config, context: str, provider: str, model: str) -> tuple[t
 
 def _words(budget: Budget) -> str:
     scope = "" if budget.context == "*" else f"{budget.context}, "
-    return f"{scope}${budget.usd:,.2f} a {budget.window}"
+    return f"{scope}{usd(budget.usd)} a {budget.window}"
 
 
 def _row(rows: object, pattern: str | None) -> dict[str, Any] | None:

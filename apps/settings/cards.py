@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -12,6 +13,7 @@ from muse import check, health, key_file, keys, prices
 from muse.config import Config
 from muse.errors import ConfigError, MuseError
 from muse.health import Health
+from muse.policies import breaker
 from muse.providers import backend_of, get_provider_list
 from muse.spec import Spec, Tier
 
@@ -20,13 +22,17 @@ _LEVELS: Mapping[str, Level] = {"ok": "ok", "slow": "warn", "failing": "bad", "n
 
 
 class Model(Struct, frozen=True):
-    """The model of a tier: who names it, how it answered when it was last asked, and its breaker."""
+    """The model of a tier: who names it, how it answered when it was last asked, and its breaker.
+
+    `is_failing` says that calls have failed since it last answered a test.
+    """
 
     name: str
     tiers: tuple[int, ...]
     priced: bool
     health: Health | None
     breaker: str
+    is_failing: bool = False
 
     @property
     def level(self) -> Level:
@@ -64,15 +70,20 @@ class Card(Struct, frozen=True):
 
     @property
     def _health(self) -> tuple[Level, str]:
-        """How it answered when its models were last asked; one that was never asked counts as ready."""
-        states = {model.health.state for model in self.models if model.health is not None}
+        """Return how it answered the last test and the calls since; "not tested" where nobody knows."""
+        states = {
+            "failing" if model.is_failing else model.health.state if model.health is not None else "not tested"
+            for model in self.models
+        }
+        if states == {"not tested"}:
+            return "muted", "not tested"
         if "failing" not in states:
-            return "ok", "ready"
-        return ("bad", "failing") if states == {"failing"} else ("warn", "partly failing")
+            return ("ok", "ok") if "ok" in states else ("warn", "slow") if "slow" in states else ("muted", "not tested")
+        return ("bad", "failing") if states <= {"failing", "not tested"} else ("warn", "partly failing")
 
     @property
     def state(self) -> tuple[Level, str]:
-        """Whether it is ready, in a level and words."""
+        """Whether it answers, as far as is known, in a level and words."""
         if self.problem:
             return "bad", "cannot be loaded"
         if not self.is_installed:
@@ -89,7 +100,7 @@ class Card(Struct, frozen=True):
 def cards(config: Config) -> list[Card]:
     """Every provider there is: those that serve something first, then those that are ready, then the others."""
     routed = check.routed_providers()
-    seen = _Seen(health.last(), health.left_alone())
+    seen = _look(config)
     found = [_card(row["name"], row["label"], config, routed.get(row["name"], 0), seen) for row in get_provider_list()]
     return sorted(found, key=lambda card: (-card.contexts, not card.is_ready, card.label.casefold()))
 
@@ -108,7 +119,7 @@ def card(name: str, config: Config) -> Card:
     label = next((row["label"] for row in get_provider_list() if row["name"] == name), None)
     if label is None:
         raise FileNotFoundError(f"provider: found {name[:60]!r}, expected one of the page's")
-    seen = _Seen(health.last(), health.left_alone())
+    seen = _look(config)
     return _card(name, label, config, check.routed_providers().get(name, 0), seen)
 
 
@@ -122,10 +133,24 @@ def env_keys() -> Mapping[str, list[str]]:
 
 
 class _Seen(Struct, frozen=True):
-    """What is known of how models answer, each by `provider model`."""
+    """What is known of how models answer, each by `provider model`; `failing` have failed since they last answered."""
 
     health: Mapping[str, Health]
     breakers: Mapping[str, str]
+    failing: frozenset[str]
+
+
+def _look(config: Config) -> _Seen:
+    """Read the results of tests and the breakers of the journal."""
+    tested = health.last()
+    monotonic_at_0 = time.time() - time.monotonic()
+    failed_at = {
+        key: state.until - config.policies.breaker.cool_down_s + monotonic_at_0
+        for key, state in breaker.states()
+        if state.failures
+    }
+    failing = (key for key, at in failed_at.items() if key not in tested or tested[key].at < at)
+    return _Seen(tested, health.left_alone(), frozenset(failing))
 
 
 def _card(name: str, label: str, config: Config, contexts: int, seen: _Seen) -> Card:
@@ -191,6 +216,7 @@ def _models(spec: Spec, seen: _Seen) -> tuple[Model, ...]:
             spec.free or prices.is_priced(model, spec.price_id),
             seen.health.get(f"{spec.name} {model}"),
             seen.breakers.get(f"{spec.name} {model}", ""),
+            f"{spec.name} {model}" in seen.failing,
         )
         for model in dict.fromkeys((*tiers, *asked))
     )

@@ -18,8 +18,15 @@ async def save(request: Request) -> Response:
     """`POST key`: save a key; the next call of every process uses it."""
     form = await forms.read_form(request)
     name = _known(form.get("env_key", ""))
-    await run_in_threadpool(key_file.save, name, form.get("value", ""))
+    await run_in_threadpool(_save, name, form.get("value", ""))
     return forms.go(request, *_outcome(name), to=_back(form.get("provider", "")))
+
+
+def _save(name: str, value: str) -> None:
+    """Save a key, and forget what tests with another one have shown."""
+    key_file.save(name, value)
+    for provider in cards.env_keys().get(name, ()):
+        health.forget(provider)
 
 
 async def remove(request: Request) -> Response:
@@ -47,7 +54,7 @@ def test(request: Request) -> Response:
     if request.headers.get("HX-Request") != "true":
         words = problem or f"{shown.label}: {_results(shown)}"
         return forms.go(request, words, to=_back(name), kind="bad" if problem else "ok")
-    return render(request, "settings/_provider.html", card=shown, problem=problem, tested=True)
+    return render(request, "settings/_tested.html", card=shown, problem=problem, tested=True)
 
 
 def _results(card: Card) -> str:
@@ -70,7 +77,8 @@ def _known(name: str) -> str:
 def _outcome(name: str) -> tuple[str, ...]:
     place = keys.origin(name)
     if place == str(key_file.path()):
-        return (f"{name} is saved in the journal's .env. The next call uses it, in every process.",)
+        told = "Every process uses it from its next call on; whether the provider accepts it is not tested yet."
+        return (f"{name} is saved in the journal's .env. {told}",)
     return (f"{name} is saved in the journal's .env, but {place} has another, which goes before it.",)
 
 

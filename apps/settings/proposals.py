@@ -126,7 +126,9 @@ def require_readable(now: Standing) -> None:
         ConfigError: it cannot; the text says where.
     """
     if now.failure is not None:
-        raise ConfigError(now.failure.path, now.failure.found, f"{now.failure.allowed}; mend it in the raw JSON first")
+        where = f" (line {now.failure.line})" if now.failure.line else ""
+        allowed = f"{now.failure.allowed}; mend it in the raw JSON first"
+        raise ConfigError(now.failure.path, f"{now.failure.found}{where}", allowed)
 
 
 def save(change: Change, what: str, *, expected: Stamp | None) -> Snapshot:

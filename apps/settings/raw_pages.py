@@ -34,7 +34,8 @@ def problems_now(now: Standing) -> tuple[Trouble, ...]:
 def _editor(
     request: Request, now: Standing, text: str, stamp: str, problems: tuple[Trouble, ...], status: int = 200
 ) -> Response:
-    given = {"text": text, "stamp": stamp, "problems": problems, "said": forms.said(request)}
+    given: dict[str, Any] = {"text": text, "stamp": stamp, "problems": problems, "said": forms.said(request)}
+    given["is_refused"] = status != 200
     return render(request, "settings/raw.html", status, now=now, **given)
 
 
@@ -123,13 +124,15 @@ async def preview(request: Request) -> Response:
 def _preview(request: Request, text: str, mark: str) -> Response:
     now = stand()
     if not now.is_known:
-        return render(request, "settings/_preview.html", **view.proposal_context(None), moved=False)
+        return render(request, "settings/_preview.html", **view.proposal_context(None), moved=False, is_raw=True)
     try:
         found = proposals.propose_text(now, text)
     except ConfigError as exc:
         failure = trouble_of(exc, text)
-        return render(request, "settings/_preview.html", **view.proposal_context(None, failure), moved=False)
-    return render(request, "settings/_preview.html", **view.proposal_context(found), moved=mark != now.mark)
+        shown = view.proposal_context(None, failure)
+        return render(request, "settings/_preview.html", **shown, moved=False, is_raw=True)
+    shown = view.proposal_context(found)
+    return render(request, "settings/_preview.html", **shown, moved=mark != now.mark, is_raw=True)
 
 
 def history(request: Request) -> Response:

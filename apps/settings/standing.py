@@ -19,7 +19,7 @@ from muse.journal import Snapshot, Stamp
 from muse.providers import PROVIDER_REGISTRY, get_provider_list
 from muse.reading import Problem
 
-_LINE = re.compile(r"\(line (\d+), column \d+\)")
+_LINE = re.compile(r"\(line (\d+), column (\d+)\)")
 _TWICE = re.compile(r"key (['\"].*['\"])")
 _TRIES = 5
 _NO_FILE: Stamp = (0, 0, 0)
@@ -155,7 +155,11 @@ def troubles_of(text: str, problems: tuple[Problem, ...]) -> tuple[Trouble, ...]
 def trouble_of(exc: ConfigError, text: str = "") -> Trouble:
     """An error as a problem with its line."""
     named = _LINE.search(exc.found)
-    line = int(named[1]) if named else (nearest_line(lines_by_path(text), steps(exc.path)) if text else None)
+    if named:
+        words = exc.found.replace(named[0], "").strip()
+        found = f"invalid JSON at column {named[2]}: {words[:1].lower()}{words[1:]}"
+        return Trouble(shown(exc.path), found, exc.allowed, int(named[1]))
+    line = nearest_line(lines_by_path(text), steps(exc.path)) if text else None
     return Trouble(shown(exc.path), exc.found, exc.allowed, line)
 
 

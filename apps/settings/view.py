@@ -13,6 +13,7 @@ from starlette.requests import Request
 
 from apps.settings import cards, entries, forms
 from apps.settings.amounts import LISTS
+from apps.settings.cards import Card
 from apps.settings.entries import AMOUNT_FIELDS, CALL_FIELDS, ROUTE_FIELDS, Field
 from apps.settings.places import Path, steps
 from apps.settings.plans import Plan, Plans, grouped
@@ -146,6 +147,7 @@ def rule_context(now: Standing, plan: Plan, plans: Plans, shown: RuleForm) -> di
     return {
         "now": now,
         "plan": plan,
+        "lack": _lack_of(plan, now),
         "info": info,
         "rule": shown,
         "proposal": None,
@@ -153,6 +155,15 @@ def rule_context(now: Standing, plan: Plan, plans: Plans, shown: RuleForm) -> di
         "whatif": None,
         **choices(plans),
     }
+
+
+def _lack_of(plan: Plan, now: Standing) -> tuple[Card, str] | None:
+    """What keeps the provider of a route from answering: its card and the words; None where nothing is known to."""
+    try:
+        card = cards.card(plan.provider or "", now.config)
+    except FileNotFoundError:
+        return None
+    return None if card.is_ready else (card, card.state[1])
 
 
 def proposal_context(proposal: Proposal | None, failure: Trouble | None = None) -> dict[str, Any]:

@@ -6,10 +6,12 @@ import json
 import re
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.browser.harness import PHONE, Served, Watch, axe, focused, is_within_width
-from tests.journal_folder import run
+from tests.browser.harness import PHONE, Served, Watch, axe, focused, is_within_width, serving
+from tests.journal_folder import JournalFolder, run
+from tests.loopback.server import LoopbackServer
+from tests.provider_cases import FAMILY
 
 HOME = "/app/settings/"
 KEY = "sk-abcdef-0123456789-secret"
@@ -117,7 +119,7 @@ def test_the_search_needs_no_server(page: Page) -> None:
     page.goto(HOME)
     before = page.locator("details.rule:visible").count()
     requests: list[str] = []
-    expect(page.get_by_text("things to mend").or_(page.get_by_text("nothing to mend"))).to_be_visible()
+    expect(page.locator(".check").get_by_text("to mend")).to_be_visible()
     page.on("request", lambda request: requests.append(request.url))
     page.get_by_label("Search contexts").fill("no such context")
     expect(page.get_by_role("heading", name="No context is like that")).to_be_visible()
@@ -185,7 +187,7 @@ def test_the_last_save_is_undone_with_one_click(page: Page) -> None:
     assert routed("insight.daily") == "anthropic 2"
 
 
-def test_a_key_that_is_saved_turns_the_provider_ready_and_is_never_shown(page: Page, served: Served) -> None:
+def test_a_key_that_is_saved_is_set_but_not_tested_and_is_never_shown(page: Page, served: Served) -> None:
     page.goto(HOME)
     card = page.locator("#provider-openai")
     expect(card).to_contain_text("no key")
@@ -193,7 +195,8 @@ def test_a_key_that_is_saved_turns_the_provider_ready_and_is_never_shown(page: P
     card.get_by_label("OPENAI_API_KEY").fill(KEY)
     card.get_by_role("button", name="Save the key").click()
     expect(page.get_by_text("OPENAI_API_KEY is saved")).to_be_visible()
-    expect(card.locator(".badge").first).to_have_text("ready")
+    expect(card.locator(".badge").first).to_have_text("not tested")
+    expect(page.locator("#chip-openai .badge")).to_have_text("not tested")
     assert KEY not in page.content()
     state = "from muse import check; from muse.providers import specs; print(check.key_state(specs()['openai']))"
     assert run(state).strip() == "present"
@@ -289,3 +292,137 @@ def test_a_script_in_the_file_does_not_run(page: Page, served: Served) -> None:
     page.goto(HOME)
     opened(page, script)
     assert page.title() != "run"
+
+
+def test_a_provider_is_ok_or_failing_only_after_a_test_or_a_call(
+    example: JournalFolder, browser: Browser, server: LoopbackServer
+) -> None:
+    case = FAMILY[0]
+    example.write({"providers": case.providers(server.url)})
+    with serving(example, **case.environment(server.url)) as served:
+        watch = Watch(browser, served.url)
+        page = watch.open(HOME)
+        card, chip = page.locator(f"#provider-{case.name}"), page.locator(f"#chip-{case.name}")
+        expect(card.locator(".badge").first).to_have_text("not tested")
+        expect(chip.locator(".badge")).to_have_text("not tested")
+        expect(page.get_by_text("ready", exact=True)).to_have_count(0)
+        button = card.get_by_role("button", name="Test now")
+        button.click()
+        expect(card.locator(".badge").first).to_have_text("ok")
+        expect(chip.locator(".badge")).to_have_text("ok")
+        server.script(case.wire, ["error_500"] * 9)
+        ask = "from muse import models\nfor _ in range(3):\n    try: models.generate('x', 'some.context', retries=0)\n"
+        run(f"{ask}    except Exception: pass", **case.environment(server.url), JOURNAL_PATH=str(example.path))
+        page.reload()
+        expect(card.locator(".badge").first).to_have_text("partly failing")  # of its models, one was called
+        expect(card).to_contain_text("3 of 5 failures in a row")
+        expect(chip.locator(".badge")).to_have_text("partly failing")
+        button.click()
+        expect(card.locator(".badge").first).to_have_text("failing")
+        expect(chip.locator(".badge")).to_have_text("failing")
+        server.reset()
+        button.click()
+        expect(chip.locator(".badge")).to_have_text("ok")
+        watch.close()
+
+
+def test_missing_keys_are_said_once_and_one_is_saved_at_the_top(page: Page) -> None:
+    page.goto(HOME)
+    notice = page.get_by_role("region", name="have no key")
+    expect(notice).to_be_in_viewport()
+    expect(page.locator("details.rule .badge", has_text="no key")).to_have_count(0)
+    expect(page.get_by_text("to mend")).to_be_visible()
+    expect(page.locator(".findings li", has_text="_API_KEY")).to_have_count(0)
+    notice.get_by_label("Key of").select_option("ANTHROPIC_API_KEY")
+    notice.get_by_label("Key", exact=True).fill(KEY)
+    notice.get_by_role("button", name="Save the key").click()
+    expect(page.get_by_text("ANTHROPIC_API_KEY is saved")).to_be_visible()
+    expect(page.get_by_label("Key of").locator("option", has_text="ANTHROPIC")).to_have_count(0)
+
+
+def test_what_check_finds_does_not_move_the_page(page: Page) -> None:
+    page.goto(HOME, wait_until="commit")
+    page.wait_for_selector("#default-title")
+    before = page.evaluate(
+        "() => { document.querySelector('.check').innerHTML = '<p class=\"card muted\">muse check is running …</p>';"
+        " return document.getElementById('default-title').getBoundingClientRect().top }"
+    )
+    page.reload()
+    expect(page.get_by_text("to mend")).to_be_visible()
+    after = page.evaluate("document.getElementById('default-title').getBoundingClientRect().top")
+    assert abs(after - before) <= 1
+
+
+def test_what_was_saved_is_said_in_the_card_and_moves_no_other_card(page: Page) -> None:
+    page.goto(HOME)
+    places = "() => [...document.querySelectorAll('.providers > *')].map(e => e.id)"
+    before = page.evaluate(places)
+    card = page.locator("#provider-mistral, #provider-openrouter, #provider-ollama").first
+    card.get_by_text("Save a key").click()
+    card.get_by_label("_API_KEY").fill(KEY)
+    card.get_by_role("button", name="Save the key").click()
+    expect(card.get_by_text("is saved in the journal's .env")).to_be_in_viewport()
+    after = page.evaluate(places)
+    assert sorted(after) == sorted(before)
+    assert all(after)
+
+
+def test_the_word_that_the_server_is_away_goes_when_it_is_back(example: JournalFolder, browser: Browser) -> None:
+    with serving(example) as served:
+        port = served.url.rpartition(":")[2]
+        watch = Watch(browser, served.url)
+        watch.allow("ERR_CONNECTION|ERR_EMPTY|htmx:")
+        page = watch.open(f"{HOME}rule?context=insight.*")
+        served.process.terminate()
+        served.process.wait()
+        page.get_by_label("Tier", exact=True).select_option("1")
+        toast = page.get_by_text("The server does not answer")
+        expect(toast).to_be_visible()
+        page.get_by_label("Tier", exact=True).select_option("3")
+        with serving(example, "--port", port):
+            expect(toast).to_have_count(0)
+        watch.close()
+
+
+def test_a_fault_of_the_raw_json_is_said_once_and_a_refused_save_goes_to_its_line(watch: Watch) -> None:
+    watch.allow("400")
+    page = watch.open(f"{HOME}raw")
+    area = page.get_by_label("journal.json", exact=True)
+    area.fill('{"providers": {"default": {"tier": 9}}}')
+    expect(page.locator("#problems")).to_contain_text("providers.default.tier")
+    page.get_by_role("button", name="Preview").click()
+    expect(page.locator("#preview")).to_contain_text("No preview until")
+    expect(page.get_by_text("providers.default.tier")).to_have_count(1)
+    filler = "".join(f'  "x{number}": 1,\n' for number in range(60))
+    area.fill(f'{{\n{filler}  "providers": {{"default": {{"tier": 2,,}}}}\n}}')
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.locator("#problems")).to_contain_text("Not saved")
+    expect(page.locator("#problems")).to_contain_text("found invalid JSON at column")
+    expect(page.locator("#problems a")).to_have_count(1)
+    expect(area).to_be_focused()
+    assert "2,," in area.evaluate("area => area.value.slice(area.selectionStart, area.selectionEnd)")
+    fits = area.evaluate(
+        "area => { const row = parseFloat(getComputedStyle(area).lineHeight), box = area.getBoundingClientRect();"
+        " const bottom = 62 * row + 8 - area.scrollTop; return bottom <= area.clientHeight"
+        " && box.top + bottom <= window.innerHeight }"
+    )
+    assert fits
+    expect(page.get_by_text("Not saved")).to_be_in_viewport()
+
+
+def test_on_a_phone_the_price_after_a_change_is_in_sight(watch: Watch) -> None:
+    page = watch.open(HOME, viewport={"width": 375, "height": 740})
+    form = opened(page, "insight.*")
+    form.get_by_label("Provider", exact=True).select_option("openai")
+    after = form.get_by_role("region", name="Calls of the last 30 days").locator("td[data-label=After]").first
+    after.scroll_into_view_if_needed()
+    expect(after).to_be_in_viewport(ratio=1)
+    expect(after).to_contain_text("$")
+
+
+def test_a_small_budget_is_written_with_the_digits_it_has(page: Page, served: Served) -> None:
+    data = json.loads(served.journal.config.read_text())
+    data["providers"]["budgets"] = [{"context": "insight.*", "usd": 0.001, "window": "day"}]
+    served.journal.write(data)
+    page.goto(f"{HOME}rule?context=insight.daily")
+    expect(page.get_by_role("region", name="Why it has this route")).to_contain_text("$0.0010 a day")

@@ -30,7 +30,7 @@ async function reach(url, options) {
     return await fetch(url, options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Error("The server does not answer. Is muse serve still running?", { cause: error });
+    throw new Error(AWAY, { cause: error });
   }
 }
 
@@ -50,11 +50,39 @@ async function answerOf(response) {
   throw error;
 }
 
+const AWAY = "The server does not answer. Is muse serve still running?";
+const LOOK_AGAIN_MS = 2000;
+let looks = 0;
+
+/** Takes the word that the server is away back as soon as it answers. */
+function awaitReturn() {
+  clearTimeout(looks);
+  looks = setTimeout(lookAgain, LOOK_AGAIN_MS);
+}
+
+async function lookAgain() {
+  try {
+    await fetch("/static/icon.svg", { method: "HEAD", cache: "no-store" });
+    forget(AWAY);
+  } catch {
+    awaitReturn();
+  }
+}
+
+function forget(text) {
+  for (const notice of document.querySelectorAll("#messages .notice")) if (notice.dataset.text === text) notice.remove();
+}
+
 /** Shows a message and has it read out: kind is "", "ok", "warn" or "bad". A bad one stays until it is closed. */
 export function say(text, kind = "") {
+  if (text === AWAY) {
+    forget(AWAY); // it is said once
+    awaitReturn();
+  }
   const place = document.getElementById("messages");
   const notice = document.createElement("div");
   notice.className = `notice ${kind}`;
+  notice.dataset.text = text;
   const words = document.createElement("p");
   words.textContent = text;
   const close = document.createElement("button");
@@ -108,7 +136,7 @@ document.addEventListener("htmx:responseError", (event) => {
   say(wordsOf(xhr.responseText) || `${xhr.status} ${xhr.statusText}`, "bad");
 });
 document.addEventListener("htmx:sendError", () => {
-  say("The server does not answer. Is muse serve still running?", "bad");
+  say(AWAY, "bad");
 });
 document.addEventListener("htmx:load", (event) => drawCharts(event.detail.elt));
 

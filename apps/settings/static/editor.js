@@ -9,6 +9,9 @@ const list = document.getElementById("suggestions");
 const suggested = document.getElementById("suggested");
 const format = document.getElementById("format");
 
+// The text whose save was refused: that page leads to its first problem.
+const refused = "line" in problems.dataset ? area.value : null;
+
 let wrong = new Set();
 let options = [];
 let chosen = -1;
@@ -42,12 +45,16 @@ function fitNumbers() {
   numbers.style.height = `${area.offsetHeight}px`;
 }
 
+/** Selects a line, which is then in sight as a whole. */
 function goTo(line) {
   const lines = area.value.split("\n");
   const start = lines.slice(0, line - 1).reduce((sum, text) => sum + text.length + 1, 0);
   area.focus();
   area.setSelectionRange(start, start + (lines[line - 1] ?? "").length);
   area.scrollTop = Math.max(0, (line - 6) * lineHeight());
+  area.scrollIntoView({ block: "nearest" });
+  const below = (line + 1) * lineHeight() - area.scrollTop + area.getBoundingClientRect().top - window.innerHeight;
+  if (below > 0) window.scrollBy(0, below);
 }
 
 function followHash() {
@@ -76,7 +83,7 @@ function noticeOf(found) {
   const notice = document.createElement("div");
   notice.className = "notice bad";
   const words = document.createElement("p");
-  words.textContent = "Not usable:";
+  words.textContent = area.value === refused ? "Not saved:" : "Not usable:";
   const rows = document.createElement("ul");
   rows.className = "troubles";
   for (const row of found) rows.append(problemOf(row));
@@ -266,6 +273,8 @@ format.addEventListener("click", async () => {
   }
 });
 
+
 drawNumbers();
 check();
 followHash();
+if (Number(problems.dataset.line)) goTo(Number(problems.dataset.line));

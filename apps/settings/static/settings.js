@@ -31,7 +31,8 @@ function carrySaid() {
   const named = namedNow();
   if (!notice || !named) return;
   const words = [...notice.childNodes];
-  named.before(notice);
+  if (named.closest(".grid")) named.prepend(notice); // beside the cards of a grid it would be a card itself
+  else named.before(notice);
   notice.replaceChildren(); // what comes into a status that stands there already is read out
   requestAnimationFrame(() => {
     notice.append(...words);
