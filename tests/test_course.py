@@ -16,6 +16,7 @@ from muse.errors import (
     MuseError,
     ProviderDown,
     ProviderError,
+    ProviderTimeout,
     QuotaError,
     RateLimitError,
     RequestError,
@@ -237,6 +238,52 @@ def test_a_step_that_would_keep_the_call_beyond_its_time_ends_the_rung() -> None
     played = Played(call(), [], [gate, inner])
     assert isinstance(played.error, LimitReached)
     assert (gate.told, gate.left, inner.told, inner.left) == ([], 1, [], 0)
+
+
+def silent() -> ProviderTimeout:
+    return ProviderTimeout("no answer within its share", code="timeout", retryable=True)
+
+
+def test_time_that_the_rungs_below_leave_is_given_to_the_one_that_had_too_little() -> None:
+    played = Played(call(NAMES[:2], CallRules(retries=0)), [silent(), MissingKeyError("ANTHROPIC_API_KEY"), REPLY])
+    assert played.asked == ["openai", "anthropic", "openai"]
+    assert played.tries[2].deadline.remaining_s() > played.tries[0].deadline.remaining_s()
+    assert played.reply is not None
+
+
+def test_a_rung_is_gone_back_to_once() -> None:
+    played = Played(call(NAMES[:2], CallRules(retries=0)), [silent(), AuthError("no", status=401), silent()])
+    assert played.asked == ["openai", "anthropic", "openai"]
+    assert isinstance(played.error, ProviderTimeout)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [down(), ProviderTimeout("504", status=504), ProviderTimeout("stalled", code="stalled"), AuthError("no")],
+    ids=["down", "504", "stalled", "key"],
+)
+def test_more_time_is_given_to_none_that_did_not_lack_it(error: Exception) -> None:
+    played = Played(call(NAMES[:2], CallRules(retries=0)), [error, AuthError("no", status=401)])
+    assert played.asked == ["openai", "anthropic"]
+
+
+def test_a_limit_that_is_to_be_told_at_once_is_not_waited_for_in_the_end() -> None:
+    rules = CallRules(retries=0, on_limit="raise")
+    played = Played(call(NAMES[:2], rules), [LimitReached("full"), AuthError("no", status=401)])
+    assert played.asked == ["openai", "anthropic"]
+
+
+def test_no_try_begins_in_the_last_moment_of_a_share_while_there_is_another_rung() -> None:
+    gate = Gate(72.0)  # of the 75 s that the first rung has
+    played = Played(call(NAMES[:2], timeout_s=100), [REPLY], [gate])
+    assert played.asked == ["anthropic"]
+    last = Gate(97.0)
+    assert Played(call(timeout_s=100), [REPLY], [last]).asked == ["openai"]
+
+
+def test_no_retry_begins_in_the_last_moment_of_a_share_while_there_is_another_rung() -> None:
+    played = Played(call(NAMES[:2], timeout_s=100), [down(retry_after_s=72.0), REPLY])
+    assert played.asked == ["openai", "anthropic"]
 
 
 def test_a_course_that_is_given_up_lets_go_of_its_steps() -> None:

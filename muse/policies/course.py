@@ -7,6 +7,7 @@ came of it. So there is one course for sync and async, and it is tested without 
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from typing import Protocol
 
@@ -40,6 +41,8 @@ log = logging.getLogger(__name__)
 
 # What of a call's time is kept for the last rung of its ladder.
 _KEPT = 0.25
+# The least part of a call's time with which a try is begun on a rung that has others below it.
+_USEFUL = 0.05
 # Room may come before it was reckoned with, and a place in line is kept by asking.
 ASK_AGAIN_S = 1.0
 # What another provider may mend: the one asked is down, limited or without a usable key, or a limit of ours is reached.
@@ -125,41 +128,76 @@ def course(call: Call, steps: Sequence[Step]) -> Course:
     """
     attempts: list[Attempt] = []
     errors: list[Exception] = []
-    place, tries = 0, 0
-    last = len(call.rungs) - 1
-    limit = _share(call, place)
-    is_stale = False
+    places, late = deque(range(len(call.rungs))), list[int]()
+    is_second = False
     while True:
-        route = call.rungs[place]
+        place = places.popleft()
+        limit = _share(call, len(places))
+        outcome = yield from _rung(call, call.rungs[place], limit, steps, attempts)
+        if isinstance(outcome, Reply):
+            return _with(outcome, attempts) if attempts else outcome
+        errors.append(outcome)
+        is_share_over = limit is not call.deadline and _is_late(outcome, call.rules)
+        if is_share_over and not is_second:
+            late.append(place)
+        if not places and late and call.deadline.remaining_s() > _useful_s(call):
+            places.extend(late)  # the rungs below left some of the time that was kept for them
+            late, is_second = [], True
+        goes_on = mends(outcome, call.rules) or (is_share_over and call.deadline.remaining_s() > 0)
+        if not places or not goes_on:
+            raise _first(errors, attempts)
+        _say(call, Fallback(call.context, call.rungs[place], outcome, call.rungs[places[0]]))
+
+
+def _rung(
+    call: Call, route: Route, limit: Deadline, steps: Sequence[Step], attempts: list[Attempt]
+) -> Generator[Try | Wait, Outcome | None, Outcome]:
+    """One rung with its retries; the attempts that failed are added to `attempts`."""
+    tries, is_stale = 0, False
+    while True:
         tries += 1
         outcome = yield from _try(call, Try(route, limit, is_stale), steps)
         if isinstance(outcome, Reply):
-            return _with(outcome, attempts) if attempts else outcome
+            return outcome
         if isinstance(outcome, MuseError):
             attempts += outcome.attempts
         is_stale = _is_stale(outcome)
         pause_s = _pause_s(call, outcome, tries, limit)
-        if pause_s is not None:
-            if pause_s:
-                yield Wait(pause_s)
-            continue
-        errors.append(outcome)
-        has_time = isinstance(outcome, DeadlineExceeded) and call.deadline.remaining_s() > 0  # the rung's share is over
-        if place == last or not (has_time or mends(outcome, call.rules)):
-            raise _first(errors, attempts)
-        _say(call, Fallback(call.context, route, outcome, call.rungs[place + 1]))
-        place, tries = place + 1, 0
-        limit = _share(call, place)
+        if pause_s is None:
+            return outcome
+        if pause_s:
+            yield Wait(pause_s)
 
 
-def _share(call: Call, place: int) -> Deadline:
-    """The time of a rung: the last one keeps a quarter of the call's, those above have equal parts of what is left."""
-    above_last = len(call.rungs) - 1 - place
-    if not above_last:
+def _share(call: Call, below: int) -> Deadline:
+    """The time of a rung with so many below it.
+
+    The last one keeps a quarter of the call's time, those above have equal parts of what is left before that.
+    """
+    if not below:
         return call.deadline
     left_s = call.deadline.remaining_s()
     before_last_s = left_s - _KEPT * call.deadline.timeout_s
-    return Deadline.within(before_last_s / above_last if before_last_s > 0 else left_s / 2)
+    return Deadline.within(before_last_s / below if before_last_s > 0 else left_s / (below + 1))
+
+
+def _useful_s(call: Call) -> float:
+    """The seconds that a try needs at least to be worth it, where others can be asked in its place."""
+    return _USEFUL * call.deadline.timeout_s
+
+
+def _end_s(call: Call, limit: Deadline) -> float:
+    """How many seconds from now on a try of a rung may begin."""
+    return limit.remaining_s() - (0.0 if limit is call.deadline else _useful_s(call))
+
+
+def _is_late(error: Exception, rules: CallRules) -> bool:
+    """Whether a rung had too little time, so that it may do with more of it."""
+    if isinstance(error, LimitReached):
+        return rules.on_limit != "raise"
+    if isinstance(error, ProviderTimeout):
+        return error.status is None and error.code != "stalled"
+    return isinstance(error, DeadlineExceeded)
 
 
 def _pause_s(call: Call, error: Exception, tries: int, limit: Deadline) -> float | None:
@@ -168,7 +206,7 @@ def _pause_s(call: Call, error: Exception, tries: int, limit: Deadline) -> float
     if tries > retries or not is_transient(error):
         return None
     pause_s = 0.0 if _is_stale(error) else delay_s(error, tries)
-    return pause_s if pause_s < limit.remaining_s() else None
+    return pause_s if pause_s < _end_s(call, limit) else None
 
 
 def _is_stale(error: Exception) -> bool:
@@ -216,7 +254,7 @@ def _admitted(
         LimitError: it does not, or not before the time is over.
     """
     while pause_s > 0:
-        if pause_s >= limit.remaining_s():
+        if pause_s >= _end_s(call, limit):
             raise _no_room(route, pause_s)
         yield Wait(min(pause_s, ASK_AGAIN_S))
         pause_s = step.before(call, route)
