@@ -21,7 +21,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from muse import journal, keys, loop, models
+from muse import journal, keys, loop, models, trust
+from muse.config import Config
 from muse.errors import ConfigError
 from muse.events import (
     AgentUpdatedEvent,
@@ -39,7 +40,7 @@ from muse.events import (
 from muse.history import format_tool_summary, parse_agent_events_to_turns
 from muse.messages import ToolCall
 from muse.ndjson import Lines
-from muse.personas import DEFAULT_PERSONA, get_agent
+from muse.personas import DEFAULT_PERSONA, claims_of, get_agent
 from muse.policies.course import Fallback
 from muse.providers import backend_of, get_provider_module, specs
 from muse.providers._backend import ProviderBackend
@@ -47,6 +48,7 @@ from muse.run_config import RunConfig
 from muse.run_files.recording import Emit, Recording, recording
 from muse.terminal_text import escape_output, log_to_stderr
 from muse.tether import tied_lines
+from muse.toolbox.files import makefile_claim, nearest_makefile
 from muse.toolbox.packs import find_packs, packs
 from muse.toolbox.servers import LocalServer
 from muse.tools import Approver, PreviewedCall
@@ -100,6 +102,8 @@ def prepare(request: Mapping[str, Any]) -> Prepared:
     persona = get_agent(str(request.get("persona") or DEFAULT_PERSONA), request.get("facet") or None)
     said = {name: value for name, value in request.items() if value is not None}
     merged = {**house.agents, **persona, **said, "persona": persona["persona"]}
+    if not said.get("disable_mcp"):
+        _require_trust(house, persona, is_told=_names_servers(said))
     servers = {**house.mcp_servers, **(persona.get("mcp_servers") or {})}
     if servers and not _names_servers(said):
         merged["mcp_servers"] = servers
@@ -112,6 +116,23 @@ def prepare(request: Mapping[str, Any]) -> Prepared:
     if config.get("tools") is not None and not config.get("disable_mcp"):  # the packs' modules cost 0.1 s
         config["tools"] = _allowed(config["tools"])
     return Prepared(provider, config)
+
+
+def _require_trust(house: Config, persona: Mapping[str, Any], *, is_told: bool) -> None:
+    """Refuse a run that would use what a project names without the user's consent.
+
+    With `is_told` the request names its servers itself.
+
+    Raises:
+        TrustError: an MCP server, a make target or another entry that needs consent has none.
+    """
+    if not is_told and persona.get("tools") != []:
+        trust.require(house.withheld_servers)
+    claims = claims_of(persona["persona"])
+    trust.require(claims)
+    makefile = nearest_makefile(Path.cwd()) if any(claim.place.endswith(": make") for claim in claims) else None
+    if makefile is not None:
+        trust.require([makefile_claim(makefile)])
 
 
 def _sees(provider: str, model: str) -> bool:
@@ -331,7 +352,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.parallel < 1:
         parser.error(f"--parallel: found {args.parallel}, expected 1 or more")
     log_to_stderr(logging.BASIC_FORMAT, logging.INFO if args.verbose else logging.WARNING)
-    keys.fill_environment(journal.load().config.env)
+    keys.fill_from(journal.load().config)
     if args.tied:
         return run_until_interrupted(tied_lines(sys.stdin.fileno()), 1, single=True)
     if args.file is None:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct, field
 
-from muse import contexts, journal, keys, prices
+from muse import contexts, journal, keys, prices, project, trust
 from muse.call_sites import CallSite, scan
 from muse.config import Config, Entry, parse
 from muse.contexts import Registry
@@ -32,7 +32,7 @@ from muse.spec import Spec, Tier, provider_of
 
 Kind = (
     Literal["entry", "rule", "model", "price", "tier", "context", "key", "package", "setup", "ladder", "bound"]
-    | Literal["descriptor", "code"]
+    | Literal["descriptor", "code", "trust"]
 )
 _HOUSE = Path(__file__).resolve().parent.parent
 _HOUSES = ("think", "observe", "apps", "muse")
@@ -93,6 +93,7 @@ def examine(folders: Iterable[Path] = ()) -> Report:
     view = _View(snapshot, contexts.registry(snapshot), known, names, tuple(sites))
     findings = [
         *_bad_entries(view),
+        *_withheld(),
         *_idle_rules(view),
         *_routes(view),
         *_models(view),
@@ -120,6 +121,14 @@ def shown(path: str) -> str:
 def _once(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """The findings without those that say of a place what an earlier one said."""
     return tuple({(finding.where, finding.found): finding for finding in reversed(list(findings))}.values())[::-1]
+
+
+def _withheld() -> Iterator[Finding]:
+    """What a project's files say that counts only once the user has consented to it."""
+    for claim in trust.withheld(project.claims()):
+        error = trust.TrustError(claim)
+        hint = "Read what it would do before you consent."
+        yield Finding("trust", shown(error.path), error.found, error.allowed, hint)
 
 
 def _bad_entries(view: _View) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from msgspec import Struct, field
 
+from muse.claim import Claim
 from muse.errors import ConfigError
 from muse.names import built_in, folded
 from muse.policies.settings import (
@@ -49,7 +50,10 @@ class Entry(Struct, frozen=True):
 
 
 class Gateway(Struct, frozen=True):
-    """A user-defined OpenAI-shaped endpoint (`providers.compatible.<name>`)."""
+    """A user-defined OpenAI-shaped endpoint (`providers.compatible.<name>`).
+
+    `withheld` is set where it stands in a project's file and nobody has consented to it; calls are refused then.
+    """
 
     name: str
     base_url: str
@@ -57,6 +61,7 @@ class Gateway(Struct, frozen=True):
     label: str = ""
     models: Mapping[int, str] = field(default_factory=dict)
     images: bool = False
+    withheld: Claim | None = None
 
 
 class LocalModel(Struct, frozen=True):
@@ -67,17 +72,23 @@ class LocalModel(Struct, frozen=True):
 
 
 class Descriptors(Struct, frozen=True):
-    """Further folders: categories (`*.json`), agents (`*.json`), apps (`*/agents/*.json`), insight topics (`*.md`)."""
+    """Further folders: categories (`*.json`), agents (`*.json`), apps (`*/agents/*.json`), insight topics (`*.md`).
+
+    `project` is the project whose file names them, and empty where the user's own configuration does.
+    """
 
     categories: tuple[str, ...] = ()
     agents: tuple[str, ...] = ()
     apps: tuple[str, ...] = ()
     insights: tuple[str, ...] = ()
+    project: str = ""
 
 
 class Config(Struct, frozen=True):
-    """All that journal.json says, without its unusable entries; `env` may hold secrets and stays out of `repr`.
+    """All that journal.json says, without its unusable entries; `repr` shows neither `env` nor what servers are given.
 
+    Of a project's file, `claims` are all entries that need consent (see `muse.trust`), `withheld_servers` and
+    `withheld_env` those left out of `mcp_servers` and `env` because nobody has consented to them.
     `refused` are the rows of `providers.compatible` that cannot be used, each with what is wrong with it.
     """
 
@@ -94,10 +105,17 @@ class Config(Struct, frozen=True):
     mcp_servers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     identity: Mapping[str, Any] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
+    claims: tuple[Claim, ...] = ()
+    withheld_servers: tuple[Claim, ...] = ()
+    withheld_env: Mapping[str, Claim] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        shown = (f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__ if name != "env")
-        return f"Config({', '.join(shown)}, env of {len(self.env)})"
+        shown = (f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__ if name not in _UNSHOWN)
+        return f"Config({', '.join(shown)}, {len(self.mcp_servers)} servers, env of {len(self.env)})"
+
+
+# Entries in which secrets may stand.
+_UNSHOWN = ("env", "mcp_servers", "claims", "withheld_servers", "withheld_env")
 
 
 def read(text: bytes | str, where: str) -> tuple[dict[str, Any], tuple[Problem, ...]]:
@@ -315,7 +333,7 @@ class _Parser(Reader):
             kind: tuple(path for i, path in enumerate(paths) if self.is_text(path, f"descriptors.{kind}[{i}]"))
             for kind, paths in fields.items()
         }
-        return Descriptors(**folders)
+        return Descriptors(**folders)  # type: ignore[arg-type]  # its other field is no list
 
     def _limits(self, raw: Mapping[str, Any]) -> Mapping[str, float]:
         """The limits of agent runs that name none of their own."""

@@ -10,8 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from muse import trust
+from muse.claim import Claim
 from muse.config import Descriptors
+from muse.project_config import server_claim
 from muse.reading import Problem
 
 Kind = Literal["category", "agent"]
@@ -21,21 +25,29 @@ LOOK_AGAIN_S = 1.0
 
 
 class Descriptor(Struct, frozen=True):
-    """One descriptor: `owner` is "" for a category, "system" or the app's name for an agent."""
+    """One descriptor: `owner` is "" for a category, "system" or the app's name for an agent.
+
+    `claims` are the entries of a project's persona that need the user's consent (see `muse.trust`).
+    """
 
     kind: Kind
     name: str
     owner: str
     path: str
     data: Mapping[str, Any]
+    claims: tuple[Claim, ...] = ()
 
 
 class Found(Struct, frozen=True):
-    """All descriptors at one moment, in order (a later one wins a name); `version` rises with every change."""
+    """All descriptors at one moment, in order (a later one wins a name); `version` rises with every change.
+
+    `claims` are those of all personas, also of those that are left out for want of consent.
+    """
 
     version: int
     descriptors: tuple[Descriptor, ...]
     problems: tuple[Problem, ...]
+    claims: tuple[Claim, ...] = ()
 
 
 class _Look(Struct):
@@ -63,10 +75,12 @@ def find(further: Descriptors, base: str, *, at_once: bool = True) -> Found:
         return known.found
     places = list(_places(further, base))
     stamps = tuple(_stamps(places))
+    if further.project:
+        stamps += (("", *trust.stamp()[1:]),)
     if known is not None and known.stamps == stamps:
         known.at_s = now
         return known.found
-    found = _read_all(places)
+    found = _read_all(places, further.project)
     _looks[key] = _Look(now, stamps, found)
     return found
 
@@ -112,17 +126,64 @@ def _stamps(places: list[tuple[Kind, str, str]]) -> Iterator[_Stamp]:
                 yield entry.path, info.st_mtime_ns, info.st_size
 
 
-def _read_all(places: list[tuple[Kind, str, str]]) -> Found:
+def _read_all(places: list[tuple[Kind, str, str]], project: str) -> Found:
     descriptors: list[Descriptor] = []
     problems: list[Problem] = []
-    for kind, owner, folder in places:
-        for entry in _files(folder):
-            data = _read(entry.path)
-            if isinstance(data, Problem):
-                problems.append(data)
-            else:
-                descriptors.append(Descriptor(kind, entry.name[: -len(".json")], owner, entry.path, data))
-    return Found(next(_versions), tuple(descriptors), tuple(problems))
+    shipped: set[tuple[str, str]] = set()
+    every: list[Claim] = []
+    for kind, owner, entry in [(kind, owner, entry) for kind, owner, folder in places for entry in _files(folder)]:
+        data = _read(entry.path)
+        if isinstance(data, Problem):
+            problems.append(data)
+            continue
+        found = Descriptor(kind, entry.name[: -len(".json")], owner, entry.path, data)
+        if kind == "agent" and entry.path.startswith(f"{_HOUSE}{os.sep}"):
+            shipped.add((owner, found.name))
+        elif project and kind == "agent":
+            found = replace(found, claims=claims_of(found, project, is_shipped=(owner, found.name) in shipped))
+            every += found.claims
+            withheld = next((one for one in found.claims if one.place.endswith(".json")), None)
+            if withheld is not None and not trust.is_trusted(withheld):
+                problems.append(_problem(withheld))
+                continue
+        descriptors.append(found)
+    return Found(next(_versions), tuple(descriptors), tuple(problems), tuple(every))
+
+
+def claims_of(descriptor: Descriptor, project: str, *, is_shipped: bool) -> tuple[Claim, ...]:
+    """Return the claims of a project's persona: make targets, servers of its own, and another one's place.
+
+    `is_shipped` says that one of its name comes with muse, whose place it takes.
+    """
+    place, data = _inside(descriptor.path, project), descriptor.data
+    claims = []
+    if is_shipped:
+        text = Path(descriptor.path).with_suffix(".txt")
+        said = text.read_bytes().decode("utf-8", errors="replace") if text.is_file() else ""
+        does = f"takes the place of the persona {descriptor.name!r} that comes with muse"
+        claims.append(Claim(project, place, does, trust.digest_of([data, said])))
+    if data.get("make"):
+        does = f"lets an agent run make targets {data['make']!r}; to find them, make runs the Makefile's own commands"
+        claims.append(Claim(project, f"{place}: make", does, trust.digest_of(data["make"])))
+    if data.get("mcp_server_url"):
+        does = f"sends what tools are called with to {data['mcp_server_url']}"
+        claims.append(Claim(project, f"{place}: mcp_server_url", does, trust.digest_of(data["mcp_server_url"])))
+    servers = data.get("mcp_servers")
+    if isinstance(servers, Mapping):
+        rows = ((str(name), row) for name, row in servers.items() if isinstance(row, Mapping))
+        claims += [server_claim(name, row, project, place) for name, row in rows]
+    return tuple(claims)
+
+
+def _problem(claim: Claim) -> Problem:
+    error = trust.TrustError(claim)
+    return Problem(error.path, error.found, error.allowed)
+
+
+def _inside(path: str, project: str) -> str:
+    """A path as one types it in the project's folder."""
+    inside = os.path.relpath(path, project)
+    return path if inside.startswith(os.pardir) else inside
 
 
 def _read(path: str) -> Mapping[str, Any] | Problem:

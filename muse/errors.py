@@ -3,6 +3,7 @@
 MuseError
 ├── ConfigError (also ValueError)      where in a file or variable, what was found, what is allowed
 │   ├── UnknownProviderError
+│   ├── TrustError                     a project's entry counts only after `muse trust`
 │   ├── MissingKeyError
 │   └── UnavailableError               what a provider needs is not here: its package, its address, a model file
 │       └── PluginError                a plug-in or provider file cannot be loaded, or its name is taken
@@ -34,8 +35,11 @@ a `ProviderError` by waiting, by another key or by another provider, a `ReplyErr
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any
+
+from muse.claim import Claim
 
 
 class MuseError(Exception):
@@ -107,6 +111,18 @@ class PluginError(UnavailableError):
         self.version = version
         self.reason = reason
         self.remedy = remedy
+
+
+class TrustError(ConfigError):
+    """A project's entry would count only after `muse trust`; `claim` says which one and what it would do."""
+
+    def __init__(self, claim: Claim) -> None:
+        where = os.path.join(claim.folder, claim.place)
+        super().__init__(
+            where, f"an entry without your consent: it {claim.does}", f"consent first, with: {claim.command}"
+        )
+        self.args = (f"{where}: not trusted: it {claim.does}. Read it; then, to let it count: {claim.command}",)
+        self.claim = claim
 
 
 class ContentsError(MuseError, ValueError):

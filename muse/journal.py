@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import math
 import os
 import sys
 import threading
@@ -16,9 +17,11 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
+from muse import trust
 from muse.atomic_files import file_lock, write_atomic
 from muse.config import Config, parse, read
 from muse.errors import ConfigError, MuseError
+from muse.project_config import restrict
 from muse.reading import Problem
 
 __all__ = [
@@ -30,6 +33,7 @@ __all__ = [
     "folder",
     "folder_name",
     "is_day",
+    "is_project",
     "load",
     "rewrite",
     "stamp_of",
@@ -63,12 +67,18 @@ class Snapshot(Struct, frozen=True):
 
 
 class _Seen(Struct, frozen=True):
-    """The last look at one file; not `settled` while a further edit could still bear the same stamp."""
+    """The last look at one file; not `settled` while a further edit could still bear the same stamp.
+
+    Where entries of the file need consent, `trusted` is the stamp of the record of consent that the snapshot goes by,
+    and `good_until_s` (of the monotonic clock) when that is looked at again.
+    """
 
     stamp: Stamp
     settled: bool
     text: bytes
     snapshot: Snapshot
+    trusted: Stamp
+    good_until_s: float
 
 
 _seen: dict[str, _Seen] = {}
@@ -101,6 +111,15 @@ def config_path() -> str:
     if named:
         return os.path.join(named, "config", "journal.json")
     return _nearest_config() or os.path.join(folder_name(), "config", "journal.json")
+
+
+def is_project(path: str) -> bool:
+    """Whether a journal.json, or a file in its folder, is a project's and not of the user's own configuration.
+
+    That is the nearest one from the working folder upwards. Files of `$JOURNAL_PATH` and of the data folder are the
+    user's own.
+    """
+    return not _named() and os.path.dirname(path) == os.path.dirname(_nearest_config() or os.sep)
 
 
 def _named() -> str | None:
@@ -152,7 +171,7 @@ def load() -> Snapshot:
     path = config_path()
     stamp = _stamp_of(path)
     seen = _seen.get(path)
-    if seen is not None and seen.settled and seen.stamp == stamp:
+    if seen is not None and seen.settled and seen.stamp == stamp and time.monotonic() < seen.good_until_s:
         return seen.snapshot
     with _lock:
         return _look(path, stamp, _seen.get(path))
@@ -162,13 +181,15 @@ def _look(path: str, stamp: Stamp, seen: _Seen | None) -> Snapshot:
     """Read the file; parse it only if its text is another one than before."""
     settled = time.time_ns() - stamp[1] > _SETTLED_NS
     text, failure = _text_of(path, stamp)
-    if seen is not None and seen.text == text:
-        snapshot = replace(seen.snapshot, stamp=stamp)
+    trusted = trust.stamp()
+    if seen is not None and seen.text == text and (not seen.snapshot.config.claims or seen.trusted == trusted):
+        snapshot = seen.snapshot if seen.stamp == stamp else replace(seen.snapshot, stamp=stamp)
     else:
         snapshot = _parse_text(path, stamp, text, failure, seen)
     if len(_seen) >= _KEPT_FILES and path not in _seen:
         _seen.pop(next(iter(_seen)))
-    _seen[path] = _Seen(stamp, settled, text, snapshot)
+    good_until_s = time.monotonic() + _LOOK_AGAIN_S if snapshot.config.claims else math.inf
+    _seen[path] = _Seen(stamp, settled, text, snapshot, trusted, good_until_s)
     return snapshot
 
 
@@ -202,6 +223,8 @@ def _parse_text(path: str, stamp: Stamp, text: bytes, failure: ConfigError | Non
 def _snapshot(path: str, stamp: Stamp, text: bytes) -> Snapshot:
     data, duplicates = read(text, path)
     config, problems = parse(data)
+    if is_project(path):
+        config = restrict(config, os.path.dirname(path))
     return Snapshot(path, stamp, config, duplicates + problems, data)
 
 

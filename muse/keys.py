@@ -7,10 +7,12 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from muse import journal
+from muse import journal, trust
+from muse.claim import Claim
+from muse.config import Config
 from muse.errors import MissingKeyError
 
 log = logging.getLogger(__name__)
@@ -19,6 +21,7 @@ _Stamp = tuple[int, int, int]
 _files: dict[str, tuple[_Stamp, Mapping[str, str]]] = {}
 _used: set[str] = set()
 _said: set[str] = set()
+_withheld: dict[str, Claim] = {}
 _lock = threading.Lock()
 if sys.platform != "win32":  # as in muse.journal: no child inherits a held lock
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
@@ -64,14 +67,51 @@ def look_up(name: str) -> str | None:
 
     A value of blanks counts as empty.
     """
+    return _found(name)[0]
+
+
+def look_up_address(name: str) -> str | None:
+    """Look up an address, as `look_up` does: one from a project's `.env` needs the user's consent.
+
+    Raises:
+        TrustError: it stands in a `.env` of a project and nobody has consented to it, or it was withheld.
+    """
+    refuse_withheld(name)
+    value, path = _found(name)
+    if value and path and _is_project(path):
+        trust.require([address_claim(path, name, value)])
+    return value
+
+
+def _found(name: str) -> tuple[str | None, str]:
+    """A setting and the `.env` file it comes from, which is empty for the environment."""
     value = os.environ.get(name)
     if value and not value.isspace():
-        return value
+        return value, ""
     for path in _dotenv_files():
         value = _read_dotenv(path).get(name)
         if value and not value.isspace():
-            return value
-    return None
+            return value, path
+    return None, ""
+
+
+def address_claim(path: str, name: str, value: str) -> Claim:
+    """Return the claim of an address in a project's `.env`."""
+    does = f"sends keys and texts to the address {name}={value}"
+    return Claim(os.path.dirname(path), f"{os.path.basename(path)}: {name}", does, trust.digest_of([name, value]))
+
+
+def project_addresses(names: Iterable[str]) -> tuple[Claim, ...]:
+    """Return the claims of the addresses among `names` that `.env` files of projects give."""
+    found = ((name, *_found(name)) for name in names)
+    return tuple(
+        address_claim(path, name, value) for name, value, path in found if value and path and _is_project(path)
+    )
+
+
+def _is_project(path: str) -> bool:
+    """Whether a `.env` file is a project's: it stands neither in `$JOURNAL_PATH` nor in the user's data folder."""
+    return os.path.dirname(path) != journal.folder_name() or journal.is_project(journal.config_path())
 
 
 def origin(name: str) -> str | None:
@@ -79,6 +119,30 @@ def origin(name: str) -> str | None:
     if os.environ.get(name):
         return "the environment"
     return next((path for path in _dotenv_files() if _read_dotenv(path).get(name)), None)
+
+
+def fill_from(config: Config) -> None:
+    """Fill the environment as `fill_environment`; variables without the user's consent are refused when they are used.
+
+    What is withheld is not set; a call that depends on it is refused by `refuse_withheld`, and one warning names it.
+    """
+    fill_environment(config.env)
+    _withheld.clear()
+    _withheld.update({name: claim for name, claim in config.withheld_env.items() if not os.environ.get(name)})
+    for claim in _withheld.values():
+        _say_once(f"{trust.TrustError(claim)}")
+
+
+def refuse_withheld(*names: str) -> None:
+    """Refuse a call that depends on a variable which journal.json's `env` sets without the user's consent.
+
+    Raises:
+        TrustError: one of `names` is such a variable, and the user's environment does not set it.
+    """
+    for name in names if _withheld else ():
+        claim = _withheld.get(name)
+        if claim is not None and not os.environ.get(name):
+            raise trust.TrustError(claim)
 
 
 def fill_environment(config_env: Mapping[str, str]) -> None:

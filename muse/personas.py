@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from muse import descriptors, journal
+from muse.claim import Claim
 from muse.descriptors import Descriptor
 from muse.prompts import fill, identity_fields
 
@@ -46,6 +47,12 @@ def get_agent(persona: str = DEFAULT_PERSONA, facet: str | None = None) -> dict[
         "instruction": instruction,
         "extra_context": _extra_context(descriptor.data, config.identity, facet),
     }
+
+
+def claims_of(persona: str) -> tuple[Claim, ...]:
+    """Return the entries of a persona that need the user's consent; none where it is no project's."""
+    descriptor = next((found for found in _found() if _key(found) == persona), None)
+    return descriptor.claims if descriptor is not None else ()
 
 
 def text_fields(identity: Mapping[str, Any], facet: str | None = None) -> dict[str, str]:

@@ -10,6 +10,8 @@ from typing import Any, Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
+from muse.claim import Claim
+
 
 class Tier(IntEnum):
     """How capable a model is asked for: 1 the most capable, 3 the fastest and cheapest."""
@@ -114,7 +116,8 @@ class Spec(Struct, frozen=True):
     its batch service charges as a share of the list price, None if it has no such service. `endpoint_paths` are path
     endings cut off an address that names the endpoint itself, the longest first. What an `is_local` provider
     is asked never leaves this machine. `plugin` is the package that brings it, "" for a built-in or configured one;
-    `broken` marks a provider that cannot be used, each call to which raises an error.
+    `broken` marks a provider that cannot be used, each call to which raises an error. `withheld` is set for an
+    endpoint of a project's file to which the user has not consented.
     """
 
     name: str
@@ -128,6 +131,7 @@ class Spec(Struct, frozen=True):
     base_url: str | None = None
     base_url_env: str = ""
     endpoint_paths: tuple[str, ...] = ()
+    withheld: Claim | None = None
     key_required: bool = True
     extra: str = ""
     price_id: str | None = None

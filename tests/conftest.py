@@ -38,6 +38,7 @@ def _apart(
     """Keep the test away from the user's journal, price cache and settings; live tests keep their keys."""
     monkeypatch.setenv("JOURNAL_PATH", str(tmp_path_factory.getbasetemp() / "no-journal"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.getbasetemp() / "config"))
     if request.node.get_closest_marker("live") is not None:
         return
     for name in (PROVIDER_ENV, "SEGMENT_KEY"):
@@ -53,7 +54,7 @@ def _forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Give the test fresh memory where muse keeps any between calls; nothing is imported again."""
     for module, names in _MEMORY:
         for name in names:
-            monkeypatch.setattr(module, name, set() if name in {"_used", "_complained"} else {})
+            monkeypatch.setattr(module, name, set() if name in {"_used", "_said", "_complained"} else {})
     monkeypatch.setattr(models, "_desk", None)
     monkeypatch.setattr(stack, "_stack", None)
     monkeypatch.setattr(stack, "_adaptive", AdaptiveStep())
@@ -72,7 +73,7 @@ _MEMORY = (
     (journal, ("_seen", "_nearest")),
     (ledger, ("_handles", "_complained", "_ends")),
     (in_flight, ("_own", "_not_before_s")),
-    (keys, ("_files", "_used")),
+    (keys, ("_files", "_said", "_used", "_withheld")),
     (descriptors, ("_looks",)),
     (contexts, ("_registries",)),
     (store, ("_stores", "_complained")),

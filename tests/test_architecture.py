@@ -18,29 +18,31 @@ PACKAGES = ("muse", "think", "observe", "apps")
 # Every module of muse stands on one floor and imports from lower ones only. The ground is on top; a blank line is a
 # ceiling. A new module is entered here, as low as its imports allow.
 PLAN = """
-muse.terminal_text muse.atomic_files
+muse.terminal_text muse.atomic_files muse.claim
 
 muse muse.errors muse.names muse.events muse.usage muse.spec muse.schema muse.globs muse.reading muse.policies
 muse.cortex muse.batching muse.ndjson muse.tether muse.cortex.run_process muse.cli._summary muse.cli._terminal
 muse.providers._local muse.providers._local.errors muse.providers._local.child muse.providers._local.days
 muse.providers._local.words muse.batching.bell muse.batching.pace muse.database muse.policies.once
 muse.policies.allowance muse.batching.plain muse.amounts muse.call_ids muse.run_files muse.toolbox muse.cli._doc_map
-muse.toolbox.files muse.aside muse.in_flight
+muse.aside muse.in_flight
 muse.providers._moderation
 muse.surrogates
 
-muse.messages muse.prices muse.prompts muse.totals muse.policies.deadline muse.cortex.folder_watch
+muse.trust muse.messages muse.prices muse.prompts muse.totals muse.policies.deadline muse.cortex.folder_watch
 muse.cortex.schedules muse.cli._live muse.providers._batch muse.providers._local.link
 muse.providers._local.weights muse.providers._local.fields muse.providers._local.shots
 muse.providers._local.passages muse.batching.parquet muse.batching.tables muse.batching.template
 muse.providers._http1 muse.providers._proxies muse.providers._sockets
 muse.policies.retry muse.policies.settings muse.batching.cluster muse.cli._progress muse.console
 
-muse.config muse.call_sites muse.contents muse.objects muse.toolbox.shelf muse.toolbox.servers
+muse.config muse.toolbox.files muse.call_sites muse.contents muse.objects muse.toolbox.shelf muse.toolbox.servers
 muse.providers._local.engine muse.providers._local.fetch muse.providers._local.fill muse.providers._decoding
 muse.batching.request muse.batching.files muse.batching.jobs muse.policies.course
 muse.stream_state muse.batching.parts muse.log_index.tally muse.providers._local.task muse.providers._ends
 muse.providers._calls
+
+muse.project_config
 
 muse.journal muse.streams muse.descriptors muse.tools muse.providers._transport muse.providers._local.choose
 muse.providers._local.answer muse.batching.packing muse.batching.scan muse.batching.tally muse.batching.job
@@ -76,15 +78,17 @@ muse.providers.local muse.providers.echo muse.providers._installed
 
 muse.providers
 
+muse.project
+
 muse.testing muse.check muse.cli._doc_tables muse.mcp muse.batching.overnight muse.calls muse.batching.luggage
 muse.log_lines
 
-muse.models muse.health muse.batching.home muse.batching.outpost muse.log_index.book
+muse.models muse.cli._consent muse.health muse.batching.home muse.batching.outpost muse.log_index.book
 
 muse.agents muse.batching.calls muse.batching.crew muse.cli muse.log_index muse.log_index.index
 
 muse.batching.night muse.cli.agent muse.cli.agents muse.cli.check muse.cli.cortex muse.cli.docs muse.cli.local
-muse.cli.providers muse.cli.route muse.cli.routes muse.cli.runs muse.cli.usage muse.batching.worker
+muse.cli.providers muse.cli.route muse.cli.routes muse.cli.runs muse.cli.trust muse.cli.usage muse.batching.worker
 muse.log_index.sums
 
 muse.cli.run muse.batching.asker muse.batching.ray_engine muse.whatif muse.log_index.lines
@@ -141,6 +145,8 @@ LATE: Sequence[tuple[str, str, str]] = (
     ("muse.batching.asker", "pyarrow", "comes with ray.data, and only its pipelines need it"),
     ("muse.cli.local", "rich", "60 ms, and only a progress bar needs it"),
     ("muse.cli.local", "muse.console", "it brings rich"),
+    ("muse.cli", "muse.cli._consent", "30 ms for the providers, and only a command that calls models pays it"),
+    ("muse.trust", "hashlib", "2 ms, and only who has something to consent to pays it"),
     ("muse.cli._terminal", "muse.console", "it brings rich"),
     ("muse.cli._live", "muse.console", "it brings rich"),
     ("muse.cli._progress", "muse.console", "it brings rich"),

@@ -13,7 +13,7 @@ from typing import Any
 
 from muse import journal, prompts
 from muse.journal import day_path
-from muse.keys import fill_environment
+from muse.keys import fill_from
 from muse.personas import get_agent, get_agents
 from muse.prompts import Prompt, identity_fields
 from muse.terminal_text import log_to_stderr
@@ -94,5 +94,5 @@ def setup_cli(parser: argparse.ArgumentParser, parse_known: bool = False) -> Any
     args, rest = parser.parse_known_args() if parse_known else (parser.parse_args(), [])
     level = logging.DEBUG if args.debug else logging.INFO if args.verbose else logging.WARNING
     log_to_stderr(logging.BASIC_FORMAT, level)
-    fill_environment(journal.load().config.env)
+    fill_from(journal.load().config)
     return (args, rest) if parse_known else args

@@ -21,7 +21,8 @@ from starlette.routing import BaseRoute
 
 from muse import journal
 from muse.errors import ConfigError
-from muse.toolbox.files import module_of
+from muse.toolbox.files import code_claim, module_of
+from muse.trust import TrustError, is_trusted
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class App(Struct, frozen=True):
     """One app: what its folder and its `app.json` say, and what its `routes.py` brings.
 
     `drawing` is its `icon.svg`, which is shown in place of `icon`. `problem` is empty, or why the app cannot be used;
-    `most_body_bytes` bounds what one request may send to it.
+    `most_body_bytes` bounds what one request may send to it. `is_withheld` says that its code needs the user's consent.
     """
 
     name: str
@@ -52,6 +53,7 @@ class App(Struct, frozen=True):
     warm: Callable[[], None] | None = None
     lifespan: Callable[[], AbstractAsyncContextManager[None]] | None = None
     most_body_bytes: int = MOST_BODY_BYTES
+    is_withheld: bool = False
 
 
 class _Card(Struct, frozen=True, forbid_unknown_fields=True):
@@ -66,25 +68,31 @@ class _Card(Struct, frozen=True, forbid_unknown_fields=True):
 def find_apps(further: tuple[Path, ...] | None = None) -> tuple[App, ...]:
     """Every app of the house and of `further` folders (those of journal.json if None), in their order.
 
-    A later folder wins a name. A broken app is there too, with its problem.
+    A later folder wins a name. A broken app is there too, with its problem, and so is one of a project whose code needs
+    the user's consent, unless another app has its name.
     """
-    folders = (HOUSE, *(_named_folders() if further is None else further))
-    found = {app.name: app for folder in folders for app in _apps_of(folder)}
+    project, named = _named_folders() if further is None else ("", further)
+    found = {app.name: app for app in _apps_of(HOUSE)}
+    for folder in named:
+        found |= {app.name: app for app in _apps_of(folder, project) if not (app.is_withheld and app.name in found)}
     return tuple(sorted(found.values(), key=lambda app: (app.order, app.title.casefold(), app.name)))
 
 
-def _named_folders() -> tuple[Path, ...]:
-    """The folders that journal.json names; none while that file cannot be read."""
+def _named_folders() -> tuple[str, tuple[Path, ...]]:
+    """The project whose journal.json is in force, and the folders it names; none while that file cannot be read.
+
+    There is no project where the file is the user's own.
+    """
     try:
         snapshot = journal.load()
     except ConfigError as exc:
         log.warning("%s; apps of further folders are left out", exc)
-        return ()
-    base = os.path.dirname(snapshot.path)
-    return tuple(Path(base, path) for path in snapshot.config.descriptors.apps)
+        return "", ()
+    base, said = os.path.dirname(snapshot.path), snapshot.config.descriptors
+    return said.project, tuple(Path(base, path) for path in said.apps)
 
 
-def _apps_of(folder: Path) -> Iterator[App]:
+def _apps_of(folder: Path, project: str = "") -> Iterator[App]:
     try:
         names = sorted(os.listdir(folder))
     except (OSError, ValueError) as exc:
@@ -94,9 +102,23 @@ def _apps_of(folder: Path) -> Iterator[App]:
         if name.startswith(("_", ".")) or not (folder / name / WORKSPACE).is_file():
             continue
         if _NAME.fullmatch(name):
-            yield _read(name, folder / name)
+            withheld = _withheld(name, folder / name, project) if project else None
+            yield withheld or _read(name, folder / name)
         else:
             log.warning("%s: found an app %r, expected a name of letters, digits, - and _", folder, name)
+
+
+def _withheld(name: str, folder: Path, project: str) -> App | None:
+    """The app with what is to be done before its code may be run; None where the user has consented to that."""
+    try:
+        claim = code_claim(folder, project)
+    except OSError as exc:
+        return App(name, folder, name, problem=str(exc), is_withheld=True)
+    if is_trusted(claim):
+        return None
+    error = TrustError(claim)
+    log.warning("%s", error)
+    return App(name, folder, name, problem=str(error), is_withheld=True)
 
 
 def _read(name: str, folder: Path) -> App:

@@ -57,6 +57,7 @@ COMMANDS: Mapping[str, Row] = {
     "run": Row("one run as a page, or resumed", "muse run --resume 1762164000000"),
     "cortex": Row("carry out the runs that are asked for", "muse cortex --max-concurrent 4"),
     "local": Row("the embedded model: is it there, get it", "muse local fetch"),
+    "trust": Row("let a project's commands, code and addresses count", "muse trust .", fills=False),
     "docs": Row("write the tables in docs/ anew from the code", "muse docs --check", fills=False),
 }
 
@@ -141,8 +142,11 @@ def _run_own(name: str, words: list[str]) -> int:
 
 
 def _fill_environment() -> None:
+    from muse.cli._consent import ask_for_trust
+
     try:
-        keys.fill_environment(journal.load().config.env)
+        ask_for_trust()
+        keys.fill_from(journal.load().config)
     except ConfigError as exc:
         log.debug("no variables from journal.json (%s); the command says so itself if it needs that file", exc)
 

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _live(*, as_json: bool) -> int:
     """Say of each model how it answered; 1 if one failed. Without a key it is passed over."""
-    keys.fill_environment(journal.load().config.env)
+    keys.fill_from(journal.load().config)
     rows = health.probe_routed()
     if as_json:
         _terminal.print_json([{**asdict(row), "tier": int(row.tier)} for row in rows])
@@ -75,7 +75,7 @@ def _live(*, as_json: bool) -> int:
 def _examine(folders: list[Path]) -> check.Report:
     """The report; a journal.json that cannot be read at all is its one finding."""
     try:
-        keys.fill_environment(journal.load().config.env)
+        keys.fill_from(journal.load().config)
         return check.examine(folders)
     except ConfigError as exc:
         hint = "Mend that file; nothing else can be looked at until then."

@@ -28,7 +28,8 @@ _BEYOND_S = 2.0
 _LEFTOVER_S = 1.0
 _LONGEST_LINE_BYTES = 32 << 20
 _TAIL_BYTES = 4_000
-_COMMAND = (sys.executable, "-m", "muse.agents", "--tied")
+# -P: no module is taken from the working folder, whose files may be those of a stranger.
+_COMMAND = (sys.executable, "-P", "-m", "muse.agents", "--tied")
 
 
 class Ended(Struct, frozen=True):

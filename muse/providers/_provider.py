@@ -15,8 +15,10 @@ from muse import journal, keys
 from muse.errors import ConfigError, MuseError
 from muse.messages import Reply, Request
 from muse.policies.deadline import Deadline
+from muse.routing import PROVIDER_ENV
 from muse.spec import Spec
 from muse.stream_state import Gatherer
+from muse.trust import TrustError
 
 if TYPE_CHECKING:
     from muse.providers._batch import NativeBatch
@@ -117,7 +119,9 @@ class Provider(ABC):
         spec = self.spec
         find = keys.need_key if spec.key_required else keys.find_key
         most = journal.load().config.policies.answers.max_bytes(spec.name)
-        return Access(find(spec.env_key, api_key), base_url(spec), most)
+        address = base_url(spec)
+        keys.refuse_withheld(PROVIDER_ENV, spec.model_env, spec.base_url_env, "" if api_key else spec.env_key)
+        return Access(find(spec.env_key, api_key), address, most)
 
 
 def base_url(spec: Spec) -> str | None:
@@ -127,9 +131,12 @@ def base_url(spec: Spec) -> str | None:
     (`/chat/completions`) are cut off; a query stays.
 
     Raises:
+        TrustError: a project's file names it, without the user's consent.
         ConfigError: it is no http address, or holds a user name: that would go out in place of the key, and into logs.
     """
-    by_env = (keys.look_up(spec.base_url_env) or "").strip() if spec.base_url_env else ""
+    if spec.withheld is not None:
+        raise TrustError(spec.withheld)
+    by_env = (keys.look_up_address(spec.base_url_env) or "").strip() if spec.base_url_env else ""
     given = by_env or (spec.base_url or "").strip()
     if not given:
         return None

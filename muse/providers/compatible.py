@@ -107,6 +107,7 @@ def spec_of(gateway: Gateway) -> Spec:
             key_required=bool(gateway.env_key),
             profiles=(Profile("*", images=gateway.images),),
             capabilities=_SEES if gateway.images else _TEXT_ONLY,
+            withheld=gateway.withheld,
         )
     )
 

@@ -21,6 +21,7 @@ from muse.providers._chat import ChatGatherer, add_tools_and_format, chat_messag
 from muse.providers._local.errors import EngineDied, EngineMissing, EngineRefused, WeightsMissing
 from muse.providers._local.task import Task, task_of, uses_tools
 from muse.providers._local.weights import SMOLLM2, find_weights
+from muse.routing import PROVIDER_ENV
 
 if TYPE_CHECKING:
     from muse.providers._local.engine import Engine
@@ -66,6 +67,7 @@ class LocalProvider(Provider):
         Raises:
             UnavailableError: there is no model file; the text says how to get one.
         """
+        keys.refuse_withheld(PROVIDER_ENV, MODEL_ENV)
         said = journal.load().config.local
         named = keys.look_up(MODEL_ENV) or said.model_path
         try:

@@ -26,6 +26,7 @@ from msgspec import Struct
 from muse.errors import ConfigError, ToolError
 from muse.keys import mask
 from muse.messages import ToolCall
+from muse.toolbox.files import nearest_makefile
 from muse.tools import Approver, PreviewedCall
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,6 @@ _PREVIEW_S = 20.0
 _GRACE_S = 3.0
 _KEPT_BYTES = 100_000
 _PREVIEW_CHARS = 4_000
-_NAMES = ("GNUmakefile", "makefile", "Makefile")  # in the order in which make looks for them
 _TARGET = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*)::?(?:\s|$)")
 _TOLD = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*)\s*::?[^=#]*##\s*(.+)")
 # What a make above this process hands on: its flags (`-n` among them) and its job slots.
@@ -86,11 +86,10 @@ async def open_makefile(patterns: object, folder: Path | None = None) -> Makefil
 
 
 def _nearest(folder: Path) -> Path:
-    for place in (folder, *folder.parents):
-        for name in _NAMES:
-            if (place / name).is_file():
-                return place / name
-    raise ConfigError("make", "no Makefile", f"one in {folder} or above it")
+    path = nearest_makefile(folder)
+    if path is None:
+        raise ConfigError("make", "no Makefile", f"one in {folder} or above it")
+    return path
 
 
 def _targets_in(listing: str) -> Iterator[str]:

@@ -22,7 +22,8 @@ from msgspec import Struct
 
 from muse import journal
 from muse.errors import ConfigError
-from muse.toolbox.files import module_of
+from muse.toolbox.files import code_claim, module_of
+from muse.trust import TrustError, is_trusted
 
 log = logging.getLogger(__name__)
 
@@ -109,8 +110,13 @@ def _further() -> Iterator[Path]:
     except ConfigError as exc:
         log.warning("%s; tools of further folders are left out", exc)
         return
+    project = snapshot.config.descriptors.project
     for folder in snapshot.config.descriptors.apps:
-        yield from sorted(Path(os.path.dirname(snapshot.path), folder).glob("[!_.]*/tools.py"))
+        for path in sorted(Path(os.path.dirname(snapshot.path), folder).glob("[!_.]*/tools.py")):
+            if project and not is_trusted(claim := code_claim(path.parent, project)):
+                log.warning("%s; its tools are left out", TrustError(claim))
+            else:
+                yield path
 
 
 def _load(name: str, importing: Callable[[], ModuleType]) -> tuple[str, tuple[LocalTool, ...]] | None:

