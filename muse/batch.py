@@ -19,7 +19,7 @@ from typing import Any, Literal, Self
 
 from muse.batching.bar import Bar, drawn
 from muse.batching.bell import Bell
-from muse.batching.calls import answer_of, calls_of, check, feel, fit, outcome_of
+from muse.batching.calls import answer_of, calls_of, check, feel, fit, note_model, outcome_of
 from muse.batching.crew import Crew
 from muse.batching.engine import Engine, Name, engine_of
 from muse.batching.feed import Feed
@@ -322,6 +322,7 @@ class Batch:
         else:
             request.refused(problem, deferrable=self._keeper is not None)
         request.spent(calls_of(replies, problem), time.perf_counter() - began_s)
+        note_model(request)
         self._settle(job, began_s)
         if (outage := self._outage.note(request)) is not None:
             self._fail(outage)

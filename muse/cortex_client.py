@@ -63,7 +63,9 @@ def require_completed(agent_id: str) -> None:
 
 
 def get_agent_status(agent_id: str) -> Status:
-    """Whether a run is over; one that waits to begin counts as running."""
+    """Whether a run is over: by its finished log, even with an active one beside it; one that waits is running."""
+    if runs.is_agent_id(agent_id) and runs.path_of(agent_id, "over").is_file():
+        return "completed"
     found = runs.find(agent_id)
     if found is None:
         return "not_found"

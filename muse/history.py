@@ -21,13 +21,15 @@ _LONGEST_VALUE = 50
 def format_tool_summary(calls: list[Mapping[str, Any]]) -> str:
     r"""What tools a turn used, as text: `"\n\nTools used: a(k='v'), b(id=1)"`; "" for none.
 
+    The tool of a call stands under `tool` or `name`.
+
     >>> format_tool_summary([{"tool": "find", "args": {"q": "tide"}}])
     "\n\nTools used: find(q='tide')"
     """
     if not calls:
         return ""
     return "\n\nTools used: " + ", ".join(
-        f"{call.get('tool', '?')}({_format_args(call.get('args'))})" for call in calls
+        f"{call.get('tool') or call.get('name') or '?'}({_format_args(call.get('args'))})" for call in calls
     )
 
 

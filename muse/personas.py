@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,20 @@ _RULES = Path(__file__).parent / "agents" / "_rules.txt"
 
 
 def get_agents() -> dict[str, dict[str, Any]]:
-    """Every persona by its key (`name`, or `app:name`): its JSON fields with `title`, `source` and `app`."""
-    return {_key(descriptor): _described(descriptor) for descriptor in _found()}
+    """Every persona by its key (`name`, or `app:name`).
+
+    A row is its JSON fields with `title`, `source`, `app`, `persona` (the key) and `instruction` (its text with the
+    journal's identity filled in; "" if it is missing or cannot be filled in, as `get_agent` says).
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    identity = journal.load().config.identity
+    for descriptor in _found():
+        key = _key(descriptor)
+        instruction = ""
+        with suppress(OSError, ValueError):  # ConfigError and UnicodeDecodeError are of the latter
+            instruction = _instruction(descriptor, key, identity, None)
+        rows[key] = {**_described(descriptor), "persona": key, "instruction": instruction}
+    return rows
 
 
 def get_agent(persona: str = DEFAULT_PERSONA, facet: str | None = None) -> dict[str, Any]:
@@ -34,19 +47,28 @@ def get_agent(persona: str = DEFAULT_PERSONA, facet: str | None = None) -> dict[
     if descriptor is None:
         known = ", ".join(sorted(_key(found) for found in _found()))
         raise FileNotFoundError(f"Agent persona not found: {persona!r}. Known personas: {known}")
+    identity = journal.load().config.identity
+    return {
+        **_described(descriptor),
+        "persona": persona,
+        "instruction": _instruction(descriptor, persona, identity, facet),
+        "extra_context": _extra_context(descriptor.data, identity, facet),
+    }
+
+
+def _instruction(descriptor: Descriptor, persona: str, identity: Mapping[str, Any], facet: str | None) -> str:
+    """The text of a persona with what it names filled in.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ConfigError: it has a field that is not known.
+    """
     path = Path(descriptor.path).with_suffix(".txt")
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as exc:
         raise FileNotFoundError(f"Agent persona {persona!r} has no text: {path} is missing") from exc
-    config = journal.load().config
-    instruction = fill(text, text_fields(config.identity, facet), where=str(path)).strip()
-    return {
-        **_described(descriptor),
-        "persona": persona,
-        "instruction": instruction,
-        "extra_context": _extra_context(descriptor.data, config.identity, facet),
-    }
+    return fill(text, text_fields(identity, facet), where=str(path)).strip()
 
 
 def claims_of(persona: str) -> tuple[Claim, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any, TypeGuard
 
@@ -221,12 +221,21 @@ def _writes(entries: Mapping[str, Any]) -> int | None:
 
 
 def _details(entries: Mapping[str, Any], side: str) -> list[Mapping[str, Any]]:
-    """The `input_tokens_details`-like entries there are, and `details.input`."""
+    """The `input_tokens_details`-like entries there are, and `details.input`; a list of them counts as their sum."""
     keys = _INPUT_DETAILS if side == "input" else _OUTPUT_DETAILS
     places = [entries[key] for key in keys if key in entries]
     if "details" in entries:
         places.append(_entries(entries["details"]).get(side))
-    return [_entries(place) for place in places]
+    return [_summed(place) if isinstance(place, (list, tuple)) else _entries(place) for place in places]
+
+
+def _summed(parts: Sequence[object]) -> Mapping[str, int]:
+    """The counts of several entries, name by name."""
+    sums: dict[str, int] = {}
+    for name, count in (item for part in parts for item in _entries(part).items()):
+        if _is_count(count):
+            sums[name] = sums.get(name, 0) + count
+    return sums
 
 
 def _nested(places: list[Mapping[str, Any]], names: tuple[str, ...]) -> int | None:

@@ -89,7 +89,18 @@ def test_the_api_says_what_the_days_of_a_month_cost(example: TestClient) -> None
 
 
 FULL_WIDTH = DAY.translate({ord("0") + digit: 0xFF10 + digit for digit in range(10)})
-BAD_DAYS = ("", "2026110", "202611031", "20261301", "20260230", "today", "2026-11-031", "../../etc", FULL_WIDTH)
+BAD_DAYS = (
+    "",
+    "2026110",
+    "202611031",
+    "20261301",
+    "20260230",
+    "today",
+    "2026-11-03",
+    "2026-11-031",
+    "../../etc",
+    FULL_WIDTH,
+)
 
 
 @pytest.mark.parametrize("day", BAD_DAYS)

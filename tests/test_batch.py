@@ -54,6 +54,21 @@ async def test_results_come_in_the_order_in_which_calls_end(calls: Calls) -> Non
     assert batch.is_drained()
 
 
+async def test_a_request_that_no_reply_tells_of_notes_the_model_that_was_asked_for(
+    at_once: list[str], journal: JournalFolder
+) -> None:
+    journal.route(default={"provider": "echo", "model": "routed"})
+    batch = Batch()
+    for contents, model in (("a", "own"), ("b", None), (ValueError("no"), "own")):
+        batch.add(batch.create(contents=contents, context=CONTEXT, model=model))
+    done = {str(request.contents): request async for request in batch.drain_batch()}
+    assert {name: request.model_used for name, request in done.items()} == {"a": "own", "b": "routed", "no": "own"}
+    journal.route(default={"provider": "nobody"})
+    batch.add(batch.create(contents="c", context=CONTEXT))
+    (request,) = [request async for request in batch.drain_batch()]
+    assert (request.response, request.model_used, request.error) == ("C", None, None)
+
+
 async def test_a_request_starts_when_it_is_added_and_not_when_it_is_drained(calls: Calls) -> None:
     batch = Batch()
     ask(batch, "a")

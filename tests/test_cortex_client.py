@@ -124,6 +124,12 @@ def test_states_of_a_run() -> None:
     assert (get_agent_status("1700000000002"), get_agent_end_state("1700000000002")) == ("completed", "unknown")
 
 
+def test_a_run_with_a_finished_log_is_completed_even_if_an_active_one_is_left_beside_it() -> None:
+    _put("1700000000003", {"event": "start"})
+    runs.path_of("1700000000003", "active").write_text("{}\n", encoding="utf-8")
+    assert get_agent_status("1700000000003") == "completed"
+
+
 @pytest.mark.parametrize("agent_id", ["", "../../etc/passwd", "17", "x" * 13, "\u0661" * 13])
 def test_what_is_no_id_is_not_found(agent_id: str) -> None:
     assert get_agent_status(agent_id) == "not_found"

@@ -126,6 +126,7 @@ def test_a_summary_without_calls_is_empty() -> None:
 def test_a_summary_shows_reprs_cut_at_fifty_characters() -> None:
     calls: list[Mapping[str, Any]] = [{"tool": "a", "args": {"k": "v"}}, {"tool": "b", "args": {"id": 1}}]
     assert format_tool_summary(calls) == "\n\nTools used: a(k='v'), b(id=1)"
+    assert format_tool_summary([{"name": "a", "args": {}}, {"tool": "b", "name": "c"}]) == "\n\nTools used: a(), b()"
     long = format_tool_summary([{"tool": "a", "args": {"k": "x" * 200}}])
     assert long.startswith("\n\nTools used: a(k='xxx")
     assert len(long) <= len("\n\nTools used: a(k=)") + 53

@@ -56,6 +56,38 @@ def test_setting_up_a_command_fills_what_the_environment_lacks(
     assert found == ["from the environment", "from config", "from config"]
 
 
+def test_numbers_among_the_variables_become_text(journal: JournalFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal.write({"env": {"MUSE_A": 8080, "MUSE_B": 1.5, "MUSE_C": True, "MUSE_D": ["x"], "MUSE_E": None}})
+    for name in "ABCDE":
+        monkeypatch.setenv(f"MUSE_{name}", "")
+    monkeypatch.setattr("sys.argv", ["program"])
+    utils.setup_cli(argparse.ArgumentParser())
+    assert [os.environ[f"MUSE_{name}"] for name in "ABCDE"] == ["8080", "1.5", "True", "", ""]
+
+
+@pytest.mark.parametrize("env", [None, [], "text", 7])
+def test_variables_that_are_no_object_are_passed_over(
+    journal: JournalFolder, monkeypatch: pytest.MonkeyPatch, env: object
+) -> None:
+    journal.write({"env": env})
+    monkeypatch.setattr("sys.argv", ["program"])
+    utils.setup_cli(argparse.ArgumentParser())
+
+
+def test_rows_of_personas_have_their_key_and_instruction(journal: JournalFolder) -> None:
+    folder = journal.path / "personas"
+    folder.mkdir()
+    for name in ("whole", "textless", "odd"):
+        (folder / f"{name}.json").write_text("{}", encoding="utf-8")
+    (folder / "whole.txt").write_text("You help $preferred.", encoding="utf-8")
+    (folder / "odd.txt").write_text("You help $nobody_knows.", encoding="utf-8")
+    journal.write({"identity": {"preferred": "Ada"}, "descriptors": {"agents": [str(folder)]}})
+    rows = utils.get_agents()
+    assert {name: row["persona"] for name, row in rows.items()} == {name: name for name in rows}
+    assert [rows[name]["instruction"] for name in ("whole", "textless", "odd")] == ["You help Ada.", "", ""]
+    assert all(rows[name]["instruction"] == utils.get_agent(name)["instruction"] for name in ("default", "chat:chat"))
+
+
 def test_a_blank_server_address_is_refused() -> None:
     for url in ("", "  "):
         with pytest.raises(RuntimeError, match="MCP server URL not provided"):

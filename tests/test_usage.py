@@ -194,3 +194,17 @@ def test_a_flag_is_not_a_count() -> None:
 def test_an_estimate_is_four_characters_a_token_and_says_so() -> None:
     assert estimate_usage(9, 4) == Usage(3, 1, requests=1, estimated=True)
     assert usage_of({"input_tokens": 1, "estimated": True}).estimated
+
+
+@pytest.mark.parametrize("as_list", [list, tuple])
+@pytest.mark.parametrize("form", ["input_tokens_details", "prompt_tokens_details", "details"])
+def test_nested_details_may_be_lists_whose_counts_are_summed(form: str, as_list: type) -> None:
+    parts = as_list([{"cached_tokens": 30}, {"cached_tokens": 12}, None, {"cached_tokens": "?"}])
+    thoughts = as_list([{"reasoning_tokens": 4}, {"reasoning_tokens": 3}])
+    raw: dict[str, Any] = {"input_tokens": 100, "output_tokens": 20, "total_tokens": 120}
+    if form == "details":
+        raw["details"] = {"input": parts, "output": thoughts}
+    else:
+        raw |= {form: parts, form.replace("input", "output").replace("prompt", "completion"): thoughts}
+    counts = normalize_usage(raw)
+    assert (counts["cached_tokens"], counts["reasoning_tokens"]) == (42, 7)

@@ -11,6 +11,8 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from muse import journal, prompts
 from muse.journal import day_path
 from muse.keys import fill_from
@@ -87,12 +89,16 @@ def load_prompt(name: str, base_dir: str | Path | None = None, context: Mapping[
 def setup_cli(parser: argparse.ArgumentParser, parse_known: bool = False) -> Any:
     """Add `-v/--verbose` and `-d/--debug`, parse, set logging up, and fill the environment from journal.json's `env`.
 
-    Returns the namespace, or `(namespace, rest)` with `parse_known`.
+    A number or a boolean there is put in as text. Returns the namespace, or `(namespace, rest)` with `parse_known`.
     """
     parser.add_argument("-v", "--verbose", action="store_true", help="say more of what happens")
     parser.add_argument("-d", "--debug", action="store_true", help="say everything, with traces of errors")
     args, rest = parser.parse_known_args() if parse_known else (parser.parse_args(), [])
     level = logging.DEBUG if args.debug else logging.INFO if args.verbose else logging.WARNING
     log_to_stderr(logging.BASIC_FORMAT, level)
-    fill_from(journal.load().config)
+    found = journal.load()
+    own = found.data.get("env")
+    said = own if isinstance(own, Mapping) else {}
+    numbers = {name: str(said[name]) for name in found.config.env if isinstance(said.get(name), (int, float))}
+    fill_from(replace(found.config, env={**found.config.env, **numbers}))
     return (args, rest) if parse_known else args

@@ -108,13 +108,14 @@ def read_choice(query: QueryParams) -> Choice:
     )
 
 
-def read_day(text: str, *, where: str = "day") -> int:
-    """A day of the form YYYYMMDD (or YYYY-MM-DD, as browsers send it) as a number.
+def read_day(text: str, *, where: str = "day", may_have_dashes: bool = False) -> int:
+    """A day of the form YYYYMMDD as a number; `may_have_dashes` allows YYYY-MM-DD too, as date fields send it.
 
     Raises:
         HTTPException: 400, it is none.
     """
-    plain = text.replace("-", "") if re.fullmatch(r"\d{4}-\d\d-\d\d", text, re.ASCII) else text
+    is_dashed = may_have_dashes and re.fullmatch(r"\d{4}-\d\d-\d\d", text, re.ASCII)
+    plain = text.replace("-", "") if is_dashed else text
     if not journal.is_day(plain):
         raise HTTPException(400, detail=f"{where}: found {text[:40]!r}, expected a day YYYYMMDD such as 20261103")
     return int(plain)
@@ -124,8 +125,8 @@ def _days(query: QueryParams) -> tuple[str, Days]:
     """`(span, days)`; the span is empty if the days were named."""
     first, last = query.get("from"), query.get("to")
     if first or last:
-        begin = read_day(first, where="from") if first else ALL[0]
-        end = read_day(last, where="to") if last else ALL[1]
+        begin = read_day(first, where="from", may_have_dashes=True) if first else ALL[0]
+        end = read_day(last, where="to", may_have_dashes=True) if last else ALL[1]
         if begin > end:
             raise HTTPException(400, detail=f"from: found {begin}, expected a day that is not after {end} (to)")
         return "", (begin, end)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -16,7 +17,7 @@ from muse.batching.request import BatchRequest, Call
 from muse.contents import turns_of
 from muse.errors import ConfigError, InvalidReply, MuseError, RateLimitError
 from muse.messages import Assistant, Attempt, Reply, Request
-from muse.models import calc_token_cost
+from muse.models import calc_token_cost, resolve_provider
 from muse.objects import read_object, repair
 from muse.schema import require_schema
 from muse.usage import Usage
@@ -41,6 +42,13 @@ def calls_of(replies: Sequence[Reply], problem: BaseException | None) -> Sequenc
     whole = None if None in costs else sum(cost for cost in costs if cost is not None)
     usage = sum((attempt.usage for attempt in attempts), Usage())
     return [*replies, Lost(attempts[-1].model, attempts[-1].provider, usage, whole, attempts)]
+
+
+def note_model(request: BatchRequest) -> None:
+    """Note the model of a request of which no reply tells it: the request's own, else the routed one."""
+    if request.model_used is None and not request.attempts:
+        with suppress(ConfigError):  # what stands at muse.batch.agenerate needs no route of ours
+            request.model_used = request.model or resolve_provider(request.context)[1]
 
 
 def _cost_of(attempt: Attempt) -> float | None:

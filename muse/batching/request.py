@@ -62,9 +62,9 @@ class BatchRequest:
     `response` is the text, or None; `error` says why there is none, `exception` is the error itself. `state` is
     "deferred" where what was in the way may pass (an outage, a budget) and a ledger keeps it for the next run. `usage`,
     `cost_usd` (None: no price known) and `attempts` count every call that was made for it; `model_used` and
-    `provider_used` answered. `restored` says that the result came from the ledger. Further attributes are the caller's
-    own; `note` (a JSON value) is kept in the ledger with the request, and neither is sent. `segment` is what the token
-    log says that it is about.
+    `provider_used` answered (where no reply tells it, `model_used` is the model asked for). `restored` says that the
+    result came from the ledger. Further attributes are the caller's own; `note` (a JSON value) is kept in the ledger
+    with the request, and neither is sent. `segment` is what the token log says that it is about.
 
     With `json_schema` the response is JSON that fits it; an answer that does not is sent back once.
     """
