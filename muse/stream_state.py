@@ -56,6 +56,8 @@ class Watch(Struct, frozen=True):
 
 
 UNWATCHED = Watch()
+# What reading an answer of an unknown form raises: a field is missing, or of another type than ever.
+MISREAD = (LookupError, TypeError, AttributeError, ValueError, RecursionError)
 
 
 class Source(Protocol):
@@ -121,6 +123,11 @@ class Stream:
         if piece:
             self._pieces.append(piece)
         return piece
+
+    def _is_whole_despite(self, exc: BaseException) -> bool:
+        """Whether the answer was whole when the connection broke before the end of the body; time-outs stay errors."""
+        is_lost = isinstance(exc, Exception) and not isinstance(exc, (MuseError, *MISREAD))
+        return is_lost and "Timeout" not in type(exc).__name__ and self._gatherer.raw() is not None
 
     def _end(self) -> str:
         """All events are there: account for the reply, or say that its end is missing; the text held back so far."""

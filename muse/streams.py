@@ -76,7 +76,9 @@ class ReplyStream(Stream):
             piece = self._take(event) if event is not _END else ""
         except BaseException as exc:  # noqa: BLE001 - accounted for, then raised
             close_events(self._events)
-            self._fail(self._silence(exc, wait))
+            if not self._is_whole_despite(exc):
+                self._fail(self._silence(exc, wait))
+            event = _END
         return self._end() if event is _END else piece
 
     def _go_on(self, exc: BaseException) -> None:
@@ -184,7 +186,9 @@ class AsyncReplyStream(Stream):
             piece = self._take(event) if event is not _END else ""
         except BaseException as exc:  # noqa: BLE001 - accounted for, then raised
             await aclose_events(self._events)
-            self._fail(self._silence(exc, wait))
+            if not self._is_whole_despite(exc):
+                self._fail(self._silence(exc, wait))
+            event = _END
         return self._end() if event is _END else piece
 
     async def _go_on(self, exc: BaseException) -> None:

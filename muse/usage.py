@@ -165,11 +165,12 @@ def _known_counts(entries: Mapping[str, Any]) -> dict[str, int]:
     thoughts = _first(entries, _THOUGHTS)
     reasoning = _first(entries, _REASONING) or thoughts or _nested(outputs, _REASONING)
     is_exclusive = any(name in entries for name in _EXCLUSIVE) or (read or 0) + (written or 0) > (given[0] or 0)
+    is_thought_beside = bool(thoughts) or (reasoning or 0) > (given[1] or 0) > 0
     parts = (
         _Part(cached or 0, is_input=True, is_beside=bool(read) and is_exclusive),
         _Part(written or 0, is_input=True, is_beside=is_exclusive),
         _Part(_first(entries, _TOOL_PROMPT) or 0, is_input=True, is_beside=True),
-        _Part(reasoning or 0, is_input=False, is_beside=bool(thoughts)),
+        _Part(reasoning or 0, is_input=False, is_beside=is_thought_beside),
     )
     counted_in, counted_out, total = _inclusive(given, [part for part in parts if part.count])
     counts = {"input_tokens": counted_in, "output_tokens": counted_out, "total_tokens": total}

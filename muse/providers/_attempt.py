@@ -20,6 +20,7 @@ from muse.policies.once import STALE, Sending
 from muse.providers._ends import is_transient_end
 from muse.providers._faults import misread_error, timeout_error
 from muse.providers._provider import Provider
+from muse.stream_state import MISREAD
 from muse.usage import Usage, estimate_usage
 
 
@@ -46,10 +47,6 @@ class Lane(Struct, frozen=True):
     item: str
     since_ts: float
     is_logged: bool = False
-
-
-# What reading an answer of an unknown form raises: a field is missing, or of another type than ever.
-_MISREAD = (LookupError, TypeError, AttributeError, ValueError, RecursionError)
 
 
 class Account:
@@ -177,11 +174,13 @@ class Account:
         Providers count the output at the end of a stream; what they say before is a beginning (Anthropic) or nothing.
         """
         estimated = estimate_usage(self._request.text_chars, len(text))
-        if usage is not None and (not usage.requests or usage.output_tokens >= estimated.output_tokens > 0):
-            return usage
-        if usage is None or not usage.total_tokens:
+        if usage is None or (usage.requests and not usage.total_tokens):
             return estimated
-        return replace(usage, output_tokens=estimated.output_tokens, estimated=True)
+        if usage.output_tokens >= estimated.output_tokens and (usage.input_tokens or not usage.requests):
+            return usage
+        counted_in = usage.input_tokens or estimated.input_tokens
+        counted_out = max(usage.output_tokens, estimated.output_tokens)
+        return replace(usage, input_tokens=counted_in, output_tokens=counted_out, estimated=True)
 
     def _cost(self, model: str, usage: Usage) -> tuple[float | None, str | None]:
         """`(dollars, None)` or `(None, why there is no figure)`."""
@@ -246,13 +245,13 @@ def translate(provider: Provider, model: str, timeout_s: float, exc: BaseExcepti
     name = provider.spec.name
     try:
         known = provider.fault(exc, model)
-    except _MISREAD:
+    except MISREAD:
         known = misread_error(name, model, exc)  # an error of a form that nobody knows
     if known is not None:
         return known
     if isinstance(exc, TimeoutError):
         return timeout_error(name, model, timeout_s)
-    return misread_error(name, model, exc) if isinstance(exc, _MISREAD) else exc
+    return misread_error(name, model, exc) if isinstance(exc, MISREAD) else exc
 
 
 def _require_text(*said: object) -> None:

@@ -23,11 +23,15 @@ from muse.providers._attempt import Account, Origin
 from muse.providers._clients import Clients
 from muse.providers._faults import unreadable_error
 from muse.providers._provider import Access, Answer, Payload, Provider
+from muse.providers._sse import read_events
 from muse.spec import Spec
 from muse.streams import AsyncReplyStream, ReplyStream
 from muse.surrogates import mend_all
 
 _decode = msgspec.json.Decoder().decode
+_MARK = b"\xef\xbb\xbf"
+# How a body begins that is a stream of events, or an array of chunks.
+_STREAMED = (b"data:", b"event:", b"id:", b"retry:", b":", b"[")
 
 
 class Backend(Protocol):
@@ -289,9 +293,27 @@ def _loads(body: Answer, provider: Provider, model: str) -> Mapping[str, Any]:
         raw = _decode(body)
     except (msgspec.DecodeError, RecursionError):  # it is strict; json also takes half a surrogate pair
         raw = _lenient(body)
-    if not isinstance(raw, dict):
+    if isinstance(raw, dict):
+        return raw
+    gathered = _gathered(body, provider)
+    if gathered is None:
         raise unreadable_error(provider.spec.name, model, body)
-    return raw
+    return gathered
+
+
+def _gathered(body: bytes, provider: Provider) -> Mapping[str, Any] | None:
+    """The answer of a server that streams although no stream was asked for; None if the body is no such stream.
+
+    Raises:
+        MuseError: the stream tells of an error.
+    """
+    if not body.removeprefix(_MARK).lstrip().startswith(_STREAMED):
+        return None
+    gatherer = provider.gather()
+    for event in read_events([body], provider.spec.name):
+        gatherer.feed(event)
+    raw = gatherer.raw()
+    return None if raw is None else mend_all(raw)
 
 
 def _lenient(body: bytes) -> Any:

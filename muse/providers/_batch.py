@@ -27,6 +27,7 @@ LONG_WAIT_S = 900.0
 CANCELLED = "batch_cancelled"
 _T = TypeVar("_T")
 _encoder = msgspec.json.Encoder()
+_decode = msgspec.json.Decoder().decode
 
 
 class Limits(Struct, frozen=True):
@@ -164,10 +165,17 @@ def encode_line(value: Mapping[str, Any]) -> bytes:
 def decode_line(line: str | bytes) -> Mapping[str, Any] | None:
     """A line of results; None if it is no JSON object."""
     try:
-        value = mend_all(json.loads(line))
+        value = _decode(line)
+    except (msgspec.DecodeError, RecursionError):  # it is strict; json also takes half a surrogate pair
+        value = _lenient(line)
+    return value if isinstance(value, dict) else None
+
+
+def _lenient(line: str | bytes) -> Any:
+    try:
+        return mend_all(json.loads(line))
     except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) else None
 
 
 def expired_error(provider: str, model: str) -> ProviderTimeout:

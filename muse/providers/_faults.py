@@ -20,6 +20,7 @@ from muse.errors import (
 from muse.keys import mask
 from muse.policies.allowance import retry_after_s
 from muse.providers._moderation import is_moderation
+from muse.surrogates import mend
 
 _LONGEST_MESSAGE = 500
 _RETRYABLE = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
@@ -155,5 +156,5 @@ def _tells_quota(status: int, code: str, message: str) -> bool:
 
 
 def _shorten(text: str) -> str:
-    masked = " ".join(mask(text).split())
+    masked = " ".join(mask(mend(text)).split())
     return masked if len(masked) <= _LONGEST_MESSAGE else masked[: _LONGEST_MESSAGE - 1] + "…"

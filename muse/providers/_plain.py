@@ -14,6 +14,7 @@ from muse.policies.once import Sending
 from muse.providers._attempt import Origin
 from muse.spec import Spec
 from muse.streams import AsyncReplyStream, ReplyStream
+from muse.surrogates import mend
 from muse.usage import Usage, estimate_usage
 
 
@@ -61,6 +62,7 @@ class PlainBackend:
         return AsyncReplyStream(events(), keeper, keeper, Deadline.after(request.timeout_s))
 
     def _reply(self, request: Request, text: str, origin: Origin, attempt: Attempted) -> Reply:
+        text = mend(text)
         usage = estimate_usage(request.text_chars, len(text))
         name, turn = self.spec.name, Assistant(text, provider=self.spec.name)
         return Reply(text, turn, usage, "stop", request.model, name, route=origin.route, call_id=attempt.call_id)
