@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -13,10 +13,10 @@ from msgspec.structs import replace
 from muse import ledger
 from muse.call_ids import Attempted, CallNumber
 from muse.config import Config
-from muse.errors import ConfigError
+from muse.errors import ConfigError, MuseError, ProviderTimeout
 from muse.ladder import Ladder
 from muse.messages import Assistant, Image, Part, Reply, Request, Results, Route, User
-from muse.policies.course import Call, Course, Fallback, Try, Wait, course
+from muse.policies.course import Call, Course, Fallback, Try, Wait, course, error_of, mends, say_fallback
 from muse.policies.deadline import Deadline
 from muse.policies.settings import ModelAt
 from muse.policies.stack import Stack
@@ -63,13 +63,30 @@ class Ready(Struct, frozen=True):
 
     def ask(self, request: Request | None = None, deadline: Deadline | None = None) -> Reply:
         """The reply of a provider; to `request` in place of the call's own, within `deadline`, for a repair."""
+        if self._is_hedged:
+            from muse.hedging import run_in_background  # it brings asyncio, and only who hedges pays its 20 ms
+
+            return run_in_background(lambda: self._first_answer(request or self.request, deadline))
         going = _Going(self, request or self.request, deadline)
         return _run(going.course, going.ask)
 
     async def aask(self, request: Request | None = None, deadline: Deadline | None = None) -> Reply:
         """As `ask`, awaited."""
+        if self._is_hedged:
+            return await self._first_answer(request or self.request, deadline)
         going = _Going(self, request or self.request, deadline)
         return await _arun(going.course, going.aask)
+
+    @property
+    def _is_hedged(self) -> bool:
+        return bool(self.ladder.rules.hedge_s) and len(self.ladder.rungs) > 1
+
+    async def _first_answer(self, request: Request, deadline: Deadline | None) -> Reply:
+        """The first reply of several targets, each asked where those before keep silent."""
+        from muse.hedging import first_answer  # it brings asyncio, and only who hedges pays its 20 ms
+
+        race = _Race(self, request, deadline or Deadline.after(request.timeout_s))
+        return await first_answer(race, len(race.rungs), self.ladder.rules.hedge_s or 0.0)
 
     def stream(self) -> ReplyStream:
         """The reply as it is written; a stream that fails before its first piece is tried again, or falls back."""
@@ -114,11 +131,13 @@ class _Going:
 
     __slots__ = ("call", "course", "ready", "request")
 
-    def __init__(self, ready: Ready, request: Request, deadline: Deadline | None) -> None:
+    def __init__(
+        self, ready: Ready, request: Request, deadline: Deadline | None, rungs: tuple[Route, ...] | None = None
+    ) -> None:
         self.ready = ready
         self.request = request
         stack = ready.stack
-        rungs = stack.rungs(ready.ladder, ready.model_at)
+        rungs = rungs or stack.rungs(ready.ladder, ready.model_at)
         tokens = _most_tokens(request) if stack.counts_tokens else 0
         deadline = deadline or Deadline.after(request.timeout_s)
         self.call = Call(
@@ -175,6 +194,38 @@ class _Going:
             route.context or None, route, ready.segment, ready.number.attempt(on_new_connection=step.on_new_connection)
         )
         return backend_of(route.provider, ready.config), request, origin, api_key
+
+
+class _Race:
+    """The targets of a hedged call; each has a course of its own."""
+
+    def __init__(self, ready: Ready, request: Request, deadline: Deadline) -> None:
+        self.rungs = ready.stack.rungs(ready.ladder, ready.model_at)
+        self._ready = ready
+        self._request = request
+        self._deadline = deadline
+
+    async def ask(self, place: int) -> Reply:
+        """Ask the target at a place."""
+        going = _Going(self._ready, self._request, self._deadline, self.rungs[place : place + 1])
+        return await _arun(going.course, going.aask)
+
+    def goes_on(self, error: Exception) -> bool:
+        """Return whether another target may do what this one could not."""
+        return mends(error, self._ready.ladder.rules)
+
+    def say(self, failed: int, error: Exception | None, following: int) -> None:
+        """Tell that the next target is asked, as the one before failed; None: as it has not answered yet."""
+        silent = ProviderTimeout(
+            f"no answer after {self._ready.ladder.rules.hedge_s:g} s, which is still waited for", code="hedged"
+        )
+        context, on_fallback = self.rungs[0].context, self._ready.on_fallback
+        say_fallback(Fallback(context, self.rungs[failed], error or silent, self.rungs[following]), on_fallback)
+
+    def raised(self, errors: Sequence[Exception]) -> Exception:
+        """Return the error of the call, out of those of its targets in their order."""
+        attempts = [attempt for error in errors if isinstance(error, MuseError) for attempt in error.attempts]
+        return error_of(errors, attempts)
 
 
 class _Source:

@@ -45,7 +45,7 @@ muse.providers._calls
 muse.project_config
 
 muse.journal muse.streams muse.descriptors muse.tools muse.providers._transport muse.providers._local.choose
-muse.providers._local.answer muse.batching.packing muse.batching.scan muse.batching.tally muse.batching.job
+muse.hedging muse.providers._local.answer muse.batching.packing muse.batching.scan muse.batching.tally muse.batching.job
 muse.batching.outbox muse.batching.outage muse.policies.adaptive
 
 muse.providers._async_transport
@@ -107,6 +107,7 @@ FLOORS: Sequence[Sequence[str]] = [floor.split() for floor in PLAN.split("\n\n")
 
 # Imports that wait until they are used: (module or package, what it imports inside a function, why).
 LATE: Sequence[tuple[str, str, str]] = (
+    ("muse.calls", "muse.hedging", "it brings asyncio, and only who hedges pays its 20 ms"),
     ("muse.prices", "genai_prices", "0.1 s, and only a model's first look-up of the day pays it"),
     ("muse.database", "sqlite3", "5 ms, and only who keeps something pays it"),
     ("muse.policies.store", "sqlite3", "5 ms, and only who has a limit or a failing provider pays it"),

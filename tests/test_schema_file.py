@@ -41,7 +41,7 @@ entry = st.fixed_dictionaries(
         "on_limit": st.sampled_from(["wait", "raise"]),
     }
     | dict.fromkeys(["local_only", "interactive"], st.booleans())
-    | dict.fromkeys(["timeout_s", "first_token_s", "stall_s", "cache_s"], seconds),
+    | dict.fromkeys(["timeout_s", "first_token_s", "stall_s", "hedge_s", "cache_s"], seconds),
 )
 limit = st.fixed_dictionaries(
     {"requests_per_minute": whole},

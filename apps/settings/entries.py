@@ -44,6 +44,7 @@ FIELDS: tuple[Field, ...] = (
     Field("timeout_s", "Seconds for a call", "number", "All tries, waits and fallbacks together. Else 600."),
     Field("retries", "Further tries", "whole", "After a passing failure, on each rung. Else 2."),
     Field("on_limit", "At a limit", "choice", "Wait in line, or raise an error at once.", ("wait", "raise")),
+    Field("hedge_s", "Ask the next too, after", "number", "Seconds without an answer; the first answer wins."),
     Field("first_token_s", "Seconds to first text", "number", "How long a stream may keep silent at first."),
     Field("stall_s", "Seconds between texts", "number", "How long a stream may keep silent after that."),
     Field("cache_s", "Keep answers, seconds", "number", "The same request gets the same answer for so long."),

@@ -145,8 +145,9 @@ def course(call: Call, steps: Sequence[Step]) -> Course:
             late, is_second = [], True
         goes_on = mends(outcome, call.rules) or (is_share_over and call.deadline.remaining_s() > 0)
         if not places or not goes_on:
-            raise _first(errors, attempts)
-        _say(call, Fallback(call.context, call.rungs[place], outcome, call.rungs[places[0]]))
+            raise error_of(errors, attempts)
+        step = Fallback(call.context, call.rungs[place], outcome, call.rungs[places[0]])
+        say_fallback(step, call.on_fallback)
 
 
 def _rung(
@@ -265,11 +266,11 @@ def _no_room(route: Route, pause_s: float) -> LimitReached:
     return LimitReached(f"{text}; the next is in {pause_s:.3g} s", retry_after_s=pause_s)
 
 
-def _say(call: Call, step: Fallback) -> None:
+def say_fallback(step: Fallback, on_fallback: Callable[[Fallback], None] | None) -> None:
     """A step down is never silent: one line in the log, and word to whoever listens."""
     log.warning(
         "%s: %s %s could not answer (%s); going on with %s %s (%s)",
-        call.context or "a call without a context",
+        step.context or "a call without a context",
         step.failed.provider,
         step.failed.model,
         step.error,
@@ -277,15 +278,16 @@ def _say(call: Call, step: Fallback) -> None:
         step.next.model,
         step.next.reason,
     )
-    if call.on_fallback is not None:
-        call.on_fallback(step)
+    if on_fallback is not None:
+        on_fallback(step)
 
 
 def _with(reply: Reply, attempts: list[Attempt]) -> Reply:
     return replace(reply, attempts=(*attempts, *reply.attempts))
 
 
-def _first(errors: list[Exception], attempts: list[Attempt]) -> Exception:
+def error_of(errors: Sequence[Exception], attempts: Sequence[Attempt]) -> Exception:
+    """The error of a call: that of its first rung, which bears those of the others and every attempt."""
     first = errors[0]
     if isinstance(first, MuseError):
         first.attempts = tuple(attempts)

@@ -44,7 +44,8 @@ class CallRules(Struct, frozen=True):
     `fallbacks` is the ladder; `fallback_on` what of an answer lets it go on besides a provider's failure. `allow` and
     `local_only` bound who may serve, whatever else is written. `first_token_s` and `stall_s` bound the waits of a
     stream. `retries` are further tries on each rung. `interactive` keeps a budget from degrading or refusing the
-    context. `cache_s` is how long an answer may be given again to the same request.
+    context. `hedge_s` is after how many seconds without an answer the next of the ladder is asked too; 0: it is not.
+    `cache_s` is how long an answer may be given again to the same request.
     """
 
     fallbacks: tuple[Rung, ...] | None = None
@@ -57,6 +58,7 @@ class CallRules(Struct, frozen=True):
     stall_s: float | None = None
     retries: int | None = None
     on_limit: OnLimit | None = None
+    hedge_s: float | None = None
     cache_s: float | None = None
 
 
@@ -151,6 +153,7 @@ RULES: Mapping[str, type] = {
     "stall_s": float,
     "retries": int,
     "on_limit": str,
+    "hedge_s": float,
     "cache_s": float,
 }
 RUNG: Mapping[str, type] = {"provider": str, "tier": int, "model": str}
@@ -214,7 +217,7 @@ def _rule(reader: Reader, name: str, raw: Any, path: str, known: set[str] | None
             value = int(raw) if _within(reader, raw, path, 0, _MOST_RETRIES) else None
         case "timeout_s":
             value = float(raw) if _above_0(reader, raw, path, _LONGEST_S) else None
-        case "first_token_s" | "stall_s" | "cache_s":
+        case "first_token_s" | "stall_s" | "hedge_s" | "cache_s":
             value = float(raw) if _within(reader, raw, path, 0, _LONGEST_S) else None
         case _:
             pass

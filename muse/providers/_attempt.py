@@ -147,6 +147,10 @@ class Account:
         error = self._translated(exc)
         spent = self._spent(usage, text) if usage or text else Usage()
         cost_usd, note = self._cost(self._request.model, spent)
+        if self._ticket is not None and not spent.requests and type(exc).__name__ == "CancelledError":
+            spent = estimate_usage(self._request.text_chars, 0)  # the provider may have worked on it, and bill that
+            if not self._provider.spec.free:
+                cost_usd, note = None, "cancelled before the answer came: what it cost is not known"
         duration_s = self._log(self._request.model, spent, None, cost_usd, note, error)
         if isinstance(error, MuseError):
             name, model = self._provider.spec.name, self._request.model

@@ -21,6 +21,7 @@ KEYS = {"OPENAI_API_KEY": "sk-chaos-openai-0123456789", "ANTHROPIC_API_KEY": "sk
 CALLERS = 4
 AT_ONCE = 16
 IN_FLIGHT = 24
+HEDGE_S = 8
 A_WINDOW = 200
 Say = Callable[[int, int], None]
 
@@ -89,7 +90,7 @@ def live(folder: Path, *, calls: int, kills: int, timeout_s: float, seed: int, s
 
 
 def _write_config(journal: JournalFolder) -> None:
-    ladder = {"provider": "openai", "fallbacks": ["anthropic", "local"], "retries": 2}
+    ladder = {"provider": "openai", "fallbacks": ["anthropic", "local"], "retries": 2, "hedge_s": HEDGE_S}
     limits = [{"requests_per_minute": A_WINDOW, "provider": "[!l]*"}, {"in_flight": IN_FLIGHT, "provider": "[!l]*"}]
     journal.route(default=ladder, limits=limits, breaker={"failures": 25, "cool_down_s": 1})
 
