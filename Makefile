@@ -126,7 +126,7 @@ $(READY): pyproject.toml constraints.txt
 journal:
 	@test -n "$$JOURNAL_PATH" || ls -d journal/2* >/dev/null 2>&1 || { \
 	    echo "Copying the example days of fixtures/journal to journal/ ..." && \
-	    mkdir -p journal && cp -R fixtures/journal/2* journal/; }
+	    mkdir -p -m 700 journal && cp -R fixtures/journal/2* journal/; }
 
 # Ray and what it needs are locked beside the rest: an environment without it is a third of the size.
 LOCK = build/lock/bin/uv --quiet pip compile pyproject.toml --universal --python-version 3.11 --extra all --extra dev \

@@ -43,6 +43,20 @@ def _create_beside(target: Path) -> tuple[int, Path]:
     raise FileExistsError(f"{target.parent}: no free name for a temporary file in {_TRIES} tries")
 
 
+def make_folder(path: str | os.PathLike[str]) -> None:
+    """Make a folder and what is missing above it, all with mode 0700; one that is there stays as it is.
+
+    Raises:
+        OSError: it cannot be made, or there is a file of its name.
+    """
+    place = Path(path)
+    if place.is_dir():
+        return
+    if place.parent != place:
+        make_folder(place.parent)
+    place.mkdir(mode=0o700, exist_ok=True)
+
+
 @contextlib.contextmanager
 def file_lock(path: Path) -> Iterator[None]:
     """Hold an exclusive lock between processes; the system frees it when its holder dies. A link is not followed.

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+from muse.atomic_files import make_folder
+
 log = logging.getLogger(__name__)
 
 BUSY_S = 10.0
@@ -28,7 +30,7 @@ def connect(path: str, tables: str, version: int, *, synced: bool, busy_s: float
     """
     import sqlite3  # 5 ms, and only who keeps something pays it
 
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    make_folder(os.path.dirname(path) or ".")
     if path != ":memory:":
         _make_private(path)
     connection = sqlite3.connect(path, timeout=busy_s, isolation_level=None, check_same_thread=False)

@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from muse import journal
 from muse.errors import ConfigError
+from muse.inside import is_inside
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +50,10 @@ class Look(Struct, frozen=True):
         written = None
         if self.output is not None and _WILD.isdisjoint(self.output):
             written = journal.folder() / self.output
-            written.parent.mkdir(parents=True, exist_ok=True)
+            journal.make_folder(written.parent)
             journal.write_atomic(written, result.rstrip("\n") + "\n")
         path = _stamp_path(self.persona)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        journal.make_folder(path.parent)
         stamp = {"asked": self.asked, "inputs": dict(self.inputs)}
         journal.write_atomic(path, json.dumps(stamp, ensure_ascii=False, indent=1, sort_keys=True) + "\n")
         return written
@@ -106,7 +107,7 @@ def _stamps(patterns: tuple[str, ...], output: str | None) -> Iterator[tuple[str
         except FileNotFoundError:
             log.debug("%s went away while it was being looked at", path)
             continue
-        if path.is_file():
+        if path.is_file() and is_inside(path, root):
             yield name.as_posix(), f"{info.st_mtime_ns}:{info.st_size}"
 
 

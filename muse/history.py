@@ -10,6 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from muse import journal
+from muse.inside import is_inside
 from muse.messages import Assistant, Results, ToolCall, ToolResult, Turn, User
 from muse.run_files.pictures import recall_pictures
 
@@ -204,9 +205,11 @@ def _result_of(event: Mapping[str, Any], call: ToolCall) -> ToolResult:
 def _log_of(agent_id: str) -> str | None:
     """A run's log as text, finished or under way; None, with a warning, if there is none."""
     folder = journal.folder() / "agents"
-    for name in (f"{agent_id}.jsonl", f"{agent_id}_active.jsonl"):
+    for name in (f"{agent_id}.jsonl", f"{agent_id}_active.jsonl"):  # an id is a name, never a way to another folder
         path = folder / name
-        if path.parent == folder and path.is_file():  # an id is a name, never a way to another folder
+        if (
+            path.parent == folder and path.is_file() and is_inside(path, journal.folder())
+        ):  # an id is a name, never a way to another folder
             return path.read_text(encoding="utf-8", errors="replace")
     log.warning("Cannot continue from %s: log not found", agent_id)
     return None

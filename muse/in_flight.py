@@ -21,6 +21,8 @@ from itertools import count
 import msgspec
 from msgspec import Struct
 
+from muse.atomic_files import make_folder
+
 log = logging.getLogger(__name__)
 
 SLOT_BYTES = 512
@@ -251,7 +253,7 @@ def _made(folder: str) -> tuple[str, int]:
     Raises:
         OSError: it cannot be made or locked.
     """
-    os.makedirs(folder, mode=0o700, exist_ok=True)
+    make_folder(folder)
     while True:
         path = os.path.join(folder, f"{os.getpid()}-{os.urandom(6).hex()}{_SUFFIX}")
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | _BINARY, 0o600)

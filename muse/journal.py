@@ -18,7 +18,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from muse import trust
-from muse.atomic_files import file_lock, write_atomic
+from muse.atomic_files import file_lock, make_folder, write_atomic
 from muse.config import Config, parse, read
 from muse.errors import ConfigError, MuseError
 from muse.project_config import restrict
@@ -35,6 +35,7 @@ __all__ = [
     "is_day",
     "is_project",
     "load",
+    "make_folder",
     "rewrite",
     "stamp_of",
     "update",
@@ -318,7 +319,7 @@ def _write_checked(
     """Write what `make` makes of the file's bytes, under its lock, unless it moved."""
     path = Path(config_path()).resolve()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with file_lock(path.with_name(path.name + ".lock")):
             stamp = _stamp_of(str(path))
             if expected is not None and expected != stamp:
@@ -377,7 +378,7 @@ def day_path(day: str | None = None) -> Path:
     if not is_day(name):
         raise ValueError(f"day: found {day!r}, expected a date of the form YYYYMMDD, such as 20261103")
     path = folder() / name
-    path.mkdir(parents=True, exist_ok=True)
+    make_folder(path)
     return path
 
 

@@ -81,7 +81,7 @@ def _change(change: Callable[[Iterable[tuple[str | None, str]]], list[str]]) -> 
     """Write the file's pieces, each `(name or None, text)`, as `change` would have them; under a lock."""
     file = path()
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        journal.make_folder(file.parent)
         with journal.file_lock(file.with_name(".env.lock")):
             before = _text()
             texts = change(_pieces(before))

@@ -20,9 +20,12 @@ import msgspec
 from msgspec import Struct
 
 from muse import in_flight, journal
+from muse.atomic_files import make_folder
 from muse.errors import ConfigError
 
 log = logging.getLogger(__name__)
+
+_APPENDING = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
 
 # The agent run that is under way in this context; the lines written in it bear its id.
 RUN: ContextVar[str | None] = ContextVar("muse_run", default=None)
@@ -231,10 +234,10 @@ def _open(path: str) -> _Handle:
         return handle
     _drop(path)
     try:
-        number = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        number = os.open(path, _APPENDING, 0o600)
     except FileNotFoundError:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        number = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        make_folder(os.path.dirname(path))
+        number = os.open(path, _APPENDING, 0o600)
     while len(_handles) >= _KEPT_HANDLES:
         _drop(next(iter(_handles)))
     handle = _handles[path] = _Handle(path, number, os.getpid())

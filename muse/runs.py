@@ -21,6 +21,7 @@ from typing import Any, Literal, TypeVar, get_args
 from msgspec import Struct, field
 
 from muse import journal, ledger
+from muse.inside import is_inside
 from muse.usage import Usage, usage_of
 
 log = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ def find(agent_id: str) -> tuple[Path, State] | None:
     """A run's file and state; None if there is no such run."""
     for state in _SUFFIX:  # in the order in which its file is renamed, so that none is missed that is renamed meanwhile
         path = path_of(agent_id, state)
-        if is_agent_id(agent_id) and path.is_file():
+        if is_agent_id(agent_id) and path.is_file() and is_inside(path, journal.folder()):
             return path, state
     return None
 
@@ -80,7 +81,7 @@ def new_file(state: State, text: str = "") -> tuple[str, Path]:
 def _create(state: State, text: str) -> tuple[str, Path, int]:
     """A new run's file, open and locked; it is made under another name, so that nobody sees it without its lock."""
     place = folder()
-    place.mkdir(parents=True, exist_ok=True)
+    journal.make_folder(place)
     number = time.time_ns() // 1_000_000
     while (handle := _reserve(place, str(number))) is None:
         number += 1
@@ -461,7 +462,10 @@ def newest_ids() -> list[str]:
 
 
 def _names() -> list[str]:
+    """The names in the folder of runs, without links that lead out of the journal."""
+    home = journal.folder_name()
     try:
-        return os.listdir(folder())
+        with os.scandir(folder()) as entries:
+            return [entry.name for entry in entries if not entry.is_symlink() or is_inside(entry.path, home)]
     except FileNotFoundError:
         return []

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from muse.atomic_files import file_lock, write_atomic
+from muse.atomic_files import file_lock, make_folder, write_atomic
 from muse.claim import Claim
 from muse.errors import ConfigError, TrustError
 
@@ -158,7 +158,7 @@ def _digest_of_all(claims: Iterable[Claim]) -> str:
 def _change(change: Any) -> None:
     path = record_path()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(path.parent)
         with file_lock(path.with_name(path.name + ".lock")):
             kept = _of(path)
             change(kept)

@@ -46,7 +46,7 @@ def create_mcp_client(url: str) -> AbstractAsyncContextManager[Any]:
 def get_journal() -> str:
     """The journal folder, made if it is missing."""
     path = journal.folder()
-    path.mkdir(parents=True, exist_ok=True)
+    journal.make_folder(path)
     return str(path)
 
 

@@ -24,6 +24,7 @@ from muse import journal, runs
 from muse.cortex_client import cortex_request
 from muse.errors import ConfigError
 from muse.events import now_ms
+from muse.inside import inside, is_inside
 from muse.journal import ConflictError
 from muse.run_files import control, tail
 
@@ -95,6 +96,8 @@ def _entries() -> Iterator[tuple[float, str]]:
     except FileNotFoundError:
         return
     for chat_id in filter(None, map(_id_in, names)):
+        if not any(inside([_path_of(chat_id)], journal.folder())):
+            continue
         with suppress(FileNotFoundError):  # deleted meanwhile
             yield _path_of(chat_id).stat().st_mtime, chat_id
 
@@ -105,7 +108,8 @@ def find(chat_id: str) -> Conversation:
     Raises:
         FileNotFoundError: there is none of this id.
     """
-    if not runs.is_agent_id(chat_id) or not _path_of(chat_id).is_file():
+    path = _path_of(chat_id)
+    if not runs.is_agent_id(chat_id) or not path.is_file() or not is_inside(path, journal.folder()):
         raise FileNotFoundError(f"conversation {chat_id[:40]!r}: not found; it may have been deleted")
     return _read(chat_id)
 
@@ -277,7 +281,8 @@ def _turn_of(line: Mapping[str, Any]) -> Turn:
 def _append(chat_id: str, line: Mapping[str, Any]) -> None:
     """Add a line, whole; behind a torn one of a writer that was killed it begins a new one."""
     text = json.dumps(line, ensure_ascii=False).encode("utf-8", errors="replace") + b"\n"
-    handle = os.open(_path_of(chat_id), os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    handle = os.open(_path_of(chat_id), flags, 0o600)
     try:
         size = os.fstat(handle).st_size
         is_torn = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
@@ -291,6 +296,6 @@ def _append(chat_id: str, line: Mapping[str, Any]) -> None:
 @contextmanager
 def _changing() -> Iterator[None]:
     """Only one process or thread changes conversations at a time."""
-    folder().mkdir(parents=True, exist_ok=True)
+    journal.make_folder(folder())
     with journal.file_lock(folder() / ".lock"):
         yield

@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from apps.host.uploads import Upload
+from muse.atomic_files import make_folder
 from muse.errors import MuseError
 
 MOST_PICTURES = 4
@@ -43,7 +44,7 @@ def keep(pictures: Sequence[Upload], folder: Path, stem: str) -> tuple[str, ...]
     """
     names = []
     for number, picture in enumerate(pictures, 1):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         name = f"{stem}-{number}.{ENDINGS[picture.media_type]}"
         handle = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "wb") as file:

@@ -19,6 +19,8 @@ from apps.host.carrying import carrying_out as lifespan
 from apps.host.page import render
 from apps.host.run_pages import RUN_ROUTES, Shown, asked_of, done, provider_choices, show
 from apps.host.uploads import read_images
+from muse import journal
+from muse.inside import is_inside
 
 __all__ = ["MOST_BODY_BYTES", "ROUTES", "lifespan", "workspace"]
 
@@ -156,7 +158,7 @@ def picture(request: Request) -> Response:
     found: Conversation = conversations.find(_chat_id(request))
     name = request.path_params["name"]
     path = conversations.folder() / found.id / name
-    if not _PICTURE.fullmatch(name) or not path.is_file():
+    if not _PICTURE.fullmatch(name) or not path.is_file() or not is_inside(path, journal.folder()):
         raise HTTPException(404, detail="This picture is not there any more.")
     return FileResponse(path, headers={"Cache-Control": "private, max-age=86400"})
 

@@ -52,7 +52,7 @@ def set_password(password: str) -> Path:
         )
     path = password_path()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        journal.make_folder(path.parent)
         journal.write_atomic(path, _HASHER.hash(password) + "\n")
     except UnicodeEncodeError as exc:
         raise ConfigError("password", "bytes that are no text", "text, sent as UTF-8") from exc
@@ -94,7 +94,7 @@ def session_key() -> str:
     """The key that signs cookies, made at first use; one for this process alone where it cannot be kept."""
     path = journal.folder() / "config" / "session.key"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        journal.make_folder(path.parent)
         with journal.file_lock(path.with_name("session.key.lock")):
             kept = path.read_text(encoding="utf-8").strip() if path.exists() else ""
             if len(kept) < 32:

@@ -126,7 +126,7 @@ def _files() -> list[Path]:
 
 def _keep(what: str, before: bytes, after: str) -> Path:
     place = folder()
-    place.mkdir(parents=True, exist_ok=True, mode=0o700)
+    journal.make_folder(place)
     old = before.decode(json.detect_encoding(before), errors="replace")
     name = f"{time.time_ns():019d}"
     save = Save(name, time.time(), keys.mask(what), masked(old), masked(after))

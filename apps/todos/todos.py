@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from muse import journal
 from muse.days import every_day
 from muse.errors import MuseError
+from muse.inside import inside, is_inside
 
 log = logging.getLogger(__name__)
 
@@ -88,8 +89,11 @@ def write_line(todo: Todo) -> str:
 
 def read_day(root: Path, day: str) -> tuple[Todo, ...]:
     """The list of a day in its own order; empty if the day has none."""
+    path = root / day / FILE
+    if not any(inside([path], root)):
+        return ()
     try:
-        text = (root / day / FILE).read_bytes().decode("utf-8", errors="replace")
+        text = path.read_bytes().decode("utf-8", errors="replace")
     except (FileNotFoundError, NotADirectoryError):
         return ()
     except OSError as exc:
@@ -100,7 +104,8 @@ def read_day(root: Path, day: str) -> tuple[Todo, ...]:
 
 def find_days(root: Path) -> list[str]:
     """The days that have a list, in order."""
-    return [day for day in every_day(root) if (root / day / FILE).is_file()]
+    lists = {day: root / day / FILE for day in every_day(root)}
+    return [day for day, path in lists.items() if path.is_file() and any(inside([path], root))]
 
 
 def read_all(root: Path) -> tuple[Todo, ...]:
@@ -250,6 +255,8 @@ def _open_page(root: Path, known: Sequence[Todo], today: date) -> _Page:
     """Today's list, or a later one if there is one already; a list that is not there yet begins with what is open."""
     day = max([f"{today:%Y%m%d}", *find_days(root)[-1:]])
     path = root / day / FILE
+    if not is_inside(path, root):
+        raise TodoError(f"{day}/{FILE} leads out of the journal; put a file in its place, then try again")
     try:
         return _Page(day, path.read_bytes().decode("utf-8").split("\n"))
     except FileNotFoundError:
@@ -263,7 +270,7 @@ def _open_page(root: Path, known: Sequence[Todo], today: date) -> _Page:
 def _write(root: Path, page: _Page) -> None:
     path = root / page.day / FILE
     try:
-        path.parent.mkdir(exist_ok=True)
+        journal.make_folder(path.parent)
         journal.write_atomic(path, "\n".join(page.lines))
     except OSError as exc:
         raise TodoError(f"{page.day}/{FILE} cannot be written ({exc.strerror}); nothing was changed") from exc
@@ -274,7 +281,7 @@ def _changing(root: Path) -> Iterator[None]:
     """Only one process or thread changes the lists of a journal at a time."""
     with ExitStack() as held:
         try:
-            root.mkdir(parents=True, exist_ok=True)
+            journal.make_folder(root)
             held.enter_context(journal.file_lock(root / ".todos.lock"))
         except OSError as exc:
             raise TodoError(f"the to-dos cannot be changed ({exc.strerror}: {exc.filename})") from exc

@@ -22,6 +22,7 @@ import msgspec
 from msgspec import Struct
 
 from muse import journal
+from muse.atomic_files import make_folder
 from muse.batching.packing import unpack
 from muse.batching.plain import storable
 from muse.batching.request import BatchRequest, Place
@@ -133,7 +134,7 @@ class Store:
             if exists:
                 examine(self.path, whole=not must_exist)
             else:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(self.path.parent)
                 os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
             self._db = looked_at(self.path) if is_read_only else opened(self.path)
 

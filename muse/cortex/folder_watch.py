@@ -21,6 +21,7 @@ from watchdog.events import (
 )
 from watchdog.observers import Observer
 
+from muse.atomic_files import make_folder
 from muse.errors import MuseError
 
 _HEARD = [FileCreatedEvent, FileMovedEvent, FileClosedEvent, DirDeletedEvent]
@@ -50,7 +51,7 @@ def watching(folder: Path, on_name: Callable[[str], None]) -> Iterator[None]:
     Raises:
         MuseError: the system gives out no more watches.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     observer = Observer()
     observer.schedule(_Names(on_name), str(folder), event_filter=_HEARD)
     try:

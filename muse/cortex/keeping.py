@@ -31,7 +31,7 @@ def keep(text: str, path: Path) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    journal.make_folder(path.parent)
     journal.write_atomic(path, text if text.endswith("\n") else text + "\n")
 
 

@@ -74,5 +74,5 @@ def held() -> Iterator[None]:
 
 def _folder() -> Path:
     path = journal.folder() / "stamps"
-    path.mkdir(parents=True, exist_ok=True)
+    journal.make_folder(path)
     return path

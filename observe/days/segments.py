@@ -12,6 +12,7 @@ from msgspec import Struct
 from muse import journal
 from muse.days import find_day, segment_times
 from muse.errors import ConfigError, ContentsError
+from muse.inside import inside, is_inside
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,8 @@ def segments_of(day: str, only: str | None = None) -> tuple[Segment, ...]:
         ConfigError: there is none of that name.
     """
     folder = journal.folder() / day
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    found_here = folder.iterdir() if folder.is_dir() else ()
+    names = sorted(path.name for path in inside(found_here, journal.folder()) if path.is_dir())
     found = tuple(_segment(day, folder / name, *times) for name in names if (times := segment_times(name)))
     if only is None:
         return found
@@ -64,8 +66,7 @@ def require_inside(path: Path, segment: Segment) -> None:
     Raises:
         ContentsError: it leads out of the segment and of the journal.
     """
-    homes = (segment.folder.resolve(), journal.folder().resolve())
-    if not any(path.resolve().is_relative_to(home) for home in homes):
+    if not (is_inside(path, segment.folder) or is_inside(path, journal.folder())):
         raise ContentsError(f"{path.name}: found a link that leads out of the journal, expected a file. Copy it there")
 
 

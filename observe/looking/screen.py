@@ -9,6 +9,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from muse import journal
+from muse.inside import inside
 from muse.journal import write_atomic
 from observe.days.segments import Segment
 
@@ -114,6 +116,8 @@ def _text(value: Any) -> str:
 
 
 def _content(path: Path) -> bytes:
+    if not any(inside([path], journal.folder())):
+        return b""
     try:
         return path.read_bytes()
     except FileNotFoundError:

@@ -10,7 +10,7 @@ import msgspec
 
 from muse.amounts import usd
 from muse.cli._terminal import Column, draw, fits, say
-from muse.journal import write_atomic
+from muse.journal import make_folder, write_atomic
 from think.day_runs.state import StepDone, report_path, sum_of
 from think.pages.look import day_title
 
@@ -52,7 +52,7 @@ def as_json(day: str, steps: Sequence[StepDone], *, began: str, resumed: bool) -
 def keep_report(day: str, steps: Sequence[StepDone], *, began: str, resumed: bool) -> str:
     """Write the page and its data into the day's folder; the page's path."""
     page, data = report_path(day, ".md"), report_path(day, ".json")
-    page.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(page.parent)
     write_atomic(page, markdown_report(day, steps, began=began, resumed=resumed))
     text = msgspec.json.encode(as_json(day, steps, began=began, resumed=resumed))
     write_atomic(data, msgspec.json.format(text, indent=2).decode() + "\n")

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from muse import journal, ledger, models, totals
-from muse.journal import write_atomic
+from muse.journal import make_folder, write_atomic
 from muse.totals import Line, Total
 
 log = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ class DayRun:
             return None
 
     def _save(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self._path.parent)
         write_atomic(self._path, msgspec.json.encode(self.state).decode() + "\n")
 
 

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from muse import journal
-from muse.journal import write_atomic
+from muse.journal import make_folder, write_atomic
 from think.pages.page_file import PageFile
 
 log = logging.getLogger(__name__)
@@ -69,12 +69,12 @@ class Shelf(Generic[K]):
 
         Another process may have made the page since `kept` was loaded: then the state on the disk knows it.
         """
-        self.page_path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.page_path.parent)
         kept.page, aside = PageFile(self.page_path).put(page, {kept.page, self.load().page})
         return aside
 
 
 def write_json(path: Path, value: Struct) -> None:
     """Write a value where people may read it, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_atomic(path, msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from itertools import islice
@@ -16,6 +18,7 @@ from msgspec import Struct
 
 from muse import journal
 from muse.days import every_day, is_segment, segment_times
+from muse.inside import is_inside, warn_of
 from observe.listening.transcripts import TRANSCRIPTS, decode, parse_transcript
 from think.records.passages import Line, Passage, compose, gather, passages_of, pieces, plain, title_of
 from think.records.transcripts import NOTE
@@ -77,13 +80,16 @@ def find_files(root: Path) -> Iterator[tuple[str, Stamp]]:
 
 def files_of_day(root: Path, day: str) -> Iterator[tuple[str, Stamp]]:
     """The files of one day that hold entries: one stat each, as those of a segment have fixed names."""
-    for name in _names(f"{root}/{day}"):
+    for name in _names(root, day):
         within = f"{day}/{name}"
         if is_segment(name):
-            yield from islice(_stamped(root, (f"{within}/{file}" for file in TRANSCRIPTS)), 1)
-            yield from _stamped(root, (f"{within}/{file}" for file in _MADE))
+            if is_inside(f"{root}/{within}", root):
+                yield from islice(_stamped(root, (f"{within}/{file}" for file in TRANSCRIPTS)), 1)
+                yield from _stamped(root, (f"{within}/{file}" for file in _MADE))
+            else:
+                warn_of(f"{root}/{within}")
         elif name in _FOLDERS:
-            files = _names(f"{root}/{within}")
+            files = _names(root, within)
             yield from _stamped(root, (f"{within}/{file}" for file in files if file.endswith(".md")))
         elif name == "events.jsonl":
             yield from _stamped(root, (within,))
@@ -92,22 +98,37 @@ def files_of_day(root: Path, day: str) -> Iterator[tuple[str, Stamp]]:
 def _stamped(root: Path, paths: Iterable[str]) -> Iterator[tuple[str, Stamp]]:
     """Those of the paths that are there, with their stamps."""
     for path in paths:
-        stamp = stamp_of(f"{root}/{path}")
+        stamp = _stamp_of(f"{root}/{path}", str(root))
         if stamp is not None:
             yield path, stamp
 
 
-def stamp_of(path: str) -> Stamp | None:
-    """The stamp of a file; None if there is none, or none that can be looked at."""
+def _stamp_of(path: str, root: str) -> Stamp | None:
+    """The stamp of a file; None if there is none that can be looked at, or it is a link that leads out of the journal.
+
+    The folder it stands in has been looked at already.
+    """
     try:
-        info = os.stat(path)
+        info = os.lstat(path)
+        if stat.S_ISLNK(info.st_mode):
+            info = os.stat(path)
+            if not is_inside(path, root):
+                warn_of(path)
+                return None
     except OSError:
         return None
     return Stamp(info.st_mtime_ns, info.st_size)
 
 
-def _names(folder: str) -> list[str]:
-    """The names in a folder that are text, in order; a folder that cannot be listed is said to be empty."""
+def _names(root: Path, within: str) -> list[str]:
+    """The names in a folder of the journal that are text, in order.
+
+    One that cannot be listed, or is a link that leads out of the journal, is said to be empty.
+    """
+    folder = f"{root}/{within}"
+    if not is_inside(folder, root):
+        warn_of(folder)
+        return []
     try:
         names = os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
@@ -144,7 +165,7 @@ def read_entries(root: Path, path: str) -> tuple[Entry, ...]:
     kind = kind_of(path)
     if kind is None:
         raise ValueError(f"{path!r}: expected the path of a transcript, note, insight, events.jsonl and the like")
-    content = _read(root / path)
+    content = _read(root, path)
     match kind:
         case "event":
             return tuple(_event_entry(path, event) for event in _events(path, content))
@@ -162,13 +183,23 @@ def read_events(root: Path, day: str) -> tuple[Event, ...]:
     """The events of a day in order of time; none if the day has no events.jsonl."""
     path = f"{day}/events.jsonl"
     try:
-        content = _read(root / path)
+        content = _read(root, path)
     except (FileNotFoundError, NotADirectoryError):
         return ()
     return tuple(sorted(_events(path, content), key=lambda event: (event.start, event.number)))
 
 
-def _read(path: Path) -> bytes:
+def _read(root: Path, within: str) -> bytes:
+    """The first bytes of a file of the journal.
+
+    Raises:
+        FileNotFoundError: there is none, or it leads out of the journal.
+        OSError: it cannot be read.
+    """
+    path = root / within
+    if not is_inside(path, root):
+        warn_of(path)
+        raise FileNotFoundError(errno.ENOENT, "leads out of the journal", str(path))
     with path.open("rb") as file:
         content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:

@@ -13,6 +13,7 @@ from typing import Any
 from muse import journal
 from muse.aside import is_aside
 from muse.days import every_day, is_segment
+from muse.inside import inside
 from think.records.entries import read_events
 from think.records.transcripts import Part, Utterance, markdown_part, plain, read_day
 
@@ -72,7 +73,7 @@ def week_of(day: str) -> tuple[str, ...]:
 
 
 def _pages(day: str, without: Collection[str]) -> Iterator[Part]:
-    for path in sorted((journal.folder() / day / "insights").glob("*.md")):
+    for path in inside(sorted((journal.folder() / day / "insights").glob("*.md")), journal.folder()):
         if path.stem in without or is_aside(path.stem):
             continue
         text = path.read_text(encoding="utf-8", errors="replace")
@@ -96,7 +97,7 @@ def _events(day: str) -> Iterator[Part]:
 
 
 def _in_segments(folder: Path, name: str, read: Callable[[Path, str, str], Part]) -> Iterator[Part]:
-    for path in sorted(folder.glob(f"*/{name}")):
+    for path in inside(sorted(folder.glob(f"*/{name}")), journal.folder()):
         segment = path.parent.name
         if is_segment(segment) and path.is_file():
             yield read(path, f"{segment}/{name}", f"{segment[:2]}:{segment[2:4]}")

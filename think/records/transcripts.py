@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from muse import journal
 from muse.days import find_day, is_segment, segment_times
+from muse.inside import inside
 from observe.listening.transcripts import TRANSCRIPTS, decode, parse_transcript
 from think.records.front_matter import body_of
 
@@ -70,7 +71,7 @@ def read_day(day: str, *, transcripts: bool = True, notes: bool = True) -> tuple
     """
     folder = journal.folder() / day
     parts = [_transcript(path, folder) for path in _transcripts(folder)] if transcripts else []
-    parts += [_note(path, folder) for path in sorted((folder / "notes").glob("*.md"))] if notes else []
+    parts += [_note(path, folder) for path in _notes(folder)] if notes else []
     return tuple(sorted((part for part in parts if part.utterances), key=lambda part: (part.at, part.source)))
 
 
@@ -79,13 +80,18 @@ def _has_transcript(day: str) -> bool:
 
 
 def _has_note(day: str) -> bool:
-    return any((journal.folder() / day / "notes").glob("*.md"))
+    return any(_notes(journal.folder() / day))
+
+
+def _notes(day: Path) -> Iterator[Path]:
+    """The notes of a day's folder in order; none by way of a link that leads out of the journal."""
+    yield from inside(sorted((day / "notes").glob("*.md")), journal.folder())
 
 
 def _transcripts(day: Path) -> Iterator[Path]:
     for folder in sorted(path for path in day.iterdir() if is_segment(path.name)) if day.is_dir() else ():
         named = (folder / name for name in TRANSCRIPTS)
-        yield from [path for path in named if path.is_file()][:1]
+        yield from inside([path for path in named if path.is_file()][:1], journal.folder())
 
 
 def _transcript(path: Path, day: Path) -> Part:
