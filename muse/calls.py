@@ -67,14 +67,14 @@ class Ready(Struct, frozen=True):
             from muse.hedging import run_in_background  # it brings asyncio, and only who hedges pays its 20 ms
 
             return run_in_background(lambda: self._first_answer(request or self.request, deadline))
-        going = _Going(self, request or self.request, deadline)
+        going = _Going(self, request or self.request, deadline or self.deadline())
         return _run(going.course, going.ask)
 
     async def aask(self, request: Request | None = None, deadline: Deadline | None = None) -> Reply:
         """As `ask`, awaited."""
         if self._is_hedged:
             return await self._first_answer(request or self.request, deadline)
-        going = _Going(self, request or self.request, deadline)
+        going = _Going(self, request or self.request, deadline or await self.adeadline())
         return await _arun(going.course, going.aask)
 
     @property
@@ -85,20 +85,31 @@ class Ready(Struct, frozen=True):
         """The first reply of several targets, each asked where those before keep silent."""
         from muse.hedging import first_answer  # it brings asyncio, and only who hedges pays its 20 ms
 
-        race = _Race(self, request, deadline or Deadline.after(request.timeout_s))
+        race = _Race(self, request, deadline or await self.adeadline())
         return await first_answer(race, len(race.rungs), self.ladder.rules.hedge_s or 0.0)
 
     def stream(self) -> ReplyStream:
         """The reply as it is written; a stream that fails before its first piece is tried again, or falls back."""
-        return _StreamSource(_Going(self, self.request, None)).first()
+        return _StreamSource(_Going(self, self.request, self.deadline())).first()
 
     async def astream(self) -> AsyncReplyStream:
         """As `stream`, awaited."""
-        return await _AsyncStreamSource(_Going(self, self.request, None)).first()
+        return await _AsyncStreamSource(_Going(self, self.request, await self.adeadline())).first()
 
     def deadline(self) -> Deadline:
-        """The deadline of the call, from now on."""
+        """The deadline of the call, from now on; what the provider asked first needs is loaded before that."""
+        with suppress(ConfigError):  # the try raises it
+            self._first().load(self.api_key)
         return Deadline.after(self.request.timeout_s)
+
+    async def adeadline(self) -> Deadline:
+        """As `deadline`, awaited."""
+        with suppress(ConfigError):
+            await self._first().aload(self.api_key)
+        return Deadline.after(self.request.timeout_s)
+
+    def _first(self) -> Backend:
+        return backend_of(self.ladder.rungs[0].provider, self.config)
 
     def find(self) -> tuple[bytes, Reply | None]:
         """The key to keep an answer under, empty if none is kept; and the one that is kept, its line logged."""
@@ -132,14 +143,13 @@ class _Going:
     __slots__ = ("call", "course", "ready", "request")
 
     def __init__(
-        self, ready: Ready, request: Request, deadline: Deadline | None, rungs: tuple[Route, ...] | None = None
+        self, ready: Ready, request: Request, deadline: Deadline, rungs: tuple[Route, ...] | None = None
     ) -> None:
         self.ready = ready
         self.request = request
         stack = ready.stack
         rungs = rungs or stack.rungs(ready.ladder, ready.model_at)
         tokens = _most_tokens(request) if stack.counts_tokens else 0
-        deadline = deadline or Deadline.after(request.timeout_s)
         self.call = Call(
             rungs[0].context,
             rungs,

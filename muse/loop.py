@@ -40,6 +40,9 @@ _CLOSING = "The limit of this run is reached. Answer now, from what you have; no
 class Asked(Protocol):
     """How the loop reaches a model: a whole reply, or one as it is written."""
 
+    async def load(self) -> None:
+        """Import what calls need, before the clock of a run starts."""
+
     async def ask(self, request: Request, context: str) -> Reply:
         """One call, answered."""
 
@@ -195,6 +198,7 @@ async def run(config: Mapping[str, Any], on_event: OnEvent, *, model: Asked, pro
 
 async def _run(config: RunConfig, events: JSONEventCallback, model: Asked) -> dict[str, Any]:
     """The run's `finish` event; it is to be told when the tools are closed, so that nothing can go wrong after it."""
+    await model.load()
     deadline = Deadline.after(config.timeout_s)
     past = _past(config)
     async with open_toolbox(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, TypeVar, Unpack, overload
 
@@ -21,7 +21,7 @@ from muse.messages import GenerateOptions, Reply, Request, Route
 from muse.objects import Form, Model, read_object, repair, schema_of
 from muse.policies.course import Fallback
 from muse.policies.stack import stack
-from muse.providers import owner_of, specs
+from muse.providers import backend_of, owner_of, specs
 from muse.routing import PROVIDER_ENV, Explanation, Router
 from muse.spec import Spec, Tier
 from muse.streams import AsyncReplyStream, ReplyStream
@@ -339,7 +339,7 @@ async def agenerate_object(
 async def agenerate_object(contents: Any, context: str, schema: Form, **options: Unpack[GenerateOptions]) -> Any:
     """As `generate_object`, awaited."""
     call = prepare(contents, context, {**options, "json_schema": schema_of(schema)}, needs_text=True)
-    deadline = call.deadline()
+    deadline = await call.adeadline()
     key, kept = call.find()
     first = kept or await call.aask(deadline=deadline)
     try:
@@ -401,6 +401,11 @@ class Asked:
     def __init__(self, provider: str, model: str, on_fallback: Callable[[Fallback], None]) -> None:
         self._named = (provider, model)
         self._on_fallback = on_fallback
+
+    async def load(self) -> None:
+        """Import what calls need, before the clock of a run starts."""
+        with suppress(ConfigError):  # the first turn raises it
+            await backend_of(self._named[0]).aload()
 
     async def ask(self, request: Request, context: str) -> Reply:
         """One turn, answered."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Protocol
 
 import msgspec
@@ -53,6 +54,12 @@ class Backend(Protocol):
     async def astream(self, request: Request, origin: Origin, api_key: str | None = None) -> AsyncReplyStream:
         """As `stream`, awaited."""
 
+    def load(self, api_key: str | None = None) -> None:
+        """Import what calls need and make the client, before the clock of the first call starts."""
+
+    async def aload(self, api_key: str | None = None) -> None:
+        """As `load`, for the running loop, which is not held meanwhile."""
+
 
 class _Opened(Struct, frozen=True):
     """A call that is ready to go out."""
@@ -69,14 +76,36 @@ class ProviderBackend:
     def __init__(self, provider: Provider) -> None:
         self.provider = provider
         self._clients: Clients[Any] = Clients(provider.client, provider.aclient, provider.aclose)
+        self._is_loaded = False
 
     @property
     def spec(self) -> Spec:
         """What the provider declares about itself."""
         return self.provider.spec
 
+    def load(self, api_key: str | None = None) -> None:
+        """Import what calls need and make the client, before the clock of the first call starts.
+
+        What goes wrong is left to the call, which raises it and writes it down.
+        """
+        if self._is_loaded:
+            return
+        with suppress(Exception):
+            client = self._clients.get(self.provider.access(api_key))
+            self.provider.warm(client)
+            self._is_loaded = True
+
+    async def aload(self, api_key: str | None = None) -> None:
+        """As `load`, for the running loop, which is not held meanwhile."""
+        if self._is_loaded:
+            return
+        import asyncio  # a coroutine runs, so it is loaded
+
+        await asyncio.to_thread(self.load, api_key)
+
     def reply(self, request: Request, origin: Origin, api_key: str | None = None) -> Reply:
         """One call, answered, checked and logged; see `muse.errors` for what it raises."""
+        self.load(api_key)
         if origin.attempt is not None:
             return self._replied(request, origin, api_key)
         number = CallNumber()  # nobody above tries again, so a kept connection that had ended is made up for here
@@ -101,6 +130,7 @@ class ProviderBackend:
 
     async def areply(self, request: Request, origin: Origin, api_key: str | None = None) -> Reply:
         """As `reply`, awaited."""
+        await self.aload(api_key)
         if origin.attempt is not None:
             return await self._areplied(request, origin, api_key)
         number = CallNumber()
@@ -125,10 +155,12 @@ class ProviderBackend:
 
     def stream(self, request: Request, origin: Origin, api_key: str | None = None) -> ReplyStream:
         """One call, its answer as it is written; the request goes out when the first piece is asked for."""
+        self.load(api_key)
         return self._streamed(self._open(request, origin, api_key))
 
     async def astream(self, request: Request, origin: Origin, api_key: str | None = None) -> AsyncReplyStream:
         """As `stream`, awaited."""
+        await self.aload(api_key)
         return await self._astreamed(self._open(request, origin, api_key))
 
     def _streamed(self, call: _Opened) -> ReplyStream:
@@ -239,6 +271,9 @@ class _Asked:
 
     def __init__(self, backend: ProviderBackend) -> None:
         self._backend = backend
+
+    async def load(self) -> None:
+        await self._backend.aload()
 
     async def ask(self, request: Request, context: str) -> Reply:
         return await self._backend.areply(request, Origin(context))

@@ -31,6 +31,12 @@ class PlainBackend:
             spec if isinstance(spec, Spec) else Spec(name, name, f"{name.upper()}_API_KEY", {}, key_required=False)
         )
 
+    def load(self, api_key: str | None = None) -> None:
+        """Nothing: such a module imports what it needs by itself."""
+
+    async def aload(self, api_key: str | None = None) -> None:
+        """As `load`."""
+
     def reply(self, request: Request, origin: Origin, api_key: str | None = None) -> Reply:
         """The module's `generate`, as a reply."""
         with _under_way(origin) as attempt:

@@ -102,6 +102,9 @@ class Provider(ABC):
     def fault(self, exc: Exception, model: str) -> MuseError | None:
         """What an exception of the SDK or transport means; None if it is neither's."""
 
+    def warm(self, client: Any) -> None:  # noqa: B027 - most providers have nothing to do
+        """Do what is to be done once before the first call of `client` and takes long, such as starting an engine."""
+
     def must_stream(self, payload: Payload) -> bool:
         """Whether an answer to this payload may take longer than an unstreamed connection lasts."""
         return False

@@ -31,6 +31,7 @@ __all__ = ["generate", "agenerate", "run_agent"]
 
 MODEL_ENV = "MUSE_LOCAL_MODEL"
 _MODEL = SMOLLM2.name.lower()
+_START_S = 120.0
 _SAMPLING = ("top_p", "stop", "seed", "grammar")
 
 SPEC = Spec(
@@ -87,6 +88,10 @@ class LocalProvider(Provider):
 
     async def aclose(self, client: Engine) -> None:
         """Nothing to close: the engine is the whole process's."""
+
+    def warm(self, client: Engine) -> None:
+        """Start the engine; loading the weights may take longer than a call is given."""
+        client.ready(timeout_s=_START_S)
 
     def encode(self, request: Request) -> Encoded:
         profile = SPEC.profile(request.model)

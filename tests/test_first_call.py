@@ -1,0 +1,91 @@
+"""A process's first call has all of its time for its provider, however long the imports before it take."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests import journal_folder
+from tests.desk import Desk
+from tests.loopback.outcomes import TEXT
+from tests.provider_cases import FAMILY, Case
+
+# The SDK takes longer to import than the call has; the loop's longest step is measured meanwhile.
+_SLOW_IMPORT = """
+import asyncio, importlib.abc, json, sys, time
+
+class Slow(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == SDK:
+            sys.meta_path.remove(self)
+            time.sleep(2.5)
+
+SDK, WAY = sys.argv[1], sys.argv[2]
+sys.meta_path.insert(0, Slow())
+from muse import batch, models
+OPTIONS = {"timeout_s": 2.0}
+
+async def batched():
+    runner = batch.Batch()
+    request = runner.create(contents="When?", context="x.first", **OPTIONS)
+    runner.add(request)
+    async for done in runner.drain_batch():
+        return done.response or repr(done.error)
+
+async def drained(stream):
+    async with stream:
+        return (await stream.reply()).text
+
+async def watched(made):
+    longest = 0.0
+    async def watch():
+        nonlocal longest
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(0.01)
+            longest = max(longest, time.monotonic() - before)
+    watching = asyncio.create_task(watch())
+    said = await made
+    watching.cancel()
+    return said, longest
+
+async def astream():
+    return await drained(await models.astream("When?", "x.first", **OPTIONS))
+
+async def agent():
+    from muse.agents import run
+    events = []
+    asked = {"prompt": "When?", "persona": "default", "timeout_s": 2.0, "disable_mcp": True}
+    assert await run(asked, events.append), events
+    return events[-1]["result"]
+
+longest = 0.0
+if WAY == "sync":
+    said = models.generate("When?", "x.first", **OPTIONS)
+elif WAY == "stream":
+    with models.stream("When?", "x.first", **OPTIONS) as stream:
+        said = stream.reply.text
+elif WAY == "backend":
+    from muse.providers import backend_of
+    module = backend_of(models.resolve_provider("x.first")[0])
+    said = module.generate("When?", models.resolve_provider("x.first")[1], **OPTIONS)
+else:
+    made = {"async": lambda: models.agenerate("When?", "x.first", **OPTIONS), "astream": astream, "batch": batched,
+            "agent": agent}[WAY]
+    said, longest = asyncio.run(watched(made()))
+print(json.dumps([said, longest]))
+"""
+SDKS = {"openai": "openai", "anthropic": "anthropic", "google": "google.genai"}
+
+
+WAYS = ("sync", "stream", "backend", "async", "astream", "batch", "agent")
+CALLS = [(FAMILY[0], way) for way in WAYS] + [(case, way) for case in FAMILY[1:] for way in ("sync", "astream")]
+
+
+@pytest.mark.parametrize(("case", "way"), CALLS, ids=str)
+def test_a_first_call_is_not_charged_for_the_imports_before_it(desk: Desk, case: Case, way: str) -> None:
+    desk.use(case)
+    said, longest_s = json.loads(journal_folder.run(_SLOW_IMPORT, SDKS[case.name], way))
+    assert said == TEXT
+    assert longest_s < 2.0, "the event loop went on meanwhile"
