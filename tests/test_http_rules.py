@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import h11
 import httpx2
@@ -90,21 +91,23 @@ ASKED = {"content": b"{}", "headers": [("Content-Type", "application/json")], "t
 def outcome(way: str, answer: bytes) -> bytes | Exception:
     """The body that a server's bytes are taken for, or the error."""
     with OddServer([answer]) as server:
-        if way == "sync":
-            with _http.sync_client() as client:
-                try:
-                    return client.send(client.build_request("POST", server.url, **ASKED)).content
-                except (httpx2.RequestError, OSError) as exc:
-                    return exc
+        try:
+            return post(way, server.url, **ASKED)
+        except (httpx2.RequestError, OSError) as exc:
+            return exc
 
-        async def post() -> bytes | Exception:
-            async with _http.async_client() as client:
-                try:
-                    return (await client.send(client.build_request("POST", server.url, **ASKED))).content
-                except (httpx2.RequestError, OSError) as exc:
-                    return exc
 
-        return asyncio.run(post())
+def post(way: str, url: str, **asked: Any) -> bytes:
+    """The body of the answer to one request."""
+    if way == "sync":
+        with _http.sync_client() as client:
+            return client.send(client.build_request("POST", url, **asked)).content
+
+    async def post() -> bytes:
+        async with _http.async_client() as client:
+            return (await client.send(client.build_request("POST", url, **asked))).content
+
+    return asyncio.run(post())
 
 
 @every_way
@@ -131,17 +134,8 @@ def test_both_say_the_same_of_what_they_refuse() -> None:
 @pytest.mark.parametrize("name", ["x-key\r\nx-other", "x-key\0"])
 def test_a_request_with_a_line_break_in_a_header_is_not_sent(way: str, name: str) -> None:
     with OddServer([FINE]) as server:
-        options = {"content": b"{}", "headers": [(name, "y"), ("x", "y")], "timeout": 10.0}
-
-        async def post() -> None:
-            async with _http.async_client() as client:
-                await client.send(client.build_request("POST", server.url, **options))
-
-        with pytest.raises(httpx2.LocalProtocolError), _http.sync_client() as client:
-            if way == "sync":
-                client.send(client.build_request("POST", server.url, **options))
-            else:
-                asyncio.run(post())
+        with pytest.raises(httpx2.LocalProtocolError):
+            post(way, server.url, content=b"{}", headers=[(name, "y"), ("x", "y")], timeout=10.0)
         assert server.requests == []
 
 

@@ -114,6 +114,12 @@ class RefusedBackend:
         """As `refuse`, awaited."""
         self.refuse()
 
+    def load(self, api_key: str | None = None) -> None:
+        """Do nothing: there is nothing to load, and the call raises the reason."""
+
+    async def aload(self, api_key: str | None = None) -> None:
+        """Do nothing, as `load`."""
+
     def reply(self, request: Request, origin: Origin, api_key: str | None = None) -> Reply:
         """Raise the reason."""
         self.refuse(request, origin, api_key)
