@@ -140,8 +140,9 @@ class _Joined:
         self._further |= {key: value for key, value in piece.items() if key not in ("id", "index", "function", "type")}
 
     def is_followed_by(self, function: Mapping[str, Any]) -> bool:
-        """Whether a piece begins another call: it names one and has arguments, and the arguments here are whole."""
-        return bool(function.get("name")) and self._has_args() and self._is_whole()
+        """Whether a piece begins another call: it has a name and arguments, and the arguments here are whole."""
+        is_begun = function.get("name") and function.get("arguments") not in (None, "")
+        return bool(is_begun) and self._has_args() and self._is_whole()
 
     def goes_on(self, name: str) -> bool:
         """Whether a piece under another id still belongs here: the arguments are cut off, and it has the same name."""
