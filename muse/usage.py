@@ -139,8 +139,9 @@ def merge_counts(known: Mapping[str, Any] | None, told: object) -> dict[str, Any
     """The counts of a stream so far with those of its next event: a count that is zero or null replaces none."""
     merged = dict(known or {})
     for name, value in told.items() if isinstance(told, Mapping) else ():
-        if isinstance(value, Mapping):
-            merged[name] = merge_counts(found if isinstance(found := merged.get(name), Mapping) else None, value)
+        known_count = merged.get(name)
+        if isinstance(value, Mapping) and (isinstance(known_count, Mapping) or not known_count):
+            merged[name] = merge_counts(known_count or None, value)
         elif value or name not in merged:
             merged[name] = value
     return merged
@@ -215,9 +216,7 @@ def _added(parts: list[_Part], beside: tuple[bool, ...], *, is_input: bool | Non
 
 def _writes(entries: Mapping[str, Any]) -> int | None:
     """The tokens written into the cache, where they are told by how long they are kept."""
-    kept = entries.get(_WRITES)
-    if not isinstance(kept, Mapping):
-        return None
+    kept = _entries(entries.get(_WRITES))
     return sum(count for count in kept.values() if _is_count(count)) or None
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muse.usage import Usage, estimate_usage, normalize_usage, usage_of
+from muse.usage import Usage, estimate_usage, merge_counts, normalize_usage, usage_of
 
 counts = st.integers(min_value=0, max_value=10**9)
 usages = st.builds(
@@ -208,3 +208,130 @@ def test_nested_details_may_be_lists_whose_counts_are_summed(form: str, as_list:
         raw |= {form: parts, form.replace("input", "output").replace("prompt", "completion"): thoughts}
     counts = normalize_usage(raw)
     assert (counts["cached_tokens"], counts["reasoning_tokens"]) == (42, 7)
+
+
+# Where a count lies, and what a stream adds to it
+
+
+@st.composite
+def told_with_a_total(draw: st.DrawFn) -> tuple[dict[str, Any], Usage]:
+    """Counts whose parts stand within or beside the input and output, with the total that says which."""
+    plain_in, cached, written, spoken, thought, used = (draw(st.integers(1, 10**5)) for _ in range(6))
+    has_cache, has_written, has_thought, has_used = (draw(st.booleans()) for _ in range(4))
+    cached, written, thought, used = cached * has_cache, written * has_written, thought * has_thought, used * has_used
+    inputs = plain_in + cached + written + used
+    outputs = spoken + thought
+    is_cache_beside, is_written_beside, is_thought_beside, is_used_beside = (draw(st.booleans()) for _ in range(4))
+    raw = {
+        draw(st.sampled_from(["prompt_tokens", "input_tokens"])): inputs
+        - cached * is_cache_beside
+        - written * is_written_beside
+        - used * is_used_beside,
+        "completion_tokens": outputs - thought * is_thought_beside,
+        "cache_read_input_tokens": cached,
+        "cache_creation_input_tokens": written,
+        "toolUsePromptTokenCount": used,
+        "total_tokens": inputs + outputs,
+    }
+    place = {"reasoning_tokens": thought}
+    raw |= place if draw(st.booleans()) else {"completion_tokens_details": place}
+    return raw, Usage(inputs, outputs, cached, written, thought, requests=1)
+
+
+@given(told_with_a_total())
+def test_a_total_decides_whether_counts_lie_within_or_beside_each_other(case: tuple[dict[str, Any], Usage]) -> None:
+    raw, expected = case
+    usage = usage_of(raw)
+    assert usage.total_tokens == expected.total_tokens == raw["total_tokens"]
+    assert (usage.cached_tokens, usage.reasoning_tokens) == (expected.cached_tokens, expected.reasoning_tokens)
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        # xAI: reasoning stands beside the completion, and the total has both.
+        (
+            {
+                "prompt_tokens": 10,
+                "completion_tokens": 5,
+                "total_tokens": 115,
+                "completion_tokens_details": {"reasoning_tokens": 100},
+            },
+            Usage(10, 105, reasoning_tokens=100, requests=1),
+        ),
+        (
+            {"prompt_tokens": 10, "completion_tokens": 5, "completion_tokens_details": {"reasoning_tokens": 100}},
+            Usage(10, 105, reasoning_tokens=100, requests=1),
+        ),
+        # Bedrock: cached and written input stand beside the input.
+        (
+            {
+                "inputTokens": 10,
+                "outputTokens": 5,
+                "totalTokens": 315,
+                "cacheReadInputTokens": 200,
+                "cacheWriteInputTokens": 100,
+            },
+            Usage(310, 5, 200, 100, requests=1),
+        ),
+        # Gemini: the tokens of its own tools' answers stand beside the prompt.
+        (
+            {
+                "promptTokenCount": 10,
+                "toolUsePromptTokenCount": 50,
+                "candidatesTokenCount": 5,
+                "thoughtsTokenCount": 7,
+                "totalTokenCount": 72,
+            },
+            Usage(60, 12, reasoning_tokens=7, requests=1),
+        ),
+        ({"promptTokenCount": 10, "totalTokenCount": 15}, Usage(10, 5, requests=1)),
+        ({"completion_tokens": 5, "total_tokens": 15}, Usage(10, 5, requests=1)),
+        ({"prompt_tokens": 1000, "completion_tokens": 9, "cached_tokens": 900}, Usage(1000, 9, 900, requests=1)),
+        (
+            {"prompt_tokens": 1000, "completion_tokens": 9, "prompt_cache_hit_tokens": 900},
+            Usage(1000, 9, 900, requests=1),
+        ),
+        (
+            {
+                "prompt_tokens": 1000,
+                "completion_tokens": 9,
+                "cached_tokens": 0,
+                "prompt_tokens_details": {"cached_tokens": 900, "cache_creation_tokens": 50},
+            },
+            Usage(1000, 9, 900, 50, requests=1),
+        ),
+        ({"prompt_tokens": 10, "completion_tokens": 5, "cache_read_input_tokens": 90}, Usage(100, 5, 90, requests=1)),
+        (
+            {
+                "input_tokens": 10,
+                "output_tokens": 5,
+                "cache_creation": {"ephemeral_5m_input_tokens": 20, "ephemeral_1h_input_tokens": 30},
+            },
+            Usage(60, 5, 0, 50, requests=1),
+        ),
+    ],
+)
+def test_spellings_and_places_of_counts(raw: dict[str, Any], expected: Usage) -> None:
+    assert usage_of(raw) == expected
+    assert usage_of(_as_object(raw)) == expected
+
+
+nested_counts = st.dictionaries(
+    st.sampled_from(["a", "b", "c"]),
+    st.none() | st.integers(0, 5) | st.dictionaries(st.sampled_from(["x", "y"]), st.none() | st.integers(0, 5)),
+)
+
+
+@given(st.lists(nested_counts, max_size=5))
+def test_a_later_zero_or_null_replaces_no_count(told: list[dict[str, Any]]) -> None:
+    merged: dict[str, Any] = {}
+    for counts_told in told:
+        before = merged
+        merged = merge_counts(merged, counts_told)
+        for name, count in before.items():
+            assert not count or merged[name]
+        for name, count in counts_told.items():
+            assert not count or isinstance(count, dict) or merged[name] == count
+    assert merge_counts(merged, None) == merged
+    assert merge_counts(merged, dict.fromkeys(merged, 0)) == merged
