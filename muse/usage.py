@@ -30,6 +30,7 @@ _TOOL_PROMPT = ("tool_use_prompt_token_count", "toolUsePromptTokenCount")
 _CACHE_READ = ("cache_read_input_tokens", "cacheReadInputTokens", "cacheReadInputTokenCount")
 _CACHE_WRITE = ("cache_creation_input_tokens", "cacheWriteInputTokens", "cacheWriteInputTokenCount")
 _WRITTEN = ("cache_write_tokens", "cache_creation_tokens")
+_CACHED_WITHIN = (*_CACHED, *_CACHE_READ)
 # Where the writes of a cache stand by how long they are kept (Anthropic).
 _WRITES = "cache_creation"
 # Where OpenAI-shaped usage nests its details.
@@ -39,8 +40,6 @@ _KNOWN = {
     *(*_INPUT, *_OUTPUT, *_TOTAL, *_CACHED, *_REASONING, *_THOUGHTS, *_TOOL_PROMPT),
     *(*_CACHE_READ, *_CACHE_WRITE, *_WRITTEN),
 }
-# Forms of the input count to which the counts of the cache always stand beside; an OpenAI-shaped one includes them.
-_EXCLUSIVE = ("input_tokens", "inputTokens")
 
 
 # A larger count is none: no call has as many, and beyond it JSON numbers are not exact.
@@ -147,77 +146,84 @@ def merge_counts(known: Mapping[str, Any] | None, told: object) -> dict[str, Any
     return merged
 
 
-class _Part(Struct, frozen=True):
-    """A count that is part of the input or the output, and may be reported within or beside it."""
-
-    count: int
-    is_input: bool
-    is_beside: bool
+# A count that is part of the input (True) or output, and whether it is reported beside it.
+_Part = tuple[int, bool, bool]
 
 
 def _known_counts(entries: Mapping[str, Any]) -> dict[str, int]:
     """The unified counts among `entries`; empty if neither input nor output nor total is there."""
-    given = [_first(entries, names) for names in (_INPUT, _OUTPUT, _TOTAL)]
-    if all(count is None for count in given):
+    told_in, told_out, total = _first(entries, _INPUT), _first(entries, _OUTPUT), _first(entries, _TOTAL)
+    if told_in is None and told_out is None and total is None:
         return {}
     inputs, outputs = _details(entries, "input"), _details(entries, "output")
     read, written = _first(entries, _CACHE_READ), _first(entries, _CACHE_WRITE) or _writes(entries)
-    cached = _first(entries, _CACHED) or read or _nested(inputs, (*_CACHED, *_CACHE_READ))
-    thoughts = _first(entries, _THOUGHTS)
+    cached = _first(entries, _CACHED) or read or _nested(inputs, _CACHED_WITHIN)
+    thoughts, tool_prompt = _first(entries, _THOUGHTS), _first(entries, _TOOL_PROMPT)
     reasoning = _first(entries, _REASONING) or thoughts or _nested(outputs, _REASONING)
-    is_exclusive = any(name in entries for name in _EXCLUSIVE) or (read or 0) + (written or 0) > (given[0] or 0)
-    is_thought_beside = bool(thoughts) or (reasoning or 0) > (given[1] or 0) > 0
-    parts = (
-        _Part(cached or 0, is_input=True, is_beside=bool(read) and is_exclusive),
-        _Part(written or 0, is_input=True, is_beside=is_exclusive),
-        _Part(_first(entries, _TOOL_PROMPT) or 0, is_input=True, is_beside=True),
-        _Part(reasoning or 0, is_input=False, is_beside=is_thought_beside),
-    )
-    counted_in, counted_out, total = _inclusive(given, [part for part in parts if part.count])
-    counts = {"input_tokens": counted_in, "output_tokens": counted_out, "total_tokens": total}
-    optional = {
-        "cached_tokens": cached,
-        "cache_write_tokens": written or _first(entries, _WRITTEN) or _nested(inputs, _WRITTEN),
-        "reasoning_tokens": reasoning,
-    }
-    return counts | {name: count for name, count in optional.items() if count}
-
-
-def _inclusive(given: list[int | None], parts: list[_Part]) -> tuple[int, int, int]:
-    """`(input, output, total)` with all parts in them; a given total decides which of the parts are to be added.
-
-    A count that is missing follows from the total and the other one. A total that no reading explains decides nothing.
-    """
-    told_in, told_out, total = given
-    base_in, base_out = told_in or 0, told_out or 0
-    usual = tuple(part.is_beside for part in parts)
-    if not total or (told_in is None and told_out is None):
-        beside = usual
-    else:
-        missing = told_in is None or told_out is None
-        choices = (usual, *(choice for choice in product((False, True), repeat=len(parts)) if choice != usual))
-        sums = ((choice, base_in + base_out + _added(parts, choice)) for choice in choices)
-        beside = usual if missing else next((choice for choice, count in sums if count == total), usual)
-    counted_in = base_in + _added(parts, beside, is_input=True)
-    counted_out = base_out + _added(parts, beside, is_input=False)
+    counted_in, counted_out = told_in or 0, told_out or 0
+    parts: list[_Part] = []
+    if cached or written:
+        is_exclusive = "input_tokens" in entries or "inputTokens" in entries
+        is_exclusive = is_exclusive or (read or 0) + (written or 0) > counted_in
+        parts += [(cached, True, bool(read) and is_exclusive)] if cached else []
+        parts += [(written, True, is_exclusive)] if written else []
+    if tool_prompt:
+        parts.append((tool_prompt, True, True))
+    if reasoning:
+        parts.append((reasoning, False, bool(thoughts) or reasoning > counted_out > 0))
+    if parts:
+        wanted = total if total and told_in is not None and told_out is not None else None
+        beside = _beside(parts, counted_in, counted_out, wanted)
+        counted_in += sum(count for (count, is_input, _), adds in zip(parts, beside, strict=True) if adds and is_input)
+        counted_out += sum(
+            count for (count, is_input, _), adds in zip(parts, beside, strict=True) if adds and not is_input
+        )
     if total and told_in is None and told_out is not None:
         counted_in = max(counted_in, total - counted_out)
     elif total and told_out is None and told_in is not None:
         counted_out = max(counted_out, total - counted_in)
-    is_told = bool(total) and not any(beside)
-    return counted_in, counted_out, total if is_told and total else counted_in + counted_out
+    is_added = counted_in + counted_out != (told_in or 0) + (told_out or 0)
+    counts = {
+        "input_tokens": counted_in,
+        "output_tokens": counted_out,
+        "total_tokens": total if total and not is_added else counted_in + counted_out,
+    }
+    counts |= {"cached_tokens": cached} if cached else {}
+    if written := written or _first(entries, _WRITTEN) or _nested(inputs, _WRITTEN):
+        counts["cache_write_tokens"] = written
+    return counts | ({"reasoning_tokens": reasoning} if reasoning else {})
 
 
-def _added(parts: list[_Part], beside: tuple[bool, ...], *, is_input: bool | None = None) -> int:
-    """The sum of the parts that stand beside the input or output (None: beside either)."""
-    chosen = (part for part, is_beside in zip(parts, beside, strict=True) if is_beside)
-    return sum(part.count for part in chosen if is_input is None or part.is_input is is_input)
+def _beside(parts: list[_Part], base_in: int, base_out: int, total: int | None) -> tuple[bool, ...]:
+    """Which parts are to be added to make the counts inclusive: as usual, or as a given total has it.
+
+    A total that no reading explains decides nothing; of several readings one counts whose parts find room.
+    """
+    usual = tuple(is_beside for _, _, is_beside in parts)
+    if total is None:
+        return usual
+    found = None
+    for choice in (usual, *product((False, True), repeat=len(parts))):
+        room_in, room_out, count = base_in, base_out, base_in + base_out
+        for (size, is_input, _), adds in zip(parts, choice, strict=True):
+            if adds:
+                count += size
+            elif is_input:
+                room_in -= size
+            else:
+                room_out -= size
+        if count == total:
+            if room_in >= 0 and room_out >= 0:
+                return choice
+            found = found or choice
+    return found or usual
 
 
 def _writes(entries: Mapping[str, Any]) -> int | None:
     """The tokens written into the cache, where they are told by how long they are kept."""
-    kept = _entries(entries.get(_WRITES))
-    return sum(count for count in kept.values() if _is_count(count)) or None
+    if _WRITES not in entries:
+        return None
+    return sum(count for count in _entries(entries[_WRITES]).values() if _is_count(count)) or None
 
 
 def _details(entries: Mapping[str, Any], side: str) -> list[Mapping[str, Any]]:
@@ -239,9 +245,11 @@ def _summed(parts: Sequence[object]) -> Mapping[str, int]:
 
 
 def _nested(places: list[Mapping[str, Any]], names: tuple[str, ...]) -> int | None:
-    """The first count above zero under one of `names`; 0 if there are only zeros, None without any."""
-    found = [count for place in places if (count := _first(place, names)) is not None]
-    return next(filter(None, found), found[0] if found else None)
+    """The first count above zero under one of `names`; 0 or None if there is none."""
+    for place in places:
+        if count := _first(place, names):
+            return count
+    return None
 
 
 def _first(entries: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
