@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
+from urllib.parse import quote
 
 from muse import journal, trust
 from muse.claim import Claim
 from muse.config import Config
-from muse.errors import MissingKeyError
+from muse.errors import ConfigError, MissingKeyError
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +31,17 @@ if sys.platform != "win32":  # as in muse.journal: no child inherits a held lock
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 MASK = "[key]"
 _SHORTEST_SECRET = 6
+_SHORTEST_TOKEN = 20
+_LONGEST_WORD = 10
+_SECRET_NAME = re.compile(
+    r"(?:^|_|\b)(?:KEYS?|APIKEY|TOKENS?|SECRETS?|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|AUTH|AUTHORIZATION|COOKIE|PAT)"
+    r"(?:_ID)?_?\d*$|(?:API|SECRET|ACCESS|AUTH|PRIVATE|BEARER)_?(?:KEY|TOKEN)|PASSWORD|APIKEY",
+    re.IGNORECASE,
+)
+_NO_SECRETS = frozenset({"SEGMENT_KEY", "MAX_TOKENS"})
+_PASSWORD = re.compile(r"^[a-z][a-z0-9+.-]*://[^/@\s:]*:([^/@\s]+)@", re.IGNORECASE)
+_KNOWN_FORM = re.compile(r"(?:sk|pk|rk|ghp|gho|ghs|glpat|xox[abp]|hf|github_pat|AKIA|AIza)[-_A-Za-z0-9]{12,}$")
+_TOKEN = re.compile(r"[A-Za-z0-9_\-+=.~]+")
 
 
 def find_key(env_key: str, given: str | None = None) -> str | None:
@@ -208,9 +223,63 @@ def mask_exception(exc: BaseException) -> None:
         link = link.__cause__ or link.__context__
 
 
+def remember(secrets: Iterable[str]) -> None:
+    """Have `mask` replace these too: secrets that stand elsewhere, such as in the entry of an MCP server."""
+    _used.update(secret for secret in secrets if secret)
+
+
 def mask(text: str) -> str:
-    """`text` with every key that was used in this process replaced; for errors and logs that quote others."""
-    for key in sorted(_used, key=len, reverse=True):  # a key may begin like a longer one
-        if len(key) >= _SHORTEST_SECRET and key in text:
+    """`text` with every known key replaced; for what others say: errors, logs, and results of tools.
+
+    Known are keys that were used in this process, those that `remember` was told, and those that stand in the
+    environment, in `.env` files and in `env` of journal.json under a name that says so.
+    """
+    for key in sorted(_known(), key=len, reverse=True):  # a key may begin like a longer one
+        if key in text:
             text = text.replace(key, MASK)
     return text
+
+
+def _known() -> set[str]:
+    """Return all known keys, each as it stands and as JSON and addresses write it."""
+    found = {key for key in _used if len(key) >= _SHORTEST_SECRET}
+    named: list[Mapping[str, str]] = [os.environ]
+    try:
+        named += [_read_dotenv(path) for path in _dotenv_files()]
+        named.append(journal.load().config.env)
+    except (ConfigError, OSError) as exc:
+        log.debug("keys of the journal cannot be read: %s", exc)
+    for entries in named:
+        found.update(secret for name, value in entries.items() for secret in _secrets_of(name, value))
+    odd = {key for key in found if not key.isalnum()}
+    return found | {json.dumps(key)[1:-1] for key in odd} | {quote(key, safe="") for key in odd}
+
+
+@lru_cache(2_000)
+def _secrets_of(name: str, value: str) -> tuple[str, ...]:
+    """Return what is secret in a variable: its value, or the password of an address in it."""
+    value = value.strip()
+    password = _PASSWORD.search(value)
+    if password is not None and len(password[1]) >= _SHORTEST_SECRET:
+        return (password[1],)
+    is_secret = len(value) >= _SHORTEST_SECRET and names_secret(name) and not _is_plain(value)
+    return (value,) if is_secret else ()
+
+
+def names_secret(name: str) -> bool:
+    """Whether a variable, header, flag or argument of this name holds a secret: `OPENAI_API_KEY`, `password`."""
+    return _SECRET_NAME.search(name) is not None and name.upper() not in _NO_SECRETS
+
+
+def looks_secret(text: str) -> bool:
+    """Whether a text looks like a token by itself: one long word of letters and digits in no readable order."""
+    if _KNOWN_FORM.match(text):
+        return True
+    is_word = len(text) >= _SHORTEST_TOKEN and _TOKEN.fullmatch(text) is not None
+    return is_word and bool(re.search(r"\d", text)) and bool(re.search("[A-Za-z]", text))
+
+
+def _is_plain(value: str) -> bool:
+    """Whether a value is no secret whatever its name says: a number, a path, a word such as `enabled`."""
+    is_word = value.isalpha() and value.islower() and len(value) < _LONGEST_WORD
+    return is_word or value.replace(".", "").isdigit() or (value.startswith("/") and value.count("/") > 1)

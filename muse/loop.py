@@ -209,6 +209,8 @@ async def _run(config: RunConfig, events: JSONEventCallback, model: Asked) -> di
         deadline=deadline,
         call_timeout_s=config.tool_timeout_s,
     ) as box:
+        for note in box.notes:
+            events.emit({"event": "info", "message": note})
         run_state = _Run(config, box, events, model, deadline, list(past.turns))
         await run_state.settle(past)
         run_state.turns += _opening(config)

@@ -11,7 +11,7 @@ import json
 import logging
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from fnmatch import fnmatchcase
 from itertools import count as count_from
@@ -22,6 +22,7 @@ from msgspec.structs import replace
 
 from muse.contents import sniff_media_type
 from muse.errors import ToolError
+from muse.keys import mask
 from muse.messages import Image, Part, Tool, ToolCall, ToolResult
 from muse.policies.deadline import Deadline
 from muse.schema import require_fit
@@ -31,6 +32,9 @@ from muse.toolbox.shelf import READ_MORE, READ_MORE_TOOL, Shelf
 log = logging.getLogger(__name__)
 
 _CONNECT_S = 20.0
+_LIST_S = 30.0
+_ANY = "*"
+_SHOWN_NAMES = 3
 _INVALID = "_invalid"
 _LONGEST_NAME = 64
 
@@ -48,21 +52,41 @@ Approver = Callable[[ToolCall], Awaitable[bool]]
 class Policy(Struct, frozen=True):
     """What of the servers' tools a run may use, and what of it only with somebody's yes.
 
-    `allowed`: None all, empty none, else names and globs. `approve`: globs of tools to ask about with `approver`;
-    without one they are refused.
+    `allowed`: None all, empty none, else entries. `*` is every tool of every server; `server__tool`, both sides names
+    or globs, a tool of that server; a name or glob without `__` a tool of the journal's own (`ToolServer.is_own`).
+    `approve`: globs of tools to ask about with `approver`, in any case and under any of a tool's names; without an
+    approver they are refused.
     """
 
     allowed: Collection[str] | None = None
     approve: Sequence[str] = ()
     approver: Approver | None = None
 
-    def allows(self, name: str) -> bool:
-        """Whether the allow-list lets a tool through."""
-        return self.allowed is None or any(fnmatchcase(name, pattern) for pattern in self.allowed)
+    def allows(self, server: ToolServer, name: str, servers: Collection[str]) -> bool:
+        """Whether the allow-list lets a server's tool through; `servers` are the names of all servers of the run."""
+        if self.allowed is None:
+            return True
+        return any(_is_entry_of(entry, server, name, servers) for entry in self.allowed)
 
-    def must_ask(self, name: str) -> bool:
-        """Whether a call of the tool needs a yes."""
-        return any(fnmatchcase(name, pattern) for pattern in self.approve)
+    def must_ask(self, names: Iterable[str]) -> bool:
+        """Whether a call of the tool that has these names needs a yes."""
+        globs = [pattern.casefold() for pattern in self.approve]
+        return any(fnmatchcase(name.casefold(), pattern) for name in names for pattern in globs)
+
+
+def _is_entry_of(entry: str, server: ToolServer, name: str, servers: Collection[str]) -> bool:
+    """Whether an entry of an allow-list means a server's tool.
+
+    An entry in which several servers' names may be read (`a__b__c` with servers `a` and `a__b`) means the longest.
+    """
+    if entry == _ANY or (server.is_own and fnmatchcase(name, entry)):
+        return True
+    splits = [(entry[: found.start()], entry[found.start() + 2 :]) for found in re.finditer("(?=__)", entry)]
+    meant = [split for split in splits if any(fnmatchcase(one, split[0]) for one in servers)]
+    if not meant:
+        return False
+    server_part, tool_part = max(meant, key=lambda split: len(split[0]))
+    return fnmatchcase(server.name, server_part) and fnmatchcase(name, tool_part)
 
 
 class _Offer(Struct, frozen=True):
@@ -72,9 +96,10 @@ class _Offer(Struct, frozen=True):
     link: Link
     name: str
 
-    def is_named_by(self, judge: Callable[[str], bool]) -> bool:
-        """Whether `judge` says yes to one of the tool's names: the model's, its own, or that with its server's."""
-        return any(map(judge, (self.tool.name, self.name, f"{self.link.server.name}__{self.name}")))
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tool's names: the model's, its own, and that with its server's."""
+        return self.tool.name, self.name, f"{self.link.server.name}__{self.name}"
 
 
 class Toolbox:
@@ -89,6 +114,7 @@ class Toolbox:
         self._call_timeout_s = call_timeout_s
         self._offers: dict[str, _Offer] = {}
         self._shelf = Shelf()
+        self.notes: list[str] = []
 
     @property
     def tools(self) -> tuple[Tool, ...]:
@@ -96,16 +122,51 @@ class Toolbox:
         offered = tuple(offer.tool for offer in self._offers.values())
         return offered if self._shelf.is_empty else (*offered, READ_MORE_TOOL)
 
-    async def load(self) -> None:
-        """List the tools of every server."""
-        listed = [(link, tool) for link in self._links for tool in await link.list_tools()]
-        count = Counter([READ_MORE, *(tool.name for _, tool in listed)])
-        for link, tool in listed:
+    def connect(self, links: Sequence[Link]) -> None:
+        """Take the servers that were reached."""
+        self._links = links
+
+    async def load(self, timeout_s: float = _LIST_S) -> None:
+        """List the tools of every server, at most `timeout_s` (seconds) each.
+
+        Raises:
+            ToolError: none of the servers gives a list.
+        """
+        listed: list[tuple[Link, Tool]] = []
+        failed: list[ToolError] = []
+        for link in self._links:
+            try:
+                listed += [(link, tool) for tool in await link.list_tools(timeout_s)]
+            except ToolError as exc:
+                failed.append(exc)
+        if failed and len(failed) == len(self._links):
+            raise failed[0]
+        for problem in failed:
+            self.say(f"{problem}; the run goes on without its tools")
+        servers = {link.server.name for link in self._links}
+        allowed = [(link, tool) for link, tool in listed if self._policy.allows(link.server, tool.name, servers)]
+        count = Counter([READ_MORE, *(tool.name for _, tool in allowed)])
+        for link, tool in allowed:
             own = tool.name if count[tool.name] == 1 else f"{link.server.name}__{tool.name}"
             name = _free_name(own, self._offers)
-            offer = _Offer(replace(tool, name=name), link, tool.name)
-            if offer.is_named_by(self._policy.allows):
-                self._offers[name] = offer
+            self._offers[name] = _Offer(replace(tool, name=name), link, tool.name)
+        self._say_unmatched(listed)
+
+    def say(self, text: str) -> None:
+        """Warn of something about the servers, once, and keep it in `notes` for the run's events."""
+        if text not in self.notes:
+            log.warning("%s", text)
+            self.notes.append(text)
+
+    def _say_unmatched(self, listed: Sequence[tuple[Link, Tool]]) -> None:
+        """Say which entries without a server's name would mean another server's tool with it."""
+        for entry in self._policy.allowed or ():
+            if any(link.server.is_own and fnmatchcase(tool.name, entry) for link, tool in listed):
+                continue
+            meant = [f"{link.server.name}__{tool.name}" for link, tool in listed if fnmatchcase(tool.name, entry)]
+            if entry != _ANY and meant:
+                shown = ", ".join(meant[:_SHOWN_NAMES])
+                self.say(f"tools: {entry!r} means a tool of the journal's own; another server's is named {shown}")
 
     async def call(self, call: ToolCall) -> tuple[ToolResult, Any]:
         """Make a call: `(result for the model, result for the event)`.
@@ -120,10 +181,10 @@ class Toolbox:
         if offer is None:
             raise ToolError(f"refused: {call.name!r} is not offered in this run; offered are: {self._names()}")
         _check_arguments(call, offer.tool)
-        if offer.is_named_by(self._policy.must_ask):
+        if self._policy.must_ask(offer.names):
             await self._ask(call, offer)
         answer = await self._answer(offer, dict(call.args))
-        parts = self._shelf.cap(_parts(answer))
+        parts = self._shelf.cap(_masked(_parts(answer)))
         if answer.is_error:
             raise ToolError("\n".join(map(_shown, parts)) or "the tool failed without a reason")
         return ToolResult(call.call_id, call.name, parts or ("(no output)",)), _event_result(parts)
@@ -138,7 +199,7 @@ class Toolbox:
 
         try:
             async with asyncio.timeout(self._call_timeout_s):
-                return await offer.link.call(offer.name, args, self._metadata or None, again=offer.tool.read_only)
+                return await offer.link.call(offer.tool, offer.name, args, self._metadata or None)
         except TimeoutError as exc:
             raise ToolError(f"{offer.tool.name} gave no answer within {self._call_timeout_s:g} s") from exc
 
@@ -165,6 +226,11 @@ def _check_arguments(call: ToolCall, tool: Tool) -> None:
         require_fit(dict(call.args), tool.schema)
     except ValueError as exc:
         raise ToolError(f"the arguments of {call.name} do not fit its schema: {exc}") from exc
+
+
+def _masked(parts: tuple[Part, ...]) -> tuple[Part, ...]:
+    """Return the parts of a result without any known key in their texts."""
+    return tuple(mask(part) if isinstance(part, str) else part for part in parts)
 
 
 def _parts(answer: Any) -> tuple[Part, ...]:
@@ -234,7 +300,8 @@ async def open_toolbox(
     `agent_id` and `persona` reach the servers as request metadata and as headers `X-Agent-Id`, `X-Agent-Persona`.
 
     Raises:
-        ToolError: none of the servers can be reached; of several, a run goes on with those that can, and a warning.
+        ToolError: none of the servers can be reached or lists its tools; of several, a run goes on with those that do,
+            and says so in a warning and in the toolbox's `notes`.
         TimeoutError: `deadline` is over before all of them have said what they offer.
     """
     import asyncio  # a coroutine runs, so it is loaded
@@ -242,7 +309,8 @@ async def open_toolbox(
     identity = {"agent_id": agent_id, "persona": persona} if agent_id else {"persona": persona}
     headers = {"X-Agent-Id": agent_id, "X-Agent-Persona": persona} if agent_id else {"X-Agent-Persona": persona}
     wanted = servers if policy.allowed is None or policy.allowed else ()
-    links = [Link(server, headers) for server in wanted]
+    box = Toolbox((), policy, identity, call_timeout_s)
+    links = [Link(server, headers, box.say) for server in wanted]
     opened: list[Link] = []
     try:
         unreached: list[ToolError] = []
@@ -250,13 +318,13 @@ async def open_toolbox(
             try:
                 await deadline.bound(link.open(_CONNECT_S))
             except ToolError as exc:
-                log.warning("%s; the run goes on without its tools", exc)
+                box.say(f"{exc}; the run goes on without its tools")
                 unreached.append(exc)
             else:
                 opened.append(link)
         if unreached and not opened:
             raise unreached[0]
-        box = Toolbox(opened, policy, identity, call_timeout_s)
+        box.connect(opened)
         await deadline.bound(box.load())
         yield box
     finally:

@@ -36,7 +36,7 @@ muse.providers._local.passages muse.batching.parquet muse.batching.tables muse.b
 muse.providers._http1 muse.providers._proxies muse.providers._sockets
 muse.policies.retry muse.policies.settings muse.batching.cluster muse.cli._progress muse.console
 
-muse.config muse.toolbox.files muse.call_sites muse.contents muse.objects muse.toolbox.shelf muse.toolbox.servers
+muse.config muse.toolbox.files muse.call_sites muse.contents muse.objects muse.toolbox.shelf muse.toolbox.listings
 muse.providers._local.engine muse.providers._local.fetch muse.providers._local.fill muse.providers._decoding
 muse.batching.request muse.batching.files muse.batching.jobs muse.policies.course
 muse.stream_state muse.batching.parts muse.log_index.tally muse.providers._local.task muse.providers._ends
@@ -44,19 +44,23 @@ muse.providers._calls
 
 muse.project_config
 
-muse.journal muse.streams muse.descriptors muse.tools muse.providers._transport muse.providers._local.choose
+muse.journal muse.streams muse.descriptors muse.providers._transport muse.providers._local.choose
 muse.hedging muse.providers._local.answer muse.batching.packing muse.batching.scan muse.batching.tally muse.batching.job
 muse.batching.outbox muse.batching.outage muse.policies.adaptive
 
 muse.providers._async_transport
 muse.toolbox.packs muse.keys muse.ledger muse.contexts muse.personas muse.fresh muse.cortex.keeping
-muse.providers._local.plan muse.cli._approval muse.batching.feed muse.batching.bar muse.policies.cache
+muse.providers._local.plan muse.batching.feed muse.batching.bar muse.policies.cache
 muse.policies.store muse.run_files.pictures muse.cli._arguments muse.days
 
-muse.runs
+muse.runs muse.toolbox.addresses muse.toolbox.channels
+
+muse.toolbox.servers
+
+muse.tools
 
 muse.providers._http
-muse.toolbox.offers muse.log_index.scan muse.history muse.routing muse.run_config muse.cortex_client
+muse.toolbox.offers muse.cli._approval muse.log_index.scan muse.history muse.routing muse.run_config muse.cortex_client
 muse.cortex.stamps muse.run_files.recording muse.toolbox.make_tools muse.batching.store muse.policies.breaker
 muse.policies.limiter muse.policies.spending muse.key_file muse.run_files.tail muse.run_files.control
 
@@ -118,6 +122,7 @@ LATE: Sequence[tuple[str, str, str]] = (
     ("muse.policies.allowance", "email", "8 ms, and only a response that names a date pays it"),
     ("muse.keys", "dotenv", "7 ms, and only who has a .env file pays it"),
     ("muse.toolbox.servers", "mcp", "0.4 s, and only who uses tools pays it"),
+    ("muse.toolbox.channels", "mcp", "0.4 s, and only who uses tools pays it"),
     ("muse.agents", "muse.toolbox.offers", "40 ms, and only a run that may use tools pays it"),
     ("muse.agents", "muse.mcp", "0.4 s, and only a run that calls a tool pays it"),
     ("muse.agents", "muse.toolbox.make_tools", "it brings mcp, and only a persona with make targets pays it"),

@@ -63,7 +63,7 @@ async def test_a_server_from_a_package_of_somebody_else() -> None:
         testing.calls(("convert_time", asked), ("convert_time", wrong), ("convert_time", {"time": 12})),
         "At three.",
         mcp_servers={"clock": clock},
-        tools=["convert_*"],
+        tools=["clock__convert_*"],
     )
     with script as played:
         assert await run.answer() == "At three."

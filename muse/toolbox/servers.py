@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 from msgspec import Struct
 
 from muse.errors import ConfigError, ToolError
+from muse.keys import mask, remember
 from muse.messages import Tool
+from muse.toolbox.addresses import secrets_in, shown_address
+from muse.toolbox.channels import ATTEMPT, Attempt, http_client, mask_logs, watched
+from muse.toolbox.listings import output_schemas_in, repair_listing
 
 log = logging.getLogger(__name__)
 
 _MISSING_URL = "MCP server URL not provided"
+_ENTRY = "an object with 'url' (and 'headers'), or 'command' with 'args' and 'env'"
 # Where the SDK says that the other side is gone, by class name: its own error types are known once it is imported.
 _LOST = frozenset(
     {
@@ -27,8 +32,12 @@ _LOST = frozenset(
         "RemoteProtocolError",
     }
 )
-_UNKNOWN_SESSION = -32600
-_LOST_CODES = frozenset({-32000, _UNKNOWN_SESSION})
+# What the SDK says in place of an answer that cannot come any more, under the code -32000.
+_CLOSED_CODE = -32000
+_CLOSED = ("Connection closed", "SSE stream ended", "SSE stream failed")
+_NO_SUCH_METHOD = -32601
+_MOST_PAGES = 500
+_MOST_TOOLS = 5_000
 
 
 class LocalServer(Struct, frozen=True):
@@ -39,7 +48,7 @@ class LocalServer(Struct, frozen=True):
 
 
 class ToolServer(Struct, frozen=True):
-    """One server: a `url`, a `command` with `args` and `env`, or a server `hosted` in this process.
+    """One server: a `url` with `headers`, a `command` with `args` and `env`, or a server `hosted` in this process.
 
     `hosted` is a server object of the mcp package, or a `LocalServer`.
     """
@@ -50,10 +59,36 @@ class ToolServer(Struct, frozen=True):
     args: tuple[str, ...] = ()
     env: Mapping[str, str] | None = None
     hosted: Any = None
+    headers: Mapping[str, str] = {}
+
+    @property
+    def is_own(self) -> bool:
+        """Whether its tools are the journal's own: it is in this process, or is the server of `mcp_server_url`."""
+        return self.hosted is not None or self.name in _OWN_NAMES
+
+    @property
+    def shown(self) -> str:
+        """Its name, and where it is, without what is secret there."""
+        where = shown_address(self.url) if self.url else self.command or "in this process"
+        return f"{self.name!r} ({where})"
+
+    def clean(self, text: str) -> str:
+        """Return what somebody says of this server without its secrets."""
+        return mask(text.replace(self.url, shown_address(self.url)) if self.url else text)
+
+    def hide_secrets(self) -> None:
+        """Have what is secret in this entry masked wherever it turns up."""
+        remember(secrets_in(self.url, self.args, self.env, self.headers))
+
+    def __repr__(self) -> str:
+        return f"ToolServer({self.shown})"
+
+
+_OWN_NAMES = ("journal", "main")
 
 
 def servers_of(named: Mapping[str, Any], *, where: str = "mcp_servers") -> tuple[ToolServer, ...]:
-    """The servers of an `mcp_servers` object in its common form: `{name: {url | command, args, env}}`.
+    """The servers of an `mcp_servers` object in its common form: `{name: {url, headers | command, args, env}}`.
 
     A value may also be a server object of the mcp package, or a `LocalServer`: both are talked to in memory.
 
@@ -61,26 +96,38 @@ def servers_of(named: Mapping[str, Any], *, where: str = "mcp_servers") -> tuple
         ConfigError: an entry has neither `url` nor `command`, or one of a wrong type.
     """
     if not isinstance(named, Mapping):
-        raise ConfigError(where, repr(named)[:200], "an object {name: {url | command, args, env}}")
+        raise ConfigError(where, repr(named)[:200], "an object {name: {url, headers | command, args, env}}")
     return tuple(_server(name, entry, f"{where}[{name!r}]") for name, entry in named.items())
 
 
 def _server(name: str, entry: Any, where: str) -> ToolServer:
     if entry is None or isinstance(entry, (str, int, float, list, tuple)):
-        raise ConfigError(where, repr(entry)[:200], "an object with 'url', or 'command' with 'args' and 'env'")
+        raise ConfigError(where, f"{type(entry).__name__}", _ENTRY)
     if not isinstance(entry, Mapping):
         return ToolServer(name, hosted=entry)
     url, command = entry.get("url"), entry.get("command")
     if isinstance(url, str) and url.strip():
-        return ToolServer(name, url=url)
+        return ToolServer(name, url=url.strip(), headers=_texts(entry.get("headers"), f"{where}.headers") or {})
     if not isinstance(command, str) or not command.strip():
-        raise ConfigError(where, f"the keys {sorted(map(str, entry))}", "'url', or 'command' with 'args' and 'env'")
-    args, env = entry.get("args", ()), entry.get("env")
+        raise ConfigError(where, f"the keys {sorted(map(str, entry))}", _ENTRY)
+    args = entry.get("args", ())
     if not isinstance(args, (list, tuple)) or not all(isinstance(arg, str) for arg in args):
-        raise ConfigError(f"{where}.args", repr(args), "a list of strings")
-    if env is not None and not (isinstance(env, Mapping) and all(isinstance(value, str) for value in env.values())):
-        raise ConfigError(f"{where}.env", repr(env), "an object of strings")
-    return ToolServer(name, command=command, args=tuple(args), env=env)
+        raise ConfigError(f"{where}.args", f"{type(args).__name__} with {_kinds(args)}", "a list of strings")
+    return ToolServer(name, command=command, args=tuple(args), env=_texts(entry.get("env"), f"{where}.env"))
+
+
+def _texts(entries: Any, where: str) -> Mapping[str, str] | None:
+    """Return an object of strings, or None. Its values are not quoted in an error: they may be secret."""
+    if entries is None or (isinstance(entries, Mapping) and all(isinstance(one, str) for one in entries.values())):
+        return entries
+    kinds = _kinds(entries.values() if isinstance(entries, Mapping) else ())
+    raise ConfigError(where, f"{type(entries).__name__} with {kinds}", "an object of strings")
+
+
+def _kinds(values: Any) -> str:
+    """Return the types of some values, in words."""
+    is_several = isinstance(values, Iterable) and not isinstance(values, str)
+    return ", ".join(sorted({type(value).__name__ for value in values})) if is_several else "no values"
 
 
 def require_url(url: str | None) -> str:
@@ -106,41 +153,50 @@ async def open_client(url: str | None, headers: Mapping[str, str] | None = None)
 
 
 @asynccontextmanager
-async def _connect(server: ToolServer, headers: Mapping[str, str]) -> AsyncIterator[Any]:
-    from mcp import Client, StdioServerParameters  # 0.4 s, and only who uses tools pays it
+async def _connect(
+    server: ToolServer, headers: Mapping[str, str], on_listing: Callable[[dict[str, Any]], None] = lambda _: None
+) -> AsyncIterator[Any]:
+    from mcp import Client, StdioServerParameters, stdio_client  # 0.4 s, and only who uses tools pays it
     from mcp.client.streamable_http import streamable_http_client
-    from mcp.shared._httpx_utils import create_mcp_http_client
 
     if server.hosted is not None:
         made = server.hosted.make() if isinstance(server.hosted, LocalServer) else server.hosted
         async with Client(made) as client:
             yield client
-    elif server.command is not None:
+        return
+    server.hide_secrets()
+    mask_logs()
+    if server.command is not None:
         env = dict(server.env) if server.env is not None else None
         # One byte that is no UTF-8 would end the session, and with it every other call; replaced, it costs itself.
         parameters = StdioServerParameters(
             command=server.command, args=list(server.args), env=env, encoding_error_handler="replace"
         )
-        async with Client(parameters) as client:
+        async with Client(watched(stdio_client(parameters), on_listing)) as client:
             yield client
-    else:
-        async with (
-            create_mcp_http_client(headers=dict(headers)) as http_client,
-            Client(streamable_http_client(require_url(server.url), http_client=http_client)) as client,
-        ):
+        return
+    async with http_client({**server.headers, **headers}) as client_of_http:
+        transport = streamable_http_client(require_url(server.url), http_client=client_of_http)
+        async with Client(watched(transport, on_listing)) as client:
             yield client
 
 
 class Link:
     """The connection to one server, opened, held and closed by one task of its own, as its sessions want it."""
 
-    def __init__(self, server: ToolServer, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self, server: ToolServer, headers: Mapping[str, str], tell: Callable[[str], None] = log.warning
+    ) -> None:
         self.server = server
+        self.output_schemas: dict[str, dict[str, Any]] = {}
+        self._tell = tell
         self._headers = headers
         self._client: Any = None
         self._first: Any = None
         self._owner: Any = None
         self._closing: Any = None
+        self._is_new = False  # connected again, and not listed since
+        self._relisted: dict[str, Tool] | None = None
 
     async def open(self, timeout_s: float) -> None:
         """Connect; with a `LocalServer`, for which its first call does it, only get ready to.
@@ -170,12 +226,12 @@ class Link:
             await self.close()
             if not isinstance(exc, Exception):
                 raise
-            raise ToolError(f"MCP server {self._named()} cannot be reached: {_reason(exc)}") from exc
+            raise ToolError(f"MCP server {self.server.shown} cannot be reached: {self._reason(exc)}") from exc
 
     async def _hold(self, ready: Any) -> None:
         """The owner task: connect, hand the client over, hold it until the link is closed."""
         try:
-            async with _connect(self.server, self._headers) as client:
+            async with _connect(self.server, self._headers, self._take_listing) as client:
                 if not ready.done():
                     ready.set_result(client)
                 await self._closing.wait()
@@ -183,45 +239,118 @@ class Link:
             if not ready.done():
                 ready.set_exception(exc)
             else:
-                log.debug("MCP server %s: connection ended: %s", self._named(), _reason(exc))
+                log.debug("MCP server %s: connection ended: %s", self.server.shown, self._reason(exc))
 
-    async def list_tools(self) -> list[Tool]:
-        """Every tool the server has, page by page; of a `LocalServer`, those that it says it has."""
-        if isinstance(self.server.hosted, LocalServer):
-            return list(self.server.hosted.tools)
-        listed: list[Tool] = []
-        cursor: str | None = None
-        while True:
-            page = await self._client.list_tools(cursor=cursor)
-            listed += map(_tool, page.tools)
-            cursor = page.next_cursor
-            if not cursor:
-                return listed
+    async def list_tools(self, timeout_s: float) -> list[Tool]:
+        """Every tool the server has, page by page; of a `LocalServer`, those that it says it has.
 
-    async def call(self, name: str, args: dict[str, Any], meta: dict[str, Any] | None, *, again: bool) -> Any:
-        """Call a tool. A lost connection is made anew, once; the call is repeated if it never ran, or with `again`.
+        A list that does not end, breaks off or has entries that are no tools gives what it has, and says so.
 
         Raises:
-            ToolError: the connection was lost and the call may have run, or the server is gone.
+            ToolError: the server gave no list at all; it is named.
+        """
+        import asyncio  # a coroutine runs, so it is loaded
+
+        if isinstance(self.server.hosted, LocalServer):
+            return list(self.server.hosted.tools)
+        found: dict[str, Tool] = {}
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._list_into(found)
+        except Exception as exc:
+            if getattr(exc, "code", None) == _NO_SUCH_METHOD and not found:
+                self.tell("it offers no tools")
+            elif found:
+                self.tell(f"its list of tools broke off after {len(found)} tools: {self._reason(exc)}")
+            else:
+                words = self._reason(exc)
+                raise ToolError(f"MCP server {self.server.shown} does not list its tools: {words}") from exc
+        return list(found.values())
+
+    async def _list_into(self, found: dict[str, Tool]) -> None:
+        """Add the server's tools to `found`, of two with one name the first."""
+        if self._client.server_capabilities.tools is None:
+            self.tell("it offers no tools")
+            return
+        cursor: str | None = None
+        seen: set[str] = set()
+        for _ in range(_MOST_PAGES):
+            page = await self._client.list_tools(cursor=cursor, cache_mode="bypass")
+            for listed in page.tools:
+                found.setdefault(listed.name, _tool(listed))
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+            if cursor in seen:
+                self.tell(f"its list of tools comes to a page again; the {len(found)} tools so far are taken")
+                return
+            seen.add(cursor)
+            if len(found) >= _MOST_TOOLS:
+                break
+        self.tell(f"its list of tools does not end; the {len(found)} tools so far are taken")
+
+    def tell(self, text: str) -> None:
+        """Say something of this server, without its secrets."""
+        self._tell(self.server.clean(f"MCP server {self.server.shown}: {text}"))
+
+    def _take_listing(self, result: dict[str, Any]) -> None:
+        """Repair what the server lists before the SDK reads it, and keep what results are checked by."""
+        self.output_schemas.update(output_schemas_in(result))
+        repair_listing(result, self.tell)
+
+    async def call(self, tool: Tool, name: str, args: dict[str, Any], meta: dict[str, Any] | None) -> Any:
+        """Call a tool, listed as `tool`, by its own `name`. A lost connection is made anew, once.
+
+        The call is sent again only if the server provably did not take it.
+
+        Raises:
+            ToolError: the connection was lost and the call may have run, the server is gone, or it came back with
+                another tool of this name.
         """
         async with self._first:  # of several calls at once, one connects
             if self._client is None:
                 await self._reach(_RECONNECT_S)
-        client = self._client
+        client, attempt = self._client, Attempt()
+        await self._require_same(tool, name)
         try:
-            return await client.session.call_tool(name, args, meta=meta)
+            return await self._send(client, name, args, meta, attempt)
         except Exception as exc:
-            if not _is_lost(exc):
+            is_lost = _is_lost(exc)
+            if not is_lost and not attempt.is_refused:
                 raise
-            log.info("MCP server %s: connection lost (%s), connecting again", self._named(), _reason(exc))
-            may_repeat = again or _never_ran(exc)
+            log.info("MCP server %s: connection lost (%s), connecting again", self.server.shown, self._reason(exc))
         async with self._first:  # of several calls that lost the same connection, one makes the next
             if self._client is client:
                 await self.close()
                 await self._reach(_RECONNECT_S)
-        if not may_repeat:
-            raise ToolError(f"the connection to {self._named()} was lost during the call; it may or may not have run")
-        return await self._client.session.call_tool(name, args, meta=meta)
+                self._is_new = True
+        if not attempt.was_not_taken:
+            shown = self.server.shown
+            raise ToolError(f"the connection to {shown} was lost during the call; it may or may not have run")
+        await self._require_same(tool, name)
+        return await self._send(self._client, name, args, meta, Attempt())
+
+    async def _require_same(self, tool: Tool, name: str) -> None:
+        """See that a server that was connected to again has the tool as it was offered, and approved, before.
+
+        Raises:
+            ToolError: it has not.
+        """
+        async with self._first:
+            if self._is_new:
+                self._relisted = {listed.name: listed for listed in await self.list_tools(_RECONNECT_S)}
+                self._is_new = False
+        now = None if self._relisted is None else self._relisted.get(name)
+        if self._relisted is not None and (now is None or now.schema != tool.schema):
+            found = "does not offer it any more" if now is None else "offers it with another schema now"
+            raise ToolError(f"{tool.name} was not called: {self.server.shown} was connected to again and {found}")
+
+    async def _send(self, client: Any, name: str, args: dict[str, Any], meta: Any, attempt: Attempt) -> Any:
+        token = ATTEMPT.set(attempt)
+        try:
+            return await client.session.call_tool(name, args, meta=meta)
+        finally:
+            ATTEMPT.reset(token)
 
     async def close(self) -> None:
         """Let the owner task close the connection, and wait until it has."""
@@ -236,9 +365,8 @@ class Link:
             owner.cancel()
             await asyncio.wait({owner})
 
-    def _named(self) -> str:
-        where = self.server.url or self.server.command or "in this process"
-        return f"{self.server.name!r} ({where})"
+    def _reason(self, exc: BaseException) -> str:
+        return self.server.clean(_reason(exc))
 
 
 _RECONNECT_S = 10.0
@@ -253,18 +381,15 @@ def _tool(listed: Any) -> Tool:
     )
 
 
-def _never_ran(exc: BaseException) -> bool:
-    """Whether the server did not take the call: restarted, it does not know the session that the call belongs to."""
-    return getattr(exc, "code", None) == _UNKNOWN_SESSION
-
-
 def _is_lost(exc: BaseException) -> bool:
     """Whether an exception says that the other side is gone (and not that it refused the call)."""
     if isinstance(exc, BaseExceptionGroup):
         return all(_is_lost(inner) for inner in exc.exceptions)
     if isinstance(exc, OSError) and not isinstance(exc, TimeoutError):
         return True
-    return type(exc).__name__ in _LOST or getattr(exc, "code", None) in _LOST_CODES
+    if type(exc).__name__ in _LOST:
+        return True
+    return getattr(exc, "code", None) == _CLOSED_CODE and str(exc).startswith(_CLOSED)
 
 
 def _reason(exc: BaseException) -> str:
