@@ -23,7 +23,7 @@ from msgspec import Struct
 
 from muse import journal, keys, loop, models, trust
 from muse.config import Config
-from muse.errors import ConfigError
+from muse.errors import ConfigError, cause_of
 from muse.events import (
     AgentUpdatedEvent,
     ErrorEvent,
@@ -173,7 +173,8 @@ async def run(request: Mapping[str, Any], emit: Emit, *, hosted: Hosted = None) 
     except Exception as exc:  # the edge of a run: whatever it was is said in one event
         if not getattr(exc, "_evented", False):
             log.debug("run failed", exc_info=True)
-            JSONEventCallback(emit).emit({"event": "error", "error": keys.mask(str(exc) or type(exc).__name__)})
+            words = keys.mask(str(exc) or type(exc).__name__)
+            JSONEventCallback(emit).emit({"event": "error", "error": words, "cause": cause_of(exc)})
         return False
     return True
 

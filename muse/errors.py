@@ -64,6 +64,15 @@ def _again(kind: type[MuseError], args: tuple[Any, ...], carried: dict[str, Any]
     return error
 
 
+def cause_of(exc: BaseException) -> dict[str, Any]:
+    """Return what a program can use of an error: its class, and provider, model, status, wait and path as it has them.
+
+    `retry_after_s` are the seconds until the same call may succeed.
+    """
+    said = {name: getattr(exc, name, None) for name in ("provider", "model", "status", "retry_after_s", "path")}
+    return {"class": type(exc).__name__, **{name: value for name, value in said.items() if value not in (None, "")}}
+
+
 class ConfigError(MuseError, ValueError):
     """A setting is not usable: `path` is where, `found` what stands there, `allowed` what may."""
 

@@ -91,6 +91,7 @@ class ErrorEvent(TypedDict, total=False):
     error: Required[str]
     trace: str | None
     reason: NotRequired[str]
+    cause: NotRequired[dict[str, Any]]
 
 
 Event = (

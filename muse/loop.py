@@ -19,6 +19,7 @@ from muse.errors import (
     ToolError,
     TruncatedReply,
     TurnLimitError,
+    cause_of,
 )
 from muse.events import JSONEventCallback
 from muse.history import INTERRUPTED, Past, interrupted, past_of
@@ -189,7 +190,7 @@ async def run(config: Mapping[str, Any], on_event: OnEvent, *, model: Asked, pro
         )
         finish = await _run(wanted, events, model)
     except BaseException as exc:
-        events.emit({"event": "error", "error": _words(exc), "trace": mask(traceback.format_exc()), **_reason(exc)})
+        events.emit({"event": "error", "error": _words(exc), "trace": mask(traceback.format_exc()), **_why(exc)})
         exc._evented = True  # type: ignore[attr-defined]
         raise
     events.emit(finish)
@@ -285,6 +286,11 @@ def _result_or_raise(ended: ToolResult | BaseException) -> ToolResult:
 
 def _head(call: ToolCall) -> dict[str, Any]:
     return {"tool": call.name, "args": dict(call.args), "call_id": call.call_id}
+
+
+def _why(exc: BaseException) -> dict[str, Any]:
+    """Return the entries of an `error` event that a program reads: `reason` where there is one, and `cause`."""
+    return _reason(exc) | ({"cause": cause_of(exc)} if isinstance(exc, Exception) else {})
 
 
 def _reason(exc: BaseException) -> dict[str, str]:

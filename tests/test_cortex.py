@@ -246,7 +246,7 @@ def test_stopped_it_ends_what_is_under_way_after_the_grace_time(hanging: Hanging
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 0
     assert last(agent_id)["event"] == "error"
-    assert last(agent_id)["reason"] == "cancelled"
+    assert last(agent_id)["reason"] == "stopped"
     assert get_agent_status(waiting) in ("running", "completed")
     assert processes_of(journal.path) == []
     once()

@@ -211,6 +211,7 @@ def test_an_app_called_as_a_folder_of_the_host_does_not_take_its_files(
 ) -> None:
     monkeypatch.setattr(page_module, "STATIC", tmp_path / "static")
     (tmp_path / "static" / "vendor").mkdir(parents=True)
+    (tmp_path / "static" / "vendor" / "htmx.min.js").touch()
     write_app(folder, "vendor")
     assert 'src="/static/vendor/htmx.min.js' in client(journal).get("/").text
 

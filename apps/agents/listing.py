@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from msgspec import Struct
 
 from muse import models, runs
+from muse.cortex import schedules
 from muse.cortex.daily import SCHEDULED_PROMPT
 from muse.errors import ConfigError
 from muse.personas import get_agent, get_agents, listed, tools_in_words
@@ -38,6 +40,8 @@ class Persona(Struct, frozen=True):
     handoff: str
     prompt: str
     problem: str = ""
+    next_turn: str = ""
+    last: Run | None = None
 
 
 class RunPage(Struct, frozen=True):
@@ -87,7 +91,21 @@ def _persona(name: str, fields: Mapping[str, Any]) -> Persona:
         str(handoff.get("persona") if isinstance(handoff, Mapping) else handoff or ""),
         _usual_prompt(fields),
         problem,
+        _next_turn(fields.get("schedule")),
+        next(iter(INDEX.page(limit=1, persona=name).runs), None),
     )
+
+
+def _next_turn(schedule: object) -> str:
+    """When a persona has its next turn, in words; empty without a schedule that can be read."""
+    if not schedule:
+        return ""
+    if schedule == schedules.DAILY:
+        return "after the end of each day, at the next muse daily"
+    if schedule == schedules.WEEKLY:
+        return "after the end of each week, at the next muse daily"
+    moment = schedules.next_time(schedule, datetime.now())
+    return f"{moment.day} {moment:%b %Y %H:%M}" if moment else ""
 
 
 def page_of_runs(*, number: int = 1, persona: str = "", state: str = "") -> RunPage:

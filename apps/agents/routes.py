@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -58,7 +59,14 @@ def _past(request: Request, chosen: Mapping[str, str]) -> dict[str, Any]:
     def address(wanted: int) -> str:
         return f"{BASE}/?{urlencode({**kept, 'page': wanted})}#runs" if 1 <= wanted <= page.pages else ""
 
-    return {"page": page, "chosen": chosen, "newer": address(page.number - 1), "older": address(page.number + 1)}
+    again = f"{BASE}/?{urlencode({**kept, 'page': page.number})}"
+    return {
+        "here_again": again,
+        "page": page,
+        "chosen": chosen,
+        "newer": address(page.number - 1),
+        "older": address(page.number + 1),
+    }
 
 
 def live(request: Request) -> Response:
@@ -67,7 +75,9 @@ def live(request: Request) -> Response:
     seen = listing.digest_of(found)
     if request.query_params.get("seen") == seen:
         return Response(status_code=204)
-    return render(request, "agents/_live.html", live=found, seen=seen)
+    answer = render(request, "agents/_live.html", live=found, seen=seen)
+    answer.headers["HX-Trigger"] = "runs-changed"
+    return answer
 
 
 def run_page(request: Request) -> Response:
@@ -79,11 +89,27 @@ def run_page(request: Request) -> Response:
         request,
         "agents/run.html",
         shown=shown,
-        run_at=run,
-        cost=cost_of(run),
+        **_head(run),
         chain=listing.chain_of(shown.agent_id, shown.facts),
         choices=provider_choices(),
     )
+
+
+def head(request: Request) -> Response:
+    """The head of a run alone, for the page that looks again as long as it lasts."""
+    run = runs.summarize(_agent_id(request))
+    if run is None:
+        raise FileNotFoundError(f"run {_agent_id(request)!r}: not found")
+    return render(request, "agents/_head.html", **_head(run))
+
+
+def _head(run: runs.Run) -> dict[str, Any]:
+    """What the head of a run's page shows."""
+    is_live = run.state in runs.LIVE_STATES
+    lasted_s = (
+        max(0.0, time.time() - int(run.agent_id) / 1000) if run.state in ("running", "waiting") else run.duration_s
+    )
+    return {"run_at": run, "cost": cost_of(run), "is_live": is_live, "lasted_s": lasted_s}
 
 
 def ledger(request: Request) -> Response:
@@ -186,6 +212,7 @@ ROUTES: tuple[BaseRoute, ...] = (
     Route("/live", live),
     Route("/start", start, methods=["POST"]),
     Route("/run/{agent_id}", run_page),
+    Route("/run/{agent_id}/head", head),
     Route("/run/{agent_id}/ledger", ledger),
     Route("/run/{agent_id}/continue", go_on, methods=["POST"]),
     Route("/run/{agent_id}/resume", resume, methods=["POST"]),

@@ -225,7 +225,7 @@ def _can_go_on(agent_id: str) -> bool:
     events = list(runs.read_events(found[0]))
     has_begun = any(event.get("event") == "start" for event in events)
     last = events[-1] if events else {}
-    return has_begun and (last.get("event") == "finish" or last.get("reason") == "cancelled")
+    return has_begun and (last.get("event") == "finish" or last.get("reason") in ("cancelled", "stopped"))
 
 
 def _check_prompt(prompt: str) -> str:

@@ -18,9 +18,13 @@ from starlette.responses import HTMLResponse, Response
 from apps.host import files
 from apps.host.discovery import App
 from apps.host.text import FILTERS
+from apps.host.waiting import LOOK
+from muse import journal
 
 HOST = Path(__file__).resolve().parent
 STATIC = HOST / "static"
+SCRIPTS = ("htmx.min.js", "chart.js")
+"""What an installation copies out of its packages into static/vendor."""
 CSRF_FIELD, CSRF_HEADER = "csrf_token", "X-CSRF-Token"
 
 
@@ -45,6 +49,9 @@ class Pages:
             csrf_field=_csrf_field,
             htmx_config=_HTMX_CONFIG,
             most_prompt_chars=MOST_PROMPT_CHARS,
+            waiting_runs=LOOK.waiting,
+            journal_folder=journal.folder,
+            missing_scripts=[name for name in SCRIPTS if not (STATIC / "vendor" / name).is_file()],
         )
         self._templates.globals["parts"] = self._templates.get_template("_parts.html").module
 

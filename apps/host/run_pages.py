@@ -18,6 +18,7 @@ from apps.host.page import Pages, app_name, came_from
 from apps.host.run_view import Block, Change, RunView
 from muse import keys, models, providers, runs
 from muse.errors import ConfigError
+from muse.run_config import RunConfig
 from muse.run_files import control, tail
 from muse.run_files.tail import Read
 
@@ -40,6 +41,13 @@ class Shown(Struct, frozen=True):
     def is_live(self) -> bool:
         """Whether more is to come."""
         return self.state in runs.LIVE_STATES
+
+    @property
+    def context(self) -> str:
+        """The context whose route the run follows."""
+        persona = str(self.facts.get("persona") or "default")
+        own = self.facts.get("context")
+        return str(own or RunConfig(prompt="-", model="-", persona=persona).ledger_context)
 
     @property
     def is_cut_off(self) -> bool:

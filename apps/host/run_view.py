@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
+from muse.run_config import RunConfig
 from muse.run_files.tail import Line
 from muse.runs import time_of
 
@@ -21,7 +22,8 @@ class Block(Struct):
     """One piece of a run; `key` is its place on the page, `ts` its time in milliseconds.
 
     `text` is what was said, thought, answered or went wrong. Of a call: `tool`, `args`, `result` as text to show, and
-    `state`: open, done, failed; of an approval: open, allowed, refused.
+    `state`: open, asks (waits for approval), done, failed, refused; of an approval: open, allowed, refused. `cause` is
+    of an error what `muse.errors.cause_of` knows of it, with the run's `provider`, `model` and `context`.
     """
 
     key: str
@@ -35,6 +37,7 @@ class Block(Struct):
     result: str = ""
     state: str = ""
     note: str = ""
+    cause: Mapping[str, Any] = {}
 
 
 class Change(Struct, frozen=True):
@@ -55,6 +58,7 @@ class RunView:
         self._said: Block | None = None
         self._calls: dict[str, list[Block]] = {}  # under way, by call_id
         self._approvals: list[Block] = []  # open
+        self._refused: set[str] = set()  # calls that somebody refused, until they end
 
     def take(self, line: Line) -> list[Change]:
         """One more line of the log, and what it changed."""
@@ -71,7 +75,7 @@ class RunView:
         if block is None:
             return []
         self._said = None
-        return [self._put(block)]
+        return [self._put(block), *(self._mark(block.call_id, "asks") if name == "approval" else ())]
 
     def take_all(self, lines: Iterable[Line]) -> None:
         """Lines whose changes nobody needs one by one."""
@@ -106,17 +110,32 @@ class RunView:
         open_calls = self._calls.get(call_id)
         block = open_calls.pop(0) if open_calls else _call(key, "tool", event)
         result = event.get("result")
-        block.state = "failed" if isinstance(result, Mapping) and "error" in result else "done"
-        block.result = _shown(result["error"] if block.state == "failed" and isinstance(result, Mapping) else result)
-        return [self._put(block), *self._settle(call_id, "refused" if block.state == "failed" else "allowed")]
+        has_failed = isinstance(result, Mapping) and "error" in result
+        settled = self._settle(call_id, "refused" if has_failed else "allowed")
+        is_refused = has_failed and call_id in self._refused
+        block.state = "refused" if is_refused else "failed" if has_failed else "done"
+        block.result = _shown(result["error"] if has_failed and isinstance(result, Mapping) else result)
+        self._refused.discard(call_id)
+        return [self._put(block), *settled]
+
+    def _mark(self, call_id: str, state: str) -> list[Change]:
+        """Give the first call of an id that is under way another state."""
+        blocks = self._calls.get(call_id) or []
+        for block in blocks[:1]:
+            block.state = state
+        return [Change(block) for block in blocks[:1]]
 
     def _settle(self, call_id: str, state: str) -> list[Change]:
         """Approvals of a call that are not open any more."""
         settled = [one for one in self._approvals if one.call_id == call_id or not call_id]
         self._approvals = [one for one in self._approvals if one not in settled]
+        changes = [Change(block) for block in settled]
         for block in settled:
             block.state = state
-        return [Change(block) for block in settled]
+            if state == "refused":
+                self._refused.add(block.call_id)
+            changes += self._mark(block.call_id, "open")
+        return changes
 
     def _finish(self, event: Mapping[str, Any], key: str) -> list[Change]:
         self.end = event
@@ -132,8 +151,17 @@ class RunView:
             block = _block(key, "answer", event, text=str(event.get("result") or ""), note=note)
         else:
             block = _block(key, "error", event, text=str(event.get("error") or ""), note=str(event.get("reason") or ""))
+            block.cause = self._cause(event)
         self._said = None
         return [*changes, self._put(block)]
+
+    def _cause(self, event: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What is known of an error, with who was asked and for what."""
+        said = event.get("cause")
+        facts = {name: self.facts[name] for name in ("provider", "model") if self.facts.get(name)}
+        persona = str(self.facts.get("persona") or "default")
+        context = str(self.facts.get("context") or RunConfig(prompt="-", model="-", persona=persona).ledger_context)
+        return {**facts, **(said if isinstance(said, Mapping) else {}), "context": context}
 
     def _put(self, block: Block) -> Change:
         self.blocks[block.key] = block
@@ -151,10 +179,9 @@ def _plain_block(name: str, event: Mapping[str, Any], key: str) -> Block | None:
         case "thinking":
             return _block(key, "thinking", event, text=str(event.get("summary") or ""))
         case "fallback":
-            words = f"{event.get('provider')} {event.get('model')} could not answer: {event.get('error')}"
-            return _block(
-                key, "fallback", event, text=words, note=f"{event.get('to_provider')} {event.get('to_model')}"
-            )
+            words = f"{event.get('provider')} (model {event.get('model')}) could not answer: {event.get('error')}"
+            then = f"{event.get('to_provider')} (model {event.get('to_model')})"
+            return _block(key, "fallback", event, text=words, note=then)
         case "info":
             return _block(key, "info", event, text=str(event.get("message") or ""))
         case _:

@@ -28,7 +28,7 @@ try:
 
     from apps.host.connections import BACKLOG, Connection
     from apps.host.guard import LOOPBACK_NAMES, host_name
-    from apps.host.page import STATIC
+    from apps.host.page import SCRIPTS, STATIC
     from apps.host.password import MOST_CHARS, kept_hash, set_password
     from apps.host.site import Access, make_site
 except ModuleNotFoundError as exc:
@@ -39,7 +39,6 @@ log = logging.getLogger(__name__)
 HOST, PORT = "127.0.0.1", 5005
 _FURTHER_PORTS = 20
 _STOPPING_S = 2
-_SCRIPTS = ("htmx.min.js", "chart.js")
 _INTERRUPTED = 128 + 2
 _LONGEST_LINE_BYTES = 4 * MOST_CHARS + 2
 _EPILOG = """\
@@ -181,7 +180,7 @@ def _given_password() -> str | None:
 
 def _check_scripts() -> None:
     """Say if the scripts that an installation copies out of their packages are not there."""
-    missing = [name for name in _SCRIPTS if not (STATIC / "vendor" / name).is_file()]
+    missing = [name for name in SCRIPTS if not (STATIC / "vendor" / name).is_file()]
     if missing:
         sys.stderr.write(f"muse serve: {', '.join(missing)} not found: install muse again, for charts and previews\n")
 

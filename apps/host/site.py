@@ -54,6 +54,7 @@ def make_site(access: Access | None = None, *, apps: tuple[App, ...] | None = No
     routes: list[BaseRoute] = [
         Route("/", _start),
         Route("/favicon.ico", _icon),
+        Route("/waiting", _waiting),
         Mount("/static", Files(directory=STATIC)),
     ]
     if access.password:
@@ -138,6 +139,11 @@ def _start(request: Request) -> Response:
     except ConfigError as exc:
         return render(request, "start.html", problem=str(exc))
     return render(request, "start.html", problem="")
+
+
+def _waiting(request: Request) -> Response:
+    """The part of the top bar that says how many runs wait for approval."""
+    return render(request, "_waiting.html")
 
 
 async def _icon(request: Request) -> Response:  # noqa: ARG001  an endpoint gets its request

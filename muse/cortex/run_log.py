@@ -15,6 +15,7 @@ from muse.runs import Recorder, open_approvals
 
 log = logging.getLogger(__name__)
 _ENDS = ("finish", "error")
+STOPPED = "cut off: the program that carried out the run was stopped or restarted"
 
 
 class RunLog:
@@ -22,7 +23,8 @@ class RunLog:
 
     `asked` are the calls that wait for somebody's yes or no, and since when (ms).
 
-    A `finish` writes its result to `result_path` too, if that is set.
+    A `finish` writes its result to `result_path` too, if that is set. While `is_stopped`, an end as "cancelled" is
+    recorded with the reason "stopped": nobody cancelled the run, its supervisor was stopped.
     """
 
     def __init__(self, recorder: Recorder) -> None:
@@ -31,6 +33,7 @@ class RunLog:
         self.start: Mapping[str, Any] = {}
         self.end: Mapping[str, Any] | None = None
         self.asked: Mapping[str, int] = {}
+        self.is_stopped = False
 
     def take(self, line: bytes) -> None:
         """One line of the run's output; what is no event is kept as `info`, what comes after the end is dropped."""
@@ -59,6 +62,8 @@ class RunLog:
         if self.end is not None:
             log.debug("run %s said more after its end: %s", self._recorder.agent_id, event.get("event"))
             return
+        if self.is_stopped and event["event"] == "error" and event.get("reason") == "cancelled":
+            event = {**event, "error": STOPPED, "reason": "stopped"}
         self.recall(event)
         if event["event"] == "finish" and self.result_path is not None:
             self._keep(str(event.get("result") or ""), self.result_path)

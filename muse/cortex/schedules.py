@@ -64,6 +64,18 @@ def _of_cron(schedule: object, days: list[date], now: datetime) -> Iterator[Occa
             yield Occasion(f"{day:%Y%m%d}", f"{moment:%Y%m%dT%H%M}")
 
 
+def next_time(schedule: object, now: datetime) -> datetime | None:
+    """Return the next time of a cron form after `now` (local time); None if there is none or it is no cron form.
+
+    >>> next_time("30 7 * * 1-5", datetime(2026, 11, 6, 8, 0))
+    datetime.datetime(2026, 11, 9, 7, 30)
+    """
+    try:
+        return next(CronSim(str(schedule), now), None)
+    except CronSimError:
+        return None
+
+
 def span_of(schedule: object, day: str) -> tuple[date, ...]:
     """The days that an occasion is about: the week that ends on `day` for `weekly`, else the day itself."""
     last = datetime.strptime(day, "%Y%m%d").date()

@@ -251,6 +251,7 @@ class Cortex:
         process = await RunProcess.start(order.for_run(resume=resume), run_log.take)
         self._processes[order.agent_id] = (process, run_log)
         if self._is_ending:
+            run_log.is_stopped = True
             await process.end()
         if order.agent_id in self._told:
             self._obey(order.agent_id)
@@ -285,6 +286,8 @@ class Cortex:
         while self._carried and (left_s := started_s + self._grace_s - time.monotonic()) > 0:
             await self._wait(left_s)
         self._is_ending = True
+        for agent_id, (_, run_log) in self._processes.items():
+            run_log.is_stopped = agent_id not in self._ending
         await asyncio.gather(*(process.end() for process, _ in self._processes.values()))
         if self._carried:
             await asyncio.wait(self._carried.values())

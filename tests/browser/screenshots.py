@@ -45,7 +45,7 @@ def _preview(page: Page) -> None:
 def _run(page: Page) -> None:
     """Start an agent, and wait for its end."""
     form = page.get_by_role("region", name="Start one")
-    form.get_by_label("What is it to do?").fill(QUESTION)
+    form.get_by_label("Task").fill(QUESTION)
     form.get_by_role("button", name="Start").click()
     expect(page.locator("#state")).not_to_have_text("running", timeout=_ANSWER_MS)
     expect(page.locator("#state")).to_have_text("completed")

@@ -26,7 +26,7 @@ def _start(page: Page, prompt: str, **chosen: str) -> None:
     form = page.get_by_role("region", name="Start one")
     for label, value in chosen.items():
         form.get_by_role("combobox", name=label).select_option(value)
-    form.get_by_label("What is it to do?").fill(prompt)
+    form.get_by_label("Task").fill(prompt)
     form.get_by_role("button", name="Start").click()
     page.wait_for_url(re.compile(r"/app/agents/run/\d{13}"))
 
@@ -63,7 +63,7 @@ def test_a_run_is_seen_as_it_is_written_goes_on_after_a_reload_and_is_cancelled(
         expect(page.locator("[data-text]")).to_contain_text(seen)
         page.get_by_role("button", name="Cancel").click()
         expect(page.locator("#state")).to_have_text("cancelled", timeout=30_000)
-        expect(page.locator(".run-block").last).to_contain_text("Stopped before it was over")
+        expect(page.locator(".run-block").last).to_contain_text("Cancelled before it was over")
         watch.close()
 
 
@@ -82,7 +82,7 @@ def test_a_call_that_needs_approval_is_answered_on_the_page(
         _start(page, "Add it", Persona="careful")
         page.get_by_role("button", name=button).click(timeout=30_000)
         expect(page.locator("#state")).to_have_text("completed", timeout=30_000)
-        expect(page.get_by_text("allowed" if button == "Allow once" else "refused", exact=True)).to_be_visible()
+        expect(page.locator(".notice").get_by_text("allowed" if button == "Allow once" else "refused")).to_be_visible()
         page.goto("/app/todos/")
         expect(page.get_by_text("Grease the hinge")).to_have_count(1 if button == "Allow once" else 0)
         watch.close()
@@ -125,3 +125,141 @@ def test_the_pages_are_readable_in_both_looks_and_on_a_phone(watch: Watch, schem
     page.goto("/app/agents/")
     assert axe(page) == []
     assert is_within_width(page)
+
+
+def _two_turns(example: JournalFolder, folder: Path, server: LoopbackServer, *steps: object) -> str:
+    """Have the loopback server serve the default, and a persona `careful` ask before it adds a to-do; its provider."""
+    case = CASES[-1]
+    (folder / "careful.json").write_text(json.dumps({"title": "Careful", "tools": ["todo"], "approve": ["add_*"]}))
+    (folder / "careful.txt").write_text("Ask first.")
+    (folder / "keen.json").write_text(json.dumps({"title": "Keen", "tools": ["todo"], "schedule": "30 7 * * *"}))
+    (folder / "keen.txt").write_text("Do it.")
+    example.write({"providers": case.providers(server.url), "descriptors": {"agents": [str(folder)]}})
+    server.script(case.wire, steps)  # type: ignore[arg-type]
+    return case.name
+
+
+def test_a_failed_run_shows_what_it_used_everywhere_and_how_to_mend_it(
+    example: JournalFolder, browser: Browser, server: LoopbackServer, tmp_path: Path
+) -> None:
+    case = CASES[-1]
+    name = _two_turns(example, tmp_path, server, completion(("list_todos", {})), "error_401")
+    with serving(example, **case.environment(server.url)) as served:
+        watch = Watch(browser, served.url)
+        page = watch.open()
+        _start(page, "List them", Persona="keen")
+        expect(page.locator("#state")).to_have_text("failed", timeout=30_000)
+        alert = page.get_by_role("alert")
+        expect(alert).to_contain_text(f"{name} did not accept the key")
+        expect(alert.get_by_role("link", name="Save another key")).to_have_attribute(
+            "href", f"/app/settings/#provider-{name}"
+        )
+        expect(alert).not_to_contain_text("muse providers")
+        assert axe(page) == []
+        tokens = page.locator(".facts div", has_text="Tokens").locator("dd").inner_text()
+        assert tokens not in {"0", "–"}
+        page.get_by_role("link", name="Its lines in the token log").click()
+        expect(page.locator("tbody tr")).to_have_count(2)
+        expect(page.locator("tbody tr").first).to_contain_text("AuthError")
+        page.locator("tbody tr").first.get_by_role("link", name="its run").click()
+        expect(page.locator("#state")).to_have_text("failed")
+        page.get_by_role("link", name="All runs").click()
+        row = page.locator("#runs-table tbody tr").first
+        expect(row).to_contain_text("failed")
+        expect(row.locator("[data-label=Tokens]")).to_have_text(tokens)
+        expect(page.locator(".personas article", has_text="keen")).to_contain_text("failed")
+        expect(page.locator(".personas article", has_text="keen")).to_contain_text("07:30")
+        watch.close()
+
+
+def test_a_run_that_waits_for_approval_is_seen_from_everywhere(
+    example: JournalFolder, browser: Browser, server: LoopbackServer, tmp_path: Path
+) -> None:
+    case = CASES[-1]
+    _two_turns(example, tmp_path, server, completion(("add_todo", {"text": "Grease the hinge"})), "text")
+    with serving(example, **case.environment(server.url)) as served:
+        watch = Watch(browser, served.url)
+        start, agents = watch.open("/app/todos/"), watch.open("/app/agents/")
+        page = watch.open()
+        _start(page, "Add it", Persona="careful")
+        expect(page.locator("#state")).to_have_text("waiting", timeout=30_000)
+        expect(page.locator(".run-more", has_text="add_todo")).to_contain_text("waits for approval")
+        expect(page.locator(".facts")).to_contain_text("Tool calls1")
+        bar = start.locator("#waiting").get_by_role("link")
+        expect(bar).to_have_text("1 run waits for approval")
+        expect(start).to_have_title(re.compile(r"^\(1\) To-dos"))
+        assert axe(start) == []
+        expect(agents.get_by_role("link", name="Answer it")).to_be_visible()
+        expect(agents.locator("#runs-table tbody tr").first).to_contain_text("waiting")
+        start.goto("/")
+        expect(start.get_by_role("main").get_by_text("waits for approval to call add_todo")).to_be_visible()
+        bar.click()
+        start.get_by_role("button", name="Refuse").click()
+        expect(start.locator("#state")).to_have_text("completed", timeout=30_000)
+        tool = start.locator(".run-more", has_text="add_todo")
+        expect(tool.locator(".badge")).to_have_text("refused")
+        expect(start.locator("#waiting a")).to_have_count(0)
+        expect(start).to_have_title(re.compile(r"^careful"))
+        expect(agents.locator("#runs-table tbody tr").first).to_contain_text("completed")
+        watch.close()
+
+
+def test_the_figures_of_a_run_grow_while_it_runs_and_stay_when_it_is_cancelled(
+    example: JournalFolder, browser: Browser, server: LoopbackServer, tmp_path: Path
+) -> None:
+    case = CASES[-1]
+    _two_turns(example, tmp_path, server, completion(("list_todos", {})), Drip(1.0))
+    with serving(example, **case.environment(server.url)) as served:
+        watch = Watch(browser, served.url)
+        page = watch.open()
+        _start(page, "List them", Persona="keen")
+        facts = page.locator(".facts")
+        expect(facts).to_contain_text("Tool calls1", timeout=30_000)
+        expect(facts).to_contain_text(case.model)
+        expect(facts.locator("div", has_text="Turns").locator("dd")).to_have_text("1")
+        expect(facts.locator("div", has_text="Tokens").locator("dd")).not_to_have_text("0")
+        expect(facts.locator("div", has_text="Time").locator("dd")).not_to_have_text("–")
+        page.get_by_role("button", name="Cancel").click()
+        expect(page.locator("#state")).to_have_text("cancelled", timeout=30_000)
+        tokens = facts.locator("div", has_text="Tokens").locator("dd").inner_text()
+        assert tokens not in {"0", "–"}
+        page.get_by_role("link", name="All runs").click()
+        row = page.locator("#runs-table tbody tr").first
+        expect(row).to_contain_text("cancelled")
+        expect(row.locator("[data-label=Tokens]")).to_have_text(tokens)
+        watch.close()
+
+
+def test_a_run_that_a_restart_cut_off_says_so(example: JournalFolder, browser: Browser, server: LoopbackServer) -> None:
+    case = FAMILY[0]
+    example.write({"providers": case.providers(server.url)})
+    server.script(case.wire, [Drip(2.0)])
+    with serving(example, **case.environment(server.url)) as served:
+        watch = Watch(browser, served.url)
+        watch.allow("ERR_CONNECTION|ERR_INCOMPLETE|ERR_EMPTY|htmx:")
+        page = watch.open()
+        _start(page, "Tell me of the tides.", Persona="chat:title")
+        expect(page.locator("[data-text]")).not_to_be_empty(timeout=30_000)
+        path = page.url.removeprefix(served.url)
+        served.process.terminate()
+        served.process.wait()
+        watch.close()
+    with serving(example, **case.environment(server.url)) as served:
+        watch = Watch(browser, served.url)
+        page = watch.open(path)
+        expect(page.get_by_role("alert")).to_contain_text("muse was stopped or restarted")
+        expect(page.get_by_text("Cancelled before")).to_have_count(0)
+        expect(page.locator("#state")).to_contain_text("failed")
+        expect(page.get_by_role("button", name="Resume it")).to_be_visible()
+        watch.close()
+
+
+def test_personas_stand_before_runs_and_a_run_page_is_named(served: Served, watch: Watch) -> None:
+    page = watch.open()
+    _start(page, "Low water?", Persona="chat:title", Provider="echo")
+    expect(page.locator("#state")).to_have_text("completed", timeout=30_000)
+    expect(page).to_have_title(re.compile(r"^chat:title: Low water\?"))
+    page.get_by_role("link", name="All runs").click()
+    tops = [page.locator(f"#{name}").evaluate("e => e.getBoundingClientRect().top") for name in ("personas", "runs")]
+    assert tops[0] < tops[1]
+    expect(page.locator("#runs-table time").first).to_have_text(re.compile("just now|min ago"))

@@ -140,6 +140,62 @@ document.addEventListener("htmx:sendError", () => {
 });
 document.addEventListener("htmx:load", (event) => drawCharts(event.detail.elt));
 
+// --- how many runs wait for approval, in the top bar and the title
+
+const WAITING_MS = 2000;
+
+function entitleWaiting() {
+  const count = Number(document.getElementById("waiting")?.dataset.count ?? 0);
+  const title = document.title.replace(/^\(\d+\) /, "");
+  const wanted = count ? `(${count}) ${title}` : title;
+  if (document.title !== wanted) document.title = wanted;
+}
+
+async function lookForWaiting() {
+  const place = document.getElementById("waiting");
+  if (!place || document.hidden) return;
+  try {
+    const response = await fetch("/waiting", { credentials: "same-origin" });
+    if (!response.ok || response.redirected) return;
+    const html = new DOMParser().parseFromString(await response.text(), "text/html");
+    const fresh = html.getElementById("waiting");
+    if (fresh && fresh.innerHTML !== place.innerHTML) place.replaceWith(fresh);
+    entitleWaiting();
+  } catch {
+    // The server is away; the next look may find it.
+  }
+}
+
+if (document.getElementById("waiting")) {
+  setInterval(lookForWaiting, WAITING_MS);
+  entitleWaiting();
+}
+
+// --- times that run out, and how long ago a moment was
+
+function countDown() {
+  for (const place of document.querySelectorAll("[data-until]")) {
+    const left = Math.ceil((Number(place.dataset.until) - Date.now()) / 1000);
+    place.textContent = left > 0 ? `It can be tried again in ${left} s.` : "It can be tried again now.";
+  }
+}
+
+/** Adds how long ago it was to moments of the last day: <time data-ago>. */
+function countUp() {
+  for (const place of document.querySelectorAll("time[data-ago]")) {
+    const minutes = Math.floor((Date.now() - Date.parse(place.dateTime)) / 60_000);
+    if (minutes < 0 || minutes >= 24 * 60) continue;
+    place.title ||= place.textContent;
+    place.textContent = minutes < 1 ? "just now" : minutes < 60 ? `${minutes} min ago` : `${Math.floor(minutes / 60)} h ago`;
+  }
+}
+
+setInterval(countDown, 1000);
+setInterval(countUp, 10_000);
+document.addEventListener("htmx:load", countUp);
+countDown();
+countUp();
+
 // --- charts, whose code is loaded only where there is one
 
 async function drawCharts(root) {
