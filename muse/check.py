@@ -17,12 +17,12 @@ from muse import contexts, journal, keys, prices, project, trust
 from muse.call_sites import CallSite, scan
 from muse.config import Config, Entry, parse
 from muse.contexts import Registry
-from muse.errors import ConfigError, MissingKeyError, UnknownProviderError
+from muse.errors import ConfigError, MissingKeyError, PluginError, UnknownProviderError
 from muse.globs import is_glob, overlap
 from muse.journal import Snapshot
 from muse.ladder import ladder
 from muse.messages import Route
-from muse.providers import backend_of, get_provider_list, specs
+from muse.providers import backend_of, get_provider_list, problem_of, specs
 from muse.providers._backend import ProviderBackend
 from muse.providers._provider import base_url
 from muse.providers.compatible import ROWS
@@ -32,7 +32,7 @@ from muse.spec import Spec, Tier, provider_of
 
 Kind = (
     Literal["entry", "rule", "model", "price", "tier", "context", "key", "package", "setup", "ladder", "bound"]
-    | Literal["descriptor", "code", "trust"]
+    | Literal["descriptor", "code", "trust", "plugin"]
 )
 _HOUSE = Path(__file__).resolve().parent.parent
 _HOUSES = ("think", "observe", "apps", "muse")
@@ -93,6 +93,7 @@ def examine(folders: Iterable[Path] = ()) -> Report:
     view = _View(snapshot, contexts.registry(snapshot), known, names, tuple(sites))
     findings = [
         *_bad_entries(view),
+        *_broken_providers(view),
         *_withheld(),
         *_idle_rules(view),
         *_routes(view),
@@ -140,6 +141,17 @@ def _bad_entries(view: _View) -> Iterator[Finding]:
     for pattern, entry in view.config.contexts.items():
         if entry == Entry() and not any(path.startswith(place_of(pattern)) for path in bad):
             yield Finding("entry", place_of(pattern), "an empty entry", "provider, tier or model", view.mend)
+
+
+def _broken_providers(view: _View) -> Iterator[Finding]:
+    """Providers that are there and cannot be used: their code cannot be loaded, or their name is taken."""
+    errors = {name: problem_of(name, view.config) for name in view.providers}
+    for name, error in errors.items():
+        if isinstance(error, PluginError):
+            where = f"provider {name!r} ({' '.join(part for part in (error.package, error.version) if part)})"
+            yield Finding("plugin", where, error.reason, "one that can be used", f"{error.remedy}.")
+        elif error is not None:
+            yield Finding("entry", error.path, error.found, error.allowed, view.mend)
 
 
 def _idle_rules(view: _View) -> Iterator[Finding]:
@@ -191,7 +203,7 @@ def _models(view: _View) -> Iterator[Finding]:
             places.setdefault((provider, model), where)
     for (provider, model), where in places.items():
         spec = view.specs.get(provider)
-        if spec is None or spec.free or _is_here(spec) or prices.is_priced(model, spec.price_id):
+        if spec is None or spec.broken or spec.free or _is_here(spec) or prices.is_priced(model, spec.price_id):
             continue
         hint = f"Its calls work, and their cost is logged as unknown. {view.mend}"
         yield Finding("price", where, f"{model!r}, which has no price", f"a priced model of {provider}", hint)
@@ -226,6 +238,8 @@ def _keys_and_packages(view: _View) -> Iterator[Finding]:
         serves.setdefault(route.provider, []).append(route.context or "the default")
     for name, served in serves.items():
         spec = view.specs[name]
+        if spec.broken:  # a finding of its own says so
+            continue
         what = f"{spec.label}, which serves {_some(served)}"
         found = _BAD_KEYS.get(key_state(spec))
         if found:

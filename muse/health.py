@@ -17,7 +17,7 @@ from muse.errors import MissingKeyError, TruncatedReply
 from muse.messages import Route
 from muse.policies.breaker import states
 from muse.policies.store import Busy, read, store_path, write
-from muse.providers import backend_of, specs
+from muse.providers import backend_of, get_provider_module, specs
 from muse.providers._attempt import Origin
 from muse.routing import Router
 from muse.spec import Tier
@@ -51,6 +51,7 @@ def test_connection(name: str) -> dict[str, Any]:
     answer that is cut off at the limit of 64 tokens is one: key, address and model are right.
     """
     try:
+        get_provider_module(name)  # a plug-in that nothing leads to is loaded by this
         snapshot = journal.load()
         router = Router(snapshot.config, contexts.registry(snapshot).contexts, specs())
         model = router.model_at(name, Tier.LITE, os.environ, where="provider")[0]
@@ -105,6 +106,7 @@ def probe_provider(name: str) -> list[Health]:
     """
     asked = {route.model: route for route in check.routed() if route.provider == name}
     if not asked:
+        get_provider_module(name)
         snapshot = journal.load()
         router = Router(snapshot.config, contexts.registry(snapshot).contexts, specs())
         model = router.model_at(name, Tier.LITE, os.environ, where="provider")[0]

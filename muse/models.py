@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import Any, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from muse import config, contexts, journal, log_lines, providers
 from muse.calls import Ready
@@ -25,6 +25,9 @@ from muse.providers import backend_of, owner_of, specs
 from muse.routing import PROVIDER_ENV, Explanation, Router
 from muse.spec import Spec, Tier
 from muse.streams import AsyncReplyStream, ReplyStream
+
+if TYPE_CHECKING:
+    from muse.policies.standing import Standing
 
 TIER_PRO = Tier.PRO
 TIER_FLASH = Tier.FLASH
@@ -429,6 +432,18 @@ class Asked:
             None,
             self._on_fallback,
         )
+
+
+def standings(found: Ladder) -> tuple[Standing, ...]:
+    """How much of each limit and budget of a ladder's context is used now; see `muse.policies.standing.Standing`.
+
+    Raises:
+        OSError: the usage log cannot be read.
+    """
+    from muse.policies.standing import standings as look  # 5 ms, and only who asks for it pays it
+
+    first = found.rungs[0]
+    return look(_front_desk().snapshot.config.policies, first.context, first.provider, first.model, log_lines.assess)
 
 
 def _require_context(context: object) -> None:

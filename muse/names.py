@@ -7,6 +7,14 @@ from functools import lru_cache
 
 FAMILY = ("google", "openai", "anthropic")
 SHIPPED = (*FAMILY, "echo", "local")
+PREFIXES = {
+    "google": ("gemini-", "gemma-"),
+    "openai": ("gpt-", "o1", "o3", "o4", "chatgpt-", "codex-"),
+    "anthropic": ("claude-",),
+    "echo": ("echo-",),
+    "local": ("smollm2",),
+}
+"""The beginnings of the shipped providers' model names: they stay theirs where their file cannot be loaded."""
 ROWS = ("openrouter", "lobechat", "mindbridge", "ollama", "digitalocean", "azure")
 _FOLDER = os.path.join(os.path.dirname(__file__), "providers")
 

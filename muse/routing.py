@@ -127,7 +127,7 @@ class Router:
             if counting[by_model].entry.provider or provider != counting[by_provider].entry.provider:
                 won["provider"] = won["model"]
         else:
-            model, won["model"] = self.model_at(provider, tier, environ, where=won["provider"])
+            model, won["model"] = self._model_of(counting, provider, tier, environ, where=won["provider"])
         deciding = {by_provider, by_tier if bound is None else by_model}
         reason = next(layer.where for i, layer in enumerate(counting) if i in deciding and not layer.declared)
         route = Route(name, provider, model, tier, reason)
@@ -164,6 +164,21 @@ class Router:
             f"no model for tier {int(tier)} or a more capable one",
             f"a model name under '{int(tier)}' (or set {spec.model_env})",
         )
+
+    def _model_of(
+        self, layers: list[Layer], provider: str, tier: int, environ: Mapping[str, str], *, where: str
+    ) -> tuple[str, str]:
+        """As `model_at`; a provider without any model of its own serves with the one that a layer names for it."""
+        try:
+            return self.model_at(provider, tier, environ, where=where)
+        except UnknownProviderError:
+            raise
+        except ConfigError:
+            for layer in layers:
+                named = layer.entry.model
+                if named and (layer.entry.provider or provider_of(named, self.specs)) == provider:
+                    return named, layer.where
+            raise
 
     def owner_of(self, model: str) -> str | None:
         """The provider that serves a model, told by its name."""

@@ -110,7 +110,7 @@ def compare(
     progress = found.refresh(most_s)
     known = contexts.registry(journal.load()).contexts
     used = sums_by_context(found, days)
-    there = specs() if known_specs is None else known_specs
+    there = {**specs(before), **specs(after)} if known_specs is None else known_specs
     return moves(used, before, after, days=days, known=known, known_specs=there, is_complete=progress.is_complete)
 
 

@@ -65,7 +65,8 @@ muse.cortex.stamps muse.run_files.recording muse.toolbox.make_tools muse.batchin
 muse.policies.limiter muse.policies.spending muse.key_file muse.run_files.tail muse.run_files.control
 
 muse.cortex.run_log muse.rules muse.loop muse.cortex.orders muse.cortex.daily muse.batching.keeper
-muse.providers._provider muse.providers._faults muse.ladder muse.policies.budget muse.run_files.index
+muse.providers._provider muse.providers._faults muse.ladder muse.policies.budget muse.policies.standing
+muse.run_files.index
 
 muse.cortex.supervisor muse.providers._attempt muse.providers._clients muse.providers._sse muse.policies.stack
 muse.why
@@ -118,6 +119,7 @@ LATE: Sequence[tuple[str, str, str]] = (
     ("muse.policies.cache", "sqlite3", "5 ms, and only who keeps answers pays it"),
     ("muse.policies.stack", "muse.policies.cache", "3 ms, and only who keeps answers pays it"),
     ("muse.policies.stack", "muse.policies.budget", "5 ms, and only who sets limits or budgets pays it"),
+    ("muse.models", "muse.policies.standing", "5 ms, and only who asks what is left pays it"),
     ("muse.policies.stack", "muse.policies.limiter", "5 ms, and only who sets limits pays it"),
     ("muse.policies.allowance", "email", "8 ms, and only a response that names a date pays it"),
     ("muse.keys", "dotenv", "7 ms, and only who has a .env file pays it"),
@@ -166,7 +168,6 @@ BY_NAME = {
     "muse.providers._local.engine",
     "muse.providers.google",
     "muse.cli",
-    "muse.cli._doc_tables",
     "muse.toolbox.packs",
     "apps.host.discovery",
 }

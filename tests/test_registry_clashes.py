@@ -20,6 +20,7 @@ def _row(desk: Desk, **further: Any) -> dict[str, Any]:
 
 def test_the_names_that_no_row_may_take_are_those_of_the_built_in_providers() -> None:
     assert tuple(compatible.ROWS) == names.ROWS
+    assert {name: providers.specs()[name].prefixes for name in names.SHIPPED} == names.PREFIXES
     assert names.built_in() == {names.folded(name) for name in providers.PROVIDER_REGISTRY}
 
 

@@ -76,10 +76,11 @@ def cost_of(run: runs.Run) -> float | None:
 
 
 def provider_choices() -> list[dict[str, str]]:
-    """Who may be asked instead of the routed provider: `{name, label, lacks}`; `lacks` is the key that is missing."""
+    """Who may be asked instead of the routed provider: `{name, label, lacks}`; `lacks` is what is missing, in words."""
     rows = []
     for name, spec in sorted(providers.specs().items()):
-        lacks = spec.env_key if spec.key_required and spec.env_key and not keys.look_up(spec.env_key) else ""
+        missing = spec.env_key if spec.key_required and spec.env_key and not keys.look_up(spec.env_key) else ""
+        lacks = "cannot be used" if spec.broken else f"needs {missing}" if missing else ""
         rows.append({"name": name, "label": spec.label, "lacks": lacks})
     return rows
 

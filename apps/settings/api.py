@@ -16,9 +16,9 @@ from apps.settings.masking import masked_data, whole
 from apps.settings.proposals import DEFAULT, Change, object_at, require_readable
 from apps.settings.standing import Standing, section, stamp_from, stand
 from muse import check, models
-from muse.errors import ConfigError, MuseError
+from muse.errors import ConfigError
 from muse.journal import Stamp
-from muse.providers import backend_of, get_provider_list
+from muse.providers import backend_of, get_provider_list, specs
 from muse.rules import place_of
 
 _SECTIONS = ("$schema", "providers", "agents", "mcp_servers", "identity", "env", "descriptors")
@@ -86,10 +86,8 @@ def _providers(now: Standing) -> dict[str, Any]:
 
 def _has_key(name: str) -> bool:
     """Whether a provider's key is there; False too for one that needs none or cannot be loaded."""
-    try:
-        return check.key_state(backend_of(name).spec) == "present"
-    except (ImportError, MuseError):
-        return False
+    spec = specs().get(name) or backend_of(name).spec
+    return not spec.broken and check.key_state(spec) == "present"
 
 
 def _config(now: Standing) -> dict[str, Any]:

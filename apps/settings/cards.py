@@ -11,10 +11,10 @@ from msgspec import Struct
 
 from muse import check, health, key_file, keys, prices
 from muse.config import Config
-from muse.errors import ConfigError, MuseError
+from muse.errors import ConfigError
 from muse.health import Health
 from muse.policies import breaker
-from muse.providers import backend_of, get_provider_list
+from muse.providers import backend_of, get_provider_list, problem_of, specs
 from muse.spec import Spec, Tier
 
 Level = Literal["ok", "warn", "bad", "muted"]
@@ -85,7 +85,7 @@ class Card(Struct, frozen=True):
     def state(self) -> tuple[Level, str]:
         """Whether it answers, as far as is known, in a level and words."""
         if self.problem:
-            return "bad", "cannot be loaded"
+            return "bad", "cannot be used"
         if not self.is_installed:
             return "warn", "SDK missing"
         if self.is_ready:
@@ -154,10 +154,10 @@ def _look(config: Config) -> _Seen:
 
 
 def _card(name: str, label: str, config: Config, contexts: int, seen: _Seen) -> Card:
-    try:
-        spec = backend_of(name).spec
-    except (ImportError, MuseError) as exc:
-        return Card(name, label, problem=f"a plug-in that cannot be loaded: {keys.mask(str(exc))}")
+    problem = problem_of(name)
+    if problem is not None:
+        return Card(name, label, problem=keys.mask(str(problem)), contexts=contexts)
+    spec = specs().get(name) or backend_of(name).spec
     key = check.key_state(spec)
     lack = check.lack_of(name) if key in ("present", "not needed") else None
     return Card(

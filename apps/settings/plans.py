@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,18 +12,15 @@ from apps.settings.amounts import in_force
 from muse import journal, why
 from muse.config import Config
 from muse.contexts import ContextInfo, Registry, registry
-from muse.errors import ConfigError, MuseError
+from muse.errors import ConfigError
 from muse.globs import is_glob
 from muse.journal import Snapshot
 from muse.ladder import Ladder, ladder
 from muse.policies.settings import RULES
 from muse.providers import backend_of, get_provider_list, specs
-from muse.providers.compatible import spec_of
 from muse.routing import Explanation, Router
 from muse.rules import place_of
 from muse.spec import Spec
-
-log = logging.getLogger(__name__)
 
 OWN_GROUP = "Rules of your own"
 
@@ -179,21 +175,7 @@ def _said(below: Ladder) -> Iterator[tuple[str, str, str]]:
 
 def specs_under(config: Config) -> Mapping[str, Spec]:
     """What every provider declares under a configuration that may not be the one in force."""
-    known = {name: spec for name, spec in specs().items() if name not in _gateways_in_force()}
-    for row in get_provider_list():
-        if row["name"] not in known and row["name"] not in _gateways_in_force():
-            known |= _plugin(row["name"])
-    return {**known, **{name: spec_of(gateway) for name, gateway in config.gateways.items()}}
-
-
-def _gateways_in_force() -> Mapping[str, Any]:
-    return journal.load().config.gateways
-
-
-def _plugin(name: str) -> Mapping[str, Spec]:
-    """What a plug-in declares; nothing if it cannot be loaded, which its card says."""
-    try:
-        return {name: backend_of(name).spec}
-    except (ImportError, MuseError) as exc:
-        log.warning("provider %s: a plug-in that cannot be loaded: %s", name, exc)
-        return {}
+    known = specs(config)
+    in_force = journal.load().config.gateways
+    further = (row["name"] for row in get_provider_list() if row["name"] not in known and row["name"] not in in_force)
+    return {**known, **{name: backend_of(name).spec for name in further}}

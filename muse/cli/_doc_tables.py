@@ -10,7 +10,6 @@ import inspect
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 
 from muse import contexts, errors
@@ -18,8 +17,7 @@ from muse.cli._doc_map import PACKAGES, rooms
 from muse.config import Config
 from muse.errors import ConfigError, MuseError
 from muse.journal import Snapshot
-from muse.providers import PROVIDER_REGISTRY
-from muse.providers.compatible import ROWS
+from muse.providers import PROVIDER_REGISTRY, specs
 from muse.spec import Profile, Spec, Tier
 
 _HOUSE = Path(__file__).resolve().parent.parent.parent
@@ -73,9 +71,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _spec(name: str) -> Spec:
     """What a built-in provider declares; no journal.json is asked."""
-    row = ROWS.get(name)
-    spec: Spec = row if row is not None else import_module(PROVIDER_REGISTRY[name]).SPEC
-    return spec
+    return specs(Config())[name]
 
 
 def _providers() -> str:

@@ -12,8 +12,7 @@ from msgspec import Struct
 from muse import check, health
 from muse.cli import _terminal
 from muse.cli._terminal import Column
-from muse.errors import MuseError
-from muse.providers import backend_of, get_provider_list
+from muse.providers import backend_of, get_provider_list, problem_of, specs
 from muse.spec import Tier
 
 HELP = "List every provider: key, SDK, models, abilities, address; or test one with the cheapest live call."
@@ -67,10 +66,10 @@ class _Seen(Struct, frozen=True):
 
 def _row(name: str, routed: Mapping[str, int], seen: _Seen) -> dict[str, Any]:
     """What is known of one provider without a call; it is enabled if it is routed to and has what it needs."""
-    try:
-        spec = backend_of(name).spec
-    except (ImportError, MuseError) as exc:
-        return {"name": name, "problem": f"a plug-in that cannot be loaded: {exc}"}
+    problem = problem_of(name)
+    if problem is not None:
+        return {"name": name, "contexts": routed.get(name, 0), "problem": str(problem)}
+    spec = specs().get(name) or backend_of(name).spec
     key, installed = check.key_state(spec), check.is_installed(name)
     return {
         "name": name,

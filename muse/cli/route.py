@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
+
+from msgspec import to_builtins
 
 from muse import models
 from muse.cli import _terminal
 from muse.ladder import Ladder
 from muse.messages import Route
+from muse.policies.standing import Standing
+from muse.providers import problem_of
 from muse.routing import Explanation
 from muse.why import FIELDS, decisions, policies, rules, says
 
@@ -25,32 +30,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the route; 0."""
+    """Print the route; 0, or 1 if its provider cannot be used."""
     found = models.explain(args.context)
     below = models.ladder_of(args.context)
+    problem = problem_of(found.route.provider)
+    status = 0 if problem is None else 1
+    standings = models.standings(below) if args.explain else ()
     if args.json:
-        _terminal.print_json(_as_json(found, below, explain=args.explain))
-        return 0
+        shown = _as_json(found, below) | ({} if problem is None else {"problem": str(problem)})
+        _terminal.print_json(shown | (_explained(found, below, standings) if args.explain else {}))
+        return status
     line = f"{found.route.context or '(no context)'} -> {_answer(found.route)}"
     if not args.explain:
         then = "".join(f", then {rung.provider} {rung.model}" for rung in below.rungs[1:])
         _terminal.say(f"{line}, by {found.route.reason}{then}")
-        return 0
-    _terminal.say(line, "bold")
+    else:
+        _terminal.say(line, "bold")
+    if problem is not None:
+        _terminal.say(str(problem), "red")
+    if args.explain:
+        _explain(found, below, standings)
+    return status
+
+
+def _explain(found: Explanation, below: Ladder, standings: Sequence[Standing]) -> None:
+    """Print what decides the route, what bounds its calls, and every rule that matches."""
     print()
-    _terminal.align([*decisions(found), *policies(below)])
+    bounds = ((row.kind, f"{row.selects}: {row}" if row.selects else str(row), row.where) for row in standings)
+    _terminal.align([*decisions(found), *policies(below), *bounds])
     print("\nRules that match, strongest first:\n")
     _terminal.align(list(rules(found)))
-    return 0
 
 
 def _answer(route: Route) -> str:
     return f"{route.provider} {route.model} (tier {int(route.tier)}, {route.tier.name.lower()})"
 
 
-def _as_json(found: Explanation, below: Ladder, *, explain: bool) -> dict[str, Any]:
+def _as_json(found: Explanation, below: Ladder) -> dict[str, Any]:
     route = found.route
-    shown: dict[str, Any] = {
+    return {
         "context": route.context,
         "provider": route.provider,
         "model": route.model,
@@ -58,13 +76,20 @@ def _as_json(found: Explanation, below: Ladder, *, explain: bool) -> dict[str, A
         "reason": route.reason,
         "fallbacks": [{"provider": rung.provider, "model": rung.model} for rung in below.rungs[1:]],
     }
-    if explain:
-        shown["policies"] = {
-            name: {"value": getattr(below.rules, name), "where": where} for name, where in below.won.items()
-        }
-        shown["never_tried"] = [str(problem) for problem in below.left_out]
-        shown["won"] = dict(found.won)
-        shown["rules"] = [
+
+
+def _explained(found: Explanation, below: Ladder, standings: Sequence[Standing]) -> dict[str, Any]:
+    """What `--explain` adds, in values that JSON has."""
+    return {
+        "policies": {
+            name: {"value": to_builtins(getattr(below.rules, name)), "where": where}
+            for name, where in below.won.items()
+        },
+        "limits": [_bound(row) for row in standings if row.kind == "limit"],
+        "budgets": [_bound(row) for row in standings if row.kind == "budget"],
+        "never_tried": [str(problem) for problem in below.left_out],
+        "won": dict(found.won),
+        "rules": [
             {
                 "where": layer.where,
                 "says": dict(says(layer.entry)),
@@ -72,5 +97,21 @@ def _as_json(found: Explanation, below: Ladder, *, explain: bool) -> dict[str, A
                 "shadowed": layer.shadowed,
             }
             for layer in found.layers
-        ]
-    return shown
+        ],
+    }
+
+
+def _bound(row: Standing) -> dict[str, Any]:
+    return {
+        "where": row.where,
+        "selects": row.selects,
+        "unit": row.unit,
+        "window": row.window,
+        "most": row.most,
+        "used": row.used,
+        "left": row.left,
+        "state": row.state,
+        "ends": row.ends and row.ends.isoformat(),
+        "degrade_at": row.degrade_at,
+        "unpriced": row.unpriced,
+    }

@@ -16,6 +16,7 @@ from muse.cli import _terminal
 from muse.cli._terminal import Column
 from muse.errors import ConfigError
 from muse.globs import is_glob
+from muse.providers import problem_of
 from muse.terminal_text import escape_control
 
 HELP = "List every known context and those that journal.json names, with provider, model, tier and their sources."
@@ -69,6 +70,9 @@ def _row(name: str, declared: str) -> Row:
     except ConfigError as exc:
         return Row(name, shown, problem=str(exc))
     route = found.route
+    broken = problem_of(route.provider)
+    if broken is not None:
+        return Row(name, shown, problem=str(broken))
     values = (route.provider, route.model, str(int(route.tier)))
     return Row(name, shown, values, (found.won["provider"], found.won["model"], found.won["tier"]))
 

@@ -15,6 +15,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
+from muse import amounts
 from muse.errors import BudgetExceeded, LimitReached
 from muse.messages import Route
 from muse.policies.course import Call, Outcome
@@ -163,8 +164,9 @@ def _refusal(budget: Budget, usd: float, book: Spending) -> str:
     if unpriced:
         further.append(f"{unpriced:,} calls without a known price count ${budget.unpriced_usd:g} each")
     what = "; ".join(named[:_MOST_NAMED] + further)
+    most = amounts.usd(budget.usd)
     return (
-        f"{budget.where}: ${usd:,.4f} of ${budget.usd:,.2f} a {budget.window} are spent on {budget.context} ({what})."
+        f"{budget.where}: ${usd:,.4f} of {most} a {budget.window} are spent on {budget.context} ({what})."
         f" Raise its usd, mark the context as interactive, or wait until {next_window(budget.window):%a %d %b %Y}"
     )
 

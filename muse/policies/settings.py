@@ -12,6 +12,7 @@ from typing import Any, Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
+from muse.amounts import usd
 from muse.reading import Reader, found_text
 from muse.spec import Tier
 
@@ -95,9 +96,9 @@ class Limit(Struct, frozen=True):
             (self.tokens_per_minute, "{:,} tokens a minute"),
             (self.in_flight, "{:,} calls at once"),
             (self.tokens_per_day, "{:,} tokens a day"),
-            (self.usd_per_day, "${:,.2f} a day"),
         )
-        return ", ".join([*globs, *(words.format(amount) for amount, words in amounts if amount is not None)])
+        said = [words.format(amount) for amount, words in amounts if amount is not None]
+        return ", ".join([*globs, *said, *([] if self.usd_per_day is None else [f"{usd(self.usd_per_day)} a day"])])
 
 
 class Budget(Struct, frozen=True):

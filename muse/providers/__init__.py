@@ -85,7 +85,7 @@ def _registered(name: str, where: str) -> ModuleType:
             ).module
         _loading.add(name)
         try:
-            loaded = load(_source(name, module), lambda: import_module(module), is_checked=name not in SHIPPED)
+            loaded = load(_source(name, module), lambda: import_module(module))
         finally:
             _loading.discard(name)
         if loaded.error is not None:
@@ -174,9 +174,16 @@ _looked_at: object = None
 _wants_all = False
 
 
-def specs() -> Mapping[str, Spec]:
-    """What every provider declares: the built-in ones, those of journal.json, and the plug-ins that are routed to."""
-    return _state(journal.load().config).specs
+def specs(config: Config | None = None) -> Mapping[str, Spec]:
+    """What every provider declares: the built-in ones, those of journal.json, and the plug-ins that are routed to.
+
+    `config` is another configuration than the one in force.
+    """
+    now = journal.load().config
+    if config is None or config is now:
+        return _state(now).specs
+    with _lock:
+        return _make(config).specs
 
 
 def is_current(known: Mapping[str, Spec]) -> bool:

@@ -17,6 +17,7 @@ from msgspec import Struct
 from muse import keys
 from muse.errors import ConfigError, PluginError
 from muse.messages import Reply, Request
+from muse.names import PREFIXES
 from muse.providers._attempt import Origin
 from muse.providers._backend import Backend, ProviderBackend
 from muse.providers._plain import PlainBackend
@@ -52,15 +53,12 @@ class Loaded(Struct, frozen=True):
     error: ConfigError | None = None
 
 
-def load(source: Source, import_it: Callable[[], Any], *, is_checked: bool = True) -> Loaded:
-    """Import a provider; an import that fails in any way gives a refused provider in its place.
-
-    `is_checked` also refuses what has not the three functions, or declares another name.
-    """
+def load(source: Source, import_it: Callable[[], Any]) -> Loaded:
+    """Import a provider; one that fails in any way, lacks a function or declares another name is a refused one."""
     try:
         module = import_it()
         backend = backend_around(module, source.name)
-        problem = _problem_of(module, backend, source.name) if is_checked else ""
+        problem = _problem_of(module, backend, source.name)
     except KeyboardInterrupt:
         raise
     except BaseException as exc:  # code from outside may raise anything, SystemExit included
@@ -81,7 +79,8 @@ def backend_around(module: Any, name: str) -> Backend:
 
 def refused(name: str, error: ConfigError, spec: Spec | None = None) -> Loaded:
     """Return a provider each call to which raises `error`; `spec` is what is known of it nevertheless."""
-    known = spec or Spec(name, name, "", {}, prefixes=(f"{name.lower()}-",), key_required=False)
+    prefixes = PREFIXES.get(name, (f"{name.lower()}-",))
+    known = spec or Spec(name, name, "", {}, prefixes=prefixes, key_required=False)
     backend = RefusedBackend(known.having(broken=True), error)
     module = ModuleType(f"muse.providers.{name}", f"{error}")
     members: Mapping[str, Any] = {

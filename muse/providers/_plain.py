@@ -28,7 +28,9 @@ class PlainBackend:
         self._module = module
         spec = getattr(module, "SPEC", None)
         self.spec = (
-            spec if isinstance(spec, Spec) else Spec(name, name, f"{name.upper()}_API_KEY", {}, key_required=False)
+            spec
+            if isinstance(spec, Spec)
+            else Spec(name, name, f"{name.upper()}_API_KEY", {}, (f"{name.lower()}-",), key_required=False)
         )
 
     def load(self, api_key: str | None = None) -> None:
