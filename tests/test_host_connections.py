@@ -17,6 +17,7 @@ from apps.host import connections
 from apps.host.connections import Connection
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+CLOSING = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -93,7 +94,81 @@ async def test_one_connection_too_many_is_closed_and_the_others_stay(
             for _ in range(3):
                 assert await _said(await asyncio.open_connection("127.0.0.1", port), REQUEST) == b""
         assert all(answer.endswith(b"ok") for answer in await asyncio.gather(*asked))
-    assert caplog.text.count("more than 2 connections at once") == 1
+    assert caplog.text.count("more connections at once") == 1
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HT", b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nab"])
+async def test_many_silent_or_slow_connections_lock_nobody_out(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
+    monkeypatch.setattr(connections, "SILENCE_S", 60.0)
+    state = ServerState()
+    async with _listening(_answer_by_path, state) as port:
+        silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(140)]
+        for _, writer in silent:
+            writer.write(sent)
+        for _ in range(5):
+            answer = asyncio.create_task(_said(await asyncio.open_connection("127.0.0.1", port), CLOSING))
+            assert (await answer).endswith(b"ok")
+        assert len(state.connections) <= connections.MOST_OF_ONE_ADDRESS
+        for _, writer in silent:
+            writer.close()
+
+
+async def test_one_address_leaves_room_for_others_even_with_requests_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "SILENCE_S", 60.0)
+    monkeypatch.setattr(connections, "MOST_OF_ONE_ADDRESS", 3)
+    come, released = asyncio.Semaphore(0), asyncio.Event()
+
+    async def hold(scope: Scope, receive: Receive, send: Send) -> None:
+        come.release()
+        await released.wait()
+        await _answer_by_path({**scope, "path": "/after"}, receive, send)
+
+    async with _listening(hold) as port:
+        asked = [
+            asyncio.create_task(_said(await asyncio.open_connection("127.0.0.1", port), CLOSING)) for _ in range(3)
+        ]
+        for _ in asked:
+            await asyncio.wait_for(come.acquire(), 20)
+        refused = await _said(await asyncio.open_connection("127.0.0.1", port), CLOSING)
+        other = await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.2", 0))
+        asked.append(asyncio.create_task(_said(other, CLOSING)))
+        await asyncio.wait_for(come.acquire(), 20)
+        released.set()
+        answers = await asyncio.gather(*asked)
+    assert refused == b""
+    assert [answer.endswith(b"ok") for answer in answers] == [True] * 4
+
+
+@pytest.mark.parametrize("pieces", [1, 40])
+async def test_a_body_that_does_not_come_in_time_ends_its_connection(
+    monkeypatch: pytest.MonkeyPatch, pieces: int
+) -> None:
+    monkeypatch.setattr(connections, "SILENCE_S", 0.1)
+    monkeypatch.setattr(connections, "BODY_S", 0.3)
+    head = b"POST /after HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n"
+    async with _listening(_answer_by_path) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(head)
+        ended = asyncio.create_task(asyncio.wait_for(reader.read(), 20))
+        for _ in range(pieces):
+            writer.write(b"x")
+            await asyncio.sleep(0.02)
+        assert await ended == b""
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("client", "known_by"),
+    [
+        (("127.0.0.1", 1), "127.0.0.1"),
+        (("2001:db8:1:2:3::4", 1), "2001:db8:1:2::/64"),
+        (("::ffff:10.0.0.1", 1), "10.0.0.1"),
+        (("::1", 1), "::1"),
+        (None, "None"),
+    ],
+)
+def test_a_client_is_known_by_its_address_or_network(client: tuple[str, int] | None, known_by: str) -> None:
+    assert connections._address_of(client) == known_by
 
 
 @pytest.mark.parametrize(
