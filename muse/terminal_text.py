@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, TextIO, cast
+from typing import Any, TextIO
 from unicodedata import category
 
 # Control characters but \t and \n, DEL, C1; categories Cf (bidirectional controls, zero-width characters, tags), Zl, Zp
@@ -108,9 +108,11 @@ class EscapedStream:
             self.write(line)
 
 
-def escape_stream(stream: TextIO) -> TextIO:
-    """Return `stream` with control characters escaped; one that does so already is returned as it is."""
-    return stream if isinstance(stream, EscapedStream) else cast("TextIO", EscapedStream(stream))
+def escape_stream(stream: Any) -> Any:
+    """Return `stream` with control characters escaped; one that does so already, or is closed (None), as it is."""
+    if stream is None or isinstance(stream, EscapedStream):
+        return stream
+    return EscapedStream(stream)
 
 
 def unescaped(stream: TextIO) -> TextIO:
@@ -132,6 +134,11 @@ def escaped_output() -> Iterator[None]:
         yield
     finally:
         sys.stdout, sys.stderr = before
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether somebody sees what is written to a standard stream; a closed one is None."""
+    return stream is not None and stream.isatty()
 
 
 class MessageFormatter(logging.Formatter):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import subprocess
 import sys
 from unicodedata import category
 
@@ -21,6 +22,7 @@ from muse.terminal_text import (
     escape_stream,
     escaped_output,
 )
+from tests.journal_folder import JournalFolder, environment
 
 HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 CHARS = (
@@ -104,3 +106,11 @@ def test_a_console_escapes_all_text_and_keeps_its_own_styles() -> None:
     screen = EscapingConsole(file=file, force_terminal=True, color_system="standard", width=60)
     screen.print("x\x1b]0;taken\x9b\u202e", style="red", highlight=False)
     assert file.getvalue() == "\x1b[31mx\\x1b]0;taken\\u009b\\u202e\x1b[0m\n"
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_command_runs_with_closed_streams(journal: JournalFolder, closed: str) -> None:
+    journal.route(default={"provider": "echo"})
+    command = ["bash", "-c", f'exec "$0" -m muse route app.tides {closed}', sys.executable]
+    ended = subprocess.run(command, check=False, env=environment(), capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (0, "")

@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Protocol
+from typing import Protocol, TextIO
 
 from msgspec import Struct
 
@@ -90,7 +90,7 @@ def _run(words: list[str], debug: bool) -> int:
     try:
         with _logging("-v" in words or "--verbose" in words, debug):
             status = _dispatch(words)
-        sys.stdout.flush()
+        _flush(sys.stdout)
     except KeyboardInterrupt:
         _terminal.complain("muse: interrupted")
         return INTERRUPTED
@@ -103,6 +103,12 @@ def _run(words: list[str], debug: bool) -> int:
         _terminal.complain(f"muse: {exc}")
         return FAILED
     return status
+
+
+def _flush(stream: TextIO | None) -> None:
+    """Write what is left in a standard stream; a closed one is None."""
+    if stream is not None:
+        stream.flush()
 
 
 def _dispatch(words: list[str]) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from muse import project, trust
 from muse.claim import Claim, trust_command
 from muse.cli import _terminal
-from muse.terminal_text import escape_control
+from muse.terminal_text import escape_control, is_terminal
 
 
 def show(claims: Sequence[Claim]) -> None:
@@ -19,6 +19,11 @@ def show(claims: Sequence[Claim]) -> None:
             mark = "trusted" if trust.is_trusted(claim) else "not trusted"
             _terminal.complain(escape_control(f"  {claim.place}") + f" ({mark})")
             _terminal.complain(escape_control(f"    {claim.does}"))
+
+
+def is_somebody_there() -> bool:
+    """Whether standard input and standard error are a terminal; a closed one (None) is none."""
+    return is_terminal(sys.stdin) and is_terminal(sys.stderr)
 
 
 def ask(question: str) -> bool:
@@ -36,7 +41,7 @@ def ask_for_trust() -> None:
     Raises:
         ConfigError: journal.json or the record of consent cannot be read.
     """
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not is_somebody_there():
         return
     claims = project.claims()
     withheld = trust.withheld(claims)

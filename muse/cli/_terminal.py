@@ -16,6 +16,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from muse import terminal_text
 from muse.terminal_text import escape_control, escape_message, unescaped
 
 _GAP = 2
@@ -41,7 +42,7 @@ def width() -> int:
 
 def is_terminal() -> bool:
     """Whether somebody looks at the output, and no program reads it."""
-    return sys.stdout.isatty()
+    return terminal_text.is_terminal(sys.stdout)
 
 
 def complain(text: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from muse import journal, project, trust
 from muse.claim import Claim, trust_command
 from muse.cli import _terminal
 from muse.cli._arguments import FAILED
-from muse.cli._consent import ask, show
+from muse.cli._consent import ask, is_somebody_there, show
 from muse.errors import ConfigError
 
 HELP = "Let the commands, code and addresses in a project's files count; what they would do is shown before."
@@ -56,7 +55,7 @@ def _trust(claims: Sequence[Claim], folder: str, *, is_sure: bool) -> int:
         _terminal.say(f"{folder}: its files name no command, code or address; there is nothing to trust.")
         return 0
     show(claims)
-    if not is_sure and sys.stdin.isatty() and not ask("Trust these entries, as long as they stay as they are?"):
+    if not is_sure and is_somebody_there() and not ask("Trust these entries, as long as they stay as they are?"):
         _terminal.say("Nothing was changed.")
         return FAILED
     trust.record(claims)
