@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, Self
 
 from msgspec.structs import replace
 
 from muse.errors import InvalidReply
+from muse.json_text import values_in
 from muse.messages import Assistant, Reply, Request, User
 from muse.schema import drop_nulls, require_fit
+from muse.strict_schema import WRAPPED, has_object_root
 
 _LONGEST_COMPLAINT = 1_000
 
@@ -47,30 +49,54 @@ def schema_of(form: Form) -> Mapping[str, Any]:
 def read_object(reply: Reply, form: Form) -> Any:
     """The object that a reply holds: an instance of the Pydantic model, or the JSON value.
 
+    It is found within prose, code fences and beside thinking aloud (`<think>`); of several that fit, see
+    `muse.json_text.values_in`.
+
     Raises:
-        InvalidReply: the text is no JSON or does not fit; the error says where and why.
+        InvalidReply: the text holds no JSON, or none that fits; the error says where and why.
     """
     schema = schema_of(form)
+    complaint = ""
+    for value in values_in(reply.text):
+        for meant in _meant(value, schema):
+            try:
+                return _fitted(meant, form, schema)
+            except (ValueError, RecursionError) as exc:
+                complaint = complaint or " ".join(str(exc).split())[:_LONGEST_COMPLAINT]
+    complaint = complaint or f"found no JSON ({_why_none(reply.text)})"
+    raise InvalidReply(complaint, text=reply.text, provider=reply.provider, model=reply.model)
+
+
+def _meant(value: Any, schema: Mapping[str, Any]) -> Iterator[Any]:
+    """Yield what a value may mean: itself, and what stands in the object that a provider wants around it."""
+    if isinstance(value, dict) and set(value) == {WRAPPED} and not has_object_root(schema):
+        yield value[WRAPPED]
+    yield value
+
+
+def _fitted(value: Any, form: Form, schema: Mapping[str, Any]) -> Any:
+    """Return a value in its form.
+
+    Raises:
+        ValueError, RecursionError: it does not fit.
+    """
+    bare = drop_nulls(value, schema)
+    if not isinstance(form, Mapping):
+        return form.model_validate(bare)
+    require_fit(bare, schema)
+    return bare
+
+
+def _why_none(text: str) -> str:
+    """Return why a text as a whole is no JSON."""
     try:
-        value = drop_nulls(json.loads(_without_fence(reply.text)), schema)
-        if not isinstance(form, Mapping):
-            return form.model_validate(value)
-        require_fit(value, schema)
+        json.loads(text)
     except (ValueError, RecursionError) as exc:
-        complaint = " ".join(str(exc).split())[:_LONGEST_COMPLAINT]
-        raise InvalidReply(complaint, text=reply.text, provider=reply.provider, model=reply.model) from exc
-    return value
+        return str(exc)[:_LONGEST_COMPLAINT]
+    return "an empty answer"
 
 
 def repair(request: Request, reply: Reply, problem: InvalidReply) -> Request:
     """The request once more, with the reply that did not fit and what is wrong with it."""
     words = f"That does not fit: {problem}. Answer again, with the whole JSON and nothing else, so that it fits."
     return replace(request, turns=(*request.turns, Assistant(reply.text), User((words,))))
-
-
-def _without_fence(text: str) -> str:
-    """A reply's JSON without the Markdown fence that models like to put around it."""
-    bare = text.strip()
-    if bare.startswith("```") and bare.endswith("```"):
-        return bare.removeprefix("```json").removeprefix("```").removesuffix("```").strip()
-    return bare

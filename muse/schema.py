@@ -1,100 +1,141 @@
-"""JSON Schema: made strict as providers want it, and replies checked against it; it knows no provider by name."""
+"""Check values against a JSON Schema, and take out the nulls that stand for absent properties; knows no provider."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-_CHILDREN = ("properties", "$defs", "definitions", "patternProperties")
-_LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
-
-
-def close_objects(
-    schema: Mapping[str, Any], *, require_all: bool, without: Collection[str] = ()
-) -> dict[str, Any] | None:
-    """A copy of `schema` in which each object names all its properties and admits no other; None if that cannot be.
-
-    `require_all` lists every property as required and lets those that were optional be null (OpenAI's strict form).
-    Keywords in `without` are left out. An object that is meant to be open (`additionalProperties` true or a schema, or
-    no `properties`) cannot be closed.
-    """
-    try:
-        return _close(schema, require_all, frozenset(without))
-    except _OpenObject:
-        return None
-
-
-class _OpenObject(Exception):
-    """The schema has an object whose keys are not known."""
-
-
-def _close(schema: Mapping[str, Any], require_all: bool, without: frozenset[str]) -> dict[str, Any]:
-    closed = {key: value for key, value in schema.items() if key not in without}
-    for key in _CHILDREN:
-        if isinstance(closed.get(key), Mapping):
-            closed[key] = {name: _close_any(child, require_all, without) for name, child in closed[key].items()}
-    for key in _LISTS:
-        if isinstance(closed.get(key), list):
-            closed[key] = [_close_any(child, require_all, without) for child in closed[key]]
-    if "items" in closed:
-        closed["items"] = _close_any(closed["items"], require_all, without)
-    if closed.get("type") == "object" or "properties" in closed:
-        _close_object(closed, require_all)
-    return closed
-
-
-def _close_any(schema: Any, require_all: bool, without: frozenset[str]) -> Any:
-    return _close(schema, require_all, without) if isinstance(schema, Mapping) else schema
-
-
-def _close_object(closed: dict[str, Any], require_all: bool) -> None:
-    properties = closed.get("properties")
-    if not properties or closed.get("additionalProperties", False) is not False:
-        raise _OpenObject
-    closed["additionalProperties"] = False
-    if require_all:
-        required = set(closed.get("required", ()))
-        closed["properties"] = {
-            name: child if name in required else _or_null(child) for name, child in properties.items()
-        }
-        closed["required"] = list(properties)
-
-
-def _or_null(schema: Any) -> Any:
-    if isinstance(schema, Mapping) and "null" in _types(schema):
-        return schema
-    return {"anyOf": [schema, {"type": "null"}]}
-
-
-def _types(schema: Mapping[str, Any]) -> Collection[str]:
-    kind = schema.get("type", ())
-    return (kind,) if isinstance(kind, str) else kind
+from muse.schema_merge import CannotMerge, admits_null, branches_of, flatten
 
 
 def drop_nulls(value: Any, schema: Any) -> Any:
-    """`value` without the nulls that stand for absent optional properties: the inverse of `require_all`."""
-    if not isinstance(schema, Mapping):
-        return value
-    if isinstance(value, list):
-        return [drop_nulls(item, schema.get("items")) for item in value]
-    properties = schema.get("properties")
-    if not isinstance(value, dict) or not isinstance(properties, Mapping):
-        return value
-    required = schema.get("required", ())
-    return {
-        name: drop_nulls(item, properties.get(name))
-        for name, item in value.items()
-        if item is not None or name in required or _admits_null(properties.get(name))
-    }
+    """Return `value` without the nulls that stand for absent optional properties.
+
+    It is the inverse of what `muse.strict_schema.strict_form` lets be null: a null goes where the property is optional
+    and its own schema admits none, behind references, in arrays, in maps and in the branch of a union that the value
+    is of.
+    """
+    return _Nulls(schema).dropped(value, schema, 0) if isinstance(schema, Mapping) else value
 
 
-def _admits_null(schema: Any) -> bool:
-    if not isinstance(schema, Mapping):
-        return True
-    branches = (branch for key in ("anyOf", "oneOf") for branch in schema.get(key, ()))
-    return "null" in _types(schema) or any(_admits_null(branch) for branch in branches)
+class _Nulls:
+    """Walks a value along its schema."""
+
+    def __init__(self, root: Mapping[str, Any]) -> None:
+        self._root = root
+
+    def dropped(self, value: Any, schema: Any, depth: int) -> Any:
+        """Return `value` without nulls that stand for something absent; itself where the schema cannot be followed."""
+        if not isinstance(value, (dict, list)) or not isinstance(schema, Mapping) or depth > _DEEPEST_VALUE:
+            return value
+        try:
+            flat = flatten(schema, self._root)
+            branches = branches_of(flat, self._root)
+        except CannotMerge:
+            return value
+        if branches is not None:
+            return self._of_best_branch(value, branches, depth)
+        if isinstance(value, list):
+            return [self.dropped(item, child, depth + 1) for item, child in _with_items(value, flat)]
+        required = flat.get("required") or ()
+        return {
+            name: self.dropped(item, child, depth + 1)
+            for name, item, child in _with_properties(value, flat)
+            if not self._is_absent(name, item, flat, child) or name in required
+        }
+
+    def _is_absent(self, name: str, item: Any, flat: Mapping[str, Any], child: Any) -> bool:
+        """Return whether a value is null in place of a declared property that never is."""
+        declared = flat.get("properties")
+        is_declared = isinstance(declared, Mapping) and name in declared
+        return item is None and is_declared and not admits_null(child, self._root)
+
+    def _of_best_branch(self, value: Any, branches: Sequence[Any], depth: int) -> Any:
+        """Return `value` as the branch has it that it fits best.
+
+        That is a branch it is valid in without its nulls, among these the one whose properties are nearest to its own
+        keys (a strict answer has all of them), among these the one that keeps the most nulls.
+        """
+        found = [self.dropped(value, branch, depth + 1) for branch in branches]
+        if len(found) == 1 or all(one == found[0] for one in found):
+            return found[0]
+        ranks = [
+            (self._is_valid(one, branch), -self._distance(value, branch, depth + 1), _nulls(one))
+            for one, branch in zip(found, branches, strict=True)
+        ]
+        return found[ranks.index(max(ranks))]
+
+    def _is_valid(self, value: Any, branch: Any) -> bool:
+        from jsonschema.exceptions import SchemaError  # with the validator below it is there anyway
+        from referencing.exceptions import Unresolvable
+
+        try:
+            return bool(_validator(json.dumps(self._root)).evolve(schema=branch).is_valid(value))
+        except (SchemaError, Unresolvable, RecursionError, TypeError):
+            return False
+
+    def _distance(self, value: Any, schema: Any, depth: int) -> int:
+        """Return how many keys of `value` a schema does not name, and how many that it names are missing."""
+        if not isinstance(value, (dict, list)) or depth > _DEEPEST_VALUE:
+            return 0
+        try:
+            flat = flatten(schema, self._root)
+            branches = branches_of(flat, self._root)
+        except CannotMerge:
+            return 0
+        if branches is not None:
+            return min(self._distance(value, branch, depth + 1) for branch in branches)
+        if isinstance(value, list):
+            return sum(self._distance(item, child, depth + 1) for item, child in _with_items(value, flat))
+        declared = flat.get("properties")
+        names = declared.keys() if isinstance(declared, Mapping) else value.keys()
+        inner = sum(self._distance(item, child, depth + 1) for _, item, child in _with_properties(value, flat))
+        return len(value.keys() ^ names) + inner
+
+
+_DEEPEST_VALUE = 200
+
+
+def _nulls(value: Any) -> int:
+    """Return how many nulls a value holds."""
+    if isinstance(value, dict):
+        return sum(map(_nulls, value.values()))
+    return sum(map(_nulls, value)) if isinstance(value, list) else value is None
+
+
+def _with_items(value: list[Any], flat: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
+    """Yield each item with its schema."""
+    items, first = flat.get("items"), flat.get("prefixItems")
+    if isinstance(items, list):  # drafts before 2020-12 list the first ones there
+        first, items = items, flat.get("additionalItems")
+    first = first if isinstance(first, list) else []
+    for index, item in enumerate(value):
+        yield item, first[index] if index < len(first) else items
+
+
+def _with_properties(value: dict[str, Any], flat: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Yield each key with its value and schema."""
+    declared, patterns = (_mapping(flat.get(name)) for name in ("properties", "patternProperties"))
+    for name, item in value.items():
+        if name in declared:
+            yield name, item, declared[name]
+        else:
+            matching = (child for pattern, child in patterns.items() if _matches(pattern, name))
+            yield name, item, next(matching, flat.get("additionalProperties"))
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _matches(pattern: str, name: str) -> bool:
+    try:
+        return re.search(pattern, name) is not None
+    except re.error:
+        return False
 
 
 @lru_cache(maxsize=256)

@@ -20,19 +20,20 @@ PACKAGES = ("muse", "think", "observe", "apps")
 PLAN = """
 muse.terminal_text muse.atomic_files muse.claim muse.inside
 
-muse muse.errors muse.names muse.events muse.usage muse.spec muse.schema muse.globs muse.reading muse.policies
+muse muse.errors muse.names muse.events muse.usage muse.spec muse.globs muse.reading muse.policies
 muse.cortex muse.batching muse.ndjson muse.tether muse.cortex.run_process muse.cli._summary muse.cli._terminal
 muse.providers._local muse.providers._local.errors muse.providers._local.child muse.providers._local.days
 muse.providers._local.words muse.batching.bell muse.batching.pace muse.database muse.policies.once
 muse.policies.allowance muse.batching.plain muse.amounts muse.call_ids muse.run_files muse.toolbox muse.cli._doc_map
 muse.aside muse.in_flight
-muse.providers._moderation
+muse.providers._moderation muse.json_text muse.schema_merge
 muse.surrogates
 
 muse.trust muse.messages muse.prices muse.prompts muse.totals muse.policies.deadline muse.cortex.folder_watch
 muse.cortex.schedules muse.cli._live muse.providers._batch muse.providers._local.link
 muse.providers._local.weights muse.providers._local.fields muse.providers._local.shots
 muse.providers._local.passages muse.batching.parquet muse.batching.tables muse.batching.template
+muse.schema muse.strict_schema
 muse.providers._http1 muse.providers._proxies muse.providers._sockets
 muse.policies.retry muse.policies.settings muse.batching.cluster muse.cli._progress muse.console
 

@@ -243,7 +243,7 @@ _HARBOUR = {
 _STRICT = {
     "type": "object",
     "properties": {
-        "city": {"type": "string", "minLength": 1},
+        "city": {"type": "string"},
         "district": {"anyOf": [{"type": "string"}, {"type": "null"}]},
         "harbour": _HARBOUR,
     },

@@ -15,8 +15,8 @@ from muse.providers._ends import finish_of
 from muse.providers._provider import Payload
 from muse.providers._sdk import data_url, refuse_parts, stream_error
 from muse.providers._sse import DONE
-from muse.schema import close_objects
 from muse.spec import Profile
+from muse.strict_schema import OPENAI, strict_form, unwrapped, with_object_root
 from muse.usage import Usage, merge_counts, usage_of
 
 # What every endpoint of this form takes as the id of a call: OpenAI's has at most 40 characters, Mistral's exactly 9.
@@ -44,8 +44,9 @@ def add_tools_and_format(payload: Payload, request: Request) -> None:
         payload["tools"] = [_tool(tool.name, tool.description, tool.schema) for tool in request.tools]
         payload |= {} if request.may_call_tools else {"tool_choice": "none"}
     if request.json_schema is not None:
-        closed = close_objects(request.json_schema, require_all=True)
-        form = {"name": "reply", "schema": closed or request.json_schema, "strict": closed is not None}
+        rooted = with_object_root(request.json_schema)
+        closed = strict_form(rooted, OPENAI)
+        form = {"name": "reply", "schema": closed or rooted, "strict": closed is not None}
         payload["response_format"] = {"type": "json_schema", "json_schema": form}
     elif request.json_output:
         payload["response_format"] = {"type": "json_object"}
@@ -77,7 +78,8 @@ def decode_completion(raw: Mapping[str, Any], request: Request, provider: str) -
     usage = usage_of(_counts(raw))
     turn = Assistant(text, calls, native=_replayable(message), provider=provider)
     model = raw.get("model") or request.model
-    return Reply(text or refusal, turn, usage, finish, model, provider, thinking, ended_with=str(end or ""))
+    said = unwrapped(text, request.json_schema) or refusal
+    return Reply(said, turn, usage, finish, model, provider, thinking, ended_with=str(end or ""))
 
 
 def _counts(raw: Mapping[str, Any]) -> Mapping[str, Any]:

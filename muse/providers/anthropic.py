@@ -28,7 +28,7 @@ from muse.providers._calls import IdRule, fit_ids, fresh_ids, index_of, parse_ar
 from muse.providers._ends import finish_of
 from muse.providers._sdk import ONLY_JSON, SdkProvider, refuse_parts, schema_words, stream_error
 from muse.providers._sse import DONE
-from muse.schema import close_objects
+from muse.strict_schema import ANTHROPIC, strict_form, unwrapped, with_object_root
 from muse.usage import Usage, merge_counts, usage_of
 
 if TYPE_CHECKING:
@@ -85,21 +85,6 @@ _GOOD = frozenset({"end_turn", "stop_sequence", "tool_use", "stop"})
 _ID_RULE = IdRule("[a-zA-Z0-9_-]{1,64}")
 # The SDK's own measure (its `_calculate_nonstreaming_timeout`): beyond this an answer may take over ten minutes.
 _LONGEST_UNSTREAMED_TOKENS = 21_333
-# Keywords that the schema compiler refuses; replies are checked against the caller's own schema all the same.
-_REFUSED_KEYWORDS = (
-    "minimum",
-    "maximum",
-    "exclusiveMinimum",
-    "exclusiveMaximum",
-    "multipleOf",
-    "minLength",
-    "maxLength",
-    "minItems",
-    "maxItems",
-    "uniqueItems",
-    "minProperties",
-    "maxProperties",
-)
 
 
 class AnthropicProvider(SdkProvider):
@@ -152,7 +137,8 @@ class AnthropicProvider(SdkProvider):
             finish = "tools"
         turn = Assistant(text, calls, native=blocks, provider=SPEC.name)
         usage, model = usage_of(raw.get("usage")), raw.get("model") or request.model
-        return Reply(text, turn, usage, finish, model, SPEC.name, thinking, ended_with=end)
+        said = unwrapped(text, request.json_schema)
+        return Reply(said, turn, usage, finish, model, SPEC.name, thinking, ended_with=end)
 
     def must_stream(self, payload: Payload) -> bool:
         return bool(payload["max_tokens"] > _LONGEST_UNSTREAMED_TOKENS)
@@ -329,9 +315,7 @@ def _add_schema(payload: Payload, request: Request, profile: Profile) -> None:
     """The schema with closed objects, as structured outputs want it; one with open objects goes along in words."""
     if request.json_schema is None:
         return
-    closed = (
-        close_objects(request.json_schema, require_all=False, without=_REFUSED_KEYWORDS) if profile.schema else None
-    )
+    closed = strict_form(with_object_root(request.json_schema), ANTHROPIC) if profile.schema else None
     if closed is None:
         words = schema_words(request.json_schema)
         payload["system"] = "\n\n".join(text for text in (payload.get("system"), words) if text)

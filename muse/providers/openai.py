@@ -29,7 +29,7 @@ from muse.providers._calls import IdRule, fit_ids, fresh_ids, parse_args
 from muse.providers._ends import finish_of
 from muse.providers._sdk import ONLY_JSON, SdkProvider, data_url, refuse_parts, schema_words, stream_error
 from muse.providers._sse import DONE
-from muse.schema import close_objects
+from muse.strict_schema import OPENAI, strict_form, unwrapped, with_object_root
 from muse.usage import Usage, usage_of
 
 if TYPE_CHECKING:
@@ -129,7 +129,8 @@ class OpenAIProvider(SdkProvider):
         )
         turn = Assistant(text, calls, native=items, provider=SPEC.name)
         usage, model = usage_of(raw.get("usage")), raw.get("model") or request.model
-        return Reply(text or refusal, turn, usage, finish, model, SPEC.name, thinking, ended_with=end)
+        said = unwrapped(text, request.json_schema) or refusal
+        return Reply(said, turn, usage, finish, model, SPEC.name, thinking, ended_with=end)
 
     def gather(self) -> _Gatherer:
         return _Gatherer()
@@ -283,13 +284,9 @@ def _add_reasoning(payload: Payload, request: Request, profile: Profile, dropped
 def _add_format(payload: Payload, request: Request, profile: Profile) -> None:
     """A schema in strict form where it can be closed; plain JSON, for which the input has to name JSON, otherwise."""
     if request.json_schema is not None and profile.schema:
-        closed = close_objects(request.json_schema, require_all=True)
-        form = {
-            "type": "json_schema",
-            "name": "reply",
-            "schema": closed or request.json_schema,
-            "strict": closed is not None,
-        }
+        rooted = with_object_root(request.json_schema)
+        closed = strict_form(rooted, OPENAI)
+        form = {"type": "json_schema", "name": "reply", "schema": closed or rooted, "strict": closed is not None}
         payload["text"] = {"format": form}
     elif request.json_output or request.json_schema is not None:
         words = ONLY_JSON if request.json_schema is None else schema_words(request.json_schema)
