@@ -14,7 +14,7 @@ from muse.providers._backend import ProviderBackend
 from muse.providers._provider import Provider
 from tests.desk import CONTEXT, QUESTION, WAYS, Desk
 from tests.provider_cases import WIRES, Case
-from tests.reply_bodies import GOOD_END, LIMIT_END, answer, body, whole
+from tests.reply_bodies import GOOD_END, LIMIT_END, answer, body, events, sse, whole
 
 TEXT = "The tide turns at ha"
 USAGE = {
@@ -127,21 +127,24 @@ def test_words_beside_a_call_that_nobody_offered_are_the_text(desk: Desk, case: 
     assert models.generate(QUESTION, CONTEXT) == "Low."
 
 
+@every_way
 @every_wire
-def test_a_word_that_no_list_has_is_not_asked_about_again_and_goes_to_the_next_rung(desk: Desk, case: Case) -> None:
+def test_an_end_that_no_list_has_is_not_asked_about_again_and_goes_to_the_next_rung(
+    desk: Desk, case: Case, way: str
+) -> None:
     desk.use(case)
     section = case.providers(desk.server.url)
     section["default"] |= {"retries": 2, "fallbacks": ["echo"]}
     desk.journal.write({"providers": section})
-    desk.play(case, answer(case, "sync", TEXT, "abandoned", USAGE[case.wire]))
-    assert desk.ask("sync").provider == "echo"
+    desk.play(case, answer(case, way, TEXT, "abandoned", USAGE[case.wire]))
+    assert desk.ask(way).provider == "echo"
     assert len(desk.server.requests) == 1
 
 
 @every_wire
 def test_an_error_within_a_choice_or_answer_is_that_error(desk: Desk, case: Case) -> None:
     desk.use(case)
-    told = body(case.wire, TEXT, GOOD_END[case.wire])
+    told = body(case.wire, TEXT, GOOD_END[case.wire], (), USAGE[case.wire])
     place = told["choices"][0] if case.wire == "compatible" else told
     place["error"] = {"code": 503, "type": "error", "message": "upstream died"}
     if case.wire == "anthropic":
@@ -150,6 +153,18 @@ def test_an_error_within_a_choice_or_answer_is_that_error(desk: Desk, case: Case
     with pytest.raises(MuseError, match="upstream died") as caught:
         models.reply(QUESTION, CONTEXT)
     assert isinstance(caught.value, ProviderDown)
+    assert desk.last_line()["usage"]["total_tokens"] == 46, "it was paid for all the same"
+
+
+def test_a_chunk_that_says_null_for_its_end_does_not_end(desk: Desk) -> None:
+    case = WIRES[-1]
+    desk.use(case)
+    chunks = events(case.wire, TEXT, "stop", USAGE[case.wire])
+    for chunk in chunks[:-1]:
+        chunk["choices"][0]["finish_reason"] = "null"
+    desk.play(case, whole(sse(chunks), "text/event-stream"), whole(sse(chunks[:-1]), "text/event-stream"))
+    assert desk.ask("stream").text == TEXT
+    assert isinstance(desk.fail("stream"), InterruptedReply)
 
 
 def _dumped(value: object) -> bytes:

@@ -20,6 +20,7 @@ from muse.errors import (
     BlockedReply,
     CircuitOpen,
     DeadlineExceeded,
+    InterruptedReply,
     LimitReached,
     MissingKeyError,
     MuseError,
@@ -222,6 +223,8 @@ def mends(error: Exception, rules: CallRules) -> bool:
         return "blocked" in asked
     if isinstance(error, TruncatedReply):
         return "truncated" in asked
+    if isinstance(error, InterruptedReply) and isinstance(error.__cause__, MuseError):
+        return mends(error.__cause__, rules)
     return isinstance(error, _MENDED) or is_transient(error)
 
 

@@ -21,7 +21,7 @@ from muse.providers._ends import is_transient_end
 from muse.providers._faults import misread_error, timeout_error
 from muse.providers._provider import Provider
 from muse.stream_state import MISREAD
-from muse.usage import Usage, estimate_usage
+from muse.usage import Usage, estimate_usage, usage_of
 
 
 class Origin(Struct, frozen=True):
@@ -70,6 +70,7 @@ class Account:
         self._origin = origin
         self._deadline = deadline
         self._dropped = dropped
+        self._raw: Mapping[str, Any] = {}
         self._lane = lane
         self._attempt = origin.attempt or Attempted(new_call_id())
         self._started_s = time.perf_counter()
@@ -109,7 +110,7 @@ class Account:
     ) -> None:
         if exc is None:
             return
-        error = self.failed(exc)
+        error = self.failed(exc, usage=_told(self._raw))
         if error is not exc:
             raise error from exc
 
@@ -120,6 +121,7 @@ class Account:
             ProviderError: the answer is an error after all.
             BlockedReply, TruncatedReply, EmptyReply: there is no usable text.
         """
+        self._raw = raw
         with self:
             decoded = self._provider.decode(raw, self._request)
             names = (call.name for call in decoded.turn.calls)
@@ -270,6 +272,13 @@ def _error_entry(error: BaseException) -> dict[str, Any]:
     if isinstance(error, ProviderError):
         entry |= {"status": error.status, "code": error.code}
     return entry
+
+
+def _told(raw: Mapping[str, Any]) -> Usage | None:
+    """The counts of an answer that is an error after all, as far as it tells any."""
+    counts = raw.get("usage") or raw.get("usageMetadata")
+    usage = usage_of(counts) if isinstance(counts, Mapping) else Usage()
+    return usage if usage.total_tokens else None
 
 
 def _counted(reply: Reply, request: Request) -> Usage:

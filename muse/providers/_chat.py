@@ -11,7 +11,7 @@ from typing import Any
 
 from muse.messages import Assistant, File, Image, Part, Reply, Request, Results, ToolCall, Turn, User
 from muse.providers._calls import CallJoiner, IdRule, args_text, fit_ids, fresh_ids, parse_args
-from muse.providers._ends import finish_of
+from muse.providers._ends import finish_of, is_no_end
 from muse.providers._provider import Payload
 from muse.providers._sdk import data_url, refuse_parts, stream_error
 from muse.providers._sse import DONE
@@ -127,7 +127,8 @@ class ChatGatherer:
     def _add(self, choice: Mapping[str, Any]) -> str:
         if choice.get("error"):
             raise stream_error(self._provider, "", choice)
-        self._finish = choice.get("finish_reason") or self._finish
+        if not is_no_end(end := choice.get("finish_reason")):
+            self._finish = end
         delta = choice.get("delta") or choice.get("message") or {}
         for key in ("reasoning", "reasoning_content", "refusal"):
             if delta.get(key):

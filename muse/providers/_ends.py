@@ -31,12 +31,17 @@ _TRANSIENT = frozenset(
 )
 
 
+def is_no_end(word: object) -> bool:
+    """Whether a word in the place of an end says nothing; DashScope writes the text `null` into each chunk."""
+    return word in (None, "", "null", "None", "none")
+
+
 def finish_of(word: object, good: Collection[str]) -> Finish:
     """How an answer ended that says `word`: "stop" for one of the `good` words of its wire form (lower case).
 
     No word, or an empty one, counts as good: what else says that the answer is over was read by then.
     """
-    if word is None or word == "":
+    if is_no_end(word):
         return "stop"
     lower = str(word).lower()
     if lower in good:

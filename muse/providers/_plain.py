@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from muse.call_ids import UNDER_WAY, Attempted, new_call_id
+from muse.errors import EmptyReply
 from muse.messages import Assistant, File, Image, Part, Reply, Request, User
 from muse.policies.deadline import Deadline
 from muse.policies.once import Sending
@@ -71,6 +72,9 @@ class PlainBackend:
 
     def _reply(self, request: Request, text: str, origin: Origin, attempt: Attempted) -> Reply:
         text = mend(text)
+        if not text.strip():
+            said = f"{self.spec.name} {request.model}: the model finished without any text"
+            raise EmptyReply(said, text=text, provider=self.spec.name, model=request.model)
         usage = estimate_usage(request.text_chars, len(text))
         name, turn = self.spec.name, Assistant(text, provider=self.spec.name)
         return Reply(text, turn, usage, "stop", request.model, name, route=origin.route, call_id=attempt.call_id)
