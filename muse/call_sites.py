@@ -11,6 +11,7 @@ from glob import escape
 from pathlib import Path
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from muse.reading import Problem
 
@@ -25,12 +26,19 @@ _MOST_FILES = 10_000
 
 
 class CallSite(Struct, frozen=True):
-    """One context in the code: a name, or a glob where a part of the text is only known at run time."""
+    """One context in the code: a name, or a glob where a part of the text is only known at run time.
+
+    `keywords` are the names of the arguments of the call that gives it, `function` is what is called. A call of
+    `muse.models` whose context cannot be read off is a site too, with `is_open` and the context "".
+    """
 
     path: str
     line: int
     context: str
     is_glob: bool = False
+    function: str = ""
+    keywords: tuple[str, ...] = ()
+    is_open: bool = False
 
 
 def scan(folders: list[Path]) -> tuple[list[CallSite], list[Problem], int]:
@@ -55,14 +63,44 @@ def sites_in(tree: ast.AST, path: str) -> list[CallSite]:
     """The contexts that the calls of one syntax tree name, in order of their lines."""
     constants = _constants(tree)
     found = [
-        site
+        _with_call(site, node)
         for node in ast.walk(tree)
         if isinstance(node, ast.Call)
         for argument in _context_arguments(node)
         if (site := _site(argument, constants, path)) is not None
     ]
+    read_off = {(site.line, site.keywords) for site in found}
+    found += (site for site in _open_calls(tree, path) if (site.line, site.keywords) not in read_off)
     found += _named_contexts(tree, path)
     return sorted(found, key=lambda site: (site.line, site.context))
+
+
+def _open_calls(tree: ast.AST, path: str) -> Iterator[CallSite]:
+    """The calls of functions that come from `muse.models`, whatever their context is."""
+    modules, functions = {"muse.models"}, set[str]()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "muse.models":
+            functions |= {alias.asname or alias.name for alias in node.names if alias.name in _BY_PLACE}
+        elif isinstance(node, ast.ImportFrom) and node.module == "muse":
+            modules |= {alias.asname or alias.name for alias in node.names if alias.name == "models"}
+        elif isinstance(node, ast.Import):
+            modules |= {alias.asname for alias in node.names if alias.name == "muse.models" and alias.asname}
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Name(id=name)) if name in functions:
+                yield _with_call(CallSite(path, node.lineno, "", is_open=True), node)
+            case ast.Call(func=ast.Attribute(value=value, attr=name)) if name in _BY_PLACE:
+                if ast.unparse(value) in modules:
+                    yield _with_call(CallSite(path, node.lineno, "", is_open=True), node)
+            case _:
+                pass
+
+
+def _with_call(site: CallSite, call: ast.Call) -> CallSite:
+    """The site with what is called and by which keywords."""
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    keywords = tuple(keyword.arg for keyword in call.keywords if keyword.arg is not None)
+    return replace(site, function=name, keywords=keywords)
 
 
 def _named_contexts(tree: ast.AST, path: str) -> Iterator[CallSite]:

@@ -29,10 +29,11 @@ from muse.providers.compatible import ROWS
 from muse.routing import PROVIDER_ENV, Router
 from muse.rules import idle_rules, place_of
 from muse.spec import Spec, Tier, provider_of
+from muse.unknown_options import KNOWN, meant
 
 Kind = (
     Literal["entry", "rule", "model", "price", "tier", "context", "key", "package", "setup", "ladder", "bound"]
-    | Literal["descriptor", "code", "trust", "plugin"]
+    | Literal["descriptor", "code", "trust", "plugin", "option"]
 )
 _HOUSE = Path(__file__).resolve().parent.parent
 _HOUSES = ("think", "observe", "apps", "muse")
@@ -101,6 +102,7 @@ def examine(folders: Iterable[Path] = ()) -> Report:
         *_keys_and_packages(view),
         *_descriptors(view),
         *_unregistered(view),
+        *_unknown_options(view),
         *(Finding("code", shown(p.path), p.found, p.allowed, "Mend it there.") for p in unreadable),
     ]
     looked_at = {
@@ -108,7 +110,7 @@ def examine(folders: Iterable[Path] = ()) -> Report:
         "entries in journal.json": len(view.config.contexts),
         "providers": len(view.providers),
         "source files": files,
-        "calls with a context": len(sites),
+        "calls with a context": sum(not site.is_open for site in sites),
     }
     return Report(_once(findings), looked_at)
 
@@ -155,7 +157,7 @@ def _broken_providers(view: _View) -> Iterator[Finding]:
 
 
 def _idle_rules(view: _View) -> Iterator[Finding]:
-    used = {site.context for site in view.sites}
+    used = {site.context for site in view.sites if not site.is_open}
     names = {place_of(name): name for name, entry in view.config.contexts.items() if entry != Entry()}
     for problem in idle_rules(view.config, view.registry.contexts, view.specs, used):
         if problem.path in names:
@@ -349,6 +351,22 @@ def _router() -> Router:
 def _descriptors(view: _View) -> Iterator[Finding]:
     for problem in view.registry.problems:
         yield Finding("descriptor", shown(problem.path), problem.found, problem.allowed, "Mend it in that file.")
+
+
+def _unknown_options(view: _View) -> Iterator[Finding]:
+    """Keyword arguments in the code that neither a call nor any provider knows."""
+    known = KNOWN | _ARGUMENTS | {option for spec in view.specs.values() for option in spec.options}
+    for site in view.sites:
+        own = known | _OF_REQUESTS if site.function in ("BatchRequest", "create") else known
+        for name in (keyword for keyword in site.keywords if keyword not in own):
+            where = f"{shown(site.path)}:{site.line}"
+            found = f"{name!r}, which {site.function}() does not know"
+            yield Finding("option", where, found, "a known option", f"Calls ignore it: {meant(name)}")
+
+
+# The arguments of a call that are no options, and what a request of a batch takes besides.
+_ARGUMENTS = frozenset({"contents", "context", "schema"})
+_OF_REQUESTS = frozenset({"note"})
 
 
 def _unregistered(view: _View) -> Iterator[Finding]:

@@ -203,7 +203,7 @@ def make_request(contents: object, model: str, options: Mapping[str, Any], *, ne
         ValueError: an option's value makes no sense.
     """
     system, turns = turns_of(contents)
-    given = {name: value for name, value in options.items() if name not in _REFUSED and not _is_unset(name, value)}
+    given = {name: value for name, value in options.items() if not _is_unset(name, value)}
     _check_texts(model, given)
     _check_numbers(given)
     said = given.pop("system_instruction", None)
@@ -266,5 +266,3 @@ def _is_number(value: object, kind: type | tuple[type, ...]) -> bool:
 
 
 _COMMON = ("temperature", "max_output_tokens", "json_output", "json_schema", "thinking_budget", "timeout_s")
-# Parts of a request that are no options: an agent's loop sets them.
-_REFUSED = ("tools", "may_call_tools", "turns", "system", "extras")

@@ -8,6 +8,7 @@ MuseError
 │   └── UnavailableError               what a provider needs is not here: its package, its address, a model file
 │       └── PluginError                a plug-in or provider file cannot be loaded, or its name is taken
 ├── ContentsError (also ValueError)    the caller's contents cannot be sent
+├── OptionError (also TypeError)       the caller gave an option that is not known, with strict=True
 ├── ProviderError                      what the provider or the way to it did
 │   ├── AuthError                      401, 403: the key is not accepted
 │   ├── NotFoundError                  404: no such model or address
@@ -136,6 +137,10 @@ class TrustError(ConfigError):
 
 class ContentsError(MuseError, ValueError):
     """The contents handed to a call cannot be sent: empty, of a wrong type, or not what they claim to be."""
+
+
+class OptionError(MuseError, TypeError):
+    """A call was given an option that nobody knows, with `strict=True`; the text says what was probably meant."""
 
 
 class ProviderError(MuseError):

@@ -93,7 +93,8 @@ class GenerateOptions(TypedDict, total=False):
     `model` overrides the routed model, and with it the provider if the name belongs to another one. `json_schema` asks
     for an answer of that JSON Schema. `complete=True` has the model continue the text instead of answering it, where a
     provider can (others answer it as a message); `grammar` (GBNF) binds what it may write, where there is a model of
-    one's own. `stop`, `seed`, `top_p`, `cached_content` go to providers that take them.
+    one's own. `stop`, `seed`, `top_p`, `cached_content` go to providers that take them. An option that is not known is
+    ignored with a warning and named in `Reply.dropped`; with `strict=True` it is an `OptionError`.
     """
 
     model: str
@@ -112,6 +113,7 @@ class GenerateOptions(TypedDict, total=False):
     cached_content: str
     segment: str
     api_key: str
+    strict: bool
 
 
 DEFAULT_TEMPERATURE = 0.3

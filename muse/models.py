@@ -22,9 +22,11 @@ from muse.objects import Form, Model, read_object, repair, schema_of
 from muse.policies.course import Fallback
 from muse.policies.stack import stack
 from muse.providers import backend_of, owner_of, specs
+from muse.providers._plain import PlainBackend
 from muse.routing import PROVIDER_ENV, Explanation, Router
 from muse.spec import Spec, Tier
 from muse.streams import AsyncReplyStream, ReplyStream
+from muse.unknown_options import KNOWN, is_near_miss, refuse, unknown_in, warn_of
 
 if TYPE_CHECKING:
     from muse.policies.standing import Standing
@@ -361,15 +363,19 @@ def prepare(contents: Any, context: str, options: Mapping[str, Any], *, needs_te
 
     Raises:
         ConfigError, ContentsError, ValueError: it cannot be routed, or its contents or options are not usable.
+        OptionError: with `strict=True`, an option is not known.
     """
     _require_context(context)
     given = dict(options)
+    is_strict = bool(given.pop("strict", False))
     desk = _front_desk()
     current = desk.snapshot.config
     found = desk.ladder(context)
     asked = given.pop("model", None)
     if asked:
         found = found.starting(_overridden(found.rungs[0], asked))
+    if not KNOWN.issuperset(given):
+        _see_to_unknown(given, found.rungs[0].provider, desk.specs, is_strict=is_strict)
     segment = given.pop("segment", None) or os.environ.get("SEGMENT_KEY")
     api_key = given.pop("api_key", None)
     if not given.get("system_instruction"):
@@ -378,6 +384,21 @@ def prepare(contents: Any, context: str, options: Mapping[str, Any], *, needs_te
         given["timeout_s"] = found.rules.timeout_s
     request = make_request(contents, found.rungs[0].model, given, needs_text=needs_text)
     return Ready(request, found, stack(current.policies, log_lines.assess), current, desk.model_at, segment, api_key)
+
+
+def _see_to_unknown(given: Mapping[str, Any], provider: str, known: Mapping[str, Spec], *, is_strict: bool) -> None:
+    """Warn of options that neither muse nor any provider knows; a plain module may take more than it declares.
+
+    Raises:
+        OptionError: they are not to be passed over.
+    """
+    names = unknown_in(given, [spec.options for spec in known.values()])
+    if names and isinstance(providers.backend_of(provider), PlainBackend):
+        names = [name for name in names if is_near_miss(name)]
+    if names and is_strict:
+        refuse(names)
+    elif names:
+        warn_of(names)
 
 
 def require_allowed(context: str, provider: str, model: str) -> None:

@@ -47,7 +47,7 @@ muse.project_config
 
 muse.journal muse.streams muse.descriptors muse.providers._transport muse.providers._local.choose
 muse.hedging muse.providers._local.answer muse.batching.packing muse.batching.scan muse.batching.tally muse.batching.job
-muse.batching.outbox muse.batching.outage muse.policies.adaptive
+muse.batching.outbox muse.batching.outage muse.policies.adaptive muse.unknown_options
 
 muse.providers._async_transport
 muse.toolbox.packs muse.keys muse.ledger muse.contexts muse.personas muse.fresh muse.cortex.keeping
