@@ -220,6 +220,19 @@ def test_ids_of_another_provider_are_rewritten_in_pairs_where_the_next_one_refus
     assert provider_of(case).encode(Request(case.model, tuple(turns))).payload == payload, "the same each time"
 
 
+@pytest.mark.parametrize("model", ["mistralai/mistral-large", "devstral-small", "ministral-8b", "Mixtral-8x7B"])
+def test_models_of_mistral_get_ids_of_nine_letters_and_digits(model: str) -> None:
+    turns = (
+        User(("x",)),
+        Assistant("", (ToolCall("call_abc123", "now", {}), ToolCall("abcDEF123", "now", {}))),
+        Results((ToolResult("call_abc123", "now", ("42",)), ToolResult("abcDEF123", "now", ("43",)))),
+    )
+    asked, answered = wire_ids(provider_of(WIRES[-1]).encode(Request(model, turns)).payload)
+    assert asked == answered
+    assert asked[1] == "abcDEF123"
+    assert all(re.fullmatch("[A-Za-z0-9]{9}", str(call_id)) for call_id in asked)
+
+
 ids = st.text("ab.:- é", max_size=5) | st.sampled_from(["a", "muse-call-0", "x" * 50])
 
 

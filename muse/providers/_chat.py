@@ -6,6 +6,7 @@ Sources: the API reference of `POST /chat/completions`; OpenRouter's and DeepSee
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,8 +20,11 @@ from muse.spec import Profile
 from muse.strict_schema import OPENAI, strict_form, unwrapped, with_object_root
 from muse.usage import Usage, merge_counts, usage_of
 
-# What every endpoint of this form takes as the id of a call: OpenAI's has at most 40 characters, Mistral's exactly 9.
+# What endpoints of this form take as the id of a call: OpenAI's has at most 40 characters, that of Mistral's models
+# exactly 9 letters and digits.
 _ID_RULE = IdRule("[A-Za-z0-9_-]{1,40}", 9)
+_MISTRAL_ID_RULE = IdRule("[A-Za-z0-9]{9}", 9)
+_MISTRAL = re.compile("(mi|mini|magi|dev|code|vox)stral|pixtral|mixtral", re.IGNORECASE)
 # Ends of a whole answer; gateways also pass on the words of the API behind them.
 _GOOD = frozenset(
     {
@@ -33,7 +37,7 @@ _GOOD = frozenset(
 def chat_messages(request: Request, profile: Profile, provider: str) -> list[dict[str, Any]]:
     """A request as messages; `provider`'s own assistant messages are replayed as they were."""
     messages: list[dict[str, Any]] = [{"role": "system", "content": request.system}] if request.system else []
-    turns = fit_ids(request.turns, provider, _ID_RULE)
+    turns = fit_ids(request.turns, provider, _MISTRAL_ID_RULE if _MISTRAL.search(request.model) else _ID_RULE)
     messages += [message for turn in turns for message in _messages(turn, profile, request.model, provider)]
     return messages
 

@@ -26,8 +26,8 @@ _IDLE = frozenset({b"ping", b"keepalive", b"keep-alive", b"heartbeat"})
 _LAST_WAIT_S = 0.1
 
 
-class _Done:
-    """The type of `DONE`."""
+class _Done(dict[str, Any]):
+    """The type of `DONE`: an event that says nothing else, for a gatherer that does not know it."""
 
     def __repr__(self) -> str:
         return "DONE"
