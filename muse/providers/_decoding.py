@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 
 import httpx2
 
-from muse.providers._http1 import Head, Pairs, too_large
+from muse.errors import AnswerTooLarge
+from muse.providers._http1 import MEGABYTE, Head, Pairs, too_large
 
 ACCEPTED = b"gzip, deflate"
 _PIECE_BYTES = 262_144
@@ -78,7 +79,10 @@ class Decoder:
         self._since_end = len(seen) - end if end >= 0 else self._since_end + len(piece)
         self._tail = seen[-2:]
         if self._since_end > _EVENT_BYTES:
-            raise too_large(_EVENT_BYTES)
+            raise AnswerTooLarge(
+                f"found an event of a stream of more than {_EVENT_BYTES / MEGABYTE:g} MB, expected a smaller one",
+                code="answer_too_large",
+            )
 
 
 class _Inflater:

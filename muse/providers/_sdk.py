@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from muse.errors import ContentsError, MuseError, ProviderTimeout
+from muse.errors import ContentsError, MuseError, ProviderError, ProviderTimeout
 from muse.messages import File, Image, Part
 from muse.policies.deadline import Deadline
 from muse.providers._faults import connection_error, local_error, status_error, unreadable_error
@@ -136,7 +136,7 @@ class SdkProvider(Provider):
 
     def fault(self, exc: Exception, model: str) -> MuseError | None:
         name = self.spec.name
-        own = own_fault(exc)
+        own = own_fault(exc, name, model)
         if own is not None:
             return own
         sdk = sys.modules.get(self.sdk)
@@ -161,9 +161,11 @@ class SdkProvider(Provider):
 STREAM_STATUS = 200
 
 
-def own_fault(exc: BaseException) -> MuseError | None:
+def own_fault(exc: BaseException, provider: str, model: str) -> MuseError | None:
     """The error of muse's own transport that an SDK wrapped in one of its own: an answer too large, a bad proxy."""
     cause = exc.__cause__
+    if isinstance(cause, ProviderError):
+        cause.provider, cause.model = cause.provider or provider, cause.model or model
     return cause if isinstance(cause, MuseError) else None
 
 

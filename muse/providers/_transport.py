@@ -228,6 +228,7 @@ class _Body(httpx2.SyncByteStream):
                     wait_s(None)
             self._decoder.finish()
         except Exception as exc:
+            self._is_closed = True
             self._connection.close()
             if isinstance(exc, OSError):
                 raise _error(exc) from exc
