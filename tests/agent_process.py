@@ -53,7 +53,7 @@ class Agents:
     def ends(self) -> tuple[int, list[Event], str]:
         """Let its input end and wait: exit status, the events left, standard error."""
         assert self.process.stdin is not None
-        out, err = self.process.communicate(timeout=30)
+        out, err = self.process.communicate(timeout=180)
         return self.process.returncode, [json.loads(line) for line in out.splitlines()], err
 
     def killed(self) -> None:

@@ -38,7 +38,7 @@ def cortex(*arguments: str, **changes: str) -> Iterator[subprocess.Popen[str]]:
 def once(*arguments: str, **changes: str) -> str:
     """`muse cortex --once` to its end; what it said on standard error."""
     with cortex("--once", *arguments, **changes) as process:
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=180)
         assert process.returncode == 0, err
     return err
 
@@ -53,7 +53,7 @@ def ask(prompt: str = "Hello.", persona: str = "default", **config: Any) -> str:
     return cortex_client.cortex_request(prompt, persona, config={**CHEAP, **config})
 
 
-def wait_until(is_true: Callable[[], bool], *, timeout_s: float = 60) -> None:
+def wait_until(is_true: Callable[[], bool], *, timeout_s: float = 180) -> None:
     """Wait until a condition on the files of the runs holds; it looks often, as nothing tells of a file's end."""
     give_up_s = time.monotonic() + timeout_s
     while not is_true():
@@ -76,7 +76,7 @@ class Hanging:
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self._listener.settimeout(30)
+        self._listener.settimeout(180)
         self._taken: list[socket.socket] = []
 
     def ask(self, **config: Any) -> str:
@@ -98,7 +98,7 @@ def threads() -> int:
     """The threads of this process; those that only wait for a process that is over are let end first (Python 3.11)."""
     for thread in threading.enumerate():
         if thread.name.startswith("waitpid-"):
-            thread.join(10)
+            thread.join(180)
     return threading.active_count()
 
 

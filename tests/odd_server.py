@@ -57,7 +57,7 @@ class OddServer:
 
     def await_close(self, number: int) -> None:
         """Wait until connection `number` is closed by this server."""
-        assert self._closed[number].wait(10)
+        assert self._closed[number].wait(180)
 
     def __enter__(self) -> Self:
         self._threads[0].start()
@@ -74,7 +74,7 @@ class OddServer:
             with contextlib.suppress(OSError):  # the client has hung up first
                 connection.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
-            thread.join(10)
+            thread.join(180)
 
     def _accept(self) -> None:
         for number, row in enumerate(self._rows):

@@ -125,7 +125,7 @@ def _nodes(monkeypatch: pytest.MonkeyPatch, journal: JournalFolder) -> Nodes:
 
 async def until(reached: Callable[[], bool]) -> None:
     """Let the loop turn until it is so."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(180):
         while not reached():
             await turns(1)
 

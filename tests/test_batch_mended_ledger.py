@@ -75,7 +75,7 @@ async def _end_all(batch: Batch, calls: Calls, problem: Exception | None = None)
     calls.problem = problem
     calls.gate.set()
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(180):
             return await drained(batch)
     finally:
         calls.gate.clear()

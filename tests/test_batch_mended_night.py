@@ -27,7 +27,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch, night: Night) -> None:
 
 
 async def _drained(batch: Batch) -> list[tuple[str | None, bool]]:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(180):
         return [(request.response, request.restored) async for request in batch.drain_batch()]
 
 

@@ -150,7 +150,7 @@ asyncio.run(leave_early())
 def test_a_process_that_leaves_streams_open_ends_without_a_word(desk: Desk, case: Case) -> None:
     desk.use(case)
     with journal_folder.start(_AT_EXIT) as process:
-        assert process.communicate(timeout=30) == ("", "")
+        assert process.communicate(timeout=180) == ("", "")
     assert process.returncode == 0
     contexts = sorted(line["context"] for line in desk.journal.lines())
     assert contexts == ["x.kept", "x.left", "x.left"], "what was spent is logged all the same"

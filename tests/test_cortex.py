@@ -185,7 +185,7 @@ def test_no_more_runs_than_allowed_are_under_way_at_once(monkeypatch: pytest.Mon
 def test_two_cortexes_share_a_folder_and_run_nothing_twice() -> None:
     ids = [ask(f"Tide {number}.") for number in range(12)]
     with cortex("--once", "-n", "2") as one, cortex("--once", "-n", "2") as other:
-        assert [process.wait(60) for process in (one, other)] == [0, 0]
+        assert [process.wait(180) for process in (one, other)] == [0, 0]
     once()  # what the other had under way when one was done
     for agent_id in ids:
         assert names(agent_id) == ["request", "start", "finish"]
@@ -198,7 +198,7 @@ def test_what_is_asked_for_while_it_is_up_runs_at_once_and_sigterm_ends_it() -> 
             wait_until(runs.path_of(agent_id, "over").exists)
             assert last(agent_id)["event"] == "finish"
         process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=10)
+        _, err = process.communicate(timeout=180)
         assert (process.returncode, err) == (0, "")
 
 
@@ -233,21 +233,21 @@ def test_a_killed_run_is_an_error_with_its_signal(hanging: Hanging) -> None:
         hanging.wait_for_run()
         (pid,) = agents_of(process)
         kill(pid)
-        assert process.wait(20) == 0
+        assert process.wait(180) == 0
     assert last(agent_id)["exit_code"] == -signal.SIGKILL
 
 
 @linux
 def test_stopped_it_ends_what_is_under_way_after_the_grace_time(hanging: Hanging, journal: JournalFolder) -> None:
     agent_id = hanging.ask()
-    with cortex("--grace", "0.2") as process:
+    with cortex("--grace", "0.2", "-n", "1") as process:  # so that nobody takes the second one
         hanging.wait_for_run()
         waiting = ask()
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        assert process.wait(180) == 0
     assert last(agent_id)["event"] == "error"
     assert last(agent_id)["reason"] == "stopped"
-    assert get_agent_status(waiting) in ("running", "completed")
+    assert runs.ids_in("pending") == [waiting]
     assert processes_of(journal.path) == []
     once()
     assert last(waiting)["event"] == "finish"
@@ -271,7 +271,7 @@ def test_after_kill_9_nothing_runs_on_and_the_next_cortex_ends_the_orphan(
 
 
 def _wait_for_exit(handle: int) -> None:
-    ready, _, _ = select.select([handle], [], [], 20)
+    ready, _, _ = select.select([handle], [], [], 180)
     os.close(handle)
     assert ready
 

@@ -161,11 +161,11 @@ def test_an_app_is_warmed_up_beside_the_first_requests(
     folders = [write_app(tmp_path / "more", name) for name in ("one", "two")]
     apps = (App("one", folders[0], "One", warm=warmed.set), App("two", folders[1], "Two", warm=fail))
     with TestClient(make_site(apps=apps), base_url="http://localhost"):
-        assert warmed.wait(20)
-        assert failed.wait(20)
+        assert warmed.wait(180)
+        assert failed.wait(180)
         for thread in threading.enumerate():
             if thread.name.startswith("warm-"):
-                thread.join(20)
+                thread.join(180)
     assert "app two: warming up failed" in caplog.text
     assert site_module.log.name in {record.name for record in caplog.records}
 

@@ -146,7 +146,7 @@ def test_several_processes_enter_it_once(journal: JournalFolder) -> None:
     killed(READY + WAIT, "200")
     readers = [start("from muse import ledger; print(len(list(ledger.read())))", **UNMEASURED) for _ in range(4)]
     for reader in readers:
-        _, err = reader.communicate(timeout=60)
+        _, err = reader.communicate(timeout=180)
         assert reader.returncode == 0, err
     assert sorted(line["call_id"] for line in journal.lines()) == [f"{number:016x}" for number in range(200)]
 
@@ -173,7 +173,7 @@ ledger._put = last
 ledger.settle()
 """
     with start(half, **UNMEASURED) as process:
-        process.wait(60)
+        process.wait(180)
     assert len(journal.lines()) == 7
     assert sorted(line["call_id"] for line in ledger.read()) == [f"{number:016x}" for number in range(20)]
 
@@ -191,7 +191,7 @@ def test_a_process_that_lives_keeps_its_records(journal: JournalFolder) -> None:
 def test_a_process_that_ends_by_itself_leaves_no_file(desk: Desk) -> None:
     desk.use(OPENAI)
     with start(CALL, "sync", CONTEXT) as process:
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=180)
         assert process.returncode == 0, err
     assert journal_is_clean(desk.journal)
     assert len(desk.journal.lines()) == 1
@@ -234,7 +234,7 @@ def test_a_forked_child_has_records_of_its_own_and_holds_no_lock_of_its_parent(j
 
 def wait_until_gone(number: int) -> bool:
     """Wait for the end of a process that is no child of this one."""
-    for _ in range(600):
+    for _ in range(3_600):
         if not Path(f"/proc/{number}").exists() or "Z (" in Path(f"/proc/{number}/status").read_text():
             return True
         threading.Event().wait(0.05)
@@ -397,7 +397,7 @@ def _run_until(desk: Desk, reached: Callable[[Any], bool] | None) -> None:
         if reached is not None:
             assert desk.server.wait_until(reached)
             process.send_signal(signal.SIGKILL)
-        _, err = process.communicate(timeout=120)
+        _, err = process.communicate(timeout=180)
     assert not err
     assert process.returncode == (0 if reached is None else -signal.SIGKILL)
 

@@ -270,7 +270,7 @@ def test_what_is_new_is_read_in_the_background(journal: JournalFolder, index: Lo
     append(journal, *[line()] * 50)
     index.read_on()
     assert index._thread is not None
-    index._thread.join(timeout=30)
+    index._thread.join(timeout=180)
     assert index.progress().is_complete
     assert sums(index, ALL).total.total.calls == 50
 

@@ -68,7 +68,7 @@ def calls(running: LoopbackServer) -> Iterator[SyncCalls]:
 
 def post(server: LoopbackServer, path: str, body: object) -> tuple[int, bytes]:
     """Send one request on its own connection; return status and body."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=180)
     connection.request("POST", path, json.dumps(body), {"content-type": "application/json"})
     response = connection.getresponse()
     answer = response.status, response.read()
@@ -279,7 +279,7 @@ def test_an_unknown_scenario_is_refused_when_scripted(server: LoopbackServer) ->
 
 
 def test_requests_are_recorded_and_connections_counted(server: LoopbackServer) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=180)
     for number in range(3):
         body = iter([b'{"model": "te', b'xt", "n": %d}' % number])
         connection.request("POST", PATHS["openai"], body, {"X-Key": "k"}, encode_chunked=True)
@@ -332,7 +332,7 @@ def test_a_server_process_ends_with_its_stdin() -> None:
         assert process.stdin is not None
         assert process.stdout is not None
         port = json.loads(process.stdout.readline())["port"]
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=180)
         started_s = time.monotonic()
         connection.request("POST", PATHS["google"], "{}")
         assert connection.getresponse().status == 200
@@ -340,5 +340,5 @@ def test_a_server_process_ends_with_its_stdin() -> None:
         connection.close()
         process.stdin.close()
         counts = json.loads(process.stdout.readline())
-        assert process.wait(5) == 0
+        assert process.wait(180) == 0
     assert (counts["requests"], counts["connections"]) == (1, 1)

@@ -65,7 +65,7 @@ def _listening() -> Iterator[tuple[str, subprocess.Popen[str]]]:
 def _post(url: str, headers: Mapping[str, str], body: Any = INITIALIZE) -> int:
     """The status of a request with these headers."""
     place = urlsplit(url)
-    connection = http.client.HTTPConnection("127.0.0.1", place.port or 80, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", place.port or 80, timeout=180)
     sent = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream", **headers}
     connection.putrequest("POST", place.path, skip_host="Host" in sent)
     content = json.dumps(body).encode()
@@ -232,7 +232,7 @@ def test_nothing_but_the_protocol_goes_to_standard_output(example: Path) -> None
         assert "Thermal" in json.dumps(answer)
         wrong = {"name": "search_journal", "arguments": {}}
         assert _ask(child, {"jsonrpc": "2.0", "id": 3, "method": "tools/call", "params": wrong})["id"] == 3
-        out, err = child.communicate(timeout=20)
+        out, err = child.communicate(timeout=180)
     assert out == ""
     assert child.returncode == 0
     assert "search_journal" in err
@@ -242,14 +242,14 @@ def test_nothing_but_the_protocol_goes_to_standard_output(example: Path) -> None
 def test_an_interrupt_ends_a_server_that_waits_for_input(example: Path) -> None:
     with _stdio() as child:
         child.send_signal(signal.SIGINT)
-        assert child.wait(timeout=20) == -signal.SIGINT
+        assert child.wait(timeout=180) == -signal.SIGINT
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of this kind are POSIX's")
 def test_an_interrupt_ends_the_listening_server_at_once(example: Path) -> None:
     with _listening() as (_, child):
         child.send_signal(signal.SIGINT)
-        assert child.wait(timeout=20) in {0, 130}
+        assert child.wait(timeout=180) in {0, 130}
         assert child.stderr is not None
         assert "Traceback" not in child.stderr.read()
 

@@ -71,7 +71,7 @@ def test_a_second_run_on_the_same_day_is_refused_and_the_first_one_finishes(jour
         with start(RUN, DAY, **address) as first:
             assert server.wait_until(lambda server: len(server.requests) >= 1, 30)
             with start(refused, DAY, **address) as second:
-                _, complaint = second.communicate(timeout=30)
+                _, complaint = second.communicate(timeout=180)
             server.latency_s = 0.0
             first.communicate(timeout=60)
     assert (first.returncode, second.returncode) == (0, 1)

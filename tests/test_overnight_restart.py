@@ -135,7 +135,7 @@ async def test_a_second_run_at_the_same_time_is_refused(night: Night) -> None:
     looked = threading.Event()
     night.server.on_step = lambda step: looked.set() if step == "openai_look" else None
     process = child(night, OPENAI)
-    assert looked.wait(20)
+    assert looked.wait(180)
     with pytest.raises(ConfigError, match="another run"):
         await night.run(items_for(OPENAI, COUNT))
     process.kill()

@@ -36,11 +36,11 @@ def test_a_call_that_never_ended_is_shown_as_failed_when_the_run_is_over() -> No
 
 def test_a_run_of_very_many_calls_takes_no_longer_for_each() -> None:
     view = RunView()
-    began_s = time.perf_counter()
+    began_s = time.process_time()
     for number in range(1, 20_000):
         view.take(Line(2 * number, {"event": "tool_start", "tool": "t", "call_id": f"c{number}"}))
         view.take(Line(2 * number + 1, {"event": "tool_end", "tool": "t", "call_id": f"c{number}", "result": "r"}))
-    assert time.perf_counter() - began_s < 5  # 20 s and more, if each end looked through all blocks
+    assert time.process_time() - began_s < 10  # 20 s and more, if each end looked through all blocks
     assert {block.state for block in view.blocks.values()} == {"done"}
 
 

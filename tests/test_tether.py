@@ -48,4 +48,4 @@ def test_a_tied_process_ends_with_its_standard_input(deaf: str, status: int) -> 
         assert process.poll() is None
         assert process.stdin is not None
         process.stdin.close()
-        assert process.wait(10) == status
+        assert process.wait(180) == status

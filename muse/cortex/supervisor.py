@@ -265,6 +265,8 @@ class Cortex:
             if (ending := self._ending.pop(order.agent_id, None)) is not None:
                 await ending
                 run_log.say("error", error="cancelled before it was over", reason="cancelled")
+        if self._is_ending:  # it may have been killed before it could say so itself
+            run_log.say("error", error="cancelled before it was over: cortex was stopped", reason="cancelled")
         error = f"the run ended with exit status {ended.exit_code} and no result"
         run_log.say("error", error=error, exit_code=ended.exit_code, trace=ended.words or None)
 

@@ -360,12 +360,15 @@ def _wait_for_slot(connection: Any, limit: Limit, key: str) -> float:
 
 
 def _wait_in_line(connection: Any, limit: Limit, held: _Pass, now: float) -> float:
-    """0 if nobody who came before is about to ask; those who have not asked for long are gone."""
+    """0 if nobody who came before is about to ask; those who have not asked for long, or were killed, are gone."""
     before = connection.execute(
-        "SELECT count(*) FROM line WHERE key = ? AND again BETWEEN ? AND ? AND id < ?",
+        "SELECT process, count(*) FROM line WHERE key = ? AND again BETWEEN ? AND ? AND id < ? GROUP BY process",
         (limit.key, now - _GONE_S, now + _TURN_S, held.places.get(limit.key, 2**62)),
-    ).fetchone()[0]
-    return min(float(before) * _TURN_S, _LONGEST_TURN_S)
+    ).fetchall()
+    gone = [name for name, _ in before if name != process() and not is_alive(name)]
+    connection.executemany("DELETE FROM line WHERE process = ?", [(name,) for name in gone])
+    count = sum(count for name, count in before if name not in gone)
+    return min(float(count) * _TURN_S, _LONGEST_TURN_S)
 
 
 def _stand_in_line(connection: Any, limit: Limit, held: _Pass, now: float, wait_s: float) -> None:
@@ -375,7 +378,8 @@ def _stand_in_line(connection: Any, limit: Limit, held: _Pass, now: float, wait_
         return
     gone = (limit.key, now - _GONE_S, now + 2 * ASK_AGAIN_S)
     connection.execute("DELETE FROM line WHERE key = ? AND again NOT BETWEEN ? AND ?", gone)
-    entered = connection.execute("INSERT INTO line (key, again) VALUES (?, ?)", (limit.key, again))
+    values = (limit.key, again, process())
+    entered = connection.execute("INSERT INTO line (key, again, process) VALUES (?, ?, ?)", values)
     held.places[limit.key] = int(entered.lastrowid)
 
 

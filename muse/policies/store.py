@@ -24,7 +24,7 @@ from muse.database import begun_anew, connect, is_busy
 log = logging.getLogger(__name__)
 
 NAME = "policies.sqlite"
-_VERSION = 1
+_VERSION = 2
 _BUSY_S = 0.05
 _TRIES = 3
 _LOOK_AGAIN_S = 0.5
@@ -34,7 +34,7 @@ _TABLES = """
 CREATE TABLE spent (id INTEGER PRIMARY KEY, key TEXT, until REAL, requests INTEGER, tokens INTEGER);
 CREATE INDEX spent_key ON spent (key, until);
 CREATE TABLE holders (key TEXT, process TEXT, slots INTEGER, PRIMARY KEY (key, process)) WITHOUT ROWID;
-CREATE TABLE line (id INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT, again REAL);
+CREATE TABLE line (id INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT, again REAL, process TEXT);
 CREATE INDEX line_key ON line (key, again);
 CREATE TABLE breakers (key TEXT PRIMARY KEY, failures INTEGER, until REAL, probe REAL) WITHOUT ROWID;
 CREATE TABLE health (key TEXT PRIMARY KEY, state TEXT, why TEXT, seconds REAL, at REAL) WITHOUT ROWID;

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from muse import ledger
 from tests.chaos.caller import WINDOW_S
 from tests.journal_folder import ROOT, JournalFolder, environment
 
@@ -21,7 +22,7 @@ KEYS = {"OPENAI_API_KEY": "sk-chaos-openai-0123456789", "ANTHROPIC_API_KEY": "sk
 CALLERS = 4
 AT_ONCE = 16
 IN_FLIGHT = 24
-HEDGE_S = 8
+PATIENCE_S = 8
 A_WINDOW = 200
 Say = Callable[[int, int], None]
 
@@ -52,8 +53,8 @@ class Day:
         return sum(line["provider"] == provider for line in self.lines)
 
     def unsent(self, provider: str) -> int:
-        """How many tries of the log may never have been sent, for want of time."""
-        late = {"DeadlineExceeded", "ProviderTimeout"}
+        """How many tries of the log may never have been sent: out of time, cancelled or killed just before."""
+        late = {"DeadlineExceeded", "ProviderTimeout", "CancelledError", "ProcessKilled"}
         return sum(line["provider"] == provider and line.get("error", {}).get("class") in late for line in self.lines)
 
     def most_in_a_window(self) -> int:
@@ -78,6 +79,7 @@ def live(folder: Path, *, calls: int, kills: int, timeout_s: float, seed: int, s
         day.seconds = time.monotonic() - began_s
     for path in sorted(folder.glob("done-*.jsonl")):
         day.rows += [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+    ledger.settle(str(journal.path))  # what killed callers had under way
     for line in journal.log_bytes().splitlines():
         try:
             day.lines.append(json.loads(line))
@@ -90,7 +92,13 @@ def live(folder: Path, *, calls: int, kills: int, timeout_s: float, seed: int, s
 
 
 def _write_config(journal: JournalFolder) -> None:
-    ladder = {"provider": "openai", "fallbacks": ["anthropic", "local"], "retries": 2, "hedge_s": HEDGE_S}
+    ladder = {
+        "provider": "openai",
+        "fallbacks": ["anthropic", "local"],
+        "retries": 2,
+        "hedge_s": PATIENCE_S,
+        "first_token_s": 2 * PATIENCE_S,
+    }
     limits = [{"requests_per_minute": A_WINDOW, "provider": "[!l]*"}, {"in_flight": IN_FLIGHT, "provider": "[!l]*"}]
     journal.route(default=ladder, limits=limits, breaker={"failures": 25, "cool_down_s": 1})
 

@@ -130,7 +130,7 @@ class LoopbackServer:
         self.connections = 0
         self.latency_s = 0.0
 
-    def wait_until(self, reached: Callable[[LoopbackServer], bool], timeout_s: float = 30.0) -> bool:
+    def wait_until(self, reached: Callable[[LoopbackServer], bool], timeout_s: float = 180.0) -> bool:
         """Wait until `reached` holds, asked anew at each request and each closed connection."""
         with self._changed:
             return self._changed.wait_for(lambda: reached(self), timeout_s)
