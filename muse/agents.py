@@ -17,9 +17,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
-
-from msgspec import Struct
+from typing import Any, ClassVar
 
 from muse import journal, keys, loop, models, trust
 from muse.config import Config
@@ -46,6 +44,7 @@ from muse.providers import backend_of, get_provider_module, specs
 from muse.providers._backend import ProviderBackend
 from muse.run_config import RunConfig
 from muse.run_files.recording import Emit, Recording, recording
+from muse.shown import Discreet
 from muse.terminal_text import escape_output, log_to_stderr
 from muse.tether import tied_lines
 from muse.toolbox.files import makefile_claim, nearest_makefile
@@ -78,8 +77,10 @@ log = logging.getLogger(__name__)
 Hosted = Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None
 
 
-class Prepared(Struct, frozen=True):
+class Prepared(Discreet, frozen=True):
     """A run ready to go: the provider's module name, and the config for its `run_agent`."""
+
+    _hidden: ClassVar[frozenset[str]] = frozenset({"config"})
 
     provider: str
     config: Mapping[str, Any]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from msgspec import Struct, field, json
+from msgspec import field, json
 from msgspec.structs import replace
 
 from muse import ledger
@@ -24,6 +24,7 @@ from muse.providers import backend_of
 from muse.providers._attempt import Origin
 from muse.providers._backend import Backend
 from muse.providers._provider import base_url
+from muse.shown import Discreet
 from muse.stream_state import UNWATCHED, Watch
 from muse.streams import AsyncReplyStream, ReplyStream
 
@@ -38,8 +39,10 @@ _AT_ONCE_S = 0.005
 _SHORTEST_S = 0.001
 
 
-class Ready(Struct, frozen=True):
+class Ready(Discreet, frozen=True):
     """A call with all that it needs; `on_fallback` is told of each step down its ladder."""
+
+    _hidden: ClassVar[frozenset[str]] = frozenset({"api_key"})
 
     request: Request
     ladder: Ladder

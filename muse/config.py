@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from msgspec import Struct, field
 
@@ -24,6 +24,7 @@ from muse.policies.settings import (
     read_rules,
 )
 from muse.reading import UNKNOWN_KEY, Problem, Reader, found_text, nearest
+from muse.shown import Discreet
 from muse.spec import Tier
 
 DEFAULT_PROVIDER = "google"
@@ -49,11 +50,13 @@ class Entry(Struct, frozen=True):
     problem: Problem | None = None
 
 
-class Gateway(Struct, frozen=True):
+class Gateway(Discreet, frozen=True):
     """A user-defined OpenAI-shaped endpoint (`providers.compatible.<name>`).
 
     `withheld` is set where it stands in a project's file and nobody has consented to it; calls are refused then.
     """
+
+    _addresses: ClassVar[frozenset[str]] = frozenset({"base_url"})
 
     name: str
     base_url: str

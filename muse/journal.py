@@ -12,9 +12,8 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from muse import trust
@@ -23,6 +22,7 @@ from muse.config import Config, parse, read
 from muse.errors import ConfigError, MuseError
 from muse.project_config import restrict
 from muse.reading import Problem
+from muse.shown import Discreet
 
 __all__ = [
     "ConflictError",
@@ -57,8 +57,10 @@ class ConflictError(MuseError):
     """journal.json changed on disk since it was read: read it again and apply the change to what stands there now."""
 
 
-class Snapshot(Struct, frozen=True):
+class Snapshot(Discreet, frozen=True):
     """journal.json as it stood at one moment; `stamp` is (inode, mtime_ns, size) and tells whether it moved since."""
+
+    _hidden: ClassVar[frozenset[str]] = frozenset({"data"})
 
     path: str
     stamp: Stamp
@@ -67,12 +69,14 @@ class Snapshot(Struct, frozen=True):
     data: Mapping[str, Any]
 
 
-class _Seen(Struct, frozen=True):
+class _Seen(Discreet, frozen=True):
     """The last look at one file; not `settled` while a further edit could still bear the same stamp.
 
     Where entries of the file need consent, `trusted` is the stamp of the record of consent that the snapshot goes by,
     and `good_until_s` (of the monotonic clock) when that is looked at again.
     """
+
+    _hidden: ClassVar[frozenset[str]] = frozenset({"text"})
 
     stamp: Stamp
     settled: bool

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
-from msgspec import Struct, field
+from msgspec import field
 
 from muse.contexts import agent_context
 from muse.errors import ConfigError
 from muse.messages import DEFAULT_MAX_OUTPUT_TOKENS
+from muse.shown import Discreet
 from muse.toolbox.servers import ToolServer, require_url, servers_of
 from muse.tools import Approver, Policy
 
@@ -18,7 +19,7 @@ DEFAULT_MAX_TOOL_CALLS = 200
 DEFAULT_TOOL_TIMEOUT_S = 300.0
 
 
-class RunConfig(Struct, frozen=True):
+class RunConfig(Discreet, frozen=True):
     """A run's config; `tools` is the allow-list (None all, empty none), `approve` globs of tools to ask about.
 
     `make` are globs of make targets that are offered as tools, each call of which is asked about.
@@ -27,6 +28,8 @@ class RunConfig(Struct, frozen=True):
     prompt, `resume_from` goes on with one that was cut off. `images` are paths below the journal folder that go with
     the prompt; with `sees=False` those of earlier prompts are named to the model, not shown.
     """
+
+    _hidden: ClassVar[frozenset[str]] = frozenset({"mcp_servers", "mcp_server_url"})
 
     prompt: str
     model: str

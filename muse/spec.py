@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from muse.claim import Claim
+from muse.shown import Discreet
 
 
 class Tier(IntEnum):
@@ -107,7 +108,7 @@ class Profile(Struct, frozen=True):
 _EFFORT_STEPS = (("low", 1_024), ("medium", 8_192), ("high", 24_576))
 
 
-class Spec(Struct, frozen=True):
+class Spec(Discreet, frozen=True):
     """One provider as registry, settings page, docs tables and cost lookup need it.
 
     `prefixes` are the lower-case beginnings of its model names, by which a provider is inferred from a model;
@@ -119,6 +120,8 @@ class Spec(Struct, frozen=True):
     `broken` marks a provider that cannot be used, each call to which raises an error. `withheld` is set for an
     endpoint of a project's file to which the user has not consented.
     """
+
+    _addresses: ClassVar[frozenset[str]] = frozenset({"base_url"})
 
     name: str
     label: str

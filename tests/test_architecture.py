@@ -18,7 +18,7 @@ PACKAGES = ("muse", "think", "observe", "apps")
 # Every module of muse stands on one floor and imports from lower ones only. The ground is on top; a blank line is a
 # ceiling. A new module is entered here, as low as its imports allow.
 PLAN = """
-muse.terminal_text muse.atomic_files muse.claim muse.inside
+muse.terminal_text muse.atomic_files muse.claim muse.inside muse.shown
 
 muse muse.errors muse.names muse.events muse.usage muse.spec muse.globs muse.reading muse.policies
 muse.cortex muse.batching muse.ndjson muse.tether muse.cortex.run_process muse.cli._summary muse.cli._terminal

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from msgspec import Struct
 
@@ -18,6 +18,7 @@ from muse.errors import ConfigError
 from muse.journal import Snapshot, Stamp
 from muse.providers import PROVIDER_REGISTRY, get_provider_list
 from muse.reading import Problem
+from muse.shown import Discreet
 
 _LINE = re.compile(r"\(line (\d+), column (\d+)\)")
 _TWICE = re.compile(r"key (['\"].*['\"])")
@@ -38,11 +39,13 @@ class Trouble(Struct, frozen=True):
         return f"{self.path}: found {self.found}, expected {self.allowed}"
 
 
-class Standing(Struct, frozen=True):
+class Standing(Discreet, frozen=True):
     """The file now; `failure` says why it cannot be read.
 
     Then `snapshot` is its last good version; `is_known` is False where none was seen.
     """
+
+    _hidden: ClassVar[frozenset[str]] = frozenset({"text"})
 
     path: str
     stamp: Stamp

@@ -16,6 +16,7 @@ from muse.errors import ConfigError, MuseError
 from muse.messages import Reply, Request
 from muse.policies.deadline import Deadline
 from muse.routing import PROVIDER_ENV
+from muse.shown import shown_address
 from muse.spec import Spec
 from muse.stream_state import Gatherer
 from muse.trust import TrustError
@@ -38,7 +39,8 @@ class Access(Struct, frozen=True):
     max_bytes: int = 64_000_000
 
     def __repr__(self) -> str:
-        return f"Access({'with' if self.key else 'without'} a key, base_url={self.base_url!r})"
+        address = shown_address(self.base_url) if self.base_url else None
+        return f"Access({'with' if self.key else 'without'} a key, base_url={address!r})"
 
 
 class Encoded(Struct, frozen=True):

@@ -12,7 +12,6 @@ from importlib import import_module
 from typing import Any, ClassVar
 
 import msgspec
-from msgspec import Struct
 from msgspec.structs import replace
 
 from muse.errors import ContentsError, MuseError, ProviderError, ProviderTimeout
@@ -22,6 +21,7 @@ from muse.providers._faults import connection_error, local_error, status_error, 
 from muse.providers._moderation import reasons_of
 from muse.providers._provider import Access, Payload, Provider, without_query
 from muse.providers._sse import aread_events, read_events
+from muse.shown import Discreet
 from muse.spec import Profile
 
 _TRANSPORTS = ("httpx2", "httpcore2", "aiohttp", "httpx", "httpcore")
@@ -38,8 +38,11 @@ def _encode(payload: Payload) -> bytes:
         return json.dumps(payload, ensure_ascii=False).encode("utf-8", errors="replace")
 
 
-class Line(Struct, frozen=True):
+class Line(Discreet, frozen=True):
     """An SDK client, the address it posts to, and the type by which its `post` hands back the raw answer."""
+
+    _hidden: ClassVar[frozenset[str]] = frozenset({"sdk"})
+    _addresses: ClassVar[frozenset[str]] = frozenset({"url"})
 
     sdk: Any
     url: str

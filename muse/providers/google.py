@@ -40,6 +40,7 @@ from muse.providers._ends import finish_of
 from muse.providers._provider import without_query
 from muse.providers._sdk import ONLY_JSON, STREAM_STATUS, refuse_parts, schema_words, transport_fault
 from muse.providers._sse import DONE, aread_events, read_events
+from muse.shown import UnshownText
 from muse.usage import Usage, merge_counts, usage_of
 
 if TYPE_CHECKING:
@@ -234,6 +235,9 @@ _SAMPLING = {"top_p": "topP", "seed": "seed", "stop": "stopSequences"}
 def _connected(genai: Any, access: Access, options: Any) -> Any:
     """Return the SDK's client; the query of the address is added to each request, which the SDK cannot do."""
     sdk = genai.Client(api_key=access.key, http_options=options)
+    own = sdk._api_client._http_options
+    # The SDK's options show their headers, and the key is one of them.
+    own.headers = {name: UnshownText(text) if text == access.key else text for name, text in own.headers.items()}
     _, query = without_query(access.base_url)
     if query:
         build = sdk._api_client._build_request
