@@ -38,10 +38,12 @@ from muse.events import (
 from muse.history import format_tool_summary, parse_agent_events_to_turns
 from muse.messages import ToolCall
 from muse.ndjson import Lines
-from muse.personas import DEFAULT_PERSONA, claims_of, get_agent
+from muse.persona_fields import names_in
+from muse.personas import DEFAULT_PERSONA, claims_of, get_agent, problems_of
 from muse.policies.course import Fallback
 from muse.providers import backend_of, get_provider_module, specs
 from muse.providers._backend import ProviderBackend
+from muse.reading import nearest
 from muse.run_config import RunConfig
 from muse.run_files.recording import Emit, Recording, recording
 from muse.shown import Discreet
@@ -102,7 +104,8 @@ def prepare(request: Mapping[str, Any]) -> Prepared:
     house = journal.load().config
     persona = get_agent(str(request.get("persona") or DEFAULT_PERSONA), request.get("facet") or None)
     said = {name: value for name, value in request.items() if value is not None}
-    merged = {**house.agents, **persona, **said, "persona": persona["persona"]}
+    _refuse_misspelt(said)
+    merged = {**house.agents, **_usable(persona, said), **said, "persona": persona["persona"]}
     if not said.get("disable_mcp"):
         _require_trust(house, persona, is_told=_names_servers(said))
     servers = {**house.mcp_servers, **(persona.get("mcp_servers") or {})}
@@ -117,6 +120,32 @@ def prepare(request: Mapping[str, Any]) -> Prepared:
     if config.get("tools") is not None and not config.get("disable_mcp"):  # the packs' modules cost 0.1 s
         config["tools"] = _allowed(config["tools"])
     return Prepared(provider, config)
+
+
+def _usable(persona: Mapping[str, Any], said: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a persona whose `tools` are none where its file has a malformed list; a request's own list goes before it.
+
+    Raises:
+        ConfigError: the file has an unknown field or another malformed value; it is named.
+    """
+    for problem in problems_of(persona["persona"]):
+        if not problem.path.endswith(": tools"):
+            raise ConfigError(problem.path, problem.found, problem.allowed)
+        if "tools" not in said:
+            log.warning("%s; the run has no tools", problem)
+            persona = {**persona, "tools": []}
+    return persona
+
+
+def _refuse_misspelt(said: Mapping[str, Any]) -> None:
+    """See that no entry of a request looks like a misspelt one of those that bound its tools; others may be anybody's.
+
+    Raises:
+        ConfigError: one does.
+    """
+    for name in said:
+        if name not in RunConfig.__struct_fields__ and (near := nearest(name, ("tools", "approve", "disable_mcp"))):
+            raise ConfigError(name, "an unknown entry of the request", f"{near!r}?")
 
 
 def _require_trust(house: Config, persona: Mapping[str, Any], *, is_told: bool) -> None:
@@ -148,12 +177,11 @@ def _allowed(tools: Any) -> list[str]:
     Raises:
         ConfigError: it is no list of names.
     """
-    if isinstance(tools, str):
-        tools = [tools]
-    if not isinstance(tools, (list, tuple)) or not all(isinstance(name, str) for name in tools):
+    names = names_in(list(tools) if isinstance(tools, tuple) else tools)
+    if names is None:
         raise ConfigError("tools", repr(tools), "a list of names of packs or tools, or globs of them")
     known = packs()
-    return [tool for name in tools for tool in known.get(name, (name,))]
+    return [tool for name in names for tool in known.get(name, (name,))]
 
 
 async def run(request: Mapping[str, Any], emit: Emit, *, hosted: Hosted = None) -> bool:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct, field
 
-from muse import contexts, journal, keys, prices, project, trust
+from muse import contexts, journal, keys, persona_fields, personas, prices, project, trust
 from muse.call_sites import CallSite, scan
 from muse.config import Config, Entry, parse
 from muse.contexts import Registry
@@ -26,6 +26,7 @@ from muse.providers import backend_of, get_provider_list, problem_of, specs
 from muse.providers._backend import ProviderBackend
 from muse.providers._provider import base_url
 from muse.providers.compatible import ROWS
+from muse.reading import Problem, nearest
 from muse.routing import PROVIDER_ENV, Router
 from muse.rules import idle_rules, place_of
 from muse.spec import Spec, Tier, provider_of
@@ -349,8 +350,24 @@ def _router() -> Router:
 
 
 def _descriptors(view: _View) -> Iterator[Finding]:
-    for problem in view.registry.problems:
+    for problem in (*view.registry.problems, *personas.problems_of(), *_unknown_tools(view)):
         yield Finding("descriptor", shown(problem.path), problem.found, problem.allowed, "Mend it in that file.")
+
+
+def _unknown_tools(view: _View) -> Iterator[Problem]:
+    """Names on personas' allow-lists that are neither tool nor pack, where the journal's own are all there are."""
+    if view.config.mcp_servers:
+        return
+    from muse.toolbox.packs import packs  # 0.1 s, and only the check pays it
+
+    known = {name for pack, tools in packs().items() for name in (pack, *tools)}
+    for persona, fields in personas.get_agents().items():
+        listed = [] if fields.get("mcp_servers") else persona_fields.names_in(fields.get("tools")) or []
+        for name in listed:
+            if not is_glob(name) and name not in known:
+                near = nearest(name, known)
+                place = f"persona {persona!r}: tools"
+                yield Problem(place, repr(name), f"{near!r}?" if near else f"one of {', '.join(sorted(known))}")
 
 
 def _unknown_options(view: _View) -> Iterator[Finding]:

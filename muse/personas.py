@@ -8,10 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from muse import descriptors, journal
+from muse import descriptors, journal, persona_fields
 from muse.claim import Claim
 from muse.descriptors import Descriptor
 from muse.prompts import fill, identity_fields
+from muse.reading import Problem
 
 DEFAULT_PERSONA = "default"
 _RULES = Path(__file__).parent / "agents" / "_rules.txt"
@@ -77,6 +78,14 @@ def claims_of(persona: str) -> tuple[Claim, ...]:
     return descriptor.claims if descriptor is not None else ()
 
 
+def problems_of(persona: str = "") -> tuple[Problem, ...]:
+    """Return what is wrong with the fields of a persona's file, or of all: unknown ones, and malformed values."""
+    found = [descriptor for descriptor in _found() if persona in ("", _key(descriptor))]
+    return tuple(
+        problem for descriptor in found for problem in persona_fields.problems_of(descriptor.data, descriptor.path)
+    )
+
+
 def text_fields(identity: Mapping[str, Any], facet: str | None = None) -> dict[str, str]:
     """What a persona's text may name: the identity's fields, `$facet`, and `$rules`, which hold for all that use it.
 
@@ -88,8 +97,11 @@ def text_fields(identity: Mapping[str, Any], facet: str | None = None) -> dict[s
 
 
 def tools_in_words(fields: Mapping[str, Any]) -> tuple[str, ...]:
-    """The tools that a persona's fields allow, as they are shown: "all" or names and packs, then its make targets."""
-    allowed = ("all",) if fields.get("tools") is None else listed(fields["tools"])
+    """The tools that a persona's fields allow, as they are shown.
+
+    They are "all", or names and packs (none of a malformed list), then its make targets.
+    """
+    allowed = ["all"] if fields.get("tools") is None else persona_fields.names_in(fields["tools"]) or []
     return (*allowed, *(f"make {target}" for target in listed(fields.get("make"))))
 
 

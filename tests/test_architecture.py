@@ -29,7 +29,8 @@ muse.aside muse.in_flight
 muse.providers._moderation muse.json_text muse.schema_merge
 muse.surrogates
 
-muse.trust muse.messages muse.prices muse.prompts muse.totals muse.policies.deadline muse.cortex.folder_watch
+muse.trust muse.persona_fields
+muse.messages muse.prices muse.prompts muse.totals muse.policies.deadline muse.cortex.folder_watch
 muse.cortex.schedules muse.cli._live muse.providers._batch muse.providers._local.link
 muse.providers._local.weights muse.providers._local.fields muse.providers._local.shots
 muse.providers._local.passages muse.batching.parquet muse.batching.tables muse.batching.template
@@ -129,6 +130,7 @@ LATE: Sequence[tuple[str, str, str]] = (
     ("muse.agents", "muse.toolbox.offers", "40 ms, and only a run that may use tools pays it"),
     ("muse.agents", "muse.mcp", "0.4 s, and only a run that calls a tool pays it"),
     ("muse.agents", "muse.toolbox.make_tools", "it brings mcp, and only a persona with make targets pays it"),
+    ("muse.check", "muse.toolbox.packs", "0.1 s, and only a whole look pays it"),
     ("muse.schema", "jsonschema", "50 ms, and only who checks an object pays it"),
     ("muse.schema", "referencing", "comes with jsonschema"),
     ("muse.providers._installed", "importlib.metadata", "15 ms, and only who routes or lists pays it"),
