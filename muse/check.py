@@ -34,7 +34,7 @@ from muse.unknown_options import KNOWN, meant
 
 Kind = (
     Literal["entry", "rule", "model", "price", "tier", "context", "key", "package", "setup", "ladder", "bound"]
-    | Literal["descriptor", "code", "trust", "plugin", "option"]
+    | Literal["transport", "descriptor", "code", "trust", "plugin", "option"]
 )
 _HOUSE = Path(__file__).resolve().parent.parent
 _HOUSES = ("think", "observe", "apps", "muse")
@@ -253,6 +253,7 @@ def _keys_and_packages(view: _View) -> Iterator[Finding]:
             yield Finding("package", name, "no installed SDK", f"the one for {what}", hint)
         else:
             yield from _set_up(name, what)
+            yield from _way(spec, what)
 
 
 def _set_up(name: str, what: str) -> Iterator[Finding]:
@@ -260,6 +261,41 @@ def _set_up(name: str, what: str) -> Iterator[Finding]:
     lack = lack_of(name)
     if lack is not None:
         yield Finding("setup", lack.path, lack.found, f"{lack.allowed} for {what}", f"It says: {lack}.")
+
+
+# Where the SDKs send calls when nothing names an address.
+_HOMES = {"openai": "https://api.openai.com", "anthropic": "https://api.anthropic.com"}
+
+
+def _way(spec: Spec, what: str) -> Iterator[Finding]:
+    """A key that travels unencrypted to another machine, and a proxy that cannot be used."""
+    from muse.providers._proxies import PORTS, is_loopback, proxy_for  # see LATE in tests/test_architecture.py
+
+    try:
+        address = urlsplit(base_url(spec) or _HOMES.get(spec.name, ""))
+    except ConfigError:  # a finding of its own says so
+        return
+    host, scheme = address.hostname, address.scheme
+    if not host or scheme not in PORTS:
+        return
+    proxy = None
+    try:
+        proxy = proxy_for(scheme, host, address.port or PORTS[scheme])
+    except ConfigError as exc:
+        yield Finding("transport", exc.path, exc.found, exc.allowed, f"It is on the way to {what}.")
+    if scheme != "http" or is_loopback(host) or key_state(spec) != "present":
+        return
+    seen_by = f", and for the proxy that {proxy.variable} names" if proxy else ""
+    found = f"http://{host}: {spec.env_key} travels there in clear text, for anybody on the way to read{seen_by}"
+    hint = "Use https://, or reach it through a tunnel of your own (SSH, VPN) at an address of this machine."
+    yield Finding("transport", _place_of_address(spec), found, f"an https:// address for {what}", hint)
+
+
+def _place_of_address(spec: Spec) -> str:
+    """Where the address in force is written: a variable, journal.json, or the provider's own row."""
+    if spec.base_url_env and keys.look_up(spec.base_url_env):
+        return spec.base_url_env
+    return f"the address of {spec.name}" if spec.name in ROWS else f"providers.compatible[{spec.name!r}].base_url"
 
 
 def lack_of(name: str) -> ConfigError | None:

@@ -40,6 +40,7 @@ muse.policies.retry muse.policies.settings muse.batching.cluster muse.cli._progr
 
 muse.config muse.toolbox.files muse.call_sites muse.contents muse.objects muse.toolbox.shelf muse.toolbox.listings
 muse.providers._local.engine muse.providers._local.fetch muse.providers._local.fill muse.providers._decoding
+muse.providers._destination
 muse.batching.request muse.batching.files muse.batching.jobs muse.policies.course
 muse.stream_state muse.batching.parts muse.log_index.tally muse.providers._local.task muse.providers._ends
 muse.providers._calls
@@ -115,6 +116,7 @@ FLOORS: Sequence[Sequence[str]] = [floor.split() for floor in PLAN.split("\n\n")
 # Imports that wait until they are used: (module or package, what it imports inside a function, why).
 LATE: Sequence[tuple[str, str, str]] = (
     ("muse.calls", "muse.hedging", "it brings asyncio, and only who hedges pays its 20 ms"),
+    ("muse.check", "muse.providers._proxies", "20 ms: urllib.request brings http.client, and only a check needs it"),
     ("muse.prices", "genai_prices", "0.1 s, and only a model's first look-up of the day pays it"),
     ("muse.database", "sqlite3", "5 ms, and only who keeps something pays it"),
     ("muse.policies.store", "sqlite3", "5 ms, and only who has a limit or a failing provider pays it"),

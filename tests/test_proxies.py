@@ -11,7 +11,8 @@ import pytest
 
 from muse.errors import ConfigError, ProviderDown
 from muse.providers import _http
-from muse.providers._proxies import destination, is_loopback, proxy_for
+from muse.providers._destination import destination
+from muse.providers._proxies import is_loopback, proxy_for
 from tests.desk import WAYS, Desk
 from tests.loopback.outcomes import TEXT
 from tests.loopback.proxy import LoopbackProxy

@@ -18,8 +18,8 @@ import httpx2
 from muse.policies.allowance import note
 from muse.policies.once import may_send_again, must_be_new
 from muse.providers._decoding import Decoder, plain_fields
+from muse.providers._destination import Destination, destination
 from muse.providers._http1 import Head, Inbox
-from muse.providers._proxies import Destination, destination
 from muse.providers._sockets import look_up, share
 from muse.providers._transport import (
     DONE,

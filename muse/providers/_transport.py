@@ -22,8 +22,8 @@ from muse.policies.allowance import note
 from muse.policies.deadline import wait_s
 from muse.policies.once import may_send_again, must_be_new
 from muse.providers._decoding import Decoder, plain_fields
+from muse.providers._destination import Destination, destination
 from muse.providers._http1 import Head, Inbox, request_bytes
-from muse.providers._proxies import Destination, destination
 from muse.providers._sockets import connect, secured
 
 PIECE_BYTES = 65_536
