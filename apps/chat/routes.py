@@ -17,14 +17,17 @@ from apps.chat import conversations, pictures, titles
 from apps.chat.conversations import Conversation, Message, Turn
 from apps.host.carrying import carrying_out as lifespan
 from apps.host.page import render
-from apps.host.run_pages import RUN_ROUTES, Shown, asked_of, done, provider_choices, show
+from apps.host.run_pages import RUN_ROUTES, Shown, answerer, asked_of, done, provider_choices, show
 from apps.host.uploads import read_images
 from muse import journal
 from muse.inside import is_inside
+from muse.providers._local.fetch import fetch_weights
+from muse.run_config import RunConfig
 
 __all__ = ["MOST_BODY_BYTES", "ROUTES", "lifespan", "workspace"]
 
 BASE = "/app/chat"
+CONTEXT = RunConfig(prompt="-", model="-", persona=conversations.PERSONA).ledger_context
 MOST_BODY_BYTES = pictures.MOST_PICTURES * pictures.MOST_BYTES + 1_000_000
 PAGE_CONVERSATIONS = 30
 _PICTURE = re.compile(r"\d{13}-\d\.(png|jpg|gif|webp)")
@@ -52,15 +55,27 @@ def workspace(request: Request) -> Mapping[str, Any]:
         "total": total,
         "number": number,
         "has_more": number * PAGE_CONVERSATIONS < total,
-        **_form_of(None),
+        **_form_of(None, request.query_params.get("provider", "")),
     }
 
 
-def _form_of(last: Turn | None) -> dict[str, Any]:
-    """What the form for a question is given: who may answer, and who answered last."""
+def _may_entitle() -> bool:
+    """Whether a title may be asked for: not of a provider of which the page says already that it cannot answer."""
+    routed, title = answerer(CONTEXT), answerer(titles.CONTEXT)
+    return not (title.lack and routed.lack and title.provider == routed.provider)
+
+
+def _form_of(last: Turn | None, wanted: str = "") -> dict[str, Any]:
+    """What the form for a question is given: who may answer, who answered last, and whether somebody can."""
+    choices = provider_choices()
+    provider = wanted if wanted in {row["name"] for row in choices} else last.provider if last else ""
+    routed = answerer(CONTEXT)
     return {
-        "choices": provider_choices(),
-        "provider": last.provider if last else "",
+        "choices": choices,
+        "routed": routed,
+        "asks": answerer(CONTEXT, provider) if provider else routed,
+        "local": answerer(CONTEXT, "local"),
+        "provider": provider,
         "tier": str(last.tier or "") if last else "",
         "most_pictures": pictures.MOST_PICTURES,
         "most_bytes": pictures.MOST_BYTES,
@@ -76,7 +91,9 @@ def conversation(request: Request) -> Response:
         "chat/conversation.html",
         conversation=found,
         turns=shown,
-        **_form_of(found.turns[-1] if found.turns else None),
+        may_entitle=_may_entitle(),
+        is_answering=bool(shown and shown[-1].shown and shown[-1].shown.is_live),
+        **_form_of(found.turns[-1] if found.turns else None, request.query_params.get("provider", "")),
     )
 
 
@@ -95,6 +112,12 @@ def _shown(one: Turn) -> ShownTurn:
         return ShownTurn(one, show(one.agent_id))
     except FileNotFoundError:
         return ShownTurn(one, None)
+
+
+async def fetch_model(request: Request) -> Response:
+    """Get the embedded model, then lead on to a form that asks it."""
+    await run_in_threadpool(fetch_weights)
+    return await done(request, f"{BASE}/?provider=local")
 
 
 async def say(request: Request) -> Response:
@@ -170,6 +193,7 @@ def _chat_id(request: Request) -> str:
 ROUTES: tuple[BaseRoute, ...] = (
     *RUN_ROUTES,
     Route("/say", say, methods=["POST"]),
+    Route("/embedded", fetch_model, methods=["POST"]),
     Route("/c/{chat_id}", conversation),
     Route("/c/{chat_id}/say", say, methods=["POST"]),
     Route("/c/{chat_id}/again", say_again, methods=["POST"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from apps.host.text import plain
 from muse.models import generate
 from muse.prompts import load_prompt
 from think.asking.titles import read_title, title_grammar
@@ -29,4 +30,4 @@ def make_title(question: str) -> str:
         complete=True,
         grammar=title_grammar(message),
     )
-    return read_title(text)
+    return plain(read_title(text))

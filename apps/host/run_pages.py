@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -16,14 +17,19 @@ from starlette.routing import BaseRoute, Route
 
 from apps.host.page import Pages, app_name, came_from
 from apps.host.run_view import Block, Change, RunView
-from muse import keys, models, providers, runs
-from muse.errors import ConfigError
+from apps.host.text import markdown
+from muse import check, keys, models, providers, runs
+from muse.errors import ConfigError, MuseError
+from muse.providers._local.errors import WeightsMissing
 from muse.run_config import RunConfig
 from muse.run_files import control, tail
 from muse.run_files.tail import Read
 
 _PART = "_run_block.html"
 _KEEP_ALIVE_S = 15
+_LONGEST_MODEL = 200
+# Markdown of a growing text is rendered at most this share of the time.
+_RENDERED_SHARE = 0.1
 
 
 class Shown(Struct, frozen=True):
@@ -85,24 +91,62 @@ def provider_choices() -> list[dict[str, str]]:
     return rows
 
 
+class Answerer(Struct, frozen=True):
+    """Who answers a context as it is routed: provider, its label, model.
+
+    `lack` is what keeps it from answering ("": nothing); `can_fetch` says that only the file of the embedded model is
+    missing.
+    """
+
+    context: str
+    provider: str = ""
+    label: str = ""
+    model: str = ""
+    lack: str = ""
+    can_fetch: bool = False
+
+
+def answerer(context: str, provider: str = "") -> Answerer:
+    """Find who answers a context, or what a provider named instead of the route's would answer with."""
+    try:
+        route = models.resolve(context, provider=provider or None)
+        backend = providers.backend_of(route.provider)
+    except (MuseError, ImportError) as exc:
+        return Answerer(context, provider, provider, lack=keys.mask(str(exc)))
+    spec = backend.spec
+    lack, can_fetch = "", False
+    key = check.key_state(spec)
+    if key in ("missing", "malformed"):
+        lack = "it has no key" if key == "missing" else "its key is malformed"
+    elif not check.is_installed(route.provider):
+        lack = "its package is not installed"
+    elif (missing := check.lack_of(route.provider)) is not None:
+        lack, can_fetch = keys.mask(str(missing)), isinstance(missing, WeightsMissing)
+    return Answerer(context, route.provider, spec.label, route.model, lack, can_fetch)
+
+
 def asked_of(form: Mapping[str, Any]) -> dict[str, Any]:
-    """What the fields `provider` and `tier` of a form say in a run's request; empty ones say nothing.
+    """What the fields `provider`, `tier` and `model` of a form say in a run's request; empty ones say nothing.
 
     Raises:
-        ConfigError: no such provider or tier.
+        ConfigError: no such provider or tier, or no name of a model.
     """
     provider, tier = str(form.get("provider") or ""), str(form.get("tier") or "")
+    model = str(form.get("model") or "").strip()
+    if len(model) > _LONGEST_MODEL or not model.isprintable():
+        raise ConfigError("model", repr(model)[:60], f"the name of a model, {_LONGEST_MODEL} characters at most")
     if provider and provider not in providers.specs():
         raise ConfigError("provider", repr(provider)[:60], f"one of {', '.join(sorted(providers.specs()))}")
     if tier not in ("", "1", "2", "3"):
         raise ConfigError("tier", repr(tier)[:20], "1, 2 or 3")
-    return {**({"provider": provider} if provider else {}), **({"tier": int(tier)} if tier else {})}
+    said = {"provider": provider, "tier": int(tier) if tier else 0, "model": model}
+    return {name: value for name, value in said.items() if value}
 
 
 async def follow(request: Request) -> Response:
     """A run's blocks as server-sent events, beyond the line in `Last-Event-ID` or `?after=`, until it is over.
 
-    `block` {key, html} is new or in place of the one with its key, `more` {key, at, text} goes on with a text, `gone`
+    `block` {key, html} is new or in place of the one with its key, `more` {key, html} is a text that has grown, `gone`
     {key} takes one away, `end` {state, reason} is the last. An event's id is the number of the line that it is up to.
     """
     agent_id = request.path_params["agent_id"]
@@ -117,23 +161,48 @@ def _number_in(text: str | None) -> int:
 
 
 async def _events(request: Request, agent_id: str, after: int) -> AsyncIterator[dict[str, str]]:
-    view = RunView()
+    pages = _Rendered(request, agent_id)
     async for piece in tail.follow(agent_id):
-        for message in await run_in_threadpool(_messages, request, agent_id, view, piece, after):
+        for message in await run_in_threadpool(pages.messages, piece, after):
             yield message
         if piece.is_over:
             yield {"event": "end", "data": json.dumps({"state": piece.state, "reason": piece.reason})}
 
 
-def _messages(request: Request, agent_id: str, view: RunView, piece: Read, after: int) -> list[dict[str, str]]:
-    """What the lines of a piece change on the page; only the last message has an id, so none is lost."""
-    view.take_all(line for line in piece.lines if line.number <= after)
-    changes = [change for line in piece.lines if line.number > after for change in view.take(line)]
-    if not changes:
-        return []
-    messages = [_message(request, agent_id, change) for change in _joined(changes)]
-    messages[-1]["id"] = str(piece.number)
-    return messages
+class _Rendered:
+    """The messages of one stream: what a run's lines change on its page, texts as Markdown while they grow."""
+
+    def __init__(self, request: Request, agent_id: str) -> None:
+        self._request = request
+        self._agent_id = agent_id
+        self._view = RunView()
+        self._rests_until_s = 0.0
+
+    def messages(self, piece: Read, after: int) -> list[dict[str, str]]:
+        """Return what the lines of a piece change; only the last message has an id, so that none is lost."""
+        self._view.take_all(line for line in piece.lines if line.number <= after)
+        changes = [change for line in piece.lines if line.number > after for change in self._view.take(line)]
+        messages = [message for change in _joined(changes) if (message := self._message(change)) is not None]
+        if messages:
+            messages[-1]["id"] = str(piece.number)
+        return messages
+
+    def _message(self, change: Change) -> dict[str, str] | None:
+        """One change as a message; None for a growing text whose turn to be rendered has not come."""
+        block = change.block
+        if change.kind == "gone":
+            return {"event": "gone", "data": json.dumps({"key": block.key})}
+        if change.kind == "more":
+            begun_s = time.monotonic()
+            if begun_s < self._rests_until_s:
+                return None
+            html = str(markdown(block.text))
+            ended_s = time.monotonic()
+            self._rests_until_s = ended_s + (ended_s - begun_s) / _RENDERED_SHARE
+            return {"event": "more", "data": json.dumps({"key": block.key, "html": html})}
+        pages: Pages = self._request.app.state.pages
+        html = pages.text(self._request, _PART, {"block": block, "agent_id": self._agent_id})
+        return {"event": "block", "data": json.dumps({"key": block.key, "html": html})}
 
 
 def _joined(changes: list[Change]) -> list[Change]:
@@ -142,23 +211,9 @@ def _joined(changes: list[Change]) -> list[Change]:
     for change in changes:
         last = joined[-1] if joined else None
         if change.kind == "more" and last is not None and last.block is change.block:
-            continue  # the block has the whole text already, and what is sent goes on from the first `at`
+            continue  # the block has the whole text already
         joined.append(change)
     return joined
-
-
-def _message(request: Request, agent_id: str, change: Change) -> dict[str, str]:
-    block = change.block
-    if change.kind == "gone":
-        return {"event": "gone", "data": json.dumps({"key": block.key})}
-    if change.kind == "more":
-        return {
-            "event": "more",
-            "data": json.dumps({"key": block.key, "at": change.at, "text": block.text[change.at :]}),
-        }
-    pages: Pages = request.app.state.pages
-    html = pages.text(request, _PART, {"block": block, "agent_id": agent_id})
-    return {"event": "block", "data": json.dumps({"key": block.key, "html": html})}
 
 
 async def cancel(request: Request) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from html import unescape
 from typing import Any
 
 import nh3
@@ -36,6 +37,15 @@ def markdown(value: object) -> Markup:
         link_rel="noopener noreferrer nofollow",
     )
     return Markup(html)  # noqa: S704  nh3 has cleaned it
+
+
+def plain(text: str) -> str:
+    """A line of Markdown without its marks.
+
+    >>> plain("The release **1.8** goes out on `Thursday`")
+    'The release 1.8 goes out on Thursday'
+    """
+    return unescape(nh3.clean(_MARKDOWN.renderInline(text), tags=set()))
 
 
 def when(value: float | str | datetime | None) -> Markup:

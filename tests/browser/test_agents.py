@@ -101,7 +101,7 @@ def test_a_run_is_continued_with_the_keyboard_alone(served: Served, watch: Watch
         page.keyboard.press("Tab")
     page.keyboard.press("Shift+Tab")
     page.keyboard.type("Echo")
-    for _ in range(2):
+    for _ in range(3):
         page.keyboard.press("Tab")
     assert focused(page) == "button Continue"
     page.keyboard.press("Enter")
@@ -263,3 +263,28 @@ def test_personas_stand_before_runs_and_a_run_page_is_named(served: Served, watc
     tops = [page.locator(f"#{name}").evaluate("e => e.getBoundingClientRect().top") for name in ("personas", "runs")]
     assert tops[0] < tops[1]
     expect(page.locator("#runs-table time").first).to_have_text(re.compile("just now|min ago"))
+
+
+def test_markdown_is_shown_while_it_is_written_and_does_not_jump_at_the_end(served: Served, watch: Watch) -> None:
+    agent_id, path = runs.new_file("active")
+    recorder = runs.adopt(agent_id)
+    assert recorder is not None
+    table = "| what | when |\n|---|---|\n| soak | Monday |\n"
+    text = f"The release **1.8** is out.\n\n{table}\n```python\nprint(1)\n```\n\n<script>document.title = 'x'</script>"
+    recorder.write({"event": "start", "persona": "default", "prompt": "x", "provider": "echo", "model": "echo"})
+    recorder.write({"event": "delta", "text": text[:9]})
+    page = watch.open(f"/app/agents/run/{agent_id}")
+    live = page.locator("[data-text]")
+    expect(live).to_contain_text("The relea")
+    recorder.write({"event": "delta", "text": text[9:]})
+    expect(live.locator("strong")).to_have_text("1.8")
+    expect(live.locator("td").first).to_have_text("soak")
+    expect(live.locator("pre code")).to_have_text("print(1)\n")
+    expect(live.locator("script")).to_have_count(0)
+    before = live.evaluate("e => e.getBoundingClientRect().height")
+    recorder.write({"event": "finish", "result": text})
+    recorder.end()
+    expect(page.locator("#state")).to_have_text("completed")
+    after = page.locator(".run-answer").evaluate("e => e.getBoundingClientRect().height")
+    assert abs(after - before) <= 2
+    assert path.exists() is False

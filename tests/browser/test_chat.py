@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -130,7 +131,7 @@ def test_a_conversation_outlasts_a_server_that_is_killed(
     with serving(example, **CASE.environment(server.url)) as served:
         watch = Watch(browser, served.url)
         page = watch.open(path)
-        expect(page.get_by_role("alert")).to_contain_text("cut off")
+        expect(page.get_by_role("alert")).to_contain_text(re.compile("cut off", re.IGNORECASE))
         page.get_by_role("button", name="Try again").click()
         expect(page.locator(".run-answer")).to_be_visible(timeout=30_000)
         expect(page.locator(".chat-turn")).to_have_count(1)
@@ -215,3 +216,93 @@ def test_a_question_that_is_sent_twice_in_a_hurry_is_asked_once(page: Page) -> N
     page.wait_for_url(re.compile(r"/app/chat/c/\d{13}"))
     page.goto("/app/chat/")
     expect(page.get_by_text("1 in all")).to_be_visible()
+
+
+def test_a_first_user_without_a_key_is_told_before_asking_and_gets_an_answer_in_two_clicks(
+    journal: JournalFolder, browser: Browser
+) -> None:
+    with serving(journal) as served:
+        watch = Watch(browser, served.url)
+        page = watch.open("/app/chat/")
+        notice = page.locator("#nobody")
+        expect(notice).to_contain_text("Nobody can answer yet")
+        expect(notice).to_contain_text("it has no key")
+        expect(page.get_by_text("without any key")).to_have_count(0)
+        expect(notice.get_by_role("link", name="Set up")).to_have_attribute("href", re.compile("#provider-google"))
+        assert axe(page) == []
+        notice.get_by_role("link", name="Echo").click()
+        expect(page.locator("#nobody")).to_have_count(0)
+        page.get_by_label("Your question").fill("Low water?")
+        page.keyboard.press("Enter")
+        expect(page.locator(".run-answer")).to_contain_text("Low water?", timeout=30_000)
+        watch.close()
+
+
+def test_the_embedded_model_is_offered_where_it_is_there_and_fetched_where_it_is_not(
+    example: JournalFolder, browser: Browser, tmp_path: Path
+) -> None:
+    with serving(example, XDG_CACHE_HOME=str(tmp_path)) as served:
+        watch = Watch(browser, served.url)
+        page = watch.open("/app/chat/")
+        offered = page.get_by_role("link", name="Ask the embedded model instead")
+        fetched = page.get_by_role("button", name="Get the embedded model")
+        expect(offered.or_(fetched)).to_be_visible()
+        watch.close()
+
+
+def test_enter_asks_shift_enter_breaks_and_the_model_is_named(slow: Page, server: LoopbackServer) -> None:
+    provider = slow.get_by_role("combobox", name="Provider")
+    expect(provider.locator("option").first).to_have_text(re.compile(r"as routed: OpenAI \(GPT\), \S+"))
+    slow.get_by_role("textbox", name="Model").fill("my-own-model")
+    slow.get_by_label("Your question").fill("First line")
+    slow.keyboard.press("Shift+Enter")
+    slow.keyboard.type("second line")
+    slow.keyboard.press("Enter")
+    expect(slow.locator(".run-prompt")).to_have_text("First line\nsecond line", use_inner_text=True)
+    expect(slow.locator(".run-answer")).to_be_visible(timeout=30_000)
+    assert any("my-own-model" in str(request.body) for request in server.requests)
+    expect(slow.locator("#ask")).to_be_enabled()
+
+
+def test_a_failed_answer_says_what_happened_and_offers_what_mends_it(slow: Page, server: LoopbackServer) -> None:
+    server.script(CASE.wire, ["error_401"])
+    _ask(slow, "Low water?")
+    alert = slow.get_by_role("alert")
+    expect(alert).to_contain_text(f"{CASE.name} did not accept the key", timeout=30_000)
+    expect(alert.get_by_role("link", name="Save another key")).to_be_visible()
+    expect(alert.get_by_role("link", name="Choose who answers")).to_be_visible()
+    expect(slow.get_by_role("button", name="Try again")).to_be_visible()
+    assert axe(slow) == []
+
+
+def test_a_pause_after_failures_is_counted_down(
+    example: JournalFolder, browser: Browser, server: LoopbackServer
+) -> None:
+    providers = {**CASE.providers(server.url), "breaker": {"failures": 1, "cool_down_s": 600}}
+    providers["default"] = {**providers["default"], "retries": 0}
+    example.write({"providers": providers})
+    server.script(CASE.wire, ["error_500"] * 4)
+    with serving(example, **CASE.environment(server.url)) as served:
+        watch = Watch(browser, served.url)
+        page = watch.open("/app/chat/")
+        _ask(page, "Low water?")
+        expect(page.get_by_role("alert")).to_contain_text("failed with status 500", timeout=30_000)
+        page.get_by_role("button", name="Try again").click()
+        alert = page.get_by_role("alert")
+        expect(alert).to_contain_text("failed several times in a row and is paused", timeout=30_000)
+        place = alert.locator("[data-until]")
+        expect(place).to_have_text(re.compile(r"in \d+ s\."))
+        first = place.inner_text()
+        expect(place).not_to_have_text(first)
+        expect(alert).not_to_contain_text("muse providers")
+        watch.close()
+
+
+def test_a_question_can_not_be_asked_into_an_answer_and_a_clock_runs(slow: Page, server: LoopbackServer) -> None:
+    server.script(CASE.wire, [Drip(1.0)])
+    _ask(slow, "Tell me of the tides.")
+    expect(slow.locator("#ask")).to_be_disabled()
+    expect(slow.locator("#ask")).to_have_text("Answering …")
+    expect(slow.locator(".run-blocks")).to_have_attribute("data-clock", re.compile(r"^[1-9]\d* s$"))
+    slow.get_by_role("button", name="Stop").click()
+    expect(slow.locator("#ask")).to_be_enabled(timeout=30_000)

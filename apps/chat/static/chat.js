@@ -13,14 +13,24 @@ const problem = document.getElementById("problem");
 
 function watch(turn) {
   const list = turn.querySelector("[data-events]");
+  showAsking();
   if (!list) return;
   new MutationObserver(() => turn.querySelector("[data-waiting]")?.remove()).observe(list, { childList: true });
   const stop = follow(list, async (state, reason) => {
     document.getElementById("ended").textContent = wordsOfEnd(state, reason);
     await renew(turn);
+    showAsking();
     if (state === "completed") await entitle();
   });
   window.addEventListener("pagehide", stop);
+}
+
+/** Asking waits as long as an answer is being written. */
+function showAsking() {
+  const isAnswering = Boolean(turns?.querySelector("[data-events]"));
+  const button = form.querySelector("#ask");
+  button.disabled = isAnswering;
+  button.textContent = isAnswering ? "Answering …" : "Ask";
 }
 
 async function fetched(address) {
@@ -87,7 +97,7 @@ async function kept(sending, asked, text) {
 
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
-  const button = form.querySelector("button.primary");
+  const button = form.querySelector("#ask");
   if (button.disabled) return; // it is on its way
   complain("");
   const text = form.elements.namedItem("message");
@@ -101,20 +111,23 @@ form.addEventListener("submit", async (event) => {
   } catch (error) {
     complain(error.message);
   } finally {
-    button.disabled = false;
+    showAsking();
     text.focus({ preventScroll: true });
   }
 });
 
 form.addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing || !(event.target instanceof HTMLTextAreaElement)) return;
+  event.preventDefault();
+  const button = form.querySelector("#ask");
+  if (!button.disabled) form.requestSubmit(button);
 });
 
 document.addEventListener("submit", async (event) => {
   const again = event.target;
   if (!(again instanceof HTMLFormElement) || !("again" in again.dataset)) return;
   event.preventDefault();
-  for (const name of ["provider", "tier"]) again.elements.namedItem(name).value = form.elements.namedItem(name).value;
+  for (const name of ["provider", "tier", "model"]) again.elements.namedItem(name).value = form.elements.namedItem(name).value;
   try {
     const answer = await send(again.action, { form: again });
     again.closest(".chat-turn").remove();

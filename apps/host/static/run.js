@@ -21,14 +21,25 @@ function put(list, { key, html }) {
   else list.append(item);
 }
 
-function goOn(list, { key, at, text }) {
+function goOn(list, { key, html }) {
   const words = placeOf(list, key)?.querySelector("[data-text]");
-  if (words) words.textContent = words.textContent.slice(0, at) + text;
+  if (words) words.innerHTML = html; // Markdown that the server has rendered and cleaned
+}
+
+/** Shows how long a run has lasted, as long as it does; a run's id is when it was asked for. */
+function runClock(list) {
+  const show = () => {
+    const seconds = Math.max(0, Math.round((Date.now() - Number(list.dataset.run)) / 1000));
+    list.dataset.clock = seconds < 60 ? `${seconds} s` : `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
+  };
+  show();
+  return setInterval(show, 1000);
 }
 
 /** Follows the run of a list of blocks until it is over; `onEnd` gets its state. Gives what stops it. */
 export function follow(list, onEnd = () => {}) {
   const source = new EventSource(list.dataset.events);
+  const clock = runClock(list);
   const hear = (name, act) => source.addEventListener(name, (event) => {
     const isAtEnd = window.innerHeight + window.scrollY >= document.body.scrollHeight - 80;
     act(JSON.parse(event.data));
@@ -39,6 +50,7 @@ export function follow(list, onEnd = () => {}) {
   hear("gone", ({ key }) => placeOf(list, key)?.remove());
   hear("end", ({ state, reason }) => {
     source.close();
+    clearInterval(clock);
     list.removeAttribute("aria-busy");
     delete list.dataset.events;
     onEnd(state, reason);
