@@ -10,10 +10,14 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from apps.settings.entries import Delta
+from apps.settings.standing import Standing
+from muse import log_lines, models
 from muse.amounts import usd
 from muse.config import Config
 from muse.errors import ConfigError
 from muse.policies.settings import Budget
+from muse.policies.standing import Standing as Used
+from muse.policies.standing import all_standings, standings
 
 # The first part of a flat name, and the list in which such rows stand.
 LISTS: Mapping[str, str] = {"limit": "limits", "budget": "budgets"}
@@ -75,6 +79,29 @@ def in_force(config: Config, context: str, provider: str, model: str) -> tuple[t
         *((limit.described(), limit.where) for limit in limits),
         *((_words(budget), budget.where) for budget in budgets),
     )
+
+
+def used(now: Standing, context: str | None) -> tuple[Used, ...]:
+    """What is used of the limits and budgets of a context, or of all of them (None).
+
+    Raises:
+        OSError: the token log cannot be read.
+    """
+    policies = now.config.policies
+    if context is None:
+        return all_standings(policies, log_lines.assess)
+    try:
+        route = models.route(context)
+    except ConfigError:
+        return ()
+    return standings(policies, context, route.provider, route.model, log_lines.assess)
+
+
+def count_of(config: Config) -> int:
+    """How many amounts there are: one of each budget, and those of each limit."""
+    per_limit = ("requests_per_minute", "tokens_per_minute", "in_flight", "tokens_per_day", "usd_per_day")
+    limits = (getattr(limit, name) is not None for limit in config.policies.limits for name in per_limit)
+    return len(config.policies.budgets) + sum(limits)
 
 
 def _words(budget: Budget) -> str:

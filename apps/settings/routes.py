@@ -7,8 +7,9 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from apps.host.page import render
-from apps.settings import api, key_pages, raw_pages, rule_pages, view
+from apps.settings import amounts, api, key_pages, raw_pages, rule_pages, view
 from apps.settings.forms import MOST_BODY_BYTES
+from apps.settings.standing import stand
 from muse import check
 
 __all__ = ["MOST_BODY_BYTES", "ROUTES", "workspace"]
@@ -21,6 +22,13 @@ def findings(request: Request) -> Response:
     return render(request, "settings/_findings.html", report=check.examine())
 
 
+def used(request: Request) -> Response:
+    """`GET used` or `GET used?context=NAME`: what is used and left of each limit and budget, as a part of a page."""
+    now = stand()
+    context = request.query_params.get("context")
+    return render(request, "settings/_used.html", rows=amounts.used(now, context), context=context, waiting=0)
+
+
 ROUTES: list[BaseRoute] = [
     Route("/rule", rule_pages.show, methods=["GET"]),
     Route("/rule", rule_pages.save, methods=["POST"]),
@@ -30,6 +38,7 @@ ROUTES: list[BaseRoute] = [
     Route("/key/remove", key_pages.remove, methods=["POST"]),
     Route("/provider/{name}/test", key_pages.test, methods=["POST"]),
     Route("/check", findings, methods=["GET"]),
+    Route("/used", used, methods=["GET"]),
     Route("/raw", raw_pages.show, methods=["GET"]),
     Route("/raw", raw_pages.save, methods=["POST"]),
     Route("/raw/preview", raw_pages.preview, methods=["POST"]),

@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import Struct
 from starlette.requests import Request
 
-from apps.settings import cards, entries, forms
+from apps.settings import amounts, cards, entries, forms
 from apps.settings.amounts import LISTS
 from apps.settings.cards import Card
 from apps.settings.entries import AMOUNT_FIELDS, CALL_FIELDS, ROUTE_FIELDS, Field
@@ -74,6 +74,7 @@ def workspace(request: Request) -> Mapping[str, Any]:
     providers = cards.cards(now.config)
     return shown | {
         "cards": providers,
+        "amount_count": amounts.count_of(now.config),
         "lacks": cards.lacks(providers),
         "default": plans.plan(""),
         "groups": groups,

@@ -23,6 +23,7 @@ __all__ = ["ROUTES", "workspace"]
 
 BASE = "/app/todos/"
 STATES = ("open", "done", "all")
+_SETTLED = "todos_settled"
 _NO_DATE = "9999"
 _SOON = timedelta(days=7)
 
@@ -68,7 +69,14 @@ def workspace(request: Request) -> Mapping[str, Any]:
         "today": date.today().isoformat(),
         "most_chars": todos.MOST_CHARS,
         "line_of": todos.write_line,
+        "settled": _just_settled(request, listed),
     }
+
+
+def _just_settled(request: Request, listed: Sequence[Todo]) -> Todo | None:
+    """The to-do that the request before completed, said once, with its undo."""
+    todo_id = request.session.pop(_SETTLED, None)
+    return next((todo for todo in listed if todo.id == todo_id and todo.done), None)
 
 
 def _wanted(request: Request) -> Wanted:
@@ -117,7 +125,12 @@ async def settle(request: Request) -> Response:
     form = await request.form()
     todo_id, done = request.path_params["todo_id"], form.get("done") == "yes"
     seen = todos.parse_line(str(form.get("seen") or ""), "")
-    return await _changed(request, lambda: todos.change(journal.folder(), todo_id, Changes(done=done), seen=seen)[0])
+    answer = await _changed(request, lambda: todos.change(journal.folder(), todo_id, Changes(done=done), seen=seen)[0])
+    if done:
+        request.session[_SETTLED] = todo_id
+    else:
+        request.session.pop(_SETTLED, None)
+    return answer
 
 
 async def edit(request: Request) -> Response:

@@ -80,6 +80,15 @@ def standings(policies: Policies, context: str, provider: str, model: str, asses
     return (*_limits(limits, assess), *_budgets(budgets, assess))
 
 
+def all_standings(policies: Policies, assess: Assess) -> tuple[Standing, ...]:
+    """Every amount of every limit and budget, whatever it is for, in the order of journal.json, limits first.
+
+    Raises:
+        OSError: the usage log cannot be read.
+    """
+    return (*_limits(policies.limits, assess), *_budgets(policies.budgets, assess))
+
+
 def _budgets(budgets: Sequence[Budget], assess: Assess) -> Iterator[Standing]:
     for budget in budgets:
         since = window_start(budget.window)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import time
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.browser.harness import PHONE, Served, Watch, axe, focused, is_within_width, serving
 from tests.journal_folder import JournalFolder, run
+from tests.log_days import append, line
 from tests.loopback.server import LoopbackServer
 from tests.provider_cases import FAMILY
 
@@ -133,7 +135,7 @@ def test_a_problem_is_shown_while_it_is_typed_and_a_save_keeps_the_input(watch: 
     watch.allow("400")
     page = watch.open(HOME)
     form = opened(page, "insight.*")
-    form.get_by_text("How its calls are made").click()
+    form.get_by_text("Call settings").click()
     form.get_by_label("Seconds for a call").fill("soon")
     problem = "providers.contexts['insight.*'].timeout_s"
     expect(form.locator(".preview").get_by_text(problem)).to_be_visible()
@@ -426,3 +428,28 @@ def test_a_small_budget_is_written_with_the_digits_it_has(page: Page, served: Se
     served.journal.write(data)
     page.goto(f"{HOME}rule?context=insight.daily")
     expect(page.get_by_role("region", name="Why it has this route")).to_contain_text("$0.0010 a day")
+
+
+def test_limits_and_budgets_show_what_is_used_left_and_when_they_start_anew(page: Page, served: Served) -> None:
+    data = json.loads(served.journal.config.read_text())
+    data["providers"]["budgets"] = [
+        {"context": "insight.*", "usd": 0.2, "window": "month"},
+        {"context": "observe.*", "usd": 50, "window": "month", "degrade_at": 0.5},
+    ]
+    data["providers"]["limits"] = [{"context": "insight.*", "tokens_per_day": 100_000, "in_flight": 4}]
+    served.journal.write(data)
+    spent = line(context="insight.daily", cost_usd=0.37, timestamp=time.time())
+    append(served.journal, spent, day=time.strftime("%Y%m%d"))
+    page.goto(HOME)
+    table = page.get_by_role("region", name="Limits and budgets: used and left")
+    budget = table.get_by_role("row").filter(has_text="providers.budgets[0]")
+    expect(budget).to_contain_text("$0.37 of $0.20 a month")
+    expect(budget).to_contain_text("used up")
+    expect(budget.locator("[data-label=Left]")).to_have_text("$0")
+    expect(budget.locator("time")).to_be_visible()
+    expect(table.get_by_role("row").filter(has_text="1,100 tokens of 100,000 tokens a day")).to_be_visible()
+    expect(table.get_by_role("row").filter(has_text="providers.budgets[1]")).to_contain_text("one tier down from 50 %")
+    assert axe(page) == []
+    page.goto(f"{HOME}rule?context=insight.daily")
+    expect(table.get_by_role("row").filter(has_text="providers.budgets[0]")).to_contain_text("$0.37 of $0.20 a month")
+    expect(table.get_by_role("row").filter(has_text="observe")).to_have_count(0)

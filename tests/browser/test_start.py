@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
-from playwright.sync_api import Page, expect
+import shutil
+from pathlib import Path
 
-from tests.browser.harness import NEEDED, PHONE, Served, Watch, axe, find_browser, focused, is_within_width
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browser.harness import NEEDED, PHONE, Served, Watch, axe, find_browser, focused, is_within_width, serving
+from tests.journal_folder import ROOT, JournalFolder
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -71,3 +75,34 @@ def test_without_a_browser_the_tests_are_skipped_or_fail_where_one_is_needed(mon
     monkeypatch.setenv(NEEDED, "1")
     with pytest.raises(pytest.fail.Exception, match="no Chromium"):
         find_browser()
+
+
+def test_every_page_names_the_journal(page: Page, served: Served) -> None:
+    for path in ("/", "/app/tokens/", "/app/todos/"):
+        page.goto(path)
+        expect(page.locator(".journal")).to_have_attribute("title", str(served.journal.path))
+        expect(page.locator(".journal")).to_contain_text(served.journal.path.name)
+
+
+def test_a_page_says_that_its_scripts_are_not_installed_and_asks_for_none(
+    example: JournalFolder, browser: Browser, tmp_path: Path
+) -> None:
+    apps = tmp_path / "clone" / "apps"
+    shutil.copytree(ROOT / "apps", apps, ignore=shutil.ignore_patterns("vendor", "__pycache__"))
+    with serving(example, PYTHONPATH=str(apps.parent)) as served:
+        watch = Watch(browser, served.url)
+        for path in ("/", "/app/tokens/?from=20261101&to=20261106", "/app/settings/"):
+            page = watch.open(path)
+            page.wait_for_load_state("networkidle")
+            expect(page.get_by_text("this installation has no htmx.min.js, chart.js")).to_be_visible()
+            assert axe(page) == []
+        watch.close()
+
+
+def test_moments_of_today_are_said_as_how_long_ago_they_were(page: Page) -> None:
+    page.goto("/")
+    stamp = "new Date(Date.now() - 3 * 60_000).toISOString()"
+    page.evaluate(f"document.querySelector('main').innerHTML = `<time data-ago datetime=\"${{{stamp}}}\">1 Dec</time>`")
+    page.evaluate("document.dispatchEvent(new CustomEvent('htmx:load', {detail: {elt: document.body}}))")
+    expect(page.locator("main time")).to_have_text("3 min ago")
+    expect(page.locator("main time")).to_have_attribute("title", "1 Dec")

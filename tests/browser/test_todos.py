@@ -63,3 +63,18 @@ def test_the_page_is_readable_in_both_looks_and_on_a_phone(watch: Watch, scheme:
     expect(page.get_by_role("heading", level=1)).to_be_visible()
     assert axe(page) == []
     assert is_within_width(page)
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+def test_a_completed_to_do_is_said_and_taken_back_with_one_click(watch: Watch, scripts: bool) -> None:
+    page = watch.open("/app/todos/", java_script_enabled=scripts)
+    first = page.locator(".todo").first
+    todo_id, text = first.get_attribute("id"), first.locator(".todo-text").inner_text()
+    first.get_by_role("button", name="Complete").click()
+    said = page.locator("#settled")
+    expect(said).to_contain_text(f"Done: {text}")
+    expect(page.locator(f"#{todo_id}")).to_have_count(0)
+    assert not scripts or axe(page) == []
+    said.get_by_role("button", name="Undo").click()
+    expect(page.locator(f"#{todo_id}")).to_contain_text(text)
+    expect(page.locator("#settled")).to_have_count(0)
