@@ -127,14 +127,22 @@ class Stream:
     def _is_whole_despite(self, exc: BaseException) -> bool:
         """Whether the answer was whole when the connection broke before the end of the body; time-outs stay errors."""
         is_lost = isinstance(exc, Exception) and not isinstance(exc, (MuseError, *MISREAD))
-        return is_lost and "Timeout" not in type(exc).__name__ and self._gatherer.raw() is not None
+        return is_lost and "Timeout" not in type(exc).__name__ and self._read() is not None
+
+    def _read(self) -> Mapping[str, Any] | None:
+        """The whole answer, None while its end is missing; pieces of a form that nobody knows fail the stream."""
+        try:
+            return self._gatherer.raw()
+        except MISREAD as exc:
+            self._fail(exc)
+            return None
 
     def _end(self) -> str:
         """All events are there: account for the reply, or say that its end is missing; the text held back so far."""
         piece = self._joiner.rest()
         if piece:
             self._pieces.append(piece)
-        raw = self._gatherer.raw()
+        raw = self._read()
         if raw is None and not self._pieces:
             self._fail(ProviderDown("the stream ended before an answer began", code="no_stream", retryable=True))
         elif raw is None:

@@ -101,6 +101,36 @@ def _text(word: str) -> dict[str, str]:
     return {"type": "text_delta", "text": word}
 
 
+def streamed_call(wire: str, args: str = '{"city": "Rome"}', end: Any = None) -> list[dict[str, Any]]:
+    """The events of a streamed call of `get` with these arguments."""
+    end = end or {"anthropic": "tool_use", "compatible": "tool_calls"}.get(wire, GOOD_END[wire])
+    match wire:
+        case "openai":
+            item = {"type": "function_call", "call_id": "a1", "name": "get", "arguments": ""}
+            response = body(wire, "", end, [("a1", "get", args)])
+            name = "response.incomplete" if end == LIMIT_END[wire] else "response.completed"
+            return [
+                {"type": "response.output_item.added", "output_index": 0, "item": item},
+                {"type": "response.function_call_arguments.delta", "output_index": 0, "delta": args},
+                {"type": name, "response": response},
+            ]
+        case "anthropic":
+            block = {"type": "tool_use", "id": "a1", "name": "get", "input": {}}
+            delta = {"type": "input_json_delta", "partial_json": args}
+            return [
+                {"type": "message_start", "message": {"content": [], "model": "m"}},
+                {"type": "content_block_start", "index": 0, "content_block": block},
+                {"type": "content_block_delta", "index": 0, "delta": delta},
+                {"type": "message_delta", "delta": {"stop_reason": end}},
+                {"type": "message_stop"},
+            ]
+        case "google":
+            return [body(wire, "", end, [] if end == LIMIT_END[wire] else [("a1", "get", json.loads(args))])]
+    function = {"name": "get", "arguments": args}
+    delta = {"tool_calls": [{"index": 0, "id": "a1", "function": function}]}
+    return [{"choices": [{"index": 0, "delta": delta, "finish_reason": end}]}]
+
+
 def sse(told: Sequence[Mapping[str, Any]]) -> bytes:
     """Events as the body of a stream, with the names that Anthropic and OpenAI give them."""
     lines = []

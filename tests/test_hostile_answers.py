@@ -18,6 +18,8 @@ from muse.errors import ConfigError, InvalidReply, MuseError, RequestError
 from tests.desk import CONTEXT, QUESTION, WAYS, Desk
 from tests.loopback.behaviours import Answer, Raw
 from tests.provider_cases import WIRES, Case
+from tests.reply_bodies import GOOD_END, streamed_call
+from tests.reply_bodies import events as stream_events
 
 ROOT = Path(__file__).resolve().parent.parent
 SCENARIOS = ("text", "thinking", "tools", "error_429")
@@ -64,7 +66,8 @@ def whole(body: bytes) -> bytes:
 def test_an_answer_with_anything_in_any_place_gives_a_reply_or_an_error_of_muse(
     desk: Desk, case: Case, data: st.DataObject
 ) -> None:
-    desk.use(case)
+    desk.reach(case)
+    desk.journal.write({"providers": case.providers(desk.server.url) | {"breaker": {"failures": 0}}})
     found = body_of(case, data.draw(st.sampled_from(SCENARIOS)))
     way = data.draw(st.sampled_from(list(places(found["body"]))))
     odd = changed(found["body"], way, data.draw(st.sampled_from([..., None, 5, "x", [], {}, ["y"], {"z": 1}, -3])))
@@ -74,6 +77,34 @@ def test_an_answer_with_anything_in_any_place_gives_a_reply_or_an_error_of_muse(
     with suppress(MuseError):
         desk.ask(data.draw(st.sampled_from(["sync", "async"])))
     assert len(desk.journal.lines()) == before + 1
+
+
+@every_wire
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_stream_with_anything_in_any_place_gives_a_reply_or_an_error_of_muse(
+    desk: Desk, case: Case, data: st.DataObject
+) -> None:
+    desk.reach(case)
+    desk.journal.write({"providers": case.providers(desk.server.url) | {"breaker": {"failures": 0}}})
+    told = data.draw(
+        st.sampled_from([stream_events(case.wire, "one two", GOOD_END[case.wire]), streamed_call(case.wire)])
+    )
+    way = data.draw(st.sampled_from(list(places(told))))
+    odd = changed(told, way, data.draw(st.sampled_from([..., None, 5, "x", [], {}, ["y"], {"z": 1}, -3])))
+    desk.server.reset()
+    desk.play(case, Raw(whole_stream(odd)))
+    before = len(desk.journal.lines()) if (desk.journal.path / "tokens").exists() else 0
+    with suppress(MuseError):
+        reply = desk.ask(data.draw(st.sampled_from(["stream", "astream"])))
+        json.dumps([reply.text, reply.thinking, [dict(call.args) for call in reply.turn.calls]]).encode()
+    assert len(desk.journal.lines()) == before + 1
+
+
+def whole_stream(told: list[Any]) -> bytes:
+    """An HTTP answer with these values as its events."""
+    lines = "".join(f"data: {json.dumps(value)}\n\n" for value in told)
+    return f"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n{lines}".encode()
 
 
 @every_wire

@@ -19,7 +19,7 @@ from muse.providers._calls import CallJoiner, IdRule, args_text, fit_ids, fresh_
 from muse.providers._provider import Provider
 from tests.desk import WAYS, Desk
 from tests.provider_cases import WIRES, Case
-from tests.reply_bodies import GOOD_END, LIMIT_END, body, sse, whole
+from tests.reply_bodies import GOOD_END, LIMIT_END, body, sse, streamed_call, whole
 
 every_wire = pytest.mark.parametrize("case", WIRES, ids=str)
 names = st.sampled_from(["get", "read_file", "now"])
@@ -298,32 +298,10 @@ def test_a_call_cut_off_at_the_limit_is_truncated_after_one_request(desk: Desk, 
         args = {"_": half} if case.wire in ("anthropic", "google") else half
         told = json.dumps(body(case.wire, "", LIMIT_END[case.wire], [("a1", "get", args)])).encode()
     else:
-        told = sse(cut_off(case.wire, half))
+        told = sse(streamed_call(case.wire, half, LIMIT_END[case.wire]))
     desk.play(case, whole(told))
     assert isinstance(desk.fail(way), TruncatedReply)
     assert len(desk.server.requests) == 1
-
-
-def cut_off(wire: str, half: str) -> list[dict[str, Any]]:
-    """The events of a call that ends at the limit."""
-    end = LIMIT_END[wire]
-    match wire:
-        case "openai":
-            item = {"type": "function_call", "call_id": "a1", "name": "get", "arguments": ""}
-            told = {"type": "response.incomplete", "response": body(wire, "", end, [("a1", "get", half)])}
-            return [{"type": "response.output_item.added", "output_index": 0, "item": item}, told]
-        case "anthropic":
-            return [
-                {"type": "message_start", "message": {"content": [], "model": "m"}},
-                block_start(0, {"type": "tool_use", "id": "a1", "name": "get", "input": {}}),
-                block_delta(0, type="input_json_delta", partial_json=half),
-                {"type": "message_delta", "delta": {"stop_reason": end}},
-                {"type": "message_stop"},
-            ]
-        case "google":
-            return [body(wire, "", end)]
-    delta = {"tool_calls": [{"index": 0, "id": "a1", "function": {"name": "get", "arguments": half}}]}
-    return [{"choices": [{"index": 0, "delta": delta, "finish_reason": end}]}]
 
 
 def block_start(index: int | None, content: dict[str, Any]) -> dict[str, Any]:

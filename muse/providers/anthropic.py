@@ -126,7 +126,7 @@ class AnthropicProvider(SdkProvider):
         if raw.get("type") == "error" or blocks is None:
             raise stream_error(SPEC.name, request.model, raw)
         blocks = _with_ids(blocks, request)
-        text = "".join(block["text"] or "" for block in blocks if block["type"] == "text")
+        text = "".join(block.get("text") or "" for block in blocks if block["type"] == "text")
         thinking = "\n\n".join(
             block["thinking"] for block in blocks if block["type"] == "thinking" and block.get("thinking")
         )
@@ -243,24 +243,24 @@ class _Block:
         """Take a piece; the text it adds."""
         match delta.get("type"):
             case "text_delta":
-                self._grow("text", delta["text"])
-                return str(delta["text"])
+                return self._grow("text", delta.get("text") or "")
             case "thinking_delta":
-                self._grow("thinking", delta["thinking"])
+                self._grow("thinking", delta.get("thinking") or "")
             case "signature_delta":
                 self._block["signature"] = delta["signature"]
             case "input_json_delta":
                 self._block.setdefault("type", "tool_use")
-                self._args.append(delta["partial_json"] or "")
+                self._args.append(delta.get("partial_json") or "")
             case _:
                 pass
         return ""
 
-    def _grow(self, kind: str, piece: str) -> None:
+    def _grow(self, kind: str, piece: str) -> str:
         if kind not in self._pieces:
             self._block.setdefault("type", kind)
             self._pieces[kind] = [str(self._block.get(kind) or "")]
         self._pieces[kind].append(piece)
+        return str(piece)
 
     def whole(self) -> dict[str, Any]:
         """The block; arguments that were cut off are kept as they are, to be refused."""

@@ -25,7 +25,7 @@ from muse.messages import (
     User,
 )
 from muse.providers._base import Access, Capabilities, Encoded, Payload, Profile, Spec, bind
-from muse.providers._calls import IdRule, fit_ids, fresh_ids, parse_args
+from muse.providers._calls import IdRule, args_text, fit_ids, fresh_ids, parse_args
 from muse.providers._ends import finish_of
 from muse.providers._sdk import ONLY_JSON, SdkProvider, data_url, refuse_parts, schema_words, stream_error
 from muse.providers._sse import DONE
@@ -125,7 +125,10 @@ class OpenAIProvider(SdkProvider):
         if finish == "stop":
             finish = "blocked" if refusal else "tools" if calls else "stop"
         thinking = "\n\n".join(
-            part["text"] for item in items if item.get("type") == "reasoning" for part in item.get("summary") or ()
+            part.get("text") or ""
+            for item in items
+            if item.get("type") == "reasoning"
+            for part in item.get("summary") or ()
         )
         turn = Assistant(text, calls, native=items, provider=SPEC.name)
         usage, model = usage_of(raw.get("usage")), raw.get("model") or request.model
@@ -227,13 +230,18 @@ def _end_of(raw: Mapping[str, Any]) -> str:
 
 
 def _with_ids(items: list[Any], request: Request) -> list[Any]:
-    """Output items whose calls have ids that the conversation does not have yet."""
+    """Output items whose calls have arguments as text, and ids that the conversation does not have yet."""
     calls = [item for item in items if item.get("type") == "function_call"]
     if not calls:
         return items
     told = [str(item.get("call_id") or "") for item in calls]
     ids = iter(fresh_ids(request.turns, told))
-    return [{**item, "call_id": next(ids)} if item.get("type") == "function_call" else item for item in items]
+    return [
+        {**item, "call_id": next(ids), "arguments": args_text(item.get("arguments"))}
+        if item.get("type") == "function_call"
+        else item
+        for item in items
+    ]
 
 
 def _items(turn: Turn, profile: Profile, model: str) -> Iterator[dict[str, Any]]:
@@ -297,7 +305,7 @@ def _add_format(payload: Payload, request: Request, profile: Profile) -> None:
 def _texts(items: list[Mapping[str, Any]], kind: str, key: str) -> Iterator[str]:
     for item in items:
         if item.get("type") == "message":
-            yield from (part[key] for part in item.get("content") or () if part.get("type") == kind)
+            yield from (part.get(key) or "" for part in item.get("content") or () if part.get("type") == kind)
 
 
 def _call(item: Mapping[str, Any]) -> ToolCall:
