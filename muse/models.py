@@ -19,6 +19,7 @@ from muse.journal import Snapshot
 from muse.ladder import Ladder, ladder
 from muse.messages import GenerateOptions, Reply, Request, Route
 from muse.objects import Form, Model, read_object, repair, schema_of
+from muse.patterns import has_patterns
 from muse.policies.course import Fallback
 from muse.policies.stack import stack
 from muse.providers import backend_of, owner_of, specs
@@ -348,12 +349,21 @@ async def agenerate_object(contents: Any, context: str, schema: Form, **options:
     key, kept = call.find()
     first = kept or await call.aask(deadline=deadline)
     try:
-        found = read_object(first, schema)
+        found = await _read_object(first, schema)
     except InvalidReply as problem:
         first = await call.aask(repair(call.request, first, problem), deadline)
-        found = read_object(first, schema)
+        found = await _read_object(first, schema)
     call.keep(key, first)
     return found
+
+
+async def _read_object(reply: Reply, form: Form) -> Any:
+    """As `read_object`; a schema with patterns, which may take long to match, does not hold the event loop."""
+    import asyncio  # a coroutine runs, so it is loaded
+
+    if isinstance(form, Mapping) and has_patterns(form):
+        return await asyncio.to_thread(read_object, reply, form)
+    return read_object(reply, form)
 
 
 def prepare(contents: Any, context: str, options: Mapping[str, Any], *, needs_text: bool = False) -> Ready:

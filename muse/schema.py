@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from muse.patterns import may_take_long, problem_apart
 from muse.schema_merge import CannotMerge, admits_null, branches_of, flatten
 
 
@@ -189,22 +190,33 @@ def _require_references(resource: Any, resolver: Any) -> None:
 
 
 def require_fit(value: Any, schema: Mapping[str, Any]) -> None:
-    """See that a value fits its schema.
+    """See that a value fits its schema. Patterns that may take long are matched in a process with a time limit.
 
     Raises:
         ValueError: it does not (the first problem is said with its place), or the schema is none, or it refers to what
-            is not in it (nothing is fetched).
+            is not in it (nothing is fetched), or one of its patterns takes too long.
     """
+    check = problem_apart if may_take_long(value, schema) else problem_with
+    problem = check(value, schema)
+    if problem is not None:
+        raise ValueError(problem)
+
+
+def problem_with(value: Any, schema: Mapping[str, Any]) -> str | None:
+    """Return why a value does not fit its schema, None if it does; patterns are matched however long they take."""
     from jsonschema import SchemaError, ValidationError  # 50 ms, and only who checks pays it
     from referencing.exceptions import Unresolvable
 
     try:
         _validator(json.dumps(schema)).validate(value)
     except ValidationError as exc:
-        raise ValueError(f"{exc.json_path}: {exc.message}") from exc
+        return f"{exc.json_path}: {exc.message}"
     except SchemaError as exc:
-        raise ValueError(f"the schema itself is not one: {exc.message}") from exc
+        return f"the schema itself is not one: {exc.message}"
     except Unresolvable as exc:
-        raise ValueError(f"the schema refers to {exc.ref!r}, which is not in it") from exc
-    except RecursionError as exc:
-        raise ValueError("the schema refers to itself without an end") from exc
+        return f"the schema refers to {exc.ref!r}, which is not in it"
+    except RecursionError:
+        return "the schema refers to itself without an end"
+    except re.error as exc:
+        return f"the schema has a pattern that is none here: {exc}"
+    return None

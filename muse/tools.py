@@ -24,6 +24,7 @@ from muse.contents import sniff_media_type
 from muse.errors import ToolError
 from muse.keys import mask
 from muse.messages import Image, Part, Tool, ToolCall, ToolResult
+from muse.patterns import may_take_long
 from muse.policies.deadline import Deadline
 from muse.schema import require_fit
 from muse.toolbox.servers import Link, ToolServer
@@ -32,7 +33,6 @@ from muse.toolbox.shelf import READ_MORE, READ_MORE_TOOL, Shelf
 log = logging.getLogger(__name__)
 
 _CONNECT_S = 20.0
-_LIST_S = 30.0
 _ANY = "*"
 _SHOWN_NAMES = 3
 _INVALID = "_invalid"
@@ -126,8 +126,8 @@ class Toolbox:
         """Take the servers that were reached."""
         self._links = links
 
-    async def load(self, timeout_s: float = _LIST_S) -> None:
-        """List the tools of every server, at most `timeout_s` (seconds) each.
+    async def load(self) -> None:
+        """List the tools of every server.
 
         Raises:
             ToolError: none of the servers gives a list.
@@ -136,7 +136,7 @@ class Toolbox:
         failed: list[ToolError] = []
         for link in self._links:
             try:
-                listed += [(link, tool) for tool in await link.list_tools(timeout_s)]
+                listed += [(link, tool) for tool in await link.list_tools()]
             except ToolError as exc:
                 failed.append(exc)
         if failed and len(failed) == len(self._links):
@@ -180,10 +180,11 @@ class Toolbox:
         offer = self._offers.get(call.name)
         if offer is None:
             raise ToolError(f"refused: {call.name!r} is not offered in this run; offered are: {self._names()}")
-        _check_arguments(call, offer.tool)
+        await _check_arguments(call, offer.tool)
         if self._policy.must_ask(offer.names):
             await self._ask(call, offer)
         answer = await self._answer(offer, dict(call.args))
+        await _check_result(answer, offer)
         parts = self._shelf.cap(_masked(_parts(answer)))
         if answer.is_error:
             raise ToolError("\n".join(map(_shown, parts)) or "the tool failed without a reason")
@@ -199,7 +200,7 @@ class Toolbox:
 
         try:
             async with asyncio.timeout(self._call_timeout_s):
-                return await offer.link.call(offer.tool, offer.name, args, self._metadata or None)
+                return await offer.link.call(offer.name, args, self._metadata or None, offered=offer.tool)
         except TimeoutError as exc:
             raise ToolError(f"{offer.tool.name} gave no answer within {self._call_timeout_s:g} s") from exc
 
@@ -214,7 +215,7 @@ class Toolbox:
             raise ToolError(f"refused: {call.name} was not approved")
 
 
-def _check_arguments(call: ToolCall, tool: Tool) -> None:
+async def _check_arguments(call: ToolCall, tool: Tool) -> None:
     """See that a call's arguments are of the tool's schema.
 
     Raises:
@@ -223,9 +224,40 @@ def _check_arguments(call: ToolCall, tool: Tool) -> None:
     if _INVALID in call.args:
         raise ToolError(f"the arguments of {call.name} are not a JSON object: {str(call.args[_INVALID])[:200]!r}")
     try:
-        require_fit(dict(call.args), tool.schema)
+        await _check(dict(call.args), tool.schema)
     except ValueError as exc:
         raise ToolError(f"the arguments of {call.name} do not fit its schema: {exc}") from exc
+
+
+async def _check_result(answer: Any, offer: _Offer) -> None:
+    """See that the structured part of a result is of the schema that the server listed for it.
+
+    Raises:
+        ToolError: it is not, or is missing; the text says that the tool did run.
+    """
+    schema = offer.link.output_schemas.get(offer.name)
+    if schema is None or answer.is_error:
+        return
+    try:
+        if answer.structured_content is None and "structured_content" not in answer.model_fields_set:
+            raise ValueError("there is no structured content")
+        await _check(answer.structured_content, schema)
+    except ValueError as exc:
+        raise ToolError(f"{offer.tool.name} has run, but its result does not fit its output schema: {exc}") from exc
+
+
+async def _check(value: Any, schema: Mapping[str, Any]) -> None:
+    """See that a value fits a schema of a server, which may take long: then the event loop goes on meanwhile.
+
+    Raises:
+        ValueError: it does not.
+    """
+    import asyncio  # a coroutine runs, so it is loaded
+
+    if may_take_long(value, schema):
+        await asyncio.to_thread(require_fit, value, schema)
+    else:
+        require_fit(value, schema)
 
 
 def _masked(parts: tuple[Part, ...]) -> tuple[Part, ...]:

@@ -20,7 +20,7 @@ PACKAGES = ("muse", "think", "observe", "apps")
 PLAN = """
 muse.terminal_text muse.atomic_files muse.claim muse.inside muse.shown
 
-muse muse.errors muse.names muse.events muse.usage muse.spec muse.globs muse.reading muse.policies
+muse muse.errors muse.names muse.events muse.usage muse.spec muse.patterns muse.globs muse.reading muse.policies
 muse.cortex muse.batching muse.ndjson muse.tether muse.cortex.run_process muse.cli._summary muse.cli._terminal
 muse.providers._local muse.providers._local.errors muse.providers._local.child muse.providers._local.days
 muse.providers._local.words muse.batching.bell muse.batching.pace muse.database muse.policies.once
@@ -133,6 +133,7 @@ LATE: Sequence[tuple[str, str, str]] = (
     ("muse.agents", "muse.mcp", "0.4 s, and only a run that calls a tool pays it"),
     ("muse.agents", "muse.toolbox.make_tools", "it brings mcp, and only a persona with make targets pays it"),
     ("muse.check", "muse.toolbox.packs", "0.1 s, and only a whole look pays it"),
+    ("muse.patterns", "subprocess", "4 ms, and only who has a pattern that may take long pays it"),
     ("muse.schema", "jsonschema", "50 ms, and only who checks an object pays it"),
     ("muse.schema", "referencing", "comes with jsonschema"),
     ("muse.providers._installed", "importlib.metadata", "15 ms, and only who routes or lists pays it"),

@@ -52,7 +52,7 @@ def test_the_server_is_made_by_the_first_call_and_once(journal: JournalFolder) -
         await link.open(5)
         assert await link.list_tools() == list(own.tools)
         before = len(made)
-        answers = await asyncio.gather(*(link.call("list_days", {}, None, again=True) for _ in range(2)))
+        answers = await asyncio.gather(*(link.call("list_days", {}, None) for _ in range(2)))
         await link.close()
         return before, [answer.structured_content["total"] for answer in answers]
 

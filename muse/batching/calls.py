@@ -19,6 +19,7 @@ from muse.errors import ConfigError, InvalidReply, MuseError, RateLimitError
 from muse.messages import Assistant, Attempt, Reply, Request
 from muse.models import calc_token_cost, resolve_provider
 from muse.objects import read_object, repair
+from muse.patterns import has_patterns
 from muse.schema import require_schema
 from muse.usage import Usage
 
@@ -129,12 +130,17 @@ async def fit(ask: Callable[..., Awaitable[str]], request: BatchRequest, client:
     """
     schema = request.json_schema or {}
     try:
-        return fitting(text, schema)
+        return await _fitting(text, schema)
     except InvalidReply as problem:
         if not isinstance(text, str):
             raise
         contents = _repaired(request.contents, text, problem)
-    return fitting(await ask(**{**request.options(client), "contents": contents}), schema)
+    return await _fitting(await ask(**{**request.options(client), "contents": contents}), schema)
+
+
+async def _fitting(text: object, schema: Mapping[str, Any]) -> str:
+    """As `fitting`; a schema with patterns, which may take long to match, does not hold the event loop."""
+    return await asyncio.to_thread(fitting, text, schema) if has_patterns(schema) else fitting(text, schema)
 
 
 def fitting(text: object, schema: Mapping[str, Any]) -> str:

@@ -37,6 +37,7 @@ _CLOSED_CODE = -32000
 _CLOSED = ("Connection closed", "SSE stream ended", "SSE stream failed")
 _NO_SUCH_METHOD = -32601
 _MOST_PAGES = 500
+_LIST_S = 30.0
 _MOST_TOOLS = 5_000
 
 
@@ -241,7 +242,7 @@ class Link:
             else:
                 log.debug("MCP server %s: connection ended: %s", self.server.shown, self._reason(exc))
 
-    async def list_tools(self, timeout_s: float) -> list[Tool]:
+    async def list_tools(self, timeout_s: float = _LIST_S) -> list[Tool]:
         """Every tool the server has, page by page; of a `LocalServer`, those that it says it has.
 
         A list that does not end, breaks off or has entries that are no tools gives what it has, and says so.
@@ -298,8 +299,10 @@ class Link:
         self.output_schemas.update(output_schemas_in(result))
         repair_listing(result, self.tell)
 
-    async def call(self, tool: Tool, name: str, args: dict[str, Any], meta: dict[str, Any] | None) -> Any:
-        """Call a tool, listed as `tool`, by its own `name`. A lost connection is made anew, once.
+    async def call(
+        self, name: str, args: dict[str, Any], meta: dict[str, Any] | None, *, offered: Tool | None = None
+    ) -> Any:
+        """Call a tool by its own name; `offered` is what it was listed as. A lost connection is made anew, once.
 
         The call is sent again only if the server provably did not take it.
 
@@ -311,7 +314,7 @@ class Link:
             if self._client is None:
                 await self._reach(_RECONNECT_S)
         client, attempt = self._client, Attempt()
-        await self._require_same(tool, name)
+        await self._require_same(name, offered)
         try:
             return await self._send(client, name, args, meta, attempt)
         except Exception as exc:
@@ -327,10 +330,10 @@ class Link:
         if not attempt.was_not_taken:
             shown = self.server.shown
             raise ToolError(f"the connection to {shown} was lost during the call; it may or may not have run")
-        await self._require_same(tool, name)
+        await self._require_same(name, offered)
         return await self._send(self._client, name, args, meta, Attempt())
 
-    async def _require_same(self, tool: Tool, name: str) -> None:
+    async def _require_same(self, name: str, offered: Tool | None) -> None:
         """See that a server that was connected to again has the tool as it was offered, and approved, before.
 
         Raises:
@@ -340,10 +343,12 @@ class Link:
             if self._is_new:
                 self._relisted = {listed.name: listed for listed in await self.list_tools(_RECONNECT_S)}
                 self._is_new = False
-        now = None if self._relisted is None else self._relisted.get(name)
-        if self._relisted is not None and (now is None or now.schema != tool.schema):
+        if self._relisted is None or offered is None:
+            return
+        now = self._relisted.get(name)
+        if now is None or now.schema != offered.schema:
             found = "does not offer it any more" if now is None else "offers it with another schema now"
-            raise ToolError(f"{tool.name} was not called: {self.server.shown} was connected to again and {found}")
+            raise ToolError(f"{offered.name} was not called: {self.server.shown} was connected to again and {found}")
 
     async def _send(self, client: Any, name: str, args: dict[str, Any], meta: Any, attempt: Attempt) -> Any:
         token = ATTEMPT.set(attempt)
