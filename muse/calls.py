@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from muse import ledger
 from muse.call_ids import Attempted, CallNumber
 from muse.config import Config
-from muse.errors import ConfigError, MuseError, ProviderTimeout
+from muse.errors import ConfigError, DeadlineExceeded, MuseError, ProviderTimeout
 from muse.ladder import Ladder
 from muse.messages import Assistant, Image, Part, Reply, Request, Results, Route, User
 from muse.policies.course import Call, Course, Fallback, Try, Wait, course, error_of, mends, say_fallback
@@ -175,38 +175,61 @@ class _Going:
 
     def ask(self, step: Try) -> Reply:
         """One try."""
+        self._load(step)
         backend, request, origin, api_key = self._given(step)
         return backend.reply(request, origin, api_key)
 
     async def aask(self, step: Try) -> Reply:
         """As `ask`, awaited."""
+        await self._aload(step)
         backend, request, origin, api_key = self._given(step)
         return await backend.areply(request, origin, api_key)
 
     def open(self, step: Try) -> ReplyStream:
         """One try, as a stream."""
+        self._load(step)
         backend, request, origin, api_key = self._given(step)
         return backend.stream(request, origin, api_key)
 
     async def aopen(self, step: Try) -> AsyncReplyStream:
         """As `open`, awaited."""
+        await self._aload(step)
         backend, request, origin, api_key = self._given(step)
         return await backend.astream(request, origin, api_key)
 
-    def _given(self, step: Try) -> tuple[Backend, Request, Origin, str | None]:
-        """Who is asked, and the request as this try sends it: to this model, within what is left of its time.
+    def _load(self, step: Try) -> None:
+        """Load what another target than the first needs, before the time that is left for it is looked at."""
+        if step.route is not self.call.rungs[0]:
+            backend_of(step.route.provider, self.ready.config).load(self._key_for(step.route))
 
-        The caller's own key is for the provider that was routed to, and for nobody else.
+    async def _aload(self, step: Try) -> None:
+        """As `_load`, awaited, for no longer than the target's time.
+
+        Raises:
+            DeadlineExceeded: the time ran out before.
         """
+        if step.route is self.call.rungs[0]:
+            return
+        provider = step.route.provider
+        try:
+            await step.deadline.bound(backend_of(provider, self.ready.config).aload(self._key_for(step.route)))
+        except TimeoutError as exc:
+            raise DeadlineExceeded(f"the time ran out while the SDK of {provider} was being loaded") from exc
+
+    def _key_for(self, route: Route) -> str | None:
+        """The caller's own key, for the provider that was routed to and for nobody else."""
+        return self.ready.api_key if route.provider == self.ready.ladder.rungs[0].provider else None
+
+    def _given(self, step: Try) -> tuple[Backend, Request, Origin, str | None]:
+        """Who is asked, and the request as this try sends it: to this model, within what is left of its time."""
         route, limit, ready, request = step.route, step.deadline, self.ready, self.request
         left_s = limit.remaining_s()
         if limit is not self.call.deadline or route.model != request.model or limit.timeout_s - left_s > _AT_ONCE_S:
             request = replace(request, model=route.model, timeout_s=max(left_s, _SHORTEST_S))
-        api_key = ready.api_key if route.provider == ready.ladder.rungs[0].provider else None
         origin = Origin(
             route.context or None, route, ready.segment, ready.number.attempt(on_new_connection=step.on_new_connection)
         )
-        return backend_of(route.provider, ready.config), request, origin, api_key
+        return backend_of(route.provider, ready.config), request, origin, self._key_for(route)
 
 
 class _Race:

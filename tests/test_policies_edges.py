@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 import threading
@@ -11,10 +12,19 @@ from pathlib import Path
 import pytest
 
 from muse import check, ledger, models, testing
-from muse.errors import BudgetExceeded, CircuitOpen, ConfigError, LimitReached, MuseError, ProviderDown
+from muse.errors import (
+    BudgetExceeded,
+    CircuitOpen,
+    ConfigError,
+    DeadlineExceeded,
+    LimitReached,
+    MuseError,
+    ProviderDown,
+)
 from muse.log_lines import assess
 from muse.policies.spending import Spending, window_start
-from muse.policies.store import NAME, store
+from muse.policies.store import NAME, Busy, store, write
+from muse.providers import backend_of
 from tests.desk import CONTEXT, QUESTION, Desk
 from tests.journal_folder import UNMEASURED, JournalFolder, run
 from tests.loopback.behaviours import Hang
@@ -266,3 +276,42 @@ def test_the_place_in_line_of_a_killed_process_holds_nobody_up(
     models.generate(QUESTION, CONTEXT)
     assert waits == []
     assert store().rows("SELECT * FROM line") == []
+
+
+def test_another_process_that_writes_never_holds_up_an_event_loop(journal: JournalFolder) -> None:
+    journal.route(default={"provider": "echo"}, limits=[{"in_flight": 1}])
+    models.generate(QUESTION, CONTEXT)
+    other = sqlite3.connect(journal.path / NAME, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+
+    async def ask() -> int:
+        for _ in range(3):
+            with pytest.raises(Busy):
+                write(lambda connection: connection.execute("SELECT 1"))
+        return int(store()._connection.execute("PRAGMA busy_timeout").fetchone()[0])
+
+    assert asyncio.run(ask()) == 0
+    with pytest.raises(Busy):
+        write(lambda connection: connection.execute("SELECT 1"))
+    assert store()._connection.execute("PRAGMA busy_timeout").fetchone()[0] > 0
+    other.execute("COMMIT")
+    other.close()
+    assert asyncio.run(models.agenerate(QUESTION, CONTEXT)) == QUESTION
+
+
+async def test_an_sdk_that_is_long_in_loading_does_not_hold_a_call_beyond_its_time(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    desk.reach(OPENAI, ANTHROPIC)
+    fallbacks = {"fallbacks": ["anthropic"], "retries": 0}
+    desk.journal.route(default={"provider": "openai", "model": OPENAI.model, **fallbacks})
+    desk.play(OPENAI, "error_500")
+    monkeypatch.setattr(backend_of("anthropic"), "aload", never)
+    with pytest.raises(ProviderDown) as caught:
+        await models.areply(QUESTION, CONTEXT, timeout_s=3)
+    (other,) = caught.value.others
+    assert isinstance(other, DeadlineExceeded)
+    assert "while the SDK of anthropic was being loaded" in str(other)

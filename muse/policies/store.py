@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 NAME = "policies.sqlite"
 _VERSION = 2
 _BUSY_S = 0.05
+# After so long calls of an event loop look again whether another process is still writing.
+_LOOP_TRY_AGAIN_S = 0.005
 _TRIES = 3
 _LOOK_AGAIN_S = 0.5
 _TRY_AGAIN_S = 30.0
@@ -52,6 +54,8 @@ class Store:
         self.path = path
         self.try_again_s = math.inf
         self._writer = 0
+        self._is_hurried = False
+        self._busy_until_s = 0.0
         self._lock = threading.Lock()
         self._connection = connect(path, _TABLES, _VERSION, synced=False, busy_s=_BUSY_S)
         self._file = _file(path)
@@ -79,6 +83,7 @@ class Store:
             connection = self._connection
             self._writer = threading.get_ident()
             try:
+                self._bound_wait()
                 connection.execute("BEGIN IMMEDIATE")
                 yield connection
                 connection.execute("COMMIT")
@@ -86,6 +91,24 @@ class Store:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 self._writer = 0
+
+    def _bound_wait(self) -> None:
+        """Wait for other processes as long as a thread may; an event loop, which stands still meanwhile, does not wait.
+
+        Raises:
+            Busy: another process was found writing a moment ago, by another call of this loop.
+        """
+        on_loop = _is_on_loop()
+        if on_loop and time.monotonic() < self._busy_until_s:
+            raise Busy
+        if on_loop is not self._is_hurried:
+            wait_ms = 0 if on_loop else int(1000 * _BUSY_S)
+            self._connection.execute(f"PRAGMA busy_timeout = {wait_ms}")
+            self._is_hurried = on_loop
+
+    def was_busy(self) -> None:
+        """Note that another process is writing: calls of a loop try again a little later, all of them."""
+        self._busy_until_s = time.monotonic() + _LOOP_TRY_AGAIN_S
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """What a query finds.
@@ -131,6 +154,7 @@ def write(action: Callable[[Any], _T]) -> _T:
                 return action(connection)
         except sqlite3.Error as exc:
             if is_busy(exc):
+                shared.was_busy()
                 raise Busy from exc
             _drop(shared, exc)
     raise Busy
@@ -217,6 +241,12 @@ def process() -> str:
     if name is None:
         name = _names[number] = f"{number}.{_born(number)}"
     return name
+
+
+def _is_on_loop() -> bool:
+    """Whether this thread runs an event loop."""
+    asyncio = sys.modules.get("asyncio")
+    return asyncio is not None and asyncio._get_running_loop() is not None
 
 
 _names: dict[int, str] = {}
