@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 
 from muse import journal, keys, loop, models, trust
 from muse.config import Config
-from muse.errors import ConfigError, cause_of
+from muse.errors import AgentError, ConfigError, cause_of
 from muse.events import (
     AgentUpdatedEvent,
     ErrorEvent,
@@ -212,7 +212,10 @@ async def _run_agent(provider: str, config: Mapping[str, Any], emit: Emit) -> No
     """The run, its turns under the policies of its context; a plug-in's own loop runs as it is."""
     if not isinstance(backend_of(provider), ProviderBackend):
         models.require_allowed(config["context"], provider, config["model"])
-        await get_provider_module(provider).run_agent(config, on_event=emit)
+        try:
+            await get_provider_module(provider).run_agent(config, on_event=emit)
+        except SystemExit as exc:
+            raise AgentError(f"provider {provider!r}: its code ended with SystemExit {exc.code}") from exc
         return
 
     def tell(step: Fallback) -> None:

@@ -14,7 +14,7 @@ from muse.calls import Ready
 from muse.contents import make_request
 from muse.contexts import Registry
 from muse.descriptors import LOOK_AGAIN_S
-from muse.errors import ConfigError, InvalidReply
+from muse.errors import ConfigError, InvalidReply, UnknownProviderError
 from muse.journal import Snapshot
 from muse.ladder import Ladder, ladder
 from muse.messages import GenerateOptions, Reply, Request, Route
@@ -483,6 +483,12 @@ def _require_context(context: object) -> None:
 
 
 def _overridden(found: Route, model: str) -> Route:
-    """The route with the caller's own model, and the provider its name belongs to."""
+    """The route with the caller's own model, and the provider its name belongs to.
+
+    Raises:
+        UnknownProviderError: several plug-ins claim it.
+    """
     provider = owner_of(str(model)) or found.provider
+    if provider not in (known := specs()):
+        raise UnknownProviderError(provider, known, path=f"model={model!r}")
     return Route(found.context, provider, model, found.tier, f"the call's own model={model!r}")

@@ -126,6 +126,8 @@ class Router:
             won["model"] = counting[by_model].where
             if counting[by_model].entry.provider or provider != counting[by_provider].entry.provider:
                 won["provider"] = won["model"]
+            if provider not in self.specs:
+                raise UnknownProviderError(provider, self.specs, path=won["provider"])
         else:
             model, won["model"] = self._model_of(counting, provider, tier, environ, where=won["provider"])
         deciding = {by_provider, by_tier if bound is None else by_model}

@@ -169,12 +169,16 @@ def provider_of(model: str, specs: Mapping[str, Spec]) -> str | None:
     """The provider that serves `model`, told by the longest matching prefix; None if no one claims it.
 
     A spec whose tiers name the model outright wins over any prefix. A plug-in gets no model that a built-in or
-    configured provider claims.
+    configured provider claims. Plug-ins with the same claim give `"one or other"`, which is the name of no provider.
     """
     plugins = [spec for spec in specs.values() if spec.plugin]
     if not plugins:
         return _claimed(model, specs.values())
-    return _claimed(model, (spec for spec in specs.values() if not spec.plugin)) or _claimed(model, plugins)
+    owner = _claimed(model, (spec for spec in specs.values() if not spec.plugin)) or _claimed(model, plugins)
+    if owner is None or not specs[owner].plugin:
+        return owner
+    most = _claim(model, specs[owner])
+    return " or ".join(sorted(spec.name for spec in plugins if _claim(model, spec) == most))
 
 
 def _claimed(model: str, specs: Iterable[Spec]) -> str | None:
@@ -187,3 +191,11 @@ def _claimed(model: str, specs: Iterable[Spec]) -> str | None:
             if name.startswith(prefix) and (best is None or len(prefix) > best[0]):
                 best = (len(prefix), spec.name)
     return best[1] if best else None
+
+
+def _claim(model: str, spec: Spec) -> int:
+    """How strong a provider's claim to a model is: more than any prefix if it names it, the prefix's length, or 0."""
+    if model in spec.tiers.values():
+        return len(model) + 1
+    name = model.lower()
+    return max((len(prefix) for prefix in spec.prefixes if name.startswith(prefix)), default=0)

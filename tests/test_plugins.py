@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from muse import agents, models, providers
-from muse.errors import ConfigError, PluginError, UnknownProviderError
+from muse.errors import ConfigError, PluginError, ProviderError, UnknownProviderError
 from muse.ladder import Ladder
 from tests.desk import Desk
 from tests.journal_folder import JournalFolder
@@ -124,6 +124,39 @@ def test_a_models_name_leads_to_the_plugin_whose_prefix_it_has(journal: JournalF
     assert models.get_model_provider(model) == "seagull"
     assert models.generate("Hello", "a.b", model=model) == f"{model} says: Hello"
     assert models.resolve("a.b", model=model).provider == "seagull"
+
+
+@pytest.mark.parametrize("model", ["wing-7", "WING-7"])
+def test_a_model_that_two_plugins_claim_alike_goes_to_neither(journal: JournalFolder, site: Path, model: str) -> None:
+    _declared(site, "seagull")
+    _declared(site, "heron")
+    journal.route(default={"provider": "echo"}, contexts={"c.*": {"model": model}})
+    for ask in (lambda: models.generate("Hello", "a.b", model=model), lambda: models.generate("Hello", "c.d")):
+        with pytest.raises(UnknownProviderError, match="'heron or seagull'"):
+            ask()
+    assert models.get_model_provider("heron-1") == "heron"
+    assert models.generate("Hello", "a.b", model="seagull-2") == "seagull-2 says: Hello"
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [("raise SystemExit(3)", "SystemExit 3"), ("return None", "gave NoneType"), ("return 5", "gave int")],
+)
+async def test_what_a_plugin_does_at_a_call_costs_that_call_alone(
+    journal: JournalFolder, site: Path, body: str, words: str
+) -> None:
+    functions = "def generate(contents, model, **o):\n    {0}\nasync def agenerate(contents, model, **o):\n    {0}\n"
+    install(site, "seagull", functions.format(body) + "async def run_agent(config, on_event=None):\n    exit(3)\n")
+    journal.route(default={"provider": "echo"}, contexts={"a.*": {"provider": "seagull", "model": "g", "retries": 0}})
+    with pytest.raises(ProviderError, match=words):
+        models.generate("Hello", "a.b")
+    with pytest.raises(ProviderError, match=words):
+        await models.agenerate("Hello", "a.b")
+    events: list[dict[str, Any]] = []
+    asked = {"prompt": "Hello", "provider": "seagull", "model": "g", "disable_mcp": True}
+    assert not await agents.run(asked, events.append)
+    assert "SystemExit 3" in events[-1]["error"]
+    assert models.generate("Hello", "c.d") == "Hello"
 
 
 def test_a_switch_in_the_environment_loads_a_plugin(

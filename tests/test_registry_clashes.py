@@ -115,6 +115,20 @@ def test_a_malformed_default_becomes_no_other_provider(desk: Desk, document: Any
     assert path in {finding.where for finding in check.examine().findings}
 
 
+@pytest.mark.parametrize("name", ["nobody", " echo", "Echo", "ECHO", "echo "])
+@pytest.mark.parametrize("further", [{}, {"model": "x"}, {"tier": 1}, {"model": "gpt-5-mini"}])
+@pytest.mark.parametrize("place", ["default", "contexts"])
+def test_an_unknown_provider_is_served_by_nobody(
+    journal: JournalFolder, name: str, further: dict[str, Any], place: str
+) -> None:
+    entry = {"provider": name, **further}
+    journal.route(**({"default": entry} if place == "default" else {"contexts": {"a.*": entry}}))
+    for ask in (models.resolve_provider, models.route, lambda context: models.generate("Hello", context)):
+        with pytest.raises(UnknownProviderError, match="Valid providers") as caught:
+            ask("a.b")
+        assert repr(name) in str(caught.value)
+
+
 def test_a_malformed_default_leaves_contexts_that_name_their_own_provider(journal: JournalFolder) -> None:
     journal.route(default={"provider": 5}, contexts={"a.*": {"provider": "echo"}, "b.*": {"model": "echo-1"}})
     assert models.generate("Hello", "a.b") == models.generate("Hello", "b.c") == "Hello"

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from muse.call_ids import UNDER_WAY, Attempted, new_call_id
-from muse.errors import EmptyReply
+from muse.errors import EmptyReply, ProviderError
 from muse.messages import Assistant, File, Image, Part, Reply, Request, User
 from muse.policies.deadline import Deadline
 from muse.policies.once import Sending
@@ -42,13 +42,13 @@ class PlainBackend:
 
     def reply(self, request: Request, origin: Origin, api_key: str | None = None) -> Reply:
         """The module's `generate`, as a reply."""
-        with _under_way(origin) as attempt:
+        with _under_way(origin, self.spec.name, request.model) as attempt:
             text = self._module.generate(**_arguments(request, origin, api_key))
         return self._reply(request, text, origin, attempt)
 
     async def areply(self, request: Request, origin: Origin, api_key: str | None = None) -> Reply:
         """The module's `agenerate`, as a reply."""
-        with _under_way(origin) as attempt:
+        with _under_way(origin, self.spec.name, request.model) as attempt:
             text = await self._module.agenerate(**_arguments(request, origin, api_key))
         return self._reply(request, text, origin, attempt)
 
@@ -70,7 +70,10 @@ class PlainBackend:
         keeper = _OnePiece()
         return AsyncReplyStream(events(), keeper, keeper, Deadline.after(request.timeout_s))
 
-    def _reply(self, request: Request, text: str, origin: Origin, attempt: Attempted) -> Reply:
+    def _reply(self, request: Request, text: object, origin: Origin, attempt: Attempted) -> Reply:
+        if not isinstance(text, str):
+            said = f"its function gave {type(text).__name__}, expected text"
+            raise ProviderError(said, provider=self.spec.name, model=request.model)
         text = mend(text)
         if not text.strip():
             said = f"{self.spec.name} {request.model}: the model finished without any text"
@@ -81,12 +84,18 @@ class PlainBackend:
 
 
 @contextmanager
-def _under_way(origin: Origin) -> Iterator[Attempted]:
-    """Have the lines that a module writes meanwhile bear the attempt they belong to."""
+def _under_way(origin: Origin, provider: str, model: str) -> Iterator[Attempted]:
+    """Have the lines that a module writes meanwhile bear the attempt they belong to.
+
+    Raises:
+        ProviderError: the module ends the process; the call fails in its place.
+    """
     attempt = origin.attempt or Attempted(new_call_id())
     token = UNDER_WAY.set(attempt)
     try:
         yield attempt
+    except SystemExit as exc:
+        raise ProviderError(f"its code ended with SystemExit {exc.code}", provider=provider, model=model) from exc
     finally:
         UNDER_WAY.reset(token)
 
