@@ -10,8 +10,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from muse.errors import ContentsError
-from muse.messages import DEFAULT_MAX_OUTPUT_TOKENS, Assistant, File, Image, Part, Request, Results, Turn, User
+from muse.messages import (
+    DEFAULT_MAX_OUTPUT_TOKENS,
+    Assistant,
+    File,
+    Image,
+    Part,
+    Request,
+    Results,
+    ToolResult,
+    Turn,
+    User,
+)
+from muse.upright import turned, upright
 
 # First bytes by which an encoded picture or document is known.
 _MAGIC: tuple[tuple[bytes, str], ...] = (
@@ -97,7 +111,7 @@ def _flush(loose: list[Part], turns: list[Turn]) -> None:
 def _add_turn(entry: object, where: str, system: list[str], turns: list[Turn]) -> None:
     """Add a turn, or a role dict as one; a system dict adds to `system`."""
     if not isinstance(entry, Mapping):
-        turns.append(entry)  # type: ignore[arg-type]
+        turns.append(_upright_turn(entry))
         return
     role = entry.get("role")
     if not isinstance(role, str) or role not in _ROLES or "content" not in entry:
@@ -112,6 +126,25 @@ def _add_turn(entry: object, where: str, system: list[str], turns: list[Turn]) -
         turns.append(Assistant(_joined(parts, where)))
     else:
         turns.append(User(parts))
+
+
+def _upright_turn(turn: Any) -> Turn:
+    """A caller's own turn, its pictures upright."""
+    match turn:
+        case User(parts) if any(isinstance(part, Image) for part in parts):
+            return User(tuple(upright(part) if isinstance(part, Image) else part for part in parts))
+        case Results(results):
+            return Results(tuple(_upright_result(result) for result in results))
+        case _:
+            kept: Turn = turn
+            return kept
+
+
+def _upright_result(result: ToolResult) -> ToolResult:
+    """A tool's result, its pictures upright."""
+    if not any(isinstance(part, Image) for part in result.parts):
+        return result
+    return replace(result, parts=tuple(upright(part) if isinstance(part, Image) else part for part in result.parts))
 
 
 def _parts(content: object, where: str) -> tuple[Part, ...]:
@@ -134,7 +167,7 @@ def _part(entry: object, where: str) -> Part:
         case str():
             return _text(entry, where)
         case Image() | File():
-            return entry
+            return upright(entry) if isinstance(entry, Image) else entry
         case {"type": "text" | "input_text", "text": str(text)}:
             return _text(text, where)
         case Path():
@@ -175,7 +208,7 @@ def _binary(data: bytes, where: str, name: str) -> Part:
     media_type = sniff_media_type(data, where=where)
     if media_type == "application/pdf":
         return File(data, media_type, name)
-    return Image(data, media_type)
+    return upright(Image(data, media_type))
 
 
 def _is_pil(entry: object) -> bool:
@@ -185,11 +218,11 @@ def _is_pil(entry: object) -> bool:
 
 
 def _encode_pil(image: Any, where: str) -> Image:
-    """A PIL image as PNG; JPEG stays JPEG, since a photograph as PNG is many times its size."""
+    """A PIL image as PNG, upright; JPEG stays JPEG, since a photograph as PNG is many times its size."""
     buffer = io.BytesIO()
-    form = "JPEG" if image.format == "JPEG" else "PNG"
+    form = "JPEG" if image.format in ("JPEG", "MPO") else "PNG"
     try:
-        image.save(buffer, form, **({"quality": 90} if form == "JPEG" else {"compress_level": 1}))
+        turned(image).save(buffer, form, **({"quality": 90} if form == "JPEG" else {"compress_level": 1}))
     except (OSError, ValueError, SyntaxError) as exc:  # Pillow calls a broken PNG chunk a syntax error
         raise ContentsError(f"{where}: cannot encode the {image.mode} image as {form}: {exc}") from exc
     return Image(buffer.getvalue(), f"image/{form.lower()}")

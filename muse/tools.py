@@ -29,6 +29,7 @@ from muse.policies.deadline import Deadline
 from muse.schema import require_fit
 from muse.toolbox.servers import Link, ToolServer
 from muse.toolbox.shelf import READ_MORE, READ_MORE_TOOL, Shelf
+from muse.upright import upright
 
 log = logging.getLogger(__name__)
 
@@ -297,7 +298,9 @@ def _picture(block: Any) -> Part:
         media_type = sniff_media_type(data)
     except ValueError:
         return f"[{block.mime_type} that could not be read]"
-    return Image(data, media_type) if media_type.startswith("image/") else f"[{media_type}, {len(data)} bytes]"
+    if not media_type.startswith("image/"):
+        return f"[{media_type}, {len(data)} bytes]"
+    return upright(Image(data, media_type))
 
 
 def _free_name(wanted: str, taken: Collection[str]) -> str:

@@ -34,16 +34,18 @@ muse.messages muse.prices muse.prompts muse.totals muse.policies.deadline muse.c
 muse.cortex.schedules muse.cli._live muse.providers._batch muse.providers._local.link
 muse.providers._local.weights muse.providers._local.fields muse.providers._local.shots
 muse.providers._local.passages muse.batching.parquet muse.batching.tables muse.batching.template
-muse.schema muse.strict_schema
+muse.schema muse.strict_schema muse.tool_schema
 muse.providers._http1 muse.providers._proxies muse.providers._sockets
 muse.policies.retry muse.policies.settings muse.batching.cluster muse.cli._progress muse.console
+
+muse.upright
 
 muse.config muse.toolbox.files muse.call_sites muse.contents muse.objects muse.toolbox.shelf muse.toolbox.listings
 muse.providers._local.engine muse.providers._local.fetch muse.providers._local.fill muse.providers._decoding
 muse.providers._destination
 muse.batching.request muse.batching.files muse.batching.jobs muse.policies.course
 muse.stream_state muse.batching.parts muse.log_index.tally muse.providers._local.task muse.providers._ends
-muse.providers._calls
+muse.providers._calls muse.providers._fitting
 
 muse.project_config
 
@@ -126,6 +128,7 @@ LATE: Sequence[tuple[str, str, str]] = (
     ("muse.models", "muse.policies.standing", "5 ms, and only who asks what is left pays it"),
     ("muse.policies.stack", "muse.policies.limiter", "5 ms, and only who sets limits pays it"),
     ("muse.policies.allowance", "email", "8 ms, and only a response that names a date pays it"),
+    ("muse.upright", "PIL", "30 ms, and only a picture with metadata pays it"),
     ("muse.keys", "dotenv", "7 ms, and only who has a .env file pays it"),
     ("muse.toolbox.servers", "mcp", "0.4 s, and only who uses tools pays it"),
     ("muse.toolbox.channels", "mcp", "0.4 s, and only who uses tools pays it"),

@@ -227,7 +227,7 @@ class Overnight:
             limits = Limits(limits.requests, min(limits.size_bytes, self._parcel_bytes), limits.window_s)
             waiting = groups[name, model] = _Group(service, model, limits)
         provider = waiting.service.provider
-        encoded = provider.encode(item.request)
+        encoded = provider.encode_fitted(item.request)
         digest = hashlib.blake2b(encode_line(encoded.payload), digest_size=16).hexdigest()
         if self._jobs.holds(item.key, digest) or self._just_given.get(item.key) == digest:
             return

@@ -19,6 +19,7 @@ from muse.policies.deadline import Deadline
 from muse.policies.once import STALE, Sending
 from muse.providers._ends import is_transient_end
 from muse.providers._faults import misread_error, timeout_error
+from muse.providers._fitting import with_own_names
 from muse.providers._provider import Provider
 from muse.stream_state import MISREAD
 from muse.usage import Usage, estimate_usage, usage_of
@@ -128,6 +129,7 @@ class Account:
             _require_text(decoded.model, decoded.text, decoded.thinking, *names)
             usage = _counted(decoded, self._request)
         decoded = decoded if usage is decoded.usage else replace(decoded, usage=usage)
+        decoded = with_own_names(decoded, self._request.tools, self._provider.tool_rules)
         problem = _unusable(decoded, self._request)
         cost_usd, note = self._cost(decoded.model, decoded.usage)
         duration_s = self._log(decoded.model, decoded.usage, decoded.finish, cost_usd, note, problem)

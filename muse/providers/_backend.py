@@ -238,7 +238,7 @@ class ProviderBackend:
     def _open(self, request: Request, origin: Origin, api_key: str | None) -> _Opened:
         """Everything a call needs before it touches the network; contents and keys are checked here."""
         deadline = Deadline.after(request.timeout_s)
-        encoded = self.provider.encode(request)
+        encoded = self.provider.encode_fitted(request)
         unknown = tuple(name for name in request.extras if name not in self.spec.options)
         account = Account(self.provider, request, origin, deadline, encoded.dropped + unknown)
         with account:

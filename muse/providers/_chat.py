@@ -209,16 +209,28 @@ def _messages(turn: Turn, profile: Profile, model: str, provider: str) -> Iterat
             only = parts[0] if len(parts) == 1 and isinstance(parts[0], str) else None
             yield {"role": "user", "content": only or [_part(part) for part in parts]}
         case Assistant(native=native, provider=author) if native and author == provider:
-            yield native
-        case Assistant(text, calls):
+            yield from _replayed(native)
+        case Assistant(text, calls) if text or calls:
             message: dict[str, Any] = {"role": "assistant", "content": text or None}
             if calls:
                 message["tool_calls"] = [_call_again(call) for call in calls]
             yield message
+        case Assistant():
+            pass  # it said nothing
         case Results(results):
             for result in results:
                 text = "\n".join(part if isinstance(part, str) else f"[{part.media_type}]" for part in result.parts)
                 yield {"role": "tool", "tool_call_id": result.call_id, "content": text}
+
+
+def _replayed(native: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """A message of the endpoint's own without empty texts, if there is anything else in it."""
+    content = native.get("content")
+    if isinstance(content, list):
+        content = [part for part in content if not isinstance(part, Mapping) or part.get("text") != ""]
+    message = {**native, "content": content} if content else {k: v for k, v in native.items() if k != "content"}
+    if content or set(message) - {"role"}:
+        yield message
 
 
 def _part(part: Part) -> dict[str, Any]:

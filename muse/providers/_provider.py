@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import SplitResult, parse_qsl, urlsplit, urlunsplit
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from muse import journal, keys
 from muse.errors import ConfigError, MuseError
 from muse.messages import Reply, Request
 from muse.policies.deadline import Deadline
+from muse.providers._fitting import ToolRules, fitted
 from muse.routing import PROVIDER_ENV
 from muse.shown import shown_address
 from muse.spec import Spec
@@ -51,14 +53,26 @@ class Encoded(Struct, frozen=True):
 
 
 class Provider(ABC):
-    """One wire form; `sdk` is the module whose absence means that the spec's extra is not installed."""
+    """One wire form; `sdk` is the module whose absence means that the spec's extra is not installed.
+
+    A request is fitted to `tool_rules`, and to whether texts of white space are taken (`takes_blanks`), before it is
+    encoded.
+    """
 
     spec: Spec
     sdk: ClassVar[str] = ""
+    tool_rules: ClassVar[ToolRules | None] = None
+    takes_blanks: ClassVar[bool] = True
 
     @abstractmethod
     def encode(self, request: Request) -> Encoded:
         """The request in the provider's form; pure."""
+
+    def encode_fitted(self, request: Request) -> Encoded:
+        """As `encode`, of the request without empty texts and with tools that the provider takes."""
+        fit, dropped = fitted(request, self.tool_rules, blanks=self.takes_blanks)
+        encoded = self.encode(fit)
+        return replace(encoded, dropped=encoded.dropped + dropped) if dropped else encoded
 
     @abstractmethod
     def decode(self, raw: Mapping[str, Any], request: Request) -> Reply:

@@ -26,6 +26,7 @@ from muse.messages import (
 from muse.providers._base import Access, Capabilities, Encoded, Payload, Profile, Spec, bind
 from muse.providers._calls import IdRule, fit_ids, fresh_ids, index_of, parse_args
 from muse.providers._ends import finish_of
+from muse.providers._fitting import ToolRules
 from muse.providers._sdk import ONLY_JSON, SdkProvider, refuse_parts, schema_words, stream_error
 from muse.providers._sse import DONE
 from muse.strict_schema import ANTHROPIC, strict_form, unwrapped, with_object_root
@@ -93,6 +94,8 @@ class AnthropicProvider(SdkProvider):
     spec = SPEC
     sdk = "anthropic"
     path: ClassVar[str] = "/v1/messages"
+    tool_rules: ClassVar[ToolRules | None] = ToolRules(most=0)
+    takes_blanks: ClassVar[bool] = False
 
     def connect(self, sdk: Any, access: Access, *, is_async: bool, **wiring: Any) -> Any:
         kind = sdk.AsyncAnthropic if is_async else sdk.Anthropic
@@ -103,9 +106,7 @@ class AnthropicProvider(SdkProvider):
         dropped: list[str] = []
         payload: Payload = {
             "model": request.model,
-            "messages": [
-                _message(turn, profile, request.model) for turn in fit_ids(request.turns, SPEC.name, _ID_RULE)
-            ],
+            "messages": list(_messages(request, profile)),
             "max_tokens": profile.limit(request.max_output_tokens, request.thinking_budget),
         }
         system = [text for text in (request.system, ONLY_JSON if _wants_bare_json(request, profile) else None) if text]
@@ -324,6 +325,14 @@ def _add_schema(payload: Payload, request: Request, profile: Profile) -> None:
     payload["output_config"] = {**payload.get("output_config", {}), "format": form}
 
 
+def _messages(request: Request, profile: Profile) -> Iterator[dict[str, Any]]:
+    """The turns as messages; one of the model's own that said nothing is left out."""
+    for turn in fit_ids(request.turns, SPEC.name, _ID_RULE):
+        message = _message(turn, profile, request.model)
+        if message["content"]:
+            yield message
+
+
 def _message(turn: Turn, profile: Profile, model: str) -> dict[str, Any]:
     """A turn as a message; another provider's assistant turn is replayed as its text and calls."""
     match turn:
@@ -331,7 +340,7 @@ def _message(turn: Turn, profile: Profile, model: str) -> dict[str, Any]:
             refuse_parts(parts, profile, model)
             return {"role": "user", "content": [_part(part) for part in parts]}
         case Assistant(native=native, provider="anthropic") if native:
-            return {"role": "assistant", "content": native}
+            return {"role": "assistant", "content": [block for block in native if not _is_blank(block)]}
         case Assistant(text, calls):
             return {"role": "assistant", "content": list(_assistant_blocks(text, calls))}
         case Results(results):
@@ -345,6 +354,11 @@ def _message(turn: Turn, profile: Profile, model: str) -> dict[str, Any]:
                 for result in results
             ]
             return {"role": "user", "content": blocks}
+
+
+def _is_blank(block: Mapping[str, Any]) -> bool:
+    """Whether a block is text of white space alone: models write such blocks, and the API refuses them."""
+    return block.get("type") == "text" and not str(block.get("text") or "").strip()
 
 
 def _assistant_blocks(text: str, calls: tuple[ToolCall, ...]) -> Iterator[dict[str, Any]]:

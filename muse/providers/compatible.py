@@ -14,6 +14,7 @@ from muse.errors import UnavailableError
 from muse.messages import DEFAULT_TEMPERATURE, Reply, Request
 from muse.providers._base import Access, Capabilities, Encoded, Payload, Profile, Spec, bind
 from muse.providers._chat import ChatGatherer, add_tools_and_format, chat_messages, decode_completion
+from muse.providers._fitting import ToolRules
 from muse.providers._sdk import SdkProvider
 
 _OPTIONS = frozenset({"top_p", "stop", "seed"})
@@ -133,6 +134,7 @@ class CompatibleProvider(SdkProvider):
 
     sdk = "openai"
     path: ClassVar[str] = "/chat/completions"
+    tool_rules: ClassVar[ToolRules | None] = ToolRules()
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec

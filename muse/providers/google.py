@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import aclosing
 from functools import lru_cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlencode
 
 from msgspec import Struct
@@ -37,6 +37,7 @@ from muse.policies.deadline import Deadline
 from muse.providers._base import Access, Capabilities, Encoded, Payload, Profile, Provider, Spec, bind, status_error
 from muse.providers._calls import OWN_ID, IdRule, as_args, fit_ids, fresh_ids
 from muse.providers._ends import finish_of
+from muse.providers._fitting import ToolRules
 from muse.providers._provider import without_query
 from muse.providers._sdk import ONLY_JSON, STREAM_STATUS, refuse_parts, schema_words, transport_fault
 from muse.providers._sse import DONE, aread_events, read_events
@@ -104,11 +105,16 @@ class _Line(Struct, frozen=True):
     http: Any = None
 
 
+# What the API knows of JSON Schema beyond types, properties and items.
+_KEYWORDS = frozenset({"prefixItems", "minItems", "maxItems", "minimum", "maximum", "additionalProperties"})
+
+
 class GoogleProvider(Provider):
     """The Gemini API; the SDK's own retries and its automatic function calling are off."""
 
     spec = SPEC
     sdk = "google.genai"
+    tool_rules: ClassVar[ToolRules | None] = ToolRules("[A-Za-z_][A-Za-z0-9_-]{0,63}", 512, _KEYWORDS)
 
     def client(self, access: Access) -> _Line:
         genai, http = import_module(self.sdk), import_module("muse.providers._http")
@@ -177,7 +183,7 @@ class GoogleProvider(Provider):
         _add_thinking(config, request, profile, dropped)
         turns = fit_ids(request.turns, SPEC.name, _ID_RULE)
         body: Payload = {
-            "contents": [_content(turn, profile, request.model) for turn in turns],
+            "contents": [said for turn in turns if (said := _content(turn, profile, request.model))["parts"]],
             "generationConfig": config,
         }
         if request.system:
@@ -370,11 +376,16 @@ def _content(turn: Turn, profile: Profile, model: str) -> dict[str, Any]:
             refuse_parts(parts, profile, model)
             return {"role": "user", "parts": [_part(part) for part in parts]}
         case Assistant(native=native, provider="google") if native:
-            return {"role": "model", **native}
+            return {"role": "model", **native, "parts": [part for part in native.get("parts") or () if _is_said(part)]}
         case Assistant(text, calls):
             return {"role": "model", "parts": list(_assistant_parts(text, calls))}
         case Results(results):
             return {"role": "user", "parts": [part for result in results for part in _result_parts(result)]}
+
+
+def _is_said(part: Mapping[str, Any]) -> bool:
+    """Whether a part says something: an empty text does not, unless it carries the signature of a thought."""
+    return bool(set(part) - {"text", "thought"}) or bool(part.get("text"))
 
 
 def _assistant_parts(text: str, calls: tuple[ToolCall, ...]) -> Iterator[dict[str, Any]]:
@@ -431,7 +442,7 @@ def _with_ids(content: Mapping[str, Any], request: Request) -> tuple[Mapping[str
 
 
 def _tool(name: str, description: str, schema: Mapping[str, Any]) -> dict[str, Any]:
-    return {"name": name, "description": description, "parametersJsonSchema": schema}
+    return {"name": name, "description": description or name, "parametersJsonSchema": schema}
 
 
 def _told_error(raw: Mapping[str, Any], model: str) -> MuseError:

@@ -27,6 +27,7 @@ from muse.messages import (
 from muse.providers._base import Access, Capabilities, Encoded, Payload, Profile, Spec, bind
 from muse.providers._calls import IdRule, args_text, fit_ids, fresh_ids, parse_args
 from muse.providers._ends import finish_of
+from muse.providers._fitting import ToolRules
 from muse.providers._sdk import ONLY_JSON, SdkProvider, data_url, refuse_parts, schema_words, stream_error
 from muse.providers._sse import DONE
 from muse.strict_schema import OPENAI, strict_form, unwrapped, with_object_root
@@ -82,6 +83,7 @@ class OpenAIProvider(SdkProvider):
     spec = SPEC
     sdk = "openai"
     path: ClassVar[str] = "/responses"
+    tool_rules: ClassVar[ToolRules | None] = ToolRules()
 
     def connect(self, sdk: Any, access: Access, *, is_async: bool, **wiring: Any) -> Any:
         kind = sdk.AsyncOpenAI if is_async else sdk.OpenAI

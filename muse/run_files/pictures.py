@@ -9,6 +9,7 @@ from muse import journal
 from muse.contents import sniff_media_type
 from muse.errors import ConfigError
 from muse.messages import Image, Part
+from muse.upright import upright
 
 
 def read_pictures(names: Sequence[str]) -> tuple[Image, ...]:
@@ -48,4 +49,4 @@ def _read(name: str) -> Image:
     media_type = sniff_media_type(data, where=name)
     if not media_type.startswith("image/"):
         raise ConfigError("images", f"{name!r}, of the type {media_type}", "PNG, JPEG, GIF or WebP")
-    return Image(data, media_type)
+    return upright(Image(data, media_type))
