@@ -19,6 +19,7 @@ from benchmarks.world import World, world
 NAMES: Mapping[str, str] = {
     "calls": "calls",
     "flight": "flight",
+    "proxies": "proxies",
     "routing": "routing",
     "log": "token_log",
     "policies": "policies",

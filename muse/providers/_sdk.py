@@ -24,7 +24,7 @@ from muse.providers._sse import aread_events, read_events
 from muse.shown import Discreet
 from muse.spec import Profile
 
-_TRANSPORTS = ("httpx2", "httpcore2", "aiohttp", "httpx", "httpcore")
+_TRANSPORTS = ("httpx2", "httpx")
 
 
 _encoder = msgspec.json.Encoder()
@@ -173,11 +173,7 @@ def own_fault(exc: BaseException, provider: str, model: str) -> MuseError | None
 
 
 def transport_fault(exc: BaseException, provider: str, model: str) -> MuseError | None:
-    """The error for an exception of an HTTP library or socket beneath an SDK; None if it is neither's.
-
-    The aiohttp transport of openai's SDK reports a refused or dropped connection as a time-out of connecting, so that
-    one is told by its cause.
-    """
+    """The error for an exception of an HTTP library or socket beneath an SDK; None if it is neither's."""
     home = type(exc).__module__.partition(".")[0]
     if home == "json":
         return unreadable_error(provider, model, b"a piece of a stream")
@@ -188,14 +184,12 @@ def transport_fault(exc: BaseException, provider: str, model: str) -> MuseError 
     local = local_error(exc)
     if local is not None:
         return local
-    cause = exc.__cause__
-    if type(exc).__name__ in _TIMEOUTS and (cause is None or type(cause).__name__ not in _DROPPED):
+    if type(exc).__name__ in _TIMEOUTS:
         return ProviderTimeout("no answer in time", provider=provider, model=model, code="timeout", retryable=True)
     return connection_error(provider, model, exc)
 
 
 _TIMEOUTS = frozenset({"ReadTimeout", "WriteTimeout", "ConnectTimeout", "PoolTimeout", "TimeoutException"})
-_DROPPED = frozenset({"ClientConnectorError", "ServerDisconnectedError", "ClientConnectionResetError", "ClientOSError"})
 
 
 def error_words(body: object) -> tuple[object, object]:
