@@ -244,7 +244,7 @@ async def _with_make(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     from muse.toolbox import make_tools
 
-    makefile = await make_tools.open_makefile(config["make"])
+    makefile = await make_tools.open_makefile(config["make"], env=config.get("make_env") or ())
     tools = config.get("tools")
     return {
         "mcp_servers": {**(config.get("mcp_servers") or {}), make_tools.SERVER: make_tools.build_server(makefile)},

@@ -163,8 +163,16 @@ def claims_of(descriptor: Descriptor, project: str, *, is_shipped: bool) -> tupl
         does = f"takes the place of the persona {descriptor.name!r} that comes with muse"
         claims.append(Claim(project, place, does, trust.digest_of([data, said])))
     if data.get("make"):
+        wanted = [data["make"], data["make_env"]] if data.get("make_env") else data["make"]
         does = f"lets an agent run make targets {data['make']!r}; to find them, make runs the Makefile's own commands"
-        claims.append(Claim(project, f"{place}: make", does, trust.digest_of(data["make"])))
+        claims.append(
+            Claim(
+                project,
+                f"{place}: make",
+                does,
+                trust.digest_of(wanted),
+            )
+        )
     if data.get("mcp_server_url"):
         does = f"sends what tools are called with to {data['mcp_server_url']}"
         claims.append(Claim(project, f"{place}: mcp_server_url", does, trust.digest_of(data["mcp_server_url"])))

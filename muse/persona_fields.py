@@ -11,7 +11,7 @@ _TEXT, _NAMES, _NUMBER = (str,), (str, list), (int, float)
 FIELDS: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("title", "description", "label", "group", "extra_context", "output", "prompt", "save"), _TEXT),
     **dict.fromkeys(("schedule", "day"), _TEXT),
-    **dict.fromkeys(("tools", "approve", "make", "inputs", "images"), _NAMES),
+    **dict.fromkeys(("tools", "approve", "make", "make_env", "inputs", "images"), _NAMES),
     **dict.fromkeys(("tier", "max_turns", "max_tool_calls", "max_tokens", "max_total_tokens"), (int,)),
     **dict.fromkeys(("max_cost_usd", "timeout_s", "tool_timeout_s", "thinking_budget", "priority"), _NUMBER),
     **dict.fromkeys(("multi_facet", "always", "stream", "disable_mcp", "resume"), (bool,)),

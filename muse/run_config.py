@@ -22,7 +22,8 @@ DEFAULT_TOOL_TIMEOUT_S = 300.0
 class RunConfig(Discreet, frozen=True):
     """A run's config; `tools` is the allow-list (None all, empty none), `approve` globs of tools to ask about.
 
-    `make` are globs of make targets that are offered as tools, each call of which is asked about.
+    `make` are globs of make targets that are offered as tools, each call of which is asked about; `make_env` names
+    the variables that make gets besides those of `muse.toolbox.make_tools`.
     `max_tokens` bounds each reply, `max_total_tokens` and `max_cost_usd` the whole run, `timeout_s` (seconds) model
     calls and tools together, `tool_timeout_s` each call of a tool. `continue_from` takes up a finished run with a new
     prompt, `resume_from` goes on with one that was cut off. `images` are paths below the journal folder that go with
@@ -50,6 +51,7 @@ class RunConfig(Discreet, frozen=True):
     approve: Sequence[str] = ()
     approver: Approver | None = None
     make: Sequence[str] = ()
+    make_env: Sequence[str] = ()
     agent_id: str | None = None
     persona: str = "default"
     continue_from: str | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 from typing import Any
 
@@ -198,3 +199,70 @@ def test_what_is_finished_unknown_or_under_way_is_not_resumed(
         assert main(["run", "--resume", agent_id]) == 1
         assert reason in capsys.readouterr().err
     recorder.end()
+
+
+def _suggested(agent_id: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The words of the command that `muse run` suggests for a run."""
+    capsys.readouterr()
+    assert main(["run", agent_id]) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    return shlex.split(line[line.index("muse ") :])[1:]
+
+
+@pytest.mark.parametrize("end", ["completed", "failed", "cancelled", "cut off"])
+def test_the_command_that_is_suggested_for_a_run_works(
+    end: str, kept: JournalFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    called = testing.calls(("list_todos", {}))
+    if end == "cut off":
+        agent_id = _cut_off()
+    elif end == "cancelled":
+        agent_id = _ask("What's open?", called, KeyboardInterrupt(), status=130)
+    else:
+        last, status = ("Nothing.", 0) if end == "completed" else (MuseError("no water"), 1)
+        agent_id = _ask("What's open?", called, last, status=status)
+    assert _rows(capsys)[agent_id]["state"] == ("failed" if end == "cut off" else end)
+    words = _suggested(agent_id, capsys)
+    with testing.script("Said.") as script:
+        assert main(words) == 0
+    assert capsys.readouterr().out == "Said.\n"
+    assert len(script.requests[0].turns) > 1
+    assert next(iter(_rows(capsys).values()))["state"] == "completed"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["agent", "default", "--continue", "{}", "And then?"],
+        ["agent", "--continue", "{}", "default", "And then?"],
+        ["agent", "default", "And then?", "--continue", "{}"],
+        ["agent", "default", "--max-turns", "3", "And then?", "--continue", "{}"],
+    ],
+    ids=" ".join,
+)
+def test_options_may_stand_anywhere(words: list[str], kept: JournalFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    agent_id = _ask("What is open?", "Nothing.")
+    with testing.script("Still nothing.") as script:
+        assert main([word.replace("{}", agent_id) for word in words]) == 0
+    assert [str(turn) for turn in script.requests[0].turns][-1].count("And then?") == 1
+    assert "What is open?" in str(script.requests[0].turns)
+
+
+def test_what_is_suggested_names_who_answered(kept: JournalFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    kept.route(default={"provider": "google"})
+    with testing.script("Nothing."):
+        assert main(["agent", "default", "What is open?", "--provider", "echo", "--tier", "3"]) == 0
+    words = _suggested(runs.newest_ids()[0], capsys)
+    assert words[2:6] == ["--provider", "echo", "--tier", "3"]
+    with testing.script("Still nothing."):
+        assert main(words) == 0
+
+
+def test_tokens_and_cost_of_a_run_that_failed_are_those_of_its_lines(
+    kept: JournalFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed = _ask("What is open?", testing.calls(("list_todos", {})), MuseError("no water"), status=1)
+    row = _rows(capsys)[failed]
+    lines = [line for line in kept.lines() if line["agent_id"] == failed]
+    assert row["tokens"] == sum(line["usage"]["total_tokens"] for line in lines) > 0
+    assert (row["turns"], row["cost_usd"]) == (1, 0.0)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mcp import Client
 
 from muse import agents, testing
 from muse.errors import ConfigError
@@ -249,3 +250,28 @@ def test_the_approval_event_has_the_preview(yard: Path) -> None:
     assert child.returncode == 0, err
     assert [json.loads(line)["event"] for line in out.splitlines()] == ["tool_end", "finish"]
     assert (yard / "checked").exists()
+
+
+@pytest.mark.parametrize("named", [[], ["ACME_API_KEY"]])
+async def test_make_gets_no_variable_but_the_usual_and_those_that_are_named(
+    named: list[str], yard: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACME_API_KEY", "SESAME-0123456789")
+    monkeypatch.setenv("ACME_PLACE", "the harbour")
+    monkeypatch.setenv("LC_TIME", "C")
+    (yard / "Makefile").write_text("tell:\n\t@env\n")
+    makefile = await make_tools.open_makefile(["tell"], yard, env=named)
+    async with Client(make_tools.build_server(makefile)) as client:
+        told = (await client.call_tool("make_tell", {})).content[0].text
+    names = {line.partition("=")[0] for line in told.splitlines() if "=" in line}
+    assert {"PATH", "HOME", "LC_TIME"} <= names
+    assert ("ACME_API_KEY" in names) is bool(named)
+    assert "ACME_PLACE" not in names
+    assert "SESAME" not in told
+    preview = await make_tools.preview_of(makefile.path, "tell", makefile.env)
+    assert preview == "env"
+
+
+async def test_variables_that_are_no_names_are_refused(yard: Path) -> None:
+    with pytest.raises(ConfigError, match="make_env"):
+        await make_tools.open_makefile(["check"], yard, env={"A": "b"})

@@ -139,12 +139,22 @@ def _run_own(name: str, words: list[str]) -> int:
     parser.add_argument("-v", "--verbose", action="store_true", help="say more of what is done")
     parser.add_argument("-d", "--debug", action="store_true", help="log everything, and show where an error comes from")
     try:
-        args = parser.parse_args(words)
+        args = _parsed(parser, words)
     except SystemExit as exc:  # argparse ends the process after --help and wrong usage
         return exc.code if isinstance(exc.code, int) else MISUSED
     if row.fills:
         _fill_environment()
     return module.run(args)
+
+
+def _parsed(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
+    """Parse a command's words; options may stand between its arguments: `muse agent NAME --continue ID PROMPT`."""
+    if "--" in words:  # what stands behind it is no option, and only `parse_args` keeps to that
+        return parser.parse_args(words)
+    try:
+        return parser.parse_intermixed_args(words)
+    except TypeError:  # a command of several, such as `muse batch run`, takes its options behind its name
+        return parser.parse_args(words)
 
 
 def _fill_environment() -> None:

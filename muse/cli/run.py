@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -89,7 +90,7 @@ def _page(agent_id: str, events: list[dict[str, Any]]) -> Iterator[str]:
         yield "Chain: " + " -> ".join(f"[{one}]" if one == agent_id else one for one in chain)
     for event in events:
         yield from _said(event, began_ms)
-    yield from _sums(runs.summarize(agent_id))
+    yield from _sums(runs.summarize(agent_id), events)
 
 
 def _said(event: Mapping[str, Any], began_ms: int) -> Iterator[str]:
@@ -130,7 +131,7 @@ def _shown(result: object) -> str:
     return text if len(text) <= _SHOWN_RESULT else text[:_SHOWN_RESULT] + " …"
 
 
-def _sums(found: runs.Run | None) -> Iterator[str]:
+def _sums(found: runs.Run | None, events: list[dict[str, Any]]) -> Iterator[str]:
     """Turns, tools, tokens, cost and seconds, and what can be done with the run."""
     if found is None:
         return
@@ -144,10 +145,25 @@ def _sums(found: runs.Run | None) -> Iterator[str]:
     parts.append("cost unknown" if cost is None else usd(cost))
     parts += [f"{found.duration_s:.1f} s"] if found.duration_s is not None else []
     yield ", ".join(parts)
+    asked = _options_of(events)
     if found.state == "completed":
-        yield f"Go on with it: muse agent {found.persona} --continue {found.agent_id} 'And then?'"
-    elif found.state in ("failed", "cancelled"):
+        words = ["muse", "agent", found.persona, *asked, "--continue", found.agent_id, "And then?"]
+        yield f"Go on with it: {shlex.join(words)}"
+    elif found.state in ("failed", "cancelled") and any(event.get("event") == "start" for event in events):
         yield f"Take it up where it ended: muse run --resume {found.agent_id}"
+    elif found.state in ("failed", "cancelled") and found.prompt:
+        yield f"It never began. Run it again: {shlex.join(['muse', 'agent', found.persona, *asked, found.prompt])}"
+
+
+def _options_of(events: list[dict[str, Any]]) -> list[str]:
+    """Return the options of `muse agent` that say who answers as the run's request did."""
+    request = events[0] if events and events[0].get("event") == "request" else {}
+    return [
+        word
+        for name in ("provider", "model", "tier")
+        if request.get(name)
+        for word in (f"--{name}", str(request[name]))
+    ]
 
 
 def _indented(text: str) -> Iterator[str]:

@@ -39,8 +39,22 @@ _KEPT_BYTES = 100_000
 _PREVIEW_CHARS = 4_000
 _TARGET = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*)::?(?:\s|$)")
 _TOLD = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*)\s*::?[^=#]*##\s*(.+)")
-# What a make above this process hands on: its flags (`-n` among them) and its job slots.
-_INHERITED = ("MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "GNUMAKEFLAGS")
+# The variables that make gets, besides LC_* and those that its persona names: no key, no flag of a make above.
+_KEPT: tuple[str, ...] = (
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "TERM",
+    "LANG",
+    "LANGUAGE",
+    "TZ",
+    "TMPDIR",
+    "TEMP",
+    "TMP",
+)
+_KEPT += ("SYSTEMROOT", "JOURNAL_PATH")
 
 
 class Target(Struct, frozen=True):
@@ -56,10 +70,11 @@ class Target(Struct, frozen=True):
 
 
 class Makefile(Struct, frozen=True):
-    """The Makefile at `path` with those of its targets that were chosen."""
+    """The Makefile at `path` with those of its targets that were chosen; `env` names further variables for make."""
 
     path: Path
     targets: tuple[Target, ...]
+    env: tuple[str, ...] = ()
 
     @property
     def tools(self) -> tuple[str, ...]:
@@ -67,22 +82,25 @@ class Makefile(Struct, frozen=True):
         return tuple(name for target in self.targets for name in (target.tool, f"{SERVER}__{target.tool}"))
 
 
-async def open_makefile(patterns: object, folder: Path | None = None) -> Makefile:
+async def open_makefile(patterns: object, folder: Path | None = None, *, env: object = ()) -> Makefile:
     """The nearest Makefile from `folder` (the working one) upwards, with the targets that match `patterns`.
 
     Raises:
-        ConfigError: `patterns` is no list of globs, there is no Makefile, or no target of it matches.
+        ConfigError: `patterns` is no list of globs, or `env` none of names, there is no Makefile, or no target of it
+            matches.
     """
     if not isinstance(patterns, (list, tuple)) or not all(isinstance(one, str) and one for one in patterns):
         raise ConfigError("make", repr(patterns), "a list of names of make targets, or globs of them")
+    if not isinstance(env, (list, tuple)) or not all(isinstance(one, str) and one for one in env):
+        raise ConfigError("make_env", repr(env)[:200], "a list of names of variables that make gets")
     path = _nearest(Path.cwd() if folder is None else folder)
-    _, listed = await _make(path, ("-pnqrR", ":"), _PREVIEW_S)
+    _, listed = await _make(path, ("-pnqrR", ":"), _PREVIEW_S, env)
     names = sorted(set(_targets_in(listed)))
     chosen = [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
     if not chosen:
         raise ConfigError("make", f"{list(patterns)!r}, which match nothing", f"a target of {path}: {', '.join(names)}")
     told = _told_in(path)
-    return Makefile(path, tuple(Target(name, told.get(name, "")) for name in chosen))
+    return Makefile(path, tuple(Target(name, told.get(name, "")) for name in chosen), tuple(env))
 
 
 def _nearest(folder: Path) -> Path:
@@ -121,7 +139,7 @@ def build_server(makefile: Makefile) -> Server[Any]:
         if target is None:
             return _answer(f"found {params.name!r}, expected one of {', '.join(by_tool)}", failed=True)
         try:
-            return await _called(makefile.path, target)
+            return await _called(makefile, target)
         except ToolError as exc:
             return _answer(str(exc), failed=True)
 
@@ -138,10 +156,10 @@ def _described(target: Target) -> Tool:
     )
 
 
-async def _called(path: Path, target: Target) -> CallToolResult:
+async def _called(makefile: Makefile, target: Target) -> CallToolResult:
     """Make a target: what it printed and its exit status; any but 0 is a failure."""
     began_s = time.monotonic()
-    status, output = await _make(path, (target.name,), TIMEOUT_S)
+    status, output = await _make(makefile.path, (target.name,), TIMEOUT_S, makefile.env)
     said = f"{output.rstrip()}\n[exit status {status} after {time.monotonic() - began_s:.1f} s]".lstrip()
     return _answer(said if status == 0 else f"make {target.name} failed\n{said}", failed=status != 0)
 
@@ -160,16 +178,16 @@ def asking(approver: Approver | None, makefile: Makefile) -> Approver | None:
         target = names.get(call.name)
         if target is None:
             return await approver(call)
-        preview = await preview_of(makefile.path, target)
+        preview = await preview_of(makefile.path, target, makefile.env)
         return await approver(PreviewedCall(call.call_id, call.name, call.args, server=SERVER, preview=preview))
 
     return ask
 
 
-async def preview_of(path: Path, target: str) -> str:
+async def preview_of(path: Path, target: str, env: Sequence[str] = ()) -> str:
     """What `make -n` prints for a target, cut to some 4,000 characters; why it prints nothing, if it cannot."""
     try:
-        status, output = await _make(path, ("-n", target), _PREVIEW_S)
+        status, output = await _make(path, ("-n", target), _PREVIEW_S, env)
     except ToolError as exc:
         return f"make -n {target}: {exc}"
     text = output.strip() or f"make -n {target} prints nothing: there is nothing to do"
@@ -177,7 +195,7 @@ async def preview_of(path: Path, target: str) -> str:
     return cut if status == 0 else f"{cut}\n[make -n {target} failed with exit status {status}]"
 
 
-async def _make(path: Path, words: Sequence[str], timeout_s: float) -> tuple[int, str]:
+async def _make(path: Path, words: Sequence[str], timeout_s: float, env: Sequence[str] = ()) -> tuple[int, str]:
     """Run make in the Makefile's folder and in a process group of its own: `(exit status, what it printed)`.
 
     Its group is killed when the time is up or the caller is cancelled.
@@ -185,7 +203,7 @@ async def _make(path: Path, words: Sequence[str], timeout_s: float) -> tuple[int
     Raises:
         ToolError: there is no make on this machine, or it took longer than `timeout_s`.
     """
-    process = await _start(path, words)
+    process = await _start(path, words, env)
     try:
         async with asyncio.timeout(timeout_s):
             output = await _read(process.stdout)
@@ -197,7 +215,7 @@ async def _make(path: Path, words: Sequence[str], timeout_s: float) -> tuple[int
             await _end(process)
 
 
-async def _start(path: Path, words: Sequence[str]) -> asyncio.subprocess.Process:
+async def _start(path: Path, words: Sequence[str], env: Sequence[str]) -> asyncio.subprocess.Process:
     """Start make. Who is cancelled meanwhile still has its whole group ended: asyncio would kill the one process alone.
 
     Raises:
@@ -207,7 +225,7 @@ async def _start(path: Path, words: Sequence[str]) -> asyncio.subprocess.Process
         asyncio.create_subprocess_exec(
             *("make", "--no-print-directory", "-f", path.name, *words),
             cwd=path.parent,
-            env=_environment(os.environ),
+            env=_environment(os.environ, env),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -259,6 +277,7 @@ def _signal(group: int, number: signal.Signals) -> None:
         log.debug("process group %s is gone", group)
 
 
-def _environment(inherited: Mapping[str, str]) -> dict[str, str]:
-    """The environment of this process without what a make above it left there."""
-    return {name: value for name, value in inherited.items() if name not in _INHERITED}
+def _environment(inherited: Mapping[str, str], named: Sequence[str]) -> dict[str, str]:
+    """Return the environment of make: paths, user, terminal, locale, and the variables that its persona names."""
+    kept = {*_KEPT, *named}
+    return {name: value for name, value in inherited.items() if name in kept or name.startswith("LC_")}
