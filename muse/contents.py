@@ -12,7 +12,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from muse.errors import ContentsError
+from muse.errors import ConfigError, ContentsError
 from muse.messages import (
     DEFAULT_MAX_OUTPUT_TOKENS,
     Assistant,
@@ -260,7 +260,7 @@ def _check_texts(model: object, options: Mapping[str, Any]) -> None:
         ValueError: one is not; the text names it.
     """
     if not isinstance(model, str) or not model.isprintable() or not model.strip():
-        raise ValueError(f"model: found {model!r}, expected the name of a model")
+        raise ConfigError("model", repr(model), "the name of a model")
     said, schema = options.get("system_instruction"), options.get("json_schema")
     if said is not None and not isinstance(said, str):
         raise ValueError(f"system_instruction: found {type(said).__name__}, expected text, or None")
