@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +15,10 @@ from playwright.sync_api import Browser, FilePayload, Page, expect
 from tests.browser.harness import PHONE, Watch, axe, is_within_width, serving
 from tests.embedded import needs_model
 from tests.journal_folder import JournalFolder
-from tests.loopback.behaviours import Drip
+from tests.loopback.behaviours import Answer, Drip
+from tests.loopback.scenarios import load
 from tests.loopback.server import LoopbackServer
-from tests.provider_cases import FAMILY
+from tests.provider_cases import CASES, FAMILY
 
 CASE = FAMILY[0]
 
@@ -230,6 +232,8 @@ def test_a_first_user_without_a_key_is_told_before_asking_and_gets_an_answer_in_
         expect(page.get_by_text("without any key")).to_have_count(0)
         expect(notice.get_by_role("link", name="Set up")).to_have_attribute("href", re.compile("#provider-google"))
         assert axe(page) == []
+        page.set_viewport_size({"width": 375, "height": 740})
+        assert is_within_width(page)
         notice.get_by_role("link", name="Echo").click()
         expect(page.locator("#nobody")).to_have_count(0)
         page.get_by_label("Your question").fill("Low water?")
@@ -306,3 +310,23 @@ def test_a_question_can_not_be_asked_into_an_answer_and_a_clock_runs(slow: Page,
     expect(slow.locator(".run-blocks")).to_have_attribute("data-clock", re.compile(r"^[1-9]\d* s$"))
     slow.get_by_role("button", name="Stop").click()
     expect(slow.locator("#ask")).to_be_enabled(timeout=30_000)
+
+
+def test_a_title_that_a_model_wrote_as_markdown_is_plain_words(
+    example: JournalFolder, browser: Browser, server: LoopbackServer
+) -> None:
+    case = CASES[-1]
+    example.write({"providers": case.providers(server.url)})
+    body = json.loads(json.dumps(load("compatible", "text")["body"]))
+    body["choices"][0]["message"]["content"] = "The release **1.8** goes out on `Thursday`"
+    server.script(case.wire, ["text", Answer(body)])
+    with serving(example, **case.environment(server.url)) as served:
+        watch = Watch(browser, served.url)
+        page = watch.open("/app/chat/")
+        _ask(page, "When does it go out?")
+        expect(page.get_by_role("heading", level=1)).to_have_text(
+            "The release 1.8 goes out on Thursday", timeout=30_000
+        )
+        page.goto("/app/chat/")
+        expect(page.get_by_role("link", name="The release 1.8 goes out on Thursday")).to_be_visible()
+        watch.close()

@@ -106,3 +106,17 @@ def test_moments_of_today_are_said_as_how_long_ago_they_were(page: Page) -> None
     page.evaluate("document.dispatchEvent(new CustomEvent('htmx:load', {detail: {elt: document.body}}))")
     expect(page.locator("main time")).to_have_text("3 min ago")
     expect(page.locator("main time")).to_have_attribute("title", "1 Dec")
+
+
+def test_the_start_page_says_that_the_default_cannot_answer_and_where_to_mend_it(
+    journal: JournalFolder, browser: Browser
+) -> None:
+    with serving(journal) as served:
+        watch = Watch(browser, served.url)
+        page = watch.open("/")
+        expect(page.locator("#nobody")).to_contain_text("cannot answer yet")
+        expect(page.locator("#nobody")).to_contain_text("it has no key")
+        assert axe(page) == []
+        page.locator("#nobody").get_by_role("link", name="Save a key").click()
+        expect(page.get_by_role("region", name="no key").get_by_label("Key", exact=True)).to_be_visible()
+        watch.close()
