@@ -365,3 +365,22 @@ def test_a_line_that_is_gone_is_not_found(journal: JournalFolder, index: LogInde
     assert find_line(index, int(DAY), 3) is None
     log_path(journal).unlink()
     assert find_line(index, int(DAY), 0) is None
+
+
+def test_lines_with_a_word_are_those_whose_names_or_errors_have_it(journal: JournalFolder, index: LogIndex) -> None:
+    append(journal, line(context="app.Tides"), line(model="tide-1"), line(), day="20261101")
+    error = {"class": "TideError", "status": 500}
+    append(journal, line(), line(error=error, agent_id="1793807647312"), line(segment="x_tide"), day=DAY)
+    index.refresh()
+    found = list_lines(index, ALL, Wanted(word="TIDE"))
+    assert [(one.day, one.context, one.error) for one in found] == [
+        (20261103, "insight.daily", ""),
+        (20261103, "insight.daily", "TideError 500"),
+        (20261101, "insight.daily", ""),
+        (20261101, "app.Tides", ""),
+    ]
+    assert [one.error for one in list_lines(index, ALL, Wanted(word="error 500"))] == ["TideError 500"]
+    assert list_lines(index, ALL, Wanted(word="no such")) == []
+    (of_run,) = list_lines(index, ALL, Wanted(run="1793807647312"))
+    assert (of_run.run, of_run.error) == ("1793807647312", "TideError 500")
+    assert list_lines(index, replace(ALL, days=(20261101, 20261101)), Wanted(run="1793807647312")) == []

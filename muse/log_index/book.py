@@ -20,7 +20,7 @@ from muse.spec import Spec, provider_of
 from muse.totals import Line, field_value, finite, is_unpriced, line_cost
 from muse.usage import MOST_TOKENS, Usage, usage_of
 
-VERSION = 3
+VERSION = 4
 TABLES = """
 CREATE TABLE files (
     day INTEGER PRIMARY KEY, inode INTEGER, size INTEGER, mtime_ns INTEGER, done INTEGER, checksum INTEGER,
@@ -38,6 +38,7 @@ CREATE TABLE lines (
     input INTEGER, output INTEGER, error TEXT, call TEXT, attempt INTEGER, run TEXT, PRIMARY KEY (day, at)
 ) WITHOUT ROWID;
 CREATE INDEX lines_call ON lines (call) WHERE call IS NOT NULL;
+CREATE INDEX lines_failed ON lines (day, at) WHERE flags & 1;
 CREATE INDEX lines_run ON lines (run, day, at) WHERE run IS NOT NULL;
 CREATE TABLE prices (model TEXT, provider TEXT, owner TEXT, cost REAL, PRIMARY KEY (model, provider)) WITHOUT ROWID
 """

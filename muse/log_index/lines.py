@@ -33,6 +33,14 @@ _FITS = """(:flag = 0 OR l.flags & :flag)
     AND (:how = '' OR k.how = :how)
     AND (:context = '' OR k.context = :context) AND (:provider = '' OR k.provider = :provider)
     AND (:model = '' OR k.model = :model) AND (:segment = '' OR k.segment = :segment)"""
+# Of a day without a key that has the word, only lines that failed can have it: in their error.
+_FAILED = (
+    f"{_LINE} WHERE l.day = :day AND l.at < :at AND l.flags & {FAILED} AND {_FITS} ORDER BY l.at DESC LIMIT :limit"
+)
+_DAYS_OF_WORD = """
+SELECT DISTINCT day FROM tallies WHERE level = :fine AND key IN (SELECT id FROM keys WHERE level = :fine
+    AND instr(lower(context || char(10) || provider || char(10) || model || char(10) || segment), :word))
+"""
 _LINES = f"{_LINE} WHERE l.day = :day AND l.at < :at AND {_FITS} ORDER BY l.at DESC LIMIT :limit"
 _OF_RUN = f"""{_LINE}
 WHERE l.run = :run AND (l.day, l.at) < (:day, :at) AND l.day BETWEEN :first AND :last AND {_FITS}
@@ -99,9 +107,11 @@ def list_lines(
         place = {"first": where.days[0], "last": where.days[1], "day": before[0], "at": before[1], "limit": limit}
         return [_logged(row) for row in index.rows(_OF_RUN, {**values, **place})]
     found: list[LoggedLine] = []
+    named = {day for (day,) in index.rows(_DAYS_OF_WORD, values)} if wanted.word else None
     for day in _days_with(index, where, wanted.only, before[0]):
+        query = _LINES if named is None or day in named else _FAILED
         place = {"day": day, "at": before[1] if day == before[0] else 1 << 62, "limit": limit - len(found)}
-        found += [_logged(row) for row in index.rows(_LINES, {**values, **place})]
+        found += [_logged(row) for row in index.rows(query, {**values, **place})]
         if len(found) >= limit:
             break
     return found
