@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from apps.settings.plans import Plans
 from muse import agents, check, cli, cortex_client, models, personas, whatif
 from muse.config import parse
 from muse.errors import ConfigError, UnknownProviderError
+from muse.journal import load as journal_now
 from muse.run_config import RunConfig
 from tests.cortex_process import drain
 from tests.desk import Desk
@@ -85,6 +87,8 @@ def test_all_views_of_a_route_agree_with_the_run(
     assert (prepared.provider, prepared.config["model"]) == routed
     rows = {route.context: (route.provider, route.model) for route in check.routed()}
     assert rows[context] == routed
+    plan = Plans(journal_now()).plan(context)
+    assert (plan.provider, plan.served) == ("echo", "echo my-finetune")
     assert cli.main(["agent", persona, "Moin.", "--dry-run"]) == 0
     assert "echo my-finetune" in capsys.readouterr().out
     start = next(event for event in _run(persona=persona) if event["event"] == "start")

@@ -112,6 +112,32 @@ def test_every_page_works_beside_a_broken_plugin(journal: JournalFolder, site: P
     assert test.status_code < 500
 
 
+ODD: dict[str, dict[str, Any]] = {
+    "malformed default": {"default": {"provider": 5}},
+    "unknown default": {"default": {"provider": "nobody", "model": "x"}},
+    "no default": {"default": ["openai"]},
+    "row like a built-in": {"default": {"provider": "openai"}, "compatible": {"openai": {"base_url": "http://x/v1"}}},
+    "malformed row": {"default": {"provider": "harbour"}, "compatible": {"harbour": {"base_url": 7}}},
+    "malformed entries": {"default": {"provider": "echo"}, "contexts": {"*": {"provider": []}, "insight.*": "x"}},
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_commands_and_pages_work_beside_what_leaves_open_who_serves(
+    journal: JournalFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    journal.route(**ODD[name])
+    monkeypatch.chdir(ROOT)
+    for command, _ in COMMANDS:
+        assert cli.main(command) in (0, 1, 2), command
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+    found = make_site()
+    pages = client(journal, site=found)
+    for address in sorted(set(_pages(found.routes))):
+        assert pages.get(address).status_code < 500, address
+
+
 # Files in muse/providers
 
 

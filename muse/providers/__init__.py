@@ -57,7 +57,7 @@ if sys.platform != "win32":  # as in muse.journal: no child inherits a held lock
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 # Registered modules that could not be loaded, by name and place; those that are being loaded.
 _failed: dict[tuple[str, str], Loaded] = {}
-_loading: set[str] = set()
+_importing: set[str] = set()
 _gateways: dict[str, tuple[Gateway, Spec, ModuleType]] = {}
 _plugins: dict[installed.Plugin, Loaded] = {}
 _backends: dict[int, tuple[object, Backend]] = {}
@@ -73,21 +73,21 @@ def _registered(name: str, where: str) -> ModuleType:
     if row:
         return compatible.module_of(compatible.ROWS[row])
     known = sys.modules.get(module)
-    if known is not None and name not in _loading:
+    if known is not None and name not in _importing:
         return known
     with _lock:
         failed = _failed.get((name, where))
         if failed is not None:
             return failed.module
-        if name in _loading:  # its own import asks for it
+        if name in _importing:  # its own import asks for it
             return refused(
                 name, ConfigError(f"provider {name!r}", "a module that is being imported", "one that is")
             ).module
-        _loading.add(name)
+        _importing.add(name)
         try:
             loaded = load(_source(name, module), lambda: import_module(module))
         finally:
-            _loading.discard(name)
+            _importing.discard(name)
         if loaded.error is not None:
             _failed[(name, where)] = loaded
             sys.modules.pop(module, None)
@@ -255,14 +255,14 @@ def _state(config: Config) -> _State:
         made = _make(config)
         if state is not None and state.specs == made.specs and state.errors == made.errors:
             made = replace(made, specs=state.specs, errors=state.errors)
-        if not _loading:  # a provider that asks for others while it is imported does not see itself
+        if not _importing:  # a provider that asks for others while it is imported does not see itself
             _merged = made
         return made
 
 
 def _make(config: Config) -> _State:
     registry = dict(PROVIDER_REGISTRY)
-    found = {name: _spec_at(name, where) for name, where in registry.items() if name not in _loading}
+    found = {name: _spec_at(name, where) for name, where in registry.items() if name not in _importing}
     errors = {name: one.error for (name, where), one in _failed.items() if registry.get(name) == where and one.error}
     found |= {name: _gateway(gateway)[0] for name, gateway in config.gateways.items() if name not in registry}
     errors |= _clashes(config, found)
@@ -366,9 +366,9 @@ def _wanted_plugins(config: Config, found: Mapping[str, Spec]) -> list[str]:
         return []
     unclaimed = (model for model in _models_alone(config) if provider_of(model, found) is None)
     if _wants_all or next(unclaimed, None) is not None:
-        return sorted(there - _loading)
+        return sorted(there - _importing)
     used = {plugin.name for plugin in _plugins}
-    return sorted(there & {*_named(config), *used} - _loading)
+    return sorted(there & {*_named(config), *used} - _importing)
 
 
 def _named(config: Config) -> Iterator[str]:
@@ -415,11 +415,11 @@ def _loaded_plugin(name: str) -> Loaded:
         known = _plugins.get(claiming[0])
         if known is not None:
             return known
-        _loading.add(name)
+        _importing.add(name)
         try:
             loaded = installed.both_refused(claiming) if len(claiming) > 1 else claiming[0].loaded()
         finally:
-            _loading.discard(name)
+            _importing.discard(name)
         _plugins[claiming[0]] = loaded
         _merged = None
         _backends[id(loaded.module)] = (loaded.module, loaded.backend)
