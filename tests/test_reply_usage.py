@@ -52,11 +52,18 @@ def test_the_estimate_of_a_tool_call_counts_its_name_and_arguments(desk: Desk, c
     assert (usage.output_tokens >= 6, usage.estimated) == (True, True)
 
 
+def _in_message(told: dict[str, Any], usage: dict[str, int]) -> dict[str, Any]:
+    choice = told["choices"][0]
+    name = "message" if "message" in choice else "delta"
+    return told | {"choices": [choice | {name: choice[name] | {"usage": usage}}]}
+
+
 PLACES: dict[str, Any] = {
     "on top": lambda whole_answer, usage: whole_answer | {"usage": usage},
     "in the choice": lambda whole_answer, usage: (
         whole_answer | {"choices": [whole_answer["choices"][0] | {"usage": usage}]}
     ),
+    "in the message": _in_message,
     "in x_groq": lambda whole_answer, usage: whole_answer | {"x_groq": {"id": "r", "usage": usage}},
 }
 

@@ -382,6 +382,26 @@ def test_items_of_a_response_that_its_end_leaves_out_are_those_of_its_events() -
     )
 
 
+@pytest.mark.parametrize("key", ["item_id", None])
+def test_items_without_an_index_are_found_by_their_ids_or_in_their_order(key: str | None) -> None:
+    provider = provider_of(WIRES[0])
+    gatherer = provider.gather()
+    for name in ("one", "two"):
+        known = {key: name} if key else {}
+        item = {"type": "function_call", "call_id": name, "name": "get", "arguments": ""} | (
+            {"id": name} if key else {}
+        )
+        gatherer.feed({"type": "response.output_item.added", "item": item})
+        for part in ('{"a": ', f'"{name}"', "}"):
+            gatherer.feed({"type": "response.function_call_arguments.delta", "delta": part, **known})
+        gatherer.feed({"type": "response.output_item.done", "item": item | {"arguments": f'{{"a": "{name}"}}'}})
+    gatherer.feed({"type": "response.completed", "response": {"status": "completed", "output": []}})
+    raw = gatherer.raw()
+    assert raw is not None
+    turn = provider.decode(raw, Request("m", (User(("x",)),))).turn
+    assert [(one.call_id, dict(one.args)) for one in turn.calls] == [("one", {"a": "one"}), ("two", {"a": "two"})]
+
+
 def test_text_that_only_the_end_of_a_response_has_is_given_out_too() -> None:
     gatherer = provider_of(WIRES[0]).gather()
     told = {"type": "response.completed", "response": body("openai", "Hello there", "completed")}

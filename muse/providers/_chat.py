@@ -100,6 +100,10 @@ def _counts(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     return merged
 
 
+def _has_usage(choice: Mapping[str, Any]) -> bool:
+    return "usage" in choice or "usage" in (choice.get("delta") or choice.get("message") or ())
+
+
 _GROWING = ("text", "summary", "data")
 
 
@@ -124,7 +128,7 @@ class ChatGatherer:
             raise stream_error(self._provider, "", event)
         self._head |= {key: event[key] for key in ("id", "model", "created") if event.get(key)}
         choices = event.get("choices") or ()
-        if event.get("usage") or event.get("x_groq") or (choices and "usage" in choices[0]):
+        if event.get("usage") or event.get("x_groq") or (choices and _has_usage(choices[0])):
             self._usage = merge_counts(self._usage, _counts(event))
         return self._add(choices[0]) if choices else ""
 

@@ -158,6 +158,8 @@ class _Gatherer:
         self._texts: dict[tuple[int, int], list[str]] = {}
         self._args: dict[int, list[str]] = {}
         self._said: list[str] = []
+        self._places: dict[Any, int] = {}
+        self._last = -1
 
     def feed(self, event: Any) -> str:
         if event is DONE:
@@ -166,9 +168,9 @@ class _Gatherer:
             case "response.output_text.delta":
                 return self._add_text(event)
             case "response.function_call_arguments.delta":
-                self._args.setdefault(event.get("output_index") or 0, []).append(event["delta"])
+                self._args.setdefault(self._place(event), []).append(event["delta"])
             case "response.output_item.added" | "response.output_item.done":
-                self._items[event.get("output_index") or 0] = event["item"]
+                self._items[self._place(event)] = event["item"]
             case "response.completed" | "response.incomplete" | "response.failed" | "response.cancelled":
                 return self._end(event["response"])
             case "error":
@@ -185,10 +187,23 @@ class _Gatherer:
 
     def _add_text(self, event: Mapping[str, Any]) -> str:
         piece = str(event["delta"])
-        place = (event.get("output_index") or 0, event.get("content_index") or 0)
+        place = (self._place(event), event.get("content_index") or 0)
         self._texts.setdefault(place, []).append(piece)
         self._said.append(piece)
         return piece
+
+    def _place(self, event: Mapping[str, Any]) -> int:
+        """The place of an event's item: its index, else that of its id, else a new one for a new item, or the last."""
+        index, item = event.get("output_index"), event.get("item")
+        item_id = event.get("item_id") or (item.get("id") if isinstance(item, Mapping) else None)
+        if not isinstance(index, int):
+            begins = self._last < 0 or event["type"] == "response.output_item.added"
+            index = self._places.get(item_id) if item_id else None
+            index = self._last + begins if index is None else index
+        if item_id:
+            self._places[item_id] = index
+        self._last = index
+        return index
 
     def _end(self, response: Mapping[str, Any]) -> str:
         """The response is whole; the text that it has and no event brought."""
