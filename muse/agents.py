@@ -119,6 +119,8 @@ def prepare(request: Mapping[str, Any]) -> Prepared:
     config = {**known, "context": context, "model": model, "provider": provider, "sees": _sees(provider, model)}
     if config.get("tools") is not None and not config.get("disable_mcp"):  # the packs' modules cost 0.1 s
         config["tools"] = _allowed(config["tools"])
+    if config.get("approve"):
+        config["approve"] = _allowed(config["approve"], "approve")
     return Prepared(provider, config)
 
 
@@ -171,15 +173,15 @@ def _sees(provider: str, model: str) -> bool:
     return spec is None or spec.profile(model).images
 
 
-def _allowed(tools: Any) -> list[str]:
-    """An allow-list with the names of packs replaced by those of their tools.
+def _allowed(tools: Any, field: str = "tools") -> list[str]:
+    """A list of tools, of the entry `field`, with the names of packs replaced by those of their tools.
 
     Raises:
         ConfigError: it is no list of names.
     """
     names = names_in(list(tools) if isinstance(tools, tuple) else tools)
     if names is None:
-        raise ConfigError("tools", repr(tools), "a list of names of packs or tools, or globs of them")
+        raise ConfigError(field, repr(tools), "a list of names of packs or tools, or globs of them")
     known = packs()
     return [tool for name in names for tool in known.get(name, (name,))]
 

@@ -185,6 +185,9 @@ def _as_row(run: runs.Run) -> dict[str, Any]:
         "tool_calls": run.tool_calls,
         "tokens": run.tokens,
         "runtime_seconds": run.duration_s,
+        "reason": run.reason,
+        "usage": dict(run.usage),
+        "cost_usd": run.cost_usd,
         "continue_from": request.get("continue_from"),
         "handoff_from": run.handoff_from,
     }

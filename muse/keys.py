@@ -12,7 +12,6 @@ import threading
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from urllib.parse import quote
 
 from muse import journal, trust
 from muse.claim import Claim
@@ -252,7 +251,12 @@ def _known() -> set[str]:
     for entries in named:
         found.update(secret for name, value in entries.items() for secret in _secrets_of(name, value))
     odd = {key for key in found if not key.isalnum()}
-    return found | {json.dumps(key)[1:-1] for key in odd} | {quote(key, safe="") for key in odd}
+    return found | {json.dumps(key)[1:-1] for key in odd} | {_in_address(key) for key in odd}
+
+
+def _in_address(key: str) -> str:
+    """Return a key as it stands in the query of an address."""
+    return "".join(char if char.isalnum() or char in "_.-~" else f"%{ord(char):02X}" for char in key)
 
 
 @lru_cache(2_000)

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from muse import runs, testing
-from muse.agents import main_async
+from muse.agents import main_async, own_tools
+from muse.agents import run as run_request
 from muse.ndjson import Lines
 from muse.testing import Say
 from tests.agent_process import agents
@@ -231,3 +232,19 @@ async def test_no_more_than_so_many_run_at_once(journal: JournalFolder, capsys: 
     assert status == 0
     assert sum(event["event"] == "finish" for event in events) == 6
     assert len({event["agent_id"] for event in events}) == 6
+
+
+@pytest.mark.parametrize("approve", ["add_todo", "todo", ["todo"], ["ADD_*"], ["journal__add_todo"]], ids=str)
+async def test_approve_takes_names_packs_and_globs(approve: Any, journal: JournalFolder) -> None:
+    request = {"prompt": "Add.", "provider": "echo", "approve": approve, "tools": ["todo"]}
+    events: list[dict[str, Any]] = []
+    with testing.script(testing.calls(("add_todo", {"text": "A"})), "Refused."):
+        assert await run_request(request, events.append, hosted=own_tools)
+    [ended] = [event for event in events if event["event"] == "tool_end"]
+    assert "approval" in ended["result"]["error"]
+
+
+async def test_approve_that_is_no_list_ends_the_run_before_anything_is_called(journal: JournalFolder) -> None:
+    events: list[dict[str, Any]] = []
+    assert not await run_request({"prompt": "Add.", "provider": "echo", "approve": {"add": 1}}, events.append)
+    assert "approve" in events[-1]["error"]

@@ -136,6 +136,7 @@ LATE: Sequence[tuple[str, str, str]] = (
     ("muse.agents", "muse.mcp", "0.4 s, and only a run that calls a tool pays it"),
     ("muse.agents", "muse.toolbox.make_tools", "it brings mcp, and only a persona with make targets pays it"),
     ("muse.check", "muse.toolbox.packs", "0.1 s, and only a whole look pays it"),
+    ("muse.patterns", "urllib.parse", "4 ms, and only who has a schema with references pays it"),
     ("muse.patterns", "subprocess", "4 ms, and only who has a pattern that may take long pays it"),
     ("muse.schema", "jsonschema", "50 ms, and only who checks an object pays it"),
     ("muse.schema", "referencing", "comes with jsonschema"),

@@ -17,6 +17,7 @@ from muse.errors import DeadlineExceeded, MuseError, ProviderTimeout
 from muse.testing import Say
 from tests.at_terminal import STYLE, Terminal
 from tests.journal_folder import JournalFolder, run, start
+from tests.raw_server import calls_in, one, stdio, tool
 
 ECHO = {"default": {"provider": "echo", "tier": 2}}
 
@@ -408,3 +409,13 @@ def test_agents_lists_personas_with_route_tools_and_schedule(
     assert rows["todos:triage"]["context"] == "agent.todos.triage"
     assert main(["agents"]) == 0
     assert "todo, search_journal" in capsys.readouterr().out
+
+
+def test_a_question_about_another_servers_tool_names_the_server(journal: JournalFolder, agents: Path) -> None:
+    _persona(agents, "payer", approve=["pay"], mcp_servers={"bank": stdio(one(tool("pay")), journal.path / "seen")})
+    with Terminal(PLAYED, "[calls(('pay', {})), 'Done.']", "agent", "payer", "Pay.") as terminal:
+        shown = terminal.read_until("allow pay()? [y/N] ")
+        terminal.type("n\n")
+        assert terminal.end() == 0
+    assert "May pay of server 'bank' be called?" in shown
+    assert calls_in(journal.path / "seen") == []

@@ -53,3 +53,17 @@ def test_calls_of_one_id_end_in_the_order_in_which_they_began() -> None:
         ("x: first", "done"),
         ("x: second", "open"),
     ]
+
+
+def test_an_approval_shows_all_of_what_is_approved_and_hides_nothing() -> None:
+    view = RunView()
+    args = {"command": "ls " * 20_000 + "; rm -rf ~", "hidden\u202e": ["\x1b[2K", "a\nb"]}
+    view.take(
+        Line(1, {"event": "approval", "tool": "run\u202e", "server": "shell", "args": args, "preview": "\x1b[2K\nx"})
+    )
+    [block] = view.blocks.values()
+    assert block.tool == "run\\u202e of server shell"
+    assert "; rm -rf ~" in block.args
+    assert len(block.args) > 60_000
+    assert block.text == "\\x1b[2K\nx"
+    assert not set(block.args + block.tool + block.text) & {"\x1b", "\u202e"}

@@ -12,6 +12,7 @@ from msgspec import Struct
 from muse.run_config import RunConfig
 from muse.run_files.tail import Line
 from muse.runs import time_of
+from muse.terminal_text import escape_control
 
 Kind = Literal["started", "said", "thinking", "tool", "approval", "fallback", "info", "answer", "error"]
 _MOST_CHARS = 20_000
@@ -193,20 +194,26 @@ def _block(key: str, kind: Kind, event: Mapping[str, Any], *, text: str, note: s
 
 
 def _call(key: str, kind: Literal["tool", "approval"], event: Mapping[str, Any]) -> Block:
-    args = event.get("args")
+    args, is_asked = event.get("args"), kind == "approval"
     named = args.items() if isinstance(args, Mapping) else ()
+    tool, server = str(event.get("tool") or "unknown"), str(event.get("server") or "")
     short = ", ".join(f"{name}: {value if isinstance(value, str) else json.dumps(value)}" for name, value in named)
     return Block(
         key,
         kind,
         time_of(event),
-        tool=str(event.get("tool") or "unknown"),
+        tool=escape_control(f"{tool} of server {server}" if is_asked and server else tool),
         call_id=str(event.get("call_id") or ""),
-        args=_shown(args) if named else "",
+        args=(_whole(args) if is_asked else _shown(args)) if named else "",
         short=" ".join(short.split())[:_SHORT_CHARS],
-        text=_cut(str(event.get("preview") or "")),
+        text=escape_control(str(event.get("preview") or ""), keep_newlines=True),
         state="open",
     )
+
+
+def _whole(args: object) -> str:
+    """What is approved, all of it, with characters that hide or reorder text as escapes."""
+    return escape_control(msgspec.json.format(msgspec.json.encode(args), indent=2).decode(), keep_newlines=True)
 
 
 def _shown(value: object) -> str:

@@ -18,6 +18,7 @@ from muse.tools import PreviewedCall
 
 _LINE_BYTES = 4_096
 _FEWEST_ROWS = 3
+_OWN = ("", "journal")
 _LEAST_COLUMNS = 20
 _YES = ("y", "yes")
 
@@ -59,8 +60,8 @@ class Person:
     async def _ask(self, call: ToolCall) -> bool:
         columns, rows = shutil.get_terminal_size()
         event = {"tool": call.name, "args": dict(call.args)}
-        preview = call.preview if isinstance(call, PreviewedCall) else ""
-        is_brief = not preview and is_short(event)
+        previewed = call if isinstance(call, PreviewedCall) else PreviewedCall(call.call_id, call.name, call.args)
+        is_brief = not previewed.preview and previewed.server in _OWN and is_short(event)
         lines = [] if is_brief else question_lines(call, columns)
         size = max(rows - 2, _FEWEST_ROWS)
         pages = [lines[start : start + size] for start in range(0, len(lines), size)]

@@ -121,9 +121,12 @@ class _Masking(logging.Filter):
         masked = mask(text)
         if masked != text:
             record.msg, record.args = masked, ()
+        if record.exc_info:
+            record.exc_text = mask(_tracebacks.formatException(record.exc_info))
         return True
 
 
+_tracebacks = logging.Formatter()
 _masking = _Masking()
 
 

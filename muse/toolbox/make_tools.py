@@ -36,7 +36,6 @@ TIMEOUT_S = 600.0
 _PREVIEW_S = 20.0
 _GRACE_S = 3.0
 _KEPT_BYTES = 100_000
-_PREVIEW_CHARS = 4_000
 _TARGET = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*)::?(?:\s|$)")
 _TOLD = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*)\s*::?[^=#]*##\s*(.+)")
 # The variables that make gets, besides LC_* and those that its persona names: no key, no flag of a make above.
@@ -185,14 +184,13 @@ def asking(approver: Approver | None, makefile: Makefile) -> Approver | None:
 
 
 async def preview_of(path: Path, target: str, env: Sequence[str] = ()) -> str:
-    """What `make -n` prints for a target, cut to some 4,000 characters; why it prints nothing, if it cannot."""
+    """What `make -n` prints for a target; why it prints nothing, if it cannot."""
     try:
         status, output = await _make(path, ("-n", target), _PREVIEW_S, env)
     except ToolError as exc:
         return f"make -n {target}: {exc}"
     text = output.strip() or f"make -n {target} prints nothing: there is nothing to do"
-    cut = text if len(text) <= _PREVIEW_CHARS else f"{text[:_PREVIEW_CHARS]}\n[… {len(text) - _PREVIEW_CHARS} more …]"
-    return cut if status == 0 else f"{cut}\n[make -n {target} failed with exit status {status}]"
+    return text if status == 0 else f"{text}\n[make -n {target} failed with exit status {status}]"
 
 
 async def _make(path: Path, words: Sequence[str], timeout_s: float, env: Sequence[str] = ()) -> tuple[int, str]:
