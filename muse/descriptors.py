@@ -173,9 +173,6 @@ def claims_of(descriptor: Descriptor, project: str, *, is_shipped: bool) -> tupl
                 trust.digest_of(wanted),
             )
         )
-    if data.get("mcp_server_url"):
-        does = f"sends what tools are called with to {data['mcp_server_url']}"
-        claims.append(Claim(project, f"{place}: mcp_server_url", does, trust.digest_of(data["mcp_server_url"])))
     servers = data.get("mcp_servers")
     if isinstance(servers, Mapping):
         rows = ((str(name), row) for name, row in servers.items() if isinstance(row, Mapping))

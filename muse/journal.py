@@ -334,10 +334,27 @@ def _write_checked(
             if keep is not None:
                 keep(before, text)
             write_atomic(path, text)
+            _consent(before, text)
     except OSError as exc:
         found = f"a file or folder that cannot be written ({exc.strerror or exc})"
         raise ConfigError(str(path), found, "a place that you may write to") from exc
     return load()
+
+
+def _consent(before: bytes, after: str) -> None:
+    """Record consent to the entries of a project's file that a change of the user's own brought in.
+
+    Entries that stood there before are as trusted as they were. Where the file could not be read, none is trusted.
+    """
+    path = config_path()
+    if not is_project(path):
+        return
+    try:
+        old, new = (restrict(parse(read(text, path)[0])[0], os.path.dirname(path)).claims for text in (before, after))
+    except ConfigError as exc:
+        log.warning("%s; what the new version names needs: muse trust", exc)
+        return
+    trust.add(claim for claim in new if claim not in old)
 
 
 def stamp_of(path: str) -> Stamp:

@@ -22,6 +22,7 @@ from muse.errors import ConfigError, TrustError
 
 __all__ = [
     "TrustError",
+    "add",
     "decline",
     "digest_of",
     "is_declined",
@@ -114,6 +115,22 @@ def record(claims: Iterable[Claim]) -> None:
             kept.declined.pop(folder, None)
 
     _change(change)
+
+
+def add(claims: Iterable[Claim]) -> None:
+    """Record consent to `claims` beside what is recorded already.
+
+    Raises:
+        ConfigError: the record cannot be read or written.
+    """
+    fresh = list(claims)
+
+    def change(kept: _Record) -> None:
+        for claim in fresh:
+            kept.folders.setdefault(os.path.realpath(claim.folder), {})[claim.place] = claim.digest
+
+    if fresh:
+        _change(change)
 
 
 def revoke(folder: str) -> bool:

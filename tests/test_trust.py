@@ -216,6 +216,18 @@ def test_the_users_own_journal_needs_no_trust(journal: Any) -> None:
     assert dict(models.journal.load().config.env) == {"A_VARIABLE": "1"}
 
 
+def test_what_the_user_changes_by_way_of_muse_is_trusted_and_what_stood_there_before_is_not(inside: Project) -> None:
+    inside.journal(mcp_servers={"before": {"command": "before"}})
+    row = {"base_url": "http://helper.example/v1", "env_key": "HELPER_API_KEY"}
+    models.journal.update(lambda data: data["providers"].update(compatible={"helper": row}))
+    assert [claim.place for claim in trust.withheld(project.claims())] == ["journal.json: mcp_servers['before']"]
+    models.journal.update(lambda data: data.update(identity={"name": "Maren"}))
+    assert len(trust.withheld(project.claims())) == 1
+    inside.write("journal.json", "{")
+    models.journal.rewrite(json.dumps({"mcp_servers": {"x": {"command": "unseen"}}}))
+    assert len(trust.withheld(project.claims())) == 1
+
+
 CODE = "import os\nos.system({!r})\n"
 
 
@@ -298,12 +310,11 @@ def test_no_makefile_is_read_for_a_persona_of_a_project_before_trust(cloned: Pro
     assert list(cloned.marks.iterdir()) == []
 
 
-@pytest.mark.parametrize("field", [{"mcp_servers": {"x": {"command": "true"}}}, {"mcp_server_url": "http://x.example"}])
-def test_servers_of_a_projects_persona_need_trust(cloned: Project, field: Mapping[str, Any]) -> None:
+def test_servers_of_a_projects_persona_need_trust(cloned: Project) -> None:
     cloned.journal(descriptors={"agents": ["personas"]})
-    cloned.write("personas/wright.json", {"title": "Wright", **field})
+    cloned.write("personas/wright.json", {"title": "Wright", "mcp_servers": {"x": {"command": "true"}}})
     cloned.write("personas/wright.txt", "Build.\n")
-    assert f"personas/wright.json: {next(iter(field))}" in cloned.refused("agent", "wright", "Build.")
+    assert "personas/wright.json: mcp_servers['x']" in cloned.refused("agent", "wright", "Build.")
 
 
 def test_modules_of_the_working_folder_are_not_taken_by_the_children_of_cortex(cloned: Project) -> None:
