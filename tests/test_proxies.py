@@ -207,6 +207,17 @@ def test_a_proxy_that_fails_for_the_moment_is_a_failure_of_the_way(
     assert f"answers {status} to CONNECT" in str(error)
 
 
+@every_way
+def test_a_proxy_that_is_not_there_is_named(desk: Desk, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    desk.use(WIRES[0])
+    with LoopbackProxy() as proxy:
+        gone = proxy.url
+    monkeypatch.setenv("ALL_PROXY", gone)
+    error = desk.fail(way)
+    assert isinstance(error, ProviderDown)
+    assert "through the proxy that ALL_PROXY names" in str(error)
+
+
 @pytest.mark.parametrize(
     ("host", "is_here"),
     [("localhost", True), ("a.localhost", True), ("127.8.0.1", True), ("::1", True), ("10.0.0.1", False), ("a", False)],

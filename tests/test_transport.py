@@ -85,6 +85,7 @@ def test_a_request_says_each_thing_once(way: str) -> None:
     assert told <= set(names)
     assert len(names) == len(set(names))
     assert b"x-api-key: sk-test" in head.lower()
+    assert b"\r\naccept-encoding: gzip, deflate\r\n" in head.lower() + b"\r\n", "what the transport undoes, and no more"
     assert body == BODY
 
 

@@ -109,7 +109,7 @@ class AsyncTransport(httpx2.AsyncBaseTransport):
         except TimeoutError as exc:
             raise httpx2.ConnectTimeout(str(exc)) from exc
         except OSError as exc:
-            raise httpx2.ConnectError(str(exc)) from exc
+            raise where.unreachable(exc) from (None if where.proxy else exc)
         return connection
 
     async def _reached(self, where: Destination, until_s: float) -> _Connection:

@@ -42,6 +42,12 @@ class Destination(Struct, frozen=True):
         is_here = self.proxy is not None and is_loopback(self.proxy.host) and is_loopback(self.host)
         return is_here and self.scheme == "http" and status in (400, 403, 404, 405, 501)
 
+    def unreachable(self, exc: OSError) -> httpx2.ConnectError:
+        """The error for a connection that could not be made; it says if that is the one to a proxy."""
+        if self.proxy is None:
+            return httpx2.ConnectError(str(exc))
+        return httpx2.ConnectError(f"{exc} (through the proxy that {self.proxy.variable} names)")
+
     def refusal(self, status: int) -> Exception:
         """The error for a proxy that refused a tunnel with this status."""
         variable = self.proxy.variable if self.proxy else ""

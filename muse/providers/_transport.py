@@ -113,7 +113,7 @@ class Transport(httpx2.BaseTransport):
         except TimeoutError as exc:
             raise httpx2.ConnectTimeout(str(exc)) from exc
         except OSError as exc:
-            raise httpx2.ConnectError(str(exc)) from exc
+            raise where.unreachable(exc) from (None if where.proxy else exc)
         return connection
 
     def _reached(self, where: Destination, left_s: Callable[[], float | None]) -> _Connection:
