@@ -45,6 +45,28 @@ def total_usd(costs: Iterable[float | None]) -> float | None:
     return round(total, 6)
 
 
+def exact_usd(value: float | None) -> float | None:
+    """Return an amount of US dollars without what binary fractions add to its digits: to a millionth of a cent.
+
+    >>> exact_usd(6.999999999999999e-06), exact_usd(0.1 + 0.2), exact_usd(None)
+    (7e-06, 0.3, None)
+    """
+    return None if value is None else round(value, 12)
+
+
+def plain(value: float) -> str:
+    """Return a number in digits, without an exponent, for files that people open; no digit of it is lost.
+
+    >>> plain(7e-06), plain(1.5), plain(3), plain(2.5e+21), plain(1e-300)
+    ('0.000007', '1.5', '3', '2500000000000000000000', '1e-300')
+    """
+    text = repr(value)
+    mantissa, _, exponent = text.partition("e")
+    if not exponent or not -40 < int(exponent) < 40:
+        return text
+    return f"{value:.{max(0, len(mantissa.partition('.')[2]) - int(exponent))}f}"
+
+
 def count(value: float | None) -> str:
     """A number with commas between thousands; `–` where there is none.
 

@@ -29,6 +29,8 @@ muse.aside muse.in_flight
 muse.providers._moderation muse.json_text muse.schema_merge
 muse.surrogates
 
+muse.batching.kinds
+
 muse.trust muse.persona_fields
 muse.messages muse.prices muse.prompts muse.totals muse.policies.deadline muse.cortex.folder_watch
 muse.cortex.schedules muse.cli._live muse.providers._batch muse.providers._local.link

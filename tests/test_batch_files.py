@@ -299,3 +299,11 @@ def test_utf_16_is_told_as_such(tmp_path: Path, name: str) -> None:
 def test_headings_of_another_encoding_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"headings with bytes that are no UTF-8 \('id', 'gr\\udcf6\\udcdfe'\)"):
         list(read(_write(tmp_path / "rows.csv", "id,größe\n1,2\n".encode("latin-1"))))
+
+
+def test_csv_has_numbers_in_digits(tmp_path: Path) -> None:
+    out = sink(tmp_path / "out.csv", {"cost": "float64", "n": "int64", "x": "float64", "none": "string"})
+    out.write({"cost": 7e-06, "n": 3, "x": 1.25, "none": None})
+    out.write({"cost": float("nan"), "n": 0, "x": 2.5e21, "none": ""})
+    out.close()
+    assert (tmp_path / "out.csv").read_text() == "cost,n,x,none\n0.000007,3,1.25,\n,0,2500000000000000000000,\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import json
+import math
 import os
 import signal
 import struct
@@ -127,7 +128,8 @@ def test_whatever_a_row_and_its_answer_hold_goes_into_parquet(tmp_path: Path) ->
     assert first["said"] == "half ? pair"
     assert (first["mixed"], second["mixed"]) == ("1.5", "1152921504606846977")
     assert (first["wide"], second["wide"]) == (1, 1152921504606846977)
-    assert (first["?"], first["deep"]) == (1, '{"a": null}')
+    assert first["?"] == 1
+    assert math.isnan(first["deep"]["a"])
 
 
 async def _fail_as_a_program() -> None:

@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
+from muse.amounts import plain
 from muse.log_index.index import LogIndex
 from muse.log_index.lines import LoggedLine, Wanted, list_lines
 from muse.log_index.sums import Sums, Where
@@ -85,8 +86,19 @@ def written(heads: Sequence[str], rows: Iterable[Sequence[_Cell]]) -> Iterator[s
     yield buffer.getvalue()
 
 
+class _Digits(float):
+    """A number that is written in digits, without an exponent and what binary fractions add."""
+
+    def __str__(self) -> str:
+        return plain(round(float(self), 12))
+
+    __repr__ = __str__
+
+
 def _safe(cell: _Cell) -> _Cell:
     """A cell that no spreadsheet takes for a formula."""
     if cell is None:
         return ""
+    if isinstance(cell, float):
+        return _Digits(cell)
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell

@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import csv
 import json
+import math
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,9 @@ from typing import IO, Any, Literal, Protocol
 
 from msgspec import Struct
 
+from muse.amounts import plain
 from muse.batching import parquet
+from muse.batching.kinds import Kind
 from muse.batching.plain import cell, json_text
 from muse.errors import ConfigError
 
@@ -187,11 +190,13 @@ def holds_results(path: Path, names: Collection[str]) -> bool:
     return isinstance(found, dict) and set(names) <= set(found)
 
 
-def sink(path: Path | None, kinds: Mapping[str, str], *, source: Path | None = None) -> Sink:
+def sink(
+    path: Path | None, kinds: Mapping[str, Kind], *, source: Path | None = None, spelled_from: Path | None = None
+) -> Sink:
     """A new file for rows of these fields (`source` is where they come from); JSONL to standard output if None.
 
-    `kinds` says of each field what Parquet is to hold: "int64", "float64", "bool", "string", or "any", which is what
-    the source has, or text.
+    `kinds` says of each field what Parquet is to hold (see `muse.batching.kinds`), or "any", which is what the source
+    has, or text. `spelled_from` is a Parquet file whose dates, times and decimals stand in the rows as text.
 
     Raises:
         ConfigError: it cannot be made.
@@ -201,7 +206,7 @@ def sink(path: Path | None, kinds: Mapping[str, str], *, source: Path | None = N
     with _told(repr(str(path))):
         match form_of(path, "--output"):
             case "parquet":
-                return _Told(parquet.sink(path, kinds, source=source), repr(str(path)))
+                return _Told(parquet.sink(path, kinds, source=source, spelled_from=spelled_from), repr(str(path)))
             case "csv":
                 file = path.open("w", encoding="utf-8", errors="replace", newline="")
                 return _Told(_Records(file, list(kinds)), repr(str(path)))
@@ -261,8 +266,14 @@ class _Records:
         self._writer.writeheader()
 
     def write(self, row: Mapping[str, Any]) -> None:
-        self._writer.writerow({name: cell(value) or "" for name, value in row.items()})
+        self._writer.writerow({name: _csv_cell(value) for name, value in row.items()})
         self._file.flush()
 
     def close(self) -> None:
         self._file.close()
+
+
+def _csv_cell(value: Any) -> str:
+    """A value as CSV has it: numbers in digits, nothing for null."""
+    is_number = isinstance(value, float) and math.isfinite(value)
+    return plain(value) if is_number else cell(value) or ""

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from muse.batching.kinds import Kind
 from muse.batching.plain import Spelled, cell, storable
 from muse.errors import ConfigError
 
@@ -88,32 +89,83 @@ def _spelled(pa: Any, scalar: Any) -> Any:
     return scalar.cast(pa.string()).as_py()
 
 
-def sink(path: Path, kinds: Mapping[str, str], *, source: Path | None) -> ParquetSink:
+def sink(
+    path: Path, kinds: Mapping[str, Kind], *, source: Path | None, spelled_from: Path | None = None
+) -> ParquetSink:
     """A new file with columns of these kinds; those that are in `source`, where that is Parquet, are as they are there.
+
+    `spelled_from` is a Parquet file whose dates, times and decimals are spelled out in the rows: such a column of text
+    gets its type back.
 
     Raises:
         ConfigError: there is no pyarrow.
         OSError: the file cannot be made.
     """
     pa, pq = _arrow()
-    known = pq.read_schema(source) if source is not None and source.suffix.lower() == ".parquet" else pa.schema([])
     named = {storable(name): kind for name, kind in kinds.items()}
-    fields = {
-        name: pa.field(name, pa.type_for_alias("string" if kind == "any" else kind)) for name, kind in named.items()
-    }
-    fields |= {field.name: field for field in known if kinds.get(field.name) == "any"}
-    return ParquetSink(path, pa.schema(fields.values()))
+    fields = {name: pa.field(name, _type(pa, kind)) for name, kind in named.items()}
+    for field in _schema(pa, pq, source):
+        if kinds.get(field.name) == "any":
+            fields[field.name] = field
+    cast = {}
+    for field in _schema(pa, pq, spelled_from):
+        if named.get(field.name) == "string" and _is_spelled(pa, field.type):
+            fields[field.name] = cast[field.name] = field
+    return ParquetSink(path, pa.schema(fields.values()), named, frozenset(cast))
+
+
+def _schema(pa: Any, pq: Any, source: Path | None) -> Any:
+    """The columns of a file; none if it is not Parquet."""
+    if source is None or source.suffix.lower() != ".parquet":
+        return pa.schema([])
+    return pq.read_schema(source)
+
+
+def _is_spelled(pa: Any, kind: Any) -> bool:
+    types = pa.types
+    tests = (types.is_timestamp, types.is_date, types.is_time, types.is_decimal)
+    return any(test(kind) for test in tests)
+
+
+def _type(pa: Any, kind: Kind) -> Any:
+    """The Arrow type of a kind."""
+    match kind:
+        case ("list", inner):
+            return pa.list_(_type(pa, inner))
+        case ("struct", *members):
+            return pa.struct([pa.field(storable(name), _type(pa, inner)) for name, inner in members])
+        case _:
+            return pa.type_for_alias("string" if kind == "any" else kind)
+
+
+def _fit(value: Any, kind: Kind) -> Any:
+    """A value as its column holds it: text where its kind is text, None for a member that is missing."""
+    if value is None:
+        return None
+    match kind:
+        case "string":
+            text = cell(value)
+            return None if text is None else storable(text)
+        case ("list", inner):
+            return [_fit(item, inner) for item in value]
+        case ("struct", *members):
+            return {storable(name): _fit(value.get(name), inner) for name, inner in members}
+        case _:
+            return value
 
 
 class ParquetSink:
     """Rows in groups of a thousand; the file is there as a whole when it is closed."""
 
-    def __init__(self, path: Path, schema: Any) -> None:
+    def __init__(self, path: Path, schema: Any, kinds: Mapping[str, Kind], cast: frozenset[str]) -> None:
         self._path = path
         self._part = path.with_name(f".{path.name}.part")
         self._schema = schema
         self._pa, pq = _arrow()
-        self._texts = [field.name for field in schema if field.type == self._pa.string()]
+        texts = {field.name for field in schema if field.type == self._pa.string()}
+        self._kinds = {name: kind for name, kind in kinds.items() if isinstance(kind, tuple) or name in texts}
+        self._kinds |= dict.fromkeys((*texts, *cast), "string")
+        self._cast = cast
         self._writer = pq.ParquetWriter(self._part, schema)
         self._rows: list[dict[str, Any]] = []
         self._is_whole = True
@@ -126,9 +178,8 @@ class ParquetSink:
             OSError: the disk takes no more.
         """
         known = {storable(name): value for name, value in row.items()}
-        for name in self._texts:
-            text = cell(known.get(name))
-            known[name] = storable(text) if text is not None else None
+        for name, kind in self._kinds.items():
+            known[name] = _fit(known.get(name), kind)
         self._rows.append(known)
         if len(self._rows) >= _ROWS_AT_ONCE:
             self._flush()
@@ -157,10 +208,16 @@ class ParquetSink:
         if not rows:
             return
         try:
-            self._writer.write_table(self._pa.Table.from_pylist(rows, schema=self._schema))
+            columns = [self._column(field, [row.get(field.name) for row in rows]) for field in self._schema]
+            self._writer.write_table(self._pa.Table.from_arrays(columns, schema=self._schema))
         except (self._pa.ArrowException, TypeError, ValueError, OverflowError, OSError) as exc:
             self._is_whole = False
             if isinstance(exc, OSError):
                 raise
             allowed = "values of one type in a column: a .jsonl or .csv file takes any"
             raise ConfigError("--output", f"rows that {str(self._path)!r} cannot hold ({exc})", allowed) from exc
+
+    def _column(self, field: Any, values: list[Any]) -> Any:
+        if field.name in self._cast:
+            return self._pa.array(values, self._pa.string()).cast(field.type)
+        return self._pa.array(values, field.type, from_pandas=False)

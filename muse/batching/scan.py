@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
 
 from muse.batching.files import Broken, Row, form_of, read, unit_of
+from muse.batching.kinds import SPELLED, Kind, column_of, note_kinds
 from muse.batching.plain import Spelled, spelled
 from muse.batching.template import Template
 from muse.errors import ConfigError
 
 FIELDS = ("contents", "prompt", "text")
-_SPELLED, _WIDE = "spelled", "wide"  # text in place of another type; a whole number that a float64 may not hold
-_WORDS: Mapping[type, str] = {bool: "bool", int: "int64", float: "float64", str: "string", Spelled: _SPELLED}
-_JOINT: Mapping[frozenset[str], str] = {
-    frozenset(("int64", "float64")): "float64",
-    frozenset(("int64", _WIDE)): _WIDE,
-}
-_COLUMNS: Mapping[str, str] = {"": "string", _SPELLED: "string", _WIDE: "int64"}
-_LARGEST = 2**63
-_EXACT = 2**53  # beyond it a float64 does not hold every whole number
 
 
 class Scan(Struct, frozen=True):
@@ -31,7 +23,7 @@ class Scan(Struct, frozen=True):
 
     rows: int
     broken: int
-    kinds: dict[str, str]
+    kinds: dict[str, Kind]
 
 
 class Question(Struct, frozen=True):
@@ -66,7 +58,7 @@ def scan(path: Path, question: Question, tell: Callable[[str], None]) -> Scan:
     """
     unit = unit_of(path)
     rows = broken = 0
-    kinds: dict[str, str] = {}
+    kinds: dict[str, Kind] = {}
     for row in read(path):
         where = f"{path.name} {unit} {row.number}"
         if isinstance(row, Broken):
@@ -75,13 +67,13 @@ def scan(path: Path, question: Question, tell: Callable[[str], None]) -> Scan:
             continue
         question.ask(row, where)
         rows += 1
-        _note_kinds(kinds, row.fields)
+        note_kinds(kinds, row.fields)
     if not rows:
         found = f"{str(path)!r}, in which no row can be used" if broken else f"{str(path)!r}, which holds no row"
         raise ConfigError("INPUT", found, "a file with rows")
     if form_of(path, "INPUT") == "parquet":
-        kinds = {name: "string" if kind == _SPELLED else "any" for name, kind in kinds.items()}
-    return Scan(rows, broken, {name: _COLUMNS.get(kind, kind) for name, kind in kinds.items()})
+        kinds = {name: "string" if kind == SPELLED else "any" for name, kind in kinds.items()}
+    return Scan(rows, broken, {name: column_of(kind) for name, kind in kinds.items()})
 
 
 def digest(path: Path, *further: str) -> str:
@@ -100,23 +92,3 @@ def digest(path: Path, *further: str) -> str:
     for text in further:
         summed.update(b"\0" + text.encode("utf-8", errors="surrogateescape"))
     return summed.hexdigest()
-
-
-def _note_kinds(kinds: dict[str, str], fields: Mapping[str, Any]) -> None:
-    """Bring `kinds` up to what a row holds; "" stands for a field that was null so far."""
-    for name, value in fields.items():
-        before = kinds.setdefault(name, "")
-        if value is None or before == _SPELLED:
-            continue
-        kind = _kind_of(value)
-        if before in ("", kind) or kind == _SPELLED:
-            kinds[name] = kind
-        else:
-            kinds[name] = _JOINT.get(frozenset((before, kind)), "string")
-
-
-def _kind_of(value: Any) -> str:
-    kind = _WORDS.get(type(value), "string")
-    if kind != "int64" or -_EXACT <= value <= _EXACT:
-        return kind
-    return _WIDE if -_LARGEST <= value < _LARGEST else "string"

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from muse.amounts import usd
+from muse.amounts import exact_usd, usd
 from muse.batch import Batch, BatchRequest
 from muse.batching import files, store
 from muse.batching.night import Lane, cancel
@@ -159,7 +159,7 @@ def outcome(number: int, fields: Mapping[str, Any], request: BatchRequest) -> di
         "provider": request.provider_used,
         "input_tokens": request.usage.input_tokens,
         "output_tokens": request.usage.output_tokens,
-        "cost_usd": request.cost_usd,
+        "cost_usd": exact_usd(request.cost_usd),
         "duration_s": round(request.duration, 6) if request.duration is not None else None,
     }
     return {"row": number, **fields} | results

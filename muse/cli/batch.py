@@ -17,6 +17,7 @@ from muse.amounts import usd
 from muse.batch import BatchRequest
 from muse.batching import files, store
 from muse.batching.jobs import Jobs
+from muse.batching.kinds import Kind, column_of, note_kinds
 from muse.batching.night import LANES
 from muse.batching.packing import unpack
 from muse.batching.store import Kept, Store, Sum
@@ -233,18 +234,40 @@ def _export(args: argparse.Namespace) -> int:
         files.form_of(args.output, "--output")
         if args.output.exists() and not args.force:
             raise ConfigError("--output", f"{str(args.output)!r}, which exists", "a new file; --force writes over it")
-    states = ("done", "failed", "deferred")
     with closing(Store(args.name, is_read_only=True)) as kept:
         order = order_of(kept.about(), args.name)
         if order is not None and args.output is not None:
             refuse_input(order, args.output)
-        kinds: dict[str, str] = {}
-        for item in kept.items(*states):
-            kinds |= dict.fromkeys((name for name in _fields(item)[1] if name not in kinds), "string")
-        with closing(files.sink(args.output, {"row": "int64", **kinds, **RESULTS})) as sink:
-            for item in kept.items(*states):
-                sink.write(_exported(item))
+        columns = _columns(kept)
+        source = Path(order.input) if order is not None else None
+        if source is None or source.suffix.lower() != ".parquet" or not source.is_file():
+            _write_results(kept, args.output, columns, None)
+            return 0
+        try:
+            _write_results(kept, args.output, columns, source)
+        except ConfigError:  # the source is another one by now: its dates stay text
+            _write_results(kept, args.output, columns, None)
     return 0
+
+
+_ENDED = ("done", "failed", "deferred")
+
+
+def _columns(kept: Store) -> dict[str, Kind]:
+    """The columns of a batch's results, each with the kind of what it holds."""
+    kinds: dict[str, Kind] = {}
+    answers: dict[str, Kind] = {}
+    for item in kept.items(*_ENDED):
+        note_kinds(kinds, _fields(item)[1])
+        note_kinds(answers, {"response": _exported(item)["response"]})
+    columns: dict[str, Kind] = {"row": "int64", **{name: column_of(kind) for name, kind in kinds.items()}}
+    return columns | {**RESULTS, **{name: column_of(kind) for name, kind in answers.items()}}
+
+
+def _write_results(kept: Store, output: Path | None, columns: dict[str, Kind], source: Path | None) -> None:
+    with closing(files.sink(output, columns, spelled_from=source)) as sink:
+        for item in kept.items(*_ENDED):
+            sink.write(_exported(item))
 
 
 def _row(item: Kept) -> tuple[int, dict[str, Any]] | None:

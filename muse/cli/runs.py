@@ -7,7 +7,7 @@ import argparse
 from msgspec import structs
 
 from muse import models, runs
-from muse.amounts import usd
+from muse.amounts import exact_usd, usd
 from muse.cli import _arguments, _terminal
 from muse.cli._terminal import Column
 
@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the list; 0."""
     found = [run for agent_id in runs.newest_ids()[: args.limit] if (run := runs.summarize(agent_id))]
     if args.json:
-        rows = [structs.asdict(run) | {"cost_usd": cost_of(run)} for run in found]
+        rows = [structs.asdict(run) | {"cost_usd": exact_usd(cost_of(run))} for run in found]
         _terminal.print_json(rows)
         return 0
     if not found:

@@ -11,6 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from muse import in_flight, ledger, prices
+from muse.amounts import exact_usd
 from muse.call_ids import Attempted, new_call_id
 from muse.errors import BlockedReply, EmptyReply, MuseError, ProviderDown, ProviderError, ReplyError, TruncatedReply
 from muse.keys import mask_exception
@@ -201,7 +202,7 @@ class Account:
             cost = prices.cost_of(self._request.model, usage, spec.price_id)
         if cost is None:
             return None, "no price known"
-        return cost.total_cost * (self._lane.price if self._lane else 1.0), None
+        return exact_usd(cost.total_cost * (self._lane.price if self._lane else 1.0)), None
 
     def _log(
         self,
