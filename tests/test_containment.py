@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from starlette.routing import BaseRoute, Mount, Route
 
+from apps.agents.listing import list_personas
 from apps.host.site import make_site
 from muse import cli
 from tests.journal_folder import ROOT, JournalFolder, run
@@ -81,6 +82,28 @@ def test_every_command_works_beside_a_broken_plugin(
             assert "seagull-provider" in said
         if "--json" in command:
             json.loads(out)
+
+
+def test_lists_of_contexts_and_personas_show_a_broken_provider_beside_its_route(
+    journal: JournalFolder, site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = install_broken(site, "raises")
+    entry = {"provider": "seagull", "model": "gull-1"}
+    journal.route(default={"provider": "echo"}, contexts={"agent.system.librarian": entry, "insight.*": entry})
+    assert cli.main(["routes", "--json"]) == 1
+    rows = {row["context"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["insight.*"].items() >= entry.items()
+    assert words in rows["insight.*"]["problem"]
+    assert "problem" not in rows["detect.created"]
+    assert cli.main(["routes"]) == 1
+    assert "insight.*: seagull gull-1: " in " ".join(capsys.readouterr().out.split())
+    assert cli.main(["agents", "--json"]) == 0
+    personas = {row["persona"]: row for row in json.loads(capsys.readouterr().out)}
+    assert words in personas["librarian"]["problem"]
+    assert personas["default"]["problem"] == ""
+    assert cli.main(["agents"]) == 0
+    assert words in " ".join(capsys.readouterr().out.split())
+    assert words in next(row for row in list_personas() if row.name == "librarian").problem
 
 
 def _pages(routes: list[BaseRoute], above: str = "") -> Iterator[str]:

@@ -187,7 +187,6 @@ def plugin(tmp_path: Path, journal: JournalFolder, monkeypatch: pytest.MonkeyPat
     monkeypatch.syspath_prepend(site)
     monkeypatch.setattr("muse.providers._plugins", {})
     monkeypatch.setattr("muse.providers._merged", None)
-    monkeypatch.setattr("muse.providers._looked_at", None)
     monkeypatch.delitem(sys.modules, "seagull_provider", raising=False)
     journal.route(default={"provider": "seagull", "model": "gull-1"})
     assert models.resolve_provider("a.b") == ("seagull", "gull-1"), "found without being asked for"

@@ -9,7 +9,8 @@ from muse import models
 from muse.cli import _terminal
 from muse.cli._terminal import Column
 from muse.errors import ConfigError
-from muse.personas import get_agents, listed, tools_in_words
+from muse.personas import get_agents, listed, problems_of, tools_in_words
+from muse.providers import problem_of
 from muse.run_config import RunConfig
 
 HELP = "List the personas with their contexts, routes, tools and schedules."
@@ -28,6 +29,9 @@ def run(args: argparse.Namespace) -> int:
         _terminal.print_json(rows)
     else:
         _draw(rows)
+        for row in rows:
+            if row["problem"]:
+                _terminal.say(f"{row['persona']}: {row['problem']}", "red")
         print("\nRun one: muse agent default 'What did I decide about the release on Tuesday?'")
     return 0
 
@@ -48,8 +52,11 @@ def _draw(rows: list[dict[str, Any]]) -> None:
 
 def _row(name: str, fields: dict[str, Any]) -> dict[str, Any]:
     context = RunConfig(prompt="-", model="-", persona=name).ledger_context
+    problems = [str(problem) for problem in problems_of(name)]
     try:
         provider, model = models.resolve_provider(context)
+        broken = problem_of(provider)
+        problems += [] if broken is None else [str(broken)]
     except ConfigError as exc:
         provider, model = "no route", str(exc)
     return {
@@ -62,4 +69,5 @@ def _row(name: str, fields: dict[str, Any]) -> dict[str, Any]:
         "schedule": str(fields.get("schedule") or ""),
         "inputs": list(listed(fields.get("inputs"))),
         "output": fields.get("output"),
+        "problem": "; ".join(problems),
     }

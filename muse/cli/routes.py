@@ -24,7 +24,7 @@ FIELDS = ("provider", "model", "tier")
 
 
 class Row(Struct, frozen=True):
-    """One context: where it is declared, its route and the rule behind each field, or why it has no route."""
+    """One context: where it is declared, its route with the rule behind each field, and why it cannot be served."""
 
     context: str
     declared: str
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the table; 1 if a context has no route, else 0."""
+    """Print the table; 1 if a context has no route, or one to a provider that cannot be used; else 0."""
     rows = [_row(name, declared) for name, declared in _names() if fnmatchcase(name, args.glob)]
     if args.json:
         _terminal.print_json([_as_json(row) for row in rows])
@@ -71,10 +71,9 @@ def _row(name: str, declared: str) -> Row:
         return Row(name, shown, problem=str(exc))
     route = found.route
     broken = problem_of(route.provider)
-    if broken is not None:
-        return Row(name, shown, problem=str(broken))
     values = (route.provider, route.model, str(int(route.tier)))
-    return Row(name, shown, values, (found.won["provider"], found.won["model"], found.won["tier"]))
+    sources = (found.won["provider"], found.won["model"], found.won["tier"])
+    return Row(name, shown, values, sources, "" if broken is None else str(broken))
 
 
 def _print(rows: list[Row]) -> None:
@@ -87,7 +86,8 @@ def _print(rows: list[Row]) -> None:
         _print_grouped(good)
     for row in rows:
         if row.problem:
-            _terminal.say(f"{row.context}: no route: {row.problem}", "red")
+            served = " ".join(row.values[:2]) if row.values[0] else "no route"
+            _terminal.say(f"{row.context}: {served}: {row.problem}", "red")
 
 
 def _in_one_line(rows: list[Row]) -> tuple[list[Column], list[list[str]]]:
@@ -136,7 +136,9 @@ def _shorten(source: str, context: str) -> str:
 def _as_json(row: Row) -> dict[str, Any]:
     shown: dict[str, Any] = {"context": row.context, "declared": row.declared}
     if row.problem:
-        return shown | {"problem": row.problem}
+        shown["problem"] = row.problem
+    if not row.values[0]:
+        return shown
     provider, model, tier = row.values
     return shown | {
         "provider": provider,

@@ -170,7 +170,6 @@ class _State(Struct, frozen=True, eq=False):
 
 
 _merged: _State | None = None
-_looked_at: object = None
 _wants_all = False
 
 
