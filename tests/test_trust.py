@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from apps.host import password
 from muse import keys, models, project, trust
 from muse.cli import main
 from muse.errors import ConfigError
@@ -414,3 +415,16 @@ def test_the_checkout_itself_has_nothing_to_trust(monkeypatch: pytest.MonkeyPatc
 def test_muse_trust_names_a_folder_that_is_not_there(inside: Project, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["trust", "nowhere/at/all"]) == 1
     assert "a project's folder" in capsys.readouterr().err
+
+
+def test_a_password_and_a_signing_key_that_came_with_a_project_do_not_count(inside: Project) -> None:
+    inside.journal()
+    for name in ("password", "session.key"):
+        inside.write(f"journal/config/{name}", "x" * 64 + "\n").chmod(0o644)
+    with pytest.raises(ConfigError, match="may have come with the project"):
+        password.kept_hash()
+    assert password.session_key() != "x" * 64
+    path = password.set_password("four words of my own")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert password.is_right("four words of my own")
+    assert password.session_key() == password.session_key()

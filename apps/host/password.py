@@ -7,7 +7,9 @@ beside it.
 from __future__ import annotations
 
 import logging
+import os
 import secrets
+import stat
 import threading
 import time
 from collections import OrderedDict
@@ -65,15 +67,30 @@ def kept_hash() -> str:
     """The hash that is kept now; empty if no password is set.
 
     Raises:
-        ConfigError: the file cannot be read.
+        ConfigError: the file cannot be read, or may be a stranger's.
     """
     path = password_path()
     try:
+        if not _is_own(path):
+            found = "a file that may have come with the project: others may read it"
+            raise ConfigError(str(path), found, "one of mode 0600, made by muse serve --set-password")
         return path.read_text(encoding="utf-8").strip()
     except FileNotFoundError:
         return ""
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError(str(path), f"an unreadable file ({exc})", "the hash of a password") from exc
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a secret is the user's own: one in a project's journal, which may have been cloned, has mode 0600.
+
+    Raises:
+        OSError: the file is not to be had.
+    """
+    if os.name != "posix" or not journal.is_project(journal.config_path()):
+        return True
+    info = path.lstat()
+    return stat.S_ISREG(info.st_mode) and not stat.S_IMODE(info.st_mode) & 0o077 and info.st_uid == os.geteuid()
 
 
 def is_right(password: str) -> bool:
@@ -96,7 +113,7 @@ def session_key() -> str:
     try:
         journal.make_folder(path.parent)
         with journal.file_lock(path.with_name("session.key.lock")):
-            kept = path.read_text(encoding="utf-8").strip() if path.exists() else ""
+            kept = path.read_text(encoding="utf-8").strip() if path.exists() and _is_own(path) else ""
             if len(kept) < 32:
                 kept = secrets.token_urlsafe(48)
                 journal.write_atomic(path, kept + "\n")
