@@ -171,6 +171,25 @@ def test_a_key_for_https_passes_a_proxy_only_within_tls(
 
 
 @pytest.mark.parametrize("way", ["sync", "async"])
+@pytest.mark.parametrize("is_tls", [True, False], ids=["https", "http"])
+def test_a_proxy_may_itself_be_reached_over_tls(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, way: str, is_tls: bool
+) -> None:
+    certificate = self_signed(tmp_path)
+    trusting = ssl.create_default_context(cafile=str(certificate))
+    monkeypatch.setattr(_http, "tls_context", lambda: trusting)
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    serving.load_cert_chain(certificate)
+    long = b"{" + b" " * 300_000 + b"}"
+    answer = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(long) + long
+    with LoopbackProxy(tls=serving) as proxy, OddServer([answer, FINE], tls=serving if is_tls else None) as server:
+        monkeypatch.setenv("ALL_PROXY", proxy.url)
+        assert _posts(way, server.url, 2) == [long, b"{}"]
+    assert len(proxy.heads) == 1
+    assert (b"sk-test" in proxy.sent) != is_tls
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
 @pytest.mark.parametrize("status", [400, 403, 405, 407, 501])
 def test_a_key_over_plain_http_is_sent_to_no_proxy_that_refuses_a_tunnel(
     monkeypatch: pytest.MonkeyPatch, way: str, status: int

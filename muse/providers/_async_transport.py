@@ -134,8 +134,8 @@ class AsyncTransport(httpx2.AsyncBaseTransport):
         """A connection to the first hop, by the first of its addresses that answers."""
         host, port = where.first_hop
         found = await asyncio.wrap_future(look_up(host, port))
-        is_direct_tls = where.scheme == "https" and where.proxy is None
-        tls, name = (self._tls, where.host) if is_direct_tls else (None, None)
+        scheme, server = (where.proxy.scheme, where.proxy.host) if where.proxy else (where.scheme, where.host)
+        tls, name = (self._tls, server) if scheme == "https" else (None, None)
         loop = asyncio.get_running_loop()
 
         def make() -> _Connection:

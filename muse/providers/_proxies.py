@@ -21,7 +21,7 @@ _LOWER = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 # What a decision depends on; urllib leaves HTTP_PROXY out of count in a CGI program.
 VARIABLES = (*_LOWER, *(name.upper() for name in _LOWER), "REQUEST_METHOD")
 PORTS = {"http": 80, "https": 443}
-_EXPECTED = "http://host:port, or the host of the call in NO_PROXY"
+_EXPECTED = "http://host:port or https://host:port, or the host of the call in NO_PROXY"
 
 
 class Proxy(Struct, frozen=True):
@@ -31,9 +31,10 @@ class Proxy(Struct, frozen=True):
     host: str
     port: int
     authorization: bytes = b""
+    scheme: str = "http"
 
     def __repr__(self) -> str:
-        return f"Proxy({self.variable}: http://{self.host}:{self.port})"
+        return f"Proxy({self.variable}: {self.scheme}://{self.host}:{self.port})"
 
 
 def proxy_for(scheme: str, host: str, port: int) -> Proxy | None:
@@ -83,7 +84,7 @@ def _parsed(address: str, variable: str) -> Proxy:
         host, port = parts.hostname, parts.port
     except ValueError as exc:
         raise ConfigError(variable, "a proxy's address that cannot be read", _EXPECTED) from exc
-    if parts.scheme != "http":
+    if parts.scheme not in PORTS:
         raise ConfigError(variable, f"a proxy with the scheme {parts.scheme[:16]!r}", _EXPECTED)
     if not host or port == 0 or not host.isascii() or any(sign <= " " for sign in host):
         raise ConfigError(variable, "a proxy's address without a usable host and port", _EXPECTED)
@@ -91,7 +92,7 @@ def _parsed(address: str, variable: str) -> Proxy:
     if parts.username is not None:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         authorization = b"Basic " + b64encode(pair.encode())
-    return Proxy(variable, host, port or PORTS["http"], authorization)
+    return Proxy(variable, host, port or PORTS[parts.scheme], authorization, parts.scheme)
 
 
 def is_loopback(host: str) -> bool:

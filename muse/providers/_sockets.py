@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, Protocol, TypeVar, cast
 
+_T = TypeVar("_T")
 Address = tuple[Any, ...]
 Found = Sequence[tuple[int, int, int, str, Address]]
 
@@ -76,18 +77,87 @@ def connect(host: str, port: int, left_s: Callable[[], float | None]) -> socket.
     raise failure
 
 
-def secured(plain: socket.socket, tls: ssl.SSLContext, host: str, left_s: float | None) -> ssl.SSLSocket:
-    """The connection with TLS upon it; it is closed with whatever is raised.
+class Wire(Protocol):
+    """What a transport needs of a connected socket."""
+
+    def settimeout(self, seconds: float | None, /) -> None: ...
+    def sendall(self, data: bytes, /) -> None: ...
+    def recv(self, count: int, /) -> bytes: ...
+    def fileno(self) -> int: ...
+    def close(self) -> None: ...
+
+
+def secured(below: Wire, tls: ssl.SSLContext, host: str, left_s: float | None) -> Wire:
+    """The connection with TLS upon it, which may have TLS already; it is closed with whatever is raised.
 
     Raises:
         OSError: the handshake failed, or took longer than `left_s` seconds.
     """
     try:
-        plain.settimeout(left_s)
-        return tls.wrap_socket(plain, server_hostname=host)
+        below.settimeout(left_s)
+        if isinstance(below, ssl.SSLSocket):
+            return _TlsWithinTls(below, tls, host)
+        return tls.wrap_socket(cast(socket.socket, below), server_hostname=host)
     except BaseException:
-        plain.close()
+        below.close()
         raise
+
+
+class _TlsWithinTls:
+    """TLS to a server within the TLS to a proxy, which `ssl` cannot do with sockets alone."""
+
+    def __init__(self, below: ssl.SSLSocket, tls: ssl.SSLContext, host: str) -> None:
+        self._below = below
+        self._timeout_s = below.gettimeout()
+        self._received, self._to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = tls.wrap_bio(self._received, self._to_send, server_hostname=host)
+        self._done(self._tls.do_handshake)
+
+    def settimeout(self, seconds: float | None, /) -> None:
+        self._timeout_s = seconds
+
+    def sendall(self, data: bytes, /) -> None:
+        left = memoryview(data)
+        while left:
+            left = left[self._done(self._tls.write, left) :]
+
+    def recv(self, count: int, /) -> bytes:
+        try:
+            return self._done(self._tls.read, count)
+        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+            return b""
+
+    def fileno(self) -> int:
+        return self._below.fileno()
+
+    def close(self) -> None:
+        self._below.close()
+
+    def _done(self, step: Callable[..., _T], *given: Any) -> _T:
+        """The outcome of a step of TLS, with the bytes carried that it asks for; all of it within the time set."""
+        end_s = None if self._timeout_s is None else time.monotonic() + self._timeout_s
+        while True:
+            try:
+                outcome = step(*given)
+            except ssl.SSLWantReadError:
+                self._carry(end_s)
+                data = self._below.recv(65_536)
+                if data:
+                    self._received.write(data)
+                else:
+                    self._received.write_eof()
+            else:
+                self._carry(end_s)
+                return outcome
+
+    def _carry(self, end_s: float | None) -> None:
+        """Send what TLS has ready, and set what is left of the time."""
+        left_s = None if end_s is None else end_s - time.monotonic()
+        if left_s is not None and left_s <= 0:
+            raise TimeoutError("the time ran out within TLS")
+        self._below.settimeout(left_s)
+        if self._to_send.pending:
+            self._below.sendall(self._to_send.read())
 
 
 def share(until_s: float, places: int) -> float:

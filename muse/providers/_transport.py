@@ -8,7 +8,6 @@ httpx2's errors; redirects and what the SDK does stay the same.
 from __future__ import annotations
 
 import select
-import socket
 import ssl
 import sys
 import time
@@ -24,7 +23,7 @@ from muse.policies.once import may_send_again, must_be_new
 from muse.providers._decoding import Decoder, plain_fields
 from muse.providers._destination import Destination, destination
 from muse.providers._http1 import Head, Inbox, request_bytes
-from muse.providers._sockets import connect, secured
+from muse.providers._sockets import Wire, connect, secured
 
 PIECE_BYTES = 65_536
 # How a stream of Chat Completions says that it is over, and how long its connection is worth waiting for.
@@ -118,9 +117,9 @@ class Transport(httpx2.BaseTransport):
 
     def _reached(self, where: Destination, left_s: Callable[[], float | None]) -> _Connection:
         """A connection to the server, or through a proxy's tunnel to it, without TLS yet."""
+        connection = _Connection(self._to_first_hop(where, left_s), where)
         if where.proxy is None:
-            return _Connection(connect(*where.first_hop, left_s), where)
-        connection = _Connection(connect(*where.first_hop, left_s), where)
+            return connection
         try:
             status = connection.tunnel(left_s)
         except BaseException:
@@ -131,7 +130,14 @@ class Transport(httpx2.BaseTransport):
         connection.close()
         if not where.may_do_without_tunnel(status):
             raise where.refusal(status)
-        return _Connection(connect(*where.first_hop, left_s), where, is_tunnelled=False)
+        return _Connection(self._to_first_hop(where, left_s), where, is_tunnelled=False)
+
+    def _to_first_hop(self, where: Destination, left_s: Callable[[], float | None]) -> Wire:
+        """A connection to the server or the proxy, with TLS to a proxy whose address says https."""
+        plain = connect(*where.first_hop, left_s)
+        if where.proxy is None or where.proxy.scheme != "https":
+            return plain
+        return secured(plain, self._tls, where.proxy.host, left_s())
 
 
 class _Connection:
@@ -139,7 +145,7 @@ class _Connection:
 
     __slots__ = ("_timeout_s", "has_answered", "is_tunnelled", "used_s", "where", "wire")
 
-    def __init__(self, wire: socket.socket, where: Destination, *, is_tunnelled: bool = True) -> None:
+    def __init__(self, wire: Wire, where: Destination, *, is_tunnelled: bool = True) -> None:
         self.wire = wire
         self.where = where
         self.is_tunnelled = is_tunnelled

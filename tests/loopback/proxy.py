@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import ssl
 import sys
 import threading
 from types import TracebackType
@@ -31,12 +32,13 @@ class LoopbackProxy:
         refusal: with this status it refuses tunnels; 0: it opens them.
     """
 
-    def __init__(self, habit: Habit = "work", *, refusal: int = 0) -> None:
+    def __init__(self, habit: Habit = "work", *, refusal: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.heads: list[bytes] = []
         self.sent = b""
         self.habit: Habit = habit
         self.refusal = refusal
         self.port = 0
+        self._tls = tls
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="proxy", daemon=True)
         self._loop: asyncio.AbstractEventLoop
@@ -46,7 +48,7 @@ class LoopbackProxy:
     @property
     def url(self) -> str:
         """Its address."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -65,7 +67,7 @@ class LoopbackProxy:
     async def serve(self) -> None:
         """Serve until it is stopped."""
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
-        listener = await asyncio.start_server(self._accept, "127.0.0.1", 0, backlog=1024)
+        listener = await asyncio.start_server(self._accept, "127.0.0.1", 0, backlog=1024, ssl=self._tls)
         self.port = int(listener.sockets[0].getsockname()[1])
         self._ready.set()
         await self._stopping.wait()
