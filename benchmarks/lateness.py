@@ -16,7 +16,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PROCESSES = 4
@@ -33,17 +35,16 @@ async def _caller(count: int, at_once: int, timeout_s: float) -> None:
         await models.areply("When does the tide turn?", "app.tides", timeout_s=60)
     late_s: list[float] = []
     lags_s: list[float] = []
-    failed = 0
+    failed: Counter[str] = Counter()
     numbers = iter(range(count))
 
     async def work() -> None:
-        nonlocal failed
         for number in numbers:
             began_s = time.monotonic()
             try:
                 await models.areply(f"When does tide {number} turn?", "app.tides", timeout_s=timeout_s)
-            except MuseError:
-                failed += 1
+            except MuseError as exc:
+                failed[type(exc).__name__] += 1
             late_s.append(max(0.0, time.monotonic() - began_s - timeout_s))
 
     async def tick() -> None:
@@ -64,7 +65,7 @@ def _quantiles(values: list[float]) -> str:
     return "  ".join(f"{1000 * value:9.1f}" for value in cells)
 
 
-def _run(folder: Path, url: str, words: list[str]) -> list[dict[str, list[float]]]:
+def _run(folder: Path, url: str, words: list[str]) -> list[dict[str, Any]]:
     config = folder / "config"
     config.mkdir()
     limits = [{"in_flight": 100, "provider": "*"}, {"requests_per_minute": 100_000, "provider": "*"}]
@@ -114,6 +115,7 @@ def main() -> int:
         server.stdin.close()
         server.stdout.read()
     late = [value for one in found for value in one["late_s"]]
+    failed = sum((Counter(one["failed"]) for one in found), Counter[str]())
     lags = [value for one in found for value in one["lags_s"]]
     head = "  ".join(f"{f'p{100 * share:g}' if share < 1 else 'max':>9}" for share in _SHARES)
     after = sum(value > 0.05 * options.timeout for value in late)
@@ -121,8 +123,8 @@ def main() -> int:
     print(f"{'calls, after deadline':24}{_quantiles(late)}")
     print(f"{'event loops, late by':24}{_quantiles(lags)}")
     print(
-        f"{len(late):,} calls in {took_s:.0f} s, {sum(one['failed'] for one in found)} failed,"
-        f" {after} ended more than 5 % after their deadline"
+        f"{len(late):,} calls in {took_s:.0f} s, {after} ended more than 5 % after their deadline;"
+        f" failed: {', '.join(f'{name} {count}' for name, count in failed.most_common()) or 'none'}"
     )
     return 0
 

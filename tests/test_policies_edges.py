@@ -23,7 +23,7 @@ from muse.errors import (
 )
 from muse.log_lines import assess
 from muse.policies.spending import Spending, window_start
-from muse.policies.store import NAME, Busy, store, write
+from muse.policies.store import NAME, Busy, process, store, write
 from muse.providers import backend_of
 from tests.desk import CONTEXT, QUESTION, Desk
 from tests.journal_folder import UNMEASURED, JournalFolder, run
@@ -290,10 +290,10 @@ def test_another_process_that_writes_never_holds_up_an_event_loop(journal: Journ
                 write(lambda connection: connection.execute("SELECT 1"))
         return int(store()._connection.execute("PRAGMA busy_timeout").fetchone()[0])
 
-    assert asyncio.run(ask()) == 0
+    assert asyncio.run(ask()) <= 5
     with pytest.raises(Busy):
         write(lambda connection: connection.execute("SELECT 1"))
-    assert store()._connection.execute("PRAGMA busy_timeout").fetchone()[0] > 0
+    assert store()._connection.execute("PRAGMA busy_timeout").fetchone()[0] >= 50
     other.execute("COMMIT")
     other.close()
     assert asyncio.run(models.agenerate(QUESTION, CONTEXT)) == QUESTION
@@ -315,3 +315,18 @@ async def test_an_sdk_that_is_long_in_loading_does_not_hold_a_call_beyond_its_ti
     (other,) = caught.value.others
     assert isinstance(other, DeadlineExceeded)
     assert "while the SDK of anthropic was being loaded" in str(other)
+
+
+def test_where_there_is_room_for_all_in_line_nobody_waits_for_those_before(
+    journal: JournalFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal.route(default={"provider": "echo"}, limits=[{"in_flight": 8}])
+    models.generate(QUESTION, CONTEXT)
+    ((key,),) = store().rows("SELECT DISTINCT key FROM holders")
+    with store().writing() as connection:
+        values = [(key, time.monotonic(), process())] * 7
+        connection.executemany("INSERT INTO line (key, again, process) VALUES (?, ?, ?)", values)
+    waits: list[float] = []
+    monkeypatch.setattr("muse.calls.time.sleep", waits.append)
+    models.generate(QUESTION, CONTEXT)
+    assert waits == []

@@ -48,6 +48,7 @@ _CORRECT_AGAIN_S = 0.5
 _MOST_KEPT = 10_000
 _TURN_S = 0.02
 _LONGEST_TURN_S = 0.5
+_LONGEST_SLOT_TURN_S = 0.25
 _UNBOUNDED = 1e12
 
 
@@ -270,7 +271,9 @@ def _taken(
     _make(connection, owed)
     rooms = [_room(connection, limit, _asked(limit, tokens), now) for limit in limits]
     for limit, room in zip(limits, rooms, strict=True):
-        wait_s = room.wait_s or _wait_in_line(connection, limit, held, now)
+        wait_s = room.wait_s or _wait_in_line(connection, limit, held, now, room.calls)
+        if room.wait_s and limit.in_flight:
+            wait_s = max(wait_s, _turn_s(connection, limit, held))
         if wait_s > 0:
             _stand_in_line(connection, limit, held, now, wait_s)
             return wait_s, limit, []
@@ -315,18 +318,20 @@ _CORRECT = "UPDATE spent SET tokens = tokens - ? WHERE id = ?"
 
 
 class _Room(Struct, frozen=True):
-    """What a limit leaves: requests and tokens, and how long to wait if that is too little."""
+    """What a limit leaves: requests and tokens, how long to wait if that is too little, how many such calls fit."""
 
     requests: float
     tokens: float
     wait_s: float
+    calls: float
 
 
 def _room(connection: Any, limit: Limit, tokens: int, now: float) -> _Room:
     key = limit.key
-    wait_s = _wait_for_slot(connection, limit, key)
+    slots = _free_slots(connection, limit, key)
+    wait_s = 0.0 if slots >= 1 else _TURN_S  # nobody knows when one of those in flight ends
     if not _counts_minutes(limit):
-        return _Room(0, 0, wait_s)
+        return _Room(0, 0, wait_s, slots)
     # A row that ends later than any could was entered before this machine was started.
     connection.execute(
         "DELETE FROM spent WHERE key = ? AND (until <= ? OR until > ?)",
@@ -343,24 +348,27 @@ def _room(connection: Any, limit: Limit, tokens: int, now: float) -> _Room:
             wait_s = max(wait_s, until - now)
             if free_requests >= 1 and free_tokens >= tokens:
                 break
-    return _Room(requests, left, wait_s)
+    return _Room(requests, left, wait_s, min(slots, requests, left / max(tokens, 1)))
 
 
-def _wait_for_slot(connection: Any, limit: Limit, key: str) -> float:
-    """0 if a call may begin beside those in flight; else a short wait, as nobody knows when one of them ends."""
+def _free_slots(connection: Any, limit: Limit, key: str) -> float:
+    """How many calls may begin beside those in flight."""
     if not limit.in_flight:
-        return 0.0
+        return _UNBOUNDED
     holders = connection.execute("SELECT process, slots FROM holders WHERE key = ?", (key,)).fetchall()
-    if sum(slots for _, slots in holders) < limit.in_flight:
-        return 0.0
+    taken = sum(slots for _, slots in holders)
+    if taken < limit.in_flight:
+        return float(limit.in_flight - taken)
     gone = [process for process, slots in holders if slots <= 0 or not is_alive(process)]
     connection.executemany("DELETE FROM holders WHERE key = ? AND process = ?", [(key, process) for process in gone])
-    left = sum(slots for process, slots in holders if process not in gone)
-    return 0.0 if left < limit.in_flight else _TURN_S
+    return float(limit.in_flight - sum(slots for process, slots in holders if process not in gone))
 
 
-def _wait_in_line(connection: Any, limit: Limit, held: _Pass, now: float) -> float:
-    """0 if nobody who came before is about to ask; those who have not asked for long, or were killed, are gone."""
+def _wait_in_line(connection: Any, limit: Limit, held: _Pass, now: float, calls: float) -> float:
+    """0 if there is room for so many `calls` that those who came before and are about to ask have theirs, too.
+
+    Those who have not asked for long, or were killed, are gone.
+    """
     before = connection.execute(
         "SELECT process, count(*) FROM line WHERE key = ? AND again BETWEEN ? AND ? AND id < ? GROUP BY process",
         (limit.key, now - _GONE_S, now + _TURN_S, held.places.get(limit.key, 2**62)),
@@ -368,7 +376,15 @@ def _wait_in_line(connection: Any, limit: Limit, held: _Pass, now: float) -> flo
     gone = [name for name, _ in before if name != process() and not is_alive(name)]
     connection.executemany("DELETE FROM line WHERE process = ?", [(name,) for name in gone])
     count = sum(count for name, count in before if name not in gone)
-    return min(float(count) * _TURN_S, _LONGEST_TURN_S)
+    turns: float = count + 1 - calls
+    return min(max(turns, 0.0) * _TURN_S, _LONGEST_TURN_S)
+
+
+def _turn_s(connection: Any, limit: Limit, held: _Pass) -> float:
+    """When to ask again for a place in flight: who is far behind in line asks more seldom, so that few ask at once."""
+    own = held.places.get(limit.key, 2**62)
+    row = connection.execute("SELECT count(*) FROM line WHERE key = ? AND id < ?", (limit.key, own)).fetchone()
+    return min((int(row[0]) + 1) * _TURN_S, _LONGEST_SLOT_TURN_S)
 
 
 def _stand_in_line(connection: Any, limit: Limit, held: _Pass, now: float, wait_s: float) -> None:

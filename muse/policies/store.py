@@ -28,6 +28,8 @@ _VERSION = 2
 _BUSY_S = 0.05
 # After so long calls of an event loop look again whether another process is still writing.
 _LOOP_TRY_AGAIN_S = 0.005
+# What a call of an event loop waits at most, which stands still meanwhile.
+_LOOP_BUSY_MS = 3
 _TRIES = 3
 _LOOK_AGAIN_S = 0.5
 _TRY_AGAIN_S = 30.0
@@ -93,7 +95,7 @@ class Store:
                 self._writer = 0
 
     def _bound_wait(self) -> None:
-        """Wait for other processes as long as a thread may; an event loop, which stands still meanwhile, does not wait.
+        """Wait for other processes as long as a thread may; on an event loop only for a moment.
 
         Raises:
             Busy: another process was found writing a moment ago, by another call of this loop.
@@ -102,7 +104,7 @@ class Store:
         if on_loop and time.monotonic() < self._busy_until_s:
             raise Busy
         if on_loop is not self._is_hurried:
-            wait_ms = 0 if on_loop else int(1000 * _BUSY_S)
+            wait_ms = _LOOP_BUSY_MS if on_loop else int(1000 * _BUSY_S)
             self._connection.execute(f"PRAGMA busy_timeout = {wait_ms}")
             self._is_hurried = on_loop
 
