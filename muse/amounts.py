@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 
 
@@ -65,6 +66,18 @@ def plain(value: float) -> str:
     if not exponent or not -40 < int(exponent) < 40:
         return text
     return f"{value:.{max(0, len(mantissa.partition('.')[2]) - int(exponent))}f}"
+
+
+def in_digits(text: str) -> str:
+    """Return JSON whose numbers are written in digits, without exponents; strings are left alone.
+
+    >>> in_digits('{"cost": 7e-06, "said": "7e-06"}')
+    '{"cost": 0.000007, "said": "7e-06"}'
+    """
+    return _TOKEN.sub(lambda found: plain(float(found[1])) if found[1] else found[0], text)
+
+
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"|(-?\d+(?:\.\d+)?[eE][+-]?\d+)', re.DOTALL)
 
 
 def count(value: float | None) -> str:

@@ -18,13 +18,13 @@ PACKAGES = ("muse", "think", "observe", "apps")
 # Every module of muse stands on one floor and imports from lower ones only. The ground is on top; a blank line is a
 # ceiling. A new module is entered here, as low as its imports allow.
 PLAN = """
-muse.terminal_text muse.atomic_files muse.claim muse.inside muse.shown
+muse.terminal_text muse.atomic_files muse.claim muse.amounts muse.inside muse.shown
 
 muse muse.errors muse.names muse.events muse.usage muse.spec muse.patterns muse.globs muse.reading muse.policies
 muse.cortex muse.batching muse.ndjson muse.tether muse.cortex.run_process muse.cli._summary muse.cli._terminal
 muse.providers._local muse.providers._local.errors muse.providers._local.child muse.providers._local.days
 muse.providers._local.words muse.batching.bell muse.batching.pace muse.database muse.policies.once
-muse.policies.allowance muse.batching.plain muse.amounts muse.call_ids muse.run_files muse.toolbox muse.cli._doc_map
+muse.policies.allowance muse.batching.plain muse.call_ids muse.run_files muse.toolbox muse.cli._doc_map
 muse.aside muse.in_flight
 muse.providers._moderation muse.json_text muse.schema_merge
 muse.surrogates

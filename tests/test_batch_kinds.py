@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from muse.batching.files import sink
 from muse.batching.kinds import Kind, column_of, joint, kind_of, note_kinds
+from muse.batching.plain import json_text
 from muse.cli import main
 from tests.journal_folder import JournalFolder
 
@@ -74,7 +75,11 @@ def test_each_column_has_the_type_of_its_values(tmp_path: Path) -> None:
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.text(max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=3),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab", max_size=2), inner, max_size=3),
     max_leaves=8,
 )
@@ -172,3 +177,10 @@ def test_an_export_gives_dates_times_and_decimals_of_a_parquet_input_their_types
     source.unlink()
     assert main(["batch", "export", "tides", "--output", str(tmp_path / "again.parquet")]) == 0
     assert pq.read_table(tmp_path / "again.parquet").to_pylist()[0]["day"] == "2026-11-03"
+
+
+@given(json_values)
+def test_json_has_numbers_in_digits_and_loses_none(value: Any) -> None:
+    text = json_text(value)
+    assert json.loads(text) == value
+    assert json_text({"cost": 7e-06, "said": '7e-06 \\" 1e-5'}) == '{"cost": 0.000007, "said": "7e-06 \\\\\\" 1e-5"}'

@@ -7,6 +7,8 @@ import json
 import math
 from typing import Any
 
+from muse.amounts import in_digits
+
 _OF_JSON = (bool, int, float, dict, list, tuple)
 
 
@@ -32,11 +34,12 @@ def spelled(value: object) -> str:
 
 
 def json_text(value: Any) -> str:
-    """`value` as JSON; what is no number there (NaN, infinity) is null."""
+    """`value` as JSON, its numbers in digits; what is no number there (NaN, infinity) is null."""
     try:
-        return json.dumps(value, ensure_ascii=False, default=spelled, allow_nan=False)
+        text = json.dumps(value, ensure_ascii=False, default=spelled, allow_nan=False)
     except ValueError:
-        return json.dumps(_finite(value), ensure_ascii=False, default=spelled)
+        text = json.dumps(_finite(value), ensure_ascii=False, default=spelled)
+    return in_digits(text) if "e-" in text or "e+" in text else text
 
 
 def cell(value: Any) -> str | None:

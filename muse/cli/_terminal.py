@@ -17,6 +17,7 @@ from typing import Any
 from msgspec import Struct
 
 from muse import terminal_text
+from muse.amounts import in_digits
 from muse.terminal_text import escape_control, escape_message, unescaped
 
 _GAP = 2
@@ -71,8 +72,8 @@ def near(path: str) -> str:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON, for programs."""
-    print(json.dumps(value, indent=2))
+    """Print a value as JSON, for programs; numbers are in digits, without exponents."""
+    print(in_digits(json.dumps(value, indent=2)))
 
 
 def say(text: str, style: str = "", *, lead: str = "") -> None:

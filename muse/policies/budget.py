@@ -110,7 +110,7 @@ class DayLimitStep:
                 wait_s = _until_midnight_s()
                 if call.rules.on_limit != "raise" and wait_s < call.deadline.remaining_s():
                     return wait_s
-                said = f"{spent.tokens:,} tokens and ${spent.usd:,.4f} are spent today"
+                said = f"{spent.tokens:,} tokens and {amounts.usd(spent.usd)} are spent today"
                 raise LimitReached(f"{limit.where} ({limit.described()}): {said}", retry_after_s=wait_s)
         _note(self._fine_until_s, key)
         return 0.0
@@ -158,15 +158,17 @@ def _refusal(budget: Budget, usd: float, book: Spending) -> str:
         return (key.context or "(none)", key.model) if counts else None
 
     sums = sorted(book.by(name).items(), key=lambda row: -row[1].usd)
-    named = [f"{context} on {model} ${spent.usd:,.4f} in {spent.calls:,} calls" for (context, model), spent in sums]
+    named = [
+        f"{context} on {model} {amounts.usd(spent.usd)} in {spent.calls:,} calls" for (context, model), spent in sums
+    ]
     further = [f"and {len(named) - _MOST_NAMED} more"] if len(named) > _MOST_NAMED else []
     unpriced = sum(spent.unpriced for _, spent in sums)
     if unpriced:
-        further.append(f"{unpriced:,} calls without a known price count ${budget.unpriced_usd:g} each")
+        further.append(f"{unpriced:,} calls without a known price count {amounts.usd(budget.unpriced_usd)} each")
     what = "; ".join(named[:_MOST_NAMED] + further)
     most = amounts.usd(budget.usd)
     return (
-        f"{budget.where}: ${usd:,.4f} of {most} a {budget.window} are spent on {budget.context} ({what})."
+        f"{budget.where}: {amounts.usd(usd)} of {most} a {budget.window} are spent on {budget.context} ({what})."
         f" Raise its usd, mark the context as interactive, or wait until {next_window(budget.window):%a %d %b %Y}"
     )
 
