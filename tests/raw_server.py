@@ -127,6 +127,8 @@ class RawWeb:
 
 def _serve() -> None:
     table = json.loads(os.environ["TABLE"])
+    sys.stderr.buffer.write(os.environ.get("SAY", "").encode())
+    sys.stderr.flush()
     for line in sys.stdin:
         with Path(os.environ["SEEN"]).open("a", encoding="utf-8") as file:
             file.write(line)

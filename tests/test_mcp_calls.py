@@ -302,3 +302,16 @@ def test_words_numbers_and_paths_are_no_secrets(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setenv(name, value)
     text = "100000 enabled /home/me/.ssh/id 143022_300 qwerty-layout"
     assert keys.mask(text) == text
+
+
+async def test_what_a_server_says_on_its_error_output_steers_no_terminal(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    said = f"\x1b[2J\x1b]0;title\x07allow pay()? [y/N] {SECRET}\u202e\nsecond\r\n"
+    servers = {"a": stdio(TABLE, tmp_path / "seen", SAY=said, ACME_TOKEN=SECRET)}
+    script, run = replay(calls("pay"), "Paid.", mcp_servers=servers)
+    with script:
+        assert await run.answer() == "Paid."
+    first, second = [line for line in capfd.readouterr().err.splitlines() if line.startswith("a: ")]
+    assert first == f"a: \\x1b[2J\\x1b]0;title\\x07allow pay()? [y/N] {keys.MASK}\\u202e"
+    assert second == "a: second"

@@ -7,16 +7,22 @@ could be made, or the server answered that it does not know the session (HTTP 40
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+import os
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TextIO
 
 from msgspec import Struct
 
 from muse.keys import mask
+from muse.terminal_text import escape_control
 
 _SESSION = "mcp-session-id"
+_LONGEST_LINE = 10_000
+_LAST_LINES_S = 0.2
 _UNKNOWN_SESSION = 404
 # The loggers of the SDK and its HTTP client, which write whole addresses.
 _LOGGERS = ("httpx2", "httpcore2", "mcp.client.streamable_http", "mcp.client.stdio", "client")
@@ -110,6 +116,27 @@ def http_client(headers: Mapping[str, str]) -> Any:
 
     client.send = noted
     return client
+
+
+@contextmanager
+def error_output(name: str) -> Iterator[TextIO]:
+    """A file for the standard error of the server `name`: its lines are shown escaped, masked and with its name before.
+
+    Given the terminal itself, a server could clear the screen or write over a question.
+    """
+    read_end, write_end = os.pipe()
+    reader = threading.Thread(target=_show_lines, args=(name, read_end), name=f"mcp {name} stderr", daemon=True)
+    reader.start()
+    with open(write_end, "w", encoding="utf-8") as file:
+        yield file
+    reader.join(_LAST_LINES_S)  # a process that the server left behind may still hold the other end
+
+
+def _show_lines(name: str, read_end: int) -> None:
+    with open(read_end, "rb") as lines:
+        while line := lines.readline(_LONGEST_LINE):
+            text = line.decode("utf-8", errors="replace").rstrip("\r\n")
+            sys.stderr.write(escape_control(f"{name}: {mask(text)}") + "\n")
 
 
 class _Masking(logging.Filter):

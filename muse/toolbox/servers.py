@@ -13,7 +13,7 @@ from muse.errors import ConfigError, ToolError
 from muse.keys import mask, remember
 from muse.messages import Tool
 from muse.toolbox.addresses import secrets_in, shown_address
-from muse.toolbox.channels import ATTEMPT, Attempt, http_client, mask_logs, watched
+from muse.toolbox.channels import ATTEMPT, Attempt, error_output, http_client, mask_logs, watched
 from muse.toolbox.listings import output_schemas_in, repair_listing
 
 log = logging.getLogger(__name__)
@@ -173,8 +173,9 @@ async def _connect(
         parameters = StdioServerParameters(
             command=server.command, args=list(server.args), env=env, encoding_error_handler="replace"
         )
-        async with Client(watched(stdio_client(parameters), on_listing)) as client:
-            yield client
+        with error_output(server.name) as errors:
+            async with Client(watched(stdio_client(parameters, errlog=errors), on_listing)) as client:
+                yield client
         return
     async with http_client({**server.headers, **headers}) as client_of_http:
         transport = streamable_http_client(require_url(server.url), http_client=client_of_http)
