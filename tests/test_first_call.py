@@ -19,12 +19,12 @@ class Slow(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
         if name == SDK:
             sys.meta_path.remove(self)
-            time.sleep(2.5)
+            time.sleep(4.0)
 
 SDK, WAY = sys.argv[1], sys.argv[2]
 sys.meta_path.insert(0, Slow())
 from muse import batch, models
-OPTIONS = {"timeout_s": 2.0}
+OPTIONS = {"timeout_s": 3.5}
 
 async def batched():
     runner = batch.Batch()
@@ -56,7 +56,7 @@ async def astream():
 async def agent():
     from muse.agents import run
     events = []
-    asked = {"prompt": "When?", "persona": "default", "timeout_s": 2.0, "disable_mcp": True}
+    asked = {"prompt": "When?", "persona": "default", "timeout_s": 3.5, "disable_mcp": True}
     assert await run(asked, events.append), events
     return events[-1]["result"]
 
@@ -88,4 +88,4 @@ def test_a_first_call_is_not_charged_for_the_imports_before_it(desk: Desk, case:
     desk.use(case)
     said, longest_s = json.loads(journal_folder.run(_SLOW_IMPORT, SDKS[case.name], way))
     assert said == TEXT
-    assert longest_s < 2.0, "the event loop went on meanwhile"
+    assert longest_s < 4.0, "the event loop went on meanwhile"
