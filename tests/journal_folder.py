@@ -61,7 +61,7 @@ def start(code: str, *arguments: str, **changes: str) -> subprocess.Popen[str]:
     )
 
 
-def run(code: str, *arguments: str, timeout_s: float = 60, **changes: str) -> str:
+def run(code: str, *arguments: str, timeout_s: float = 180, **changes: str) -> str:
     """Run `code` in a Python process to its end; what it printed. A failure shows the child's own words."""
     with start(code, *arguments, **changes) as child:
         try:

@@ -242,7 +242,7 @@ def test_it_serves_although_nobody_reads_what_it_says(journal: JournalFolder) ->
         subprocess.Popen(command, env=environment(), stdout=full, stderr=subprocess.PIPE, text=True) as process,
     ):
         assert process.stderr is not None
-        said = process.stderr.readline()
+        said = next(line for line in process.stderr if " at http" in line)
         url = urlsplit(said.partition(" at ")[2].split()[0])
         with socket.create_connection((url.hostname or "", url.port or 0), timeout=180):
             process.terminate()

@@ -21,7 +21,7 @@ async def test_a_loop():
     await asyncio.Event().wait()
 
 def test_a_child():
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as child:
         child.wait()
 
 def test_that_is_well():

@@ -5,10 +5,12 @@ from __future__ import annotations
 import faulthandler
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -16,6 +18,19 @@ import pytest
 MOST_S = float(os.environ.get("MUSE_TEST_MOST_S", "240"))
 # Should the first end be swallowed by an `except BaseException`, it comes again.
 _AGAIN_S = 15.0
+
+
+_leave_popen = subprocess.Popen.__exit__
+
+
+def _kill_and_leave(process: subprocess.Popen[Any], kind: Any, exc: Any, trace: Any) -> None:
+    """Kill the process of a `with` block that an error ends: nobody will, and the block would wait for it for ever."""
+    if kind is not None:
+        process.kill()
+    _leave_popen(process, kind, exc, trace)
+
+
+subprocess.Popen.__exit__ = _kill_and_leave  # type: ignore[method-assign]
 
 
 @contextmanager
