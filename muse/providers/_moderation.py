@@ -15,7 +15,7 @@ from typing import Any
 
 # Statuses with which a content policy refuses; 200 is an error in the middle of a stream.
 _STATUSES = frozenset({200, 400, 403, 422, 451})
-_CODE = re.compile(
+_CODE = (
     r"contentfilter|content(policy|moderation|safety)|moderation|responsibleai|datainspection|sensitive(content|word)"
     r"|safety(violation|filter|block|check)|flagged|invalidprompt$|cyberpolicy|guardrail|prohibitedcontent|^safety$"
     r"|(usage|safety)policyviolation|promptblocked|contentblocked|^blocklist$|^spii$|^recitation$"
@@ -24,7 +24,7 @@ _SAID = r"(?:input|prompt|content|message|request|text|image|output|response|ans
 _POLICY = (
     r"(?:usage|use|content|safety|community|moderation|ai)\b.{0,30}\b(?:polic(?:y|ies)|guidelines?|rules|standards)"
 )
-_WORDS = re.compile(
+_WORDS = (
     rf"\b{_SAID}\b.{{0,60}}\bflagged\b|\bflagged\b.{{0,40}}\b(?:moderation|{_SAID}|unsafe|violence|sexual|hate)\b"
     r"|\b(?:blocked|rejected|refused|stopped|filtered|denied|failed|triggered|did not pass)\b.{0,60}"
     r"\b(?:moderation|content filter\w*|safety (?:system|filter|check|polic\w+|setting\w*)|guardrails?)\b"
@@ -33,14 +33,12 @@ _WORDS = re.compile(
     r"|\bcontent (?:management|filter\w*|moderation|usage) polic"
     r"|\bcontent exists risk\b|\bconsidered high risk\b|\bresponsible ai\b"
     r"|\b(?:inappropriate|harmful|unsafe|sensitive) (?:content|words|information|material)\b"
-    r"|\bprohibited (?:content|use)\b",
-    re.IGNORECASE | re.DOTALL,
+    r"|\bprohibited (?:content|use)\b"
 )
 # A policy that refuses who asks, whatever is asked.
-_ACCOUNT = re.compile(
+_ACCOUNT = (
     r"\b(?:account|organi[sz]ation|workspace|project|team|api key|your key|credential\w*|token|country|region|territory"
-    r"|permissions?|not authori[sz]ed|not have access|access to|ip address)\b",
-    re.IGNORECASE,
+    r"|permissions?|not authori[sz]ed|not have access|access to|ip address)\b"
 )
 
 
@@ -56,7 +54,7 @@ def reasons_of(body: object) -> tuple[str, ...] | None:
         if "flagged_input" in holder or ("flagged" in holder and holder["flagged"] is True):
             return tuple(str(reason) for reason in reasons) if isinstance(reasons, (list, tuple)) else ()
         code = holder.get("code")
-        if isinstance(code, str) and _CODE.search(_plain(code)):
+        if isinstance(code, str) and _has(_CODE, _plain(code)):
             return ()
     return None
 
@@ -75,9 +73,14 @@ def is_moderation(status: int, code: str, words: str) -> bool:
     """Return whether an error of this HTTP status, code and message is a content policy's refusal."""
     if status not in _STATUSES:
         return False
-    if _CODE.search(_plain(code)):
+    if _has(_CODE, _plain(code)):
         return True
-    return bool(_WORDS.search(words)) and not _ACCOUNT.search(words)
+    return _has(_WORDS, words) and not _has(_ACCOUNT, words)
+
+
+def _has(pattern: str, text: str) -> bool:
+    """Return whether a pattern is found; it is compiled at its first use, since most processes see no such error."""
+    return re.search(pattern, text, re.IGNORECASE | re.DOTALL) is not None
 
 
 def _plain(code: str) -> str:
