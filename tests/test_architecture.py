@@ -20,8 +20,9 @@ PACKAGES = ("muse", "think", "observe", "apps")
 PLAN = """
 muse.terminal_text muse.atomic_files muse.claim muse.amounts muse.inside muse.shown
 
-muse muse.errors muse.names muse.events muse.usage muse.spec muse.patterns muse.globs muse.reading muse.policies
-muse.cortex muse.batching muse.ndjson muse.tether muse.cortex.run_process muse.cli._summary muse.cli._terminal
+muse muse.errors muse.names muse.entry_points muse.events muse.usage muse.spec muse.patterns muse.globs muse.reading
+muse.policies muse.cortex muse.batching muse.ndjson muse.tether muse.cortex.run_process muse.cli._summary
+muse.cli._terminal
 muse.providers._local muse.providers._local.errors muse.providers._local.child muse.providers._local.days
 muse.providers._local.words muse.batching.bell muse.batching.pace muse.database muse.policies.once
 muse.policies.allowance muse.batching.plain muse.call_ids muse.run_files muse.toolbox muse.cli._doc_map
@@ -142,7 +143,7 @@ LATE: Sequence[tuple[str, str, str]] = (
     ("muse.patterns", "subprocess", "4 ms, and only who has a pattern that may take long pays it"),
     ("muse.schema", "jsonschema", "50 ms, and only who checks an object pays it"),
     ("muse.schema", "referencing", "comes with jsonschema"),
-    ("muse.providers._installed", "importlib.metadata", "15 ms, and only who routes or lists pays it"),
+    ("muse.entry_points", "importlib", "15 ms, and only who looks for packages pays it"),
     ("muse.reading", "difflib", "3 ms, and only who misspells something pays it"),
     ("muse.providers.openai", "muse.providers._batch_openai", "it brings asyncio, and only batch services need it"),
     ("muse.providers.anthropic", "muse.providers._batch_anthropic", "as openai's"),
@@ -150,7 +151,6 @@ LATE: Sequence[tuple[str, str, str]] = (
     ("muse.providers.local", "muse.providers._local.engine", "4 ms, and only who asks the embedded model pays it"),
     ("muse.providers.local", "muse.providers._local.plan", "4 ms, and only tools on the embedded model need it"),
     ("muse.providers._local.child", "xllamacpp", "the engine, loaded in its own process"),
-    ("muse.cli", "importlib.metadata", "only who types a command from outside the library pays it"),
     ("muse.cli", "difflib", "only who mistypes a command pays it"),
     ("muse.cli", "muse.cli._summary", "only the help of commands from outside reads them"),
     ("muse.cli._terminal", "rich", "60 ms, and only a terminal draws"),

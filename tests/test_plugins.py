@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from muse import agents, models, providers
+from muse import agents, cli, models, providers
 from muse.errors import ConfigError, PluginError, ProviderError, UnknownProviderError
 from muse.ladder import Ladder
 from tests.desk import Desk
@@ -60,6 +60,29 @@ async def test_every_call_to_a_broken_plugin_says_what_is_wrong(journal: Journal
     assert words in events[0]["error"]
     assert models.generate("Hello", "c.d") == "Hello", "all other contexts go on"
     assert isinstance(providers.problem_of("seagull"), PluginError)
+
+
+@pytest.mark.parametrize("line", ["seagull", "[", "seagull = not a target!", "= x", "seagull ="])
+def test_a_malformed_list_of_entry_points_costs_its_package_alone(
+    journal: JournalFolder, site: Path, line: str
+) -> None:
+    install(site, "heron")
+    install(site, "gull", package="aaa-gull")
+    (site / "aaa_gull-1.0.dist-info" / "entry_points.txt").write_text(f"[muse.providers]\n{line}\n", encoding="utf-8")
+    journal.route(default={"provider": "heron", "model": "heron-1"})
+    assert models.generate("Hello", "a.b") == "heron-1 says: Hello"
+    assert "heron" in {row["name"] for row in providers.get_provider_list()}
+    assert cli.main(["--help"]) == cli.main(["providers"]) == 0
+
+
+def test_a_package_without_metadata_costs_itself_alone(journal: JournalFolder, site: Path) -> None:
+    install(site, "heron")
+    install_broken(site, "raises")
+    (site / "seagull_provider-1.0.dist-info" / "METADATA").unlink()
+    journal.route(default={"provider": "heron", "model": "heron-1"}, contexts={"c.*": {"provider": "seagull"}})
+    assert models.generate("Hello", "a.b") == "heron-1 says: Hello"
+    with pytest.raises(PluginError):
+        models.generate("Hello", "c.d")
 
 
 def test_a_broken_plugin_is_imported_once(journal: JournalFolder, site: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from msgspec import Struct
 from muse import __version__, journal, keys
 from muse.cli import _terminal
 from muse.cli._arguments import FAILED, INTERRUPTED, MISUSED
+from muse.entry_points import find_entry_points
 from muse.errors import ConfigError, MuseError
 from muse.terminal_text import escape_control, escape_output, escaped_output, log_to_stderr
 
@@ -169,11 +170,9 @@ def _fill_environment() -> None:
 
 def _run_further(name: str, words: list[str]) -> int:
     """A command of another package, or one line that says what there is."""
-    from importlib.metadata import entry_points  # 15 ms, and only an unknown name pays it
-
     if name.startswith("-"):
         return _misused(f"unknown option {name!r}")
-    point = next(iter(entry_points(group=GROUP, name=name)), None)
+    point = next((point for point in find_entry_points(GROUP) if point.name == name), None)
     if point is None:
         return _misused(f"unknown command {name!r}")
     try:
@@ -225,11 +224,9 @@ def overview() -> Iterator[tuple[str, str]]:
 
 def further(packages: Collection[str] = ()) -> Iterator[tuple[str, str]]:
     """`(name, what it is)` of each command of another package (only of these, if any are named); none is imported."""
-    from importlib.metadata import entry_points
-
     from muse.cli._summary import summary_of
 
-    for point in sorted(set(entry_points(group=GROUP)), key=lambda point: point.name):
+    for point in sorted(set(find_entry_points(GROUP)), key=lambda point: point.name):
         if point.name not in COMMANDS and (not packages or point.module.partition(".")[0] in packages):
             yield point.name, summary_of(point.module) or f"from {point.dist.name if point.dist else point.module}"
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from muse.entry_points import find_entry_points
 from muse.errors import PluginError
 from muse.names import folded
 from muse.providers._loading import Loaded, Source, load, refused
@@ -60,11 +61,12 @@ def _targets(plugins: Mapping[str, tuple[Plugin, ...]]) -> list[tuple[str, str, 
 
 
 def _installed() -> list[Plugin]:
-    from importlib.metadata import entry_points  # 15 ms, and only who routes or lists pays it
-
     found = {}
-    for point in entry_points(group=GROUP):
-        package, version = (point.dist.name, point.dist.version) if point.dist else ("an unknown package", "")
+    for point in find_entry_points(GROUP):
+        try:
+            package, version = (point.dist.name, point.dist.version) if point.dist else ("an unknown package", "")
+        except Exception as exc:  # noqa: BLE001 - metadata that cannot be read raises what its parser raises
+            package, version = f"a package with unreadable metadata ({exc})", ""
         plugin = Plugin(point.name, package or "an unnamed package", version or "", point.value, point.load)
         found[(plugin.name, plugin.package, plugin.target)] = plugin
     return list(found.values())

@@ -13,7 +13,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from importlib import import_module
-from importlib.metadata import entry_points
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any
@@ -21,6 +20,7 @@ from typing import Any
 from msgspec import Struct
 
 from muse import journal
+from muse.entry_points import find_entry_points
 from muse.errors import ConfigError
 from muse.toolbox.files import code_claim, module_of
 from muse.trust import TrustError, is_trusted
@@ -93,7 +93,7 @@ def _modules() -> Mapping[str, Callable[[], ModuleType]]:
     """How to import each tool module, by its name: those beside this package first, which need no installation."""
     standing = (path for place in _PLACES for path in sorted(_HOUSE.glob(place)))
     names = [".".join(path.relative_to(_HOUSE).with_suffix("").parts) for path in standing]
-    names += sorted(point.module for point in entry_points(group=GROUP))
+    names += sorted(point.module for point in find_entry_points(GROUP))
     return {name: partial(_named, name) for name in names} | {
         str(path): partial(module_of, path, f"muse_app_{path.parent.name}.tools") for path in _further()
     }
