@@ -285,11 +285,13 @@ def test_usage_as_csv_has_the_numbers_of_the_json(example: Path, capsys: pytest.
 def test_usage_says_what_it_could_not_price_or_read(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with (example / "tokens" / "20261105.jsonl").open("a") as log:
         log.write('{"torn": \n')
+        line = {"model": "house-model", "usage": {"input_tokens": 5}, "cost_usd": None, "cost_note": "no price known"}
+        log.write(json.dumps(line) + "\n")
     unpriced = sum(1 for line in _lines(example) if "cost_note" in line and not line.get("error"))
     assert _json(capsys, "usage")["total"]["unpriced"] == unpriced > 0
     assert main(["usage"]) == 0
     out = capsys.readouterr().out
-    assert f"{unpriced} calls have no known price" in out
+    assert f"{unpriced} call has no known price" in out
     assert "1 line of the log cannot be read" in out
 
 
