@@ -108,6 +108,7 @@ def prepare(request: Mapping[str, Any]) -> Prepared:
     merged = {**house.agents, **_usable(persona, said), **said, "persona": persona["persona"]}
     if not said.get("disable_mcp"):
         _require_trust(house, persona, is_told=_names_servers(said))
+        _require_makefile(merged.get("make"))
     servers = {**house.mcp_servers, **(persona.get("mcp_servers") or {})}
     if servers and not _names_servers(said):
         merged["mcp_servers"] = servers
@@ -160,9 +161,16 @@ def _require_trust(house: Config, persona: Mapping[str, Any], *, is_told: bool) 
     """
     if not is_told and persona.get("tools") != []:
         trust.require(house.withheld_servers)
-    claims = claims_of(persona["persona"])
-    trust.require(claims)
-    makefile = nearest_makefile(Path.cwd()) if any(claim.place.endswith(": make") for claim in claims) else None
+    trust.require(claims_of(persona["persona"]))
+
+
+def _require_makefile(targets: object) -> None:
+    """Refuse make targets, whoever names them, of a Makefile that the user has not consented to.
+
+    Raises:
+        TrustError: nobody has consented to the Makefile, or it or what it includes has changed since.
+    """
+    makefile = nearest_makefile(Path(journal.working_folder())) if targets else None
     if makefile is not None:
         trust.require([makefile_claim(makefile)])
 

@@ -11,6 +11,12 @@ _TRIES = 8
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
+def home_folder() -> str:
+    """Return the user's home folder; the root where none is known: never a place relative to the working folder."""
+    home = os.path.expanduser("~")
+    return home if os.path.isabs(home) else os.path.abspath(os.sep)
+
+
 def write_atomic(path: Path, text: str) -> None:
     """Write a file of mode 0600 whole or not at all: a temporary file beside it, synced, then renamed over it.
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from muse import runs
+from muse import journal, runs, trust
+from muse.claim import Claim
 from muse.cortex.keeping import place_of
 from muse.errors import ConfigError
 from muse.events import now_ms
 from muse.personas import DEFAULT_PERSONA
+from muse.project_config import request_claims
 
 Status = Literal["completed", "running", "not_found"]
 EndState = Literal["finish", "error", "running", "unknown"]
@@ -31,11 +34,31 @@ def cortex_request(
     """Ask for a run; its id: 13 digits, the time in milliseconds, rising. It begins when a cortex takes it.
 
     `config` holds further entries: those of `muse.run_config.RunConfig` and `day`, `facet`, `handoff`, `resume`.
-    `save` is a file in the folder of the day (`config["day"]`, else today) that gets the result.
+    `save` is a file in the folder of the day (`config["day"]`, else today) that gets the result. Who calls this has
+    consented to the servers and make targets that `config` names.
 
     Raises:
         ConfigError: no prompt, a `save` outside of the day's folder, or a `continue_from` that is no completed run.
     """
+    trust.add(claims_of_request(config or {}))
+    return queue(prompt, persona, provider, handoff_from, config, save)
+
+
+def claims_of_request(request: Mapping[str, Any]) -> tuple[Claim, ...]:
+    """Return the entries of a request in a project's journal that need the user's consent."""
+    path = journal.config_path()
+    return request_claims(request, os.path.dirname(path)) if journal.is_project(path) else ()
+
+
+def queue(
+    prompt: str,
+    persona: str = DEFAULT_PERSONA,
+    provider: str | None = None,
+    handoff_from: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    save: str | None = None,
+) -> str:
+    """Ask for a run, as `cortex_request`, with entries out of a file, to which nobody has consented by that."""
     more = {name: value for name, value in (config or {}).items() if name not in _OWN and value is not None}
     if not prompt.strip():
         raise ConfigError("prompt", repr(prompt), "text that is not empty")

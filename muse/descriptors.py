@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from muse import trust
 from muse.claim import Claim
 from muse.config import Descriptors
-from muse.project_config import server_claim
+from muse.project_config import request_claims, server_claim
 from muse.reading import Problem
 
 Kind = Literal["category", "agent"]
@@ -85,17 +85,25 @@ def find(further: Descriptors, base: str, *, at_once: bool = True) -> Found:
     return found
 
 
-def _places(further: Descriptors, base: str) -> Iterator[tuple[Kind, str, str]]:
-    """`(kind, owner, folder)` of every folder that may hold descriptors."""
-    categories = [_HOUSE / "observe" / "categories", *(Path(base, path) for path in further.categories)]
-    agents = [_HOUSE / "muse" / "agents", *(Path(base, path) for path in further.agents)]
-    apps = [_HOUSE / "apps", *(Path(base, path) for path in further.apps)]
-    yield from (("category", "", str(folder)) for folder in categories)
-    yield from (("agent", "system", str(folder)) for folder in agents)
-    for folder in apps:
+class _Place(Struct, frozen=True):
+    """A folder that may hold descriptors; `is_shipped` where it comes with muse, and no configuration names it."""
+
+    kind: Kind
+    owner: str
+    folder: str
+    is_shipped: bool = False
+
+
+def _places(further: Descriptors, base: str) -> Iterator[_Place]:
+    """Yield every folder that may hold descriptors."""
+    yield _Place("category", "", str(_HOUSE / "observe" / "categories"), is_shipped=True)
+    yield from (_Place("category", "", str(Path(base, path))) for path in further.categories)
+    yield _Place("agent", "system", str(_HOUSE / "muse" / "agents"), is_shipped=True)
+    yield from (_Place("agent", "system", str(Path(base, path))) for path in further.agents)
+    for folder, is_shipped in ((_HOUSE / "apps", True), *((Path(base, path), False) for path in further.apps)):
         for app in _names(str(folder)):
             if not app.startswith(("_", ".")):
-                yield "agent", app, str(folder / app / "agents")
+                yield _Place("agent", app, str(folder / app / "agents"), is_shipped)
 
 
 def _names(folder: str) -> list[str]:
@@ -115,9 +123,9 @@ def _files(folder: str) -> Iterator[os.DirEntry[str]]:
         return
 
 
-def _stamps(places: list[tuple[Kind, str, str]]) -> Iterator[_Stamp]:
-    for _, _, folder in places:
-        for entry in _files(folder):
+def _stamps(places: list[_Place]) -> Iterator[_Stamp]:
+    for place in places:
+        for entry in _files(place.folder):
             try:
                 info = entry.stat()
             except OSError:  # a link to nowhere: reading it will say so
@@ -126,18 +134,19 @@ def _stamps(places: list[tuple[Kind, str, str]]) -> Iterator[_Stamp]:
                 yield entry.path, info.st_mtime_ns, info.st_size
 
 
-def _read_all(places: list[tuple[Kind, str, str]], project: str) -> Found:
+def _read_all(places: list[_Place], project: str) -> Found:
     descriptors: list[Descriptor] = []
     problems: list[Problem] = []
     shipped: set[tuple[str, str]] = set()
     every: list[Claim] = []
-    for kind, owner, entry in [(kind, owner, entry) for kind, owner, folder in places for entry in _files(folder)]:
+    for source, entry in [(place, entry) for place in places for entry in _files(place.folder)]:
+        kind, owner = source.kind, source.owner
         data = _read(entry.path)
         if isinstance(data, Problem):
             problems.append(data)
             continue
         found = Descriptor(kind, entry.name[: -len(".json")], owner, entry.path, data)
-        if kind == "agent" and entry.path.startswith(f"{_HOUSE}{os.sep}"):
+        if kind == "agent" and source.is_shipped:
             shipped.add((owner, found.name))
         elif project and kind == "agent":
             found = replace(found, claims=claims_of(found, project, is_shipped=(owner, found.name) in shipped))
@@ -164,15 +173,11 @@ def claims_of(descriptor: Descriptor, project: str, *, is_shipped: bool) -> tupl
         claims.append(Claim(project, place, does, trust.digest_of([data, said])))
     if data.get("make"):
         wanted = [data["make"], data["make_env"]] if data.get("make_env") else data["make"]
-        does = f"lets an agent run make targets {data['make']!r}; to find them, make runs the Makefile's own commands"
-        claims.append(
-            Claim(
-                project,
-                f"{place}: make",
-                does,
-                trust.digest_of(wanted),
-            )
-        )
+        given = f", given the variables {data['make_env']!r}" if data.get("make_env") else ""
+        does = f"lets an agent run make targets {data['make']!r}{given}; make runs the Makefile's own commands"
+        claims.append(Claim(project, f"{place}: make", does, trust.digest_of(wanted)))
+    if isinstance(data.get("handoff"), Mapping):
+        claims += request_claims(data["handoff"], project)
     servers = data.get("mcp_servers")
     if isinstance(servers, Mapping):
         rows = ((str(name), row) for name, row in servers.items() if isinstance(row, Mapping))

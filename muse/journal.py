@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from msgspec.structs import replace
 
 from muse import trust
-from muse.atomic_files import file_lock, make_folder, write_atomic
+from muse.atomic_files import file_lock, home_folder, make_folder, write_atomic
 from muse.config import Config, parse, read
 from muse.errors import ConfigError, MuseError
 from muse.project_config import restrict
@@ -106,7 +106,9 @@ def folder_name() -> str:
     near = _nearest_config()
     if near:
         return os.path.join(os.path.dirname(near), "journal")
-    data_home = os.environ.get("XDG_DATA_HOME") or os.path.join(os.path.expanduser("~"), ".local", "share")
+    data_home = os.environ.get("XDG_DATA_HOME", "")
+    if not os.path.isabs(data_home):  # it would be taken from the working folder, whose files may be a stranger's
+        data_home = os.path.join(home_folder(), ".local", "share")
     return os.path.join(data_home, "muse", "journal")
 
 

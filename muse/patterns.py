@@ -154,7 +154,8 @@ def problem_apart(value: Any, schema: Mapping[str, Any], timeout_s: float = TIME
     """Return what `muse.schema.problem_with` says, from a process of its own that gets `timeout_s` seconds."""
     import subprocess  # 4 ms, and only who has such a pattern pays it
 
-    words = [sys.executable, "-c", _CHILD, json.dumps([path or os.getcwd() for path in sys.path])]
+    # -P: no module is taken from the working folder, whose files may be those of a stranger.
+    words = [sys.executable, "-P", "-c", _CHILD, json.dumps([path or os.getcwd() for path in sys.path])]
     asked = json.dumps([value, schema])
     named = ("PATH", "SYSTEMROOT", "LANG", "LC_ALL")
     env = {name: os.environ[name] for name in named if name in os.environ}

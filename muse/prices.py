@@ -21,6 +21,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import asdict
 
+from muse.atomic_files import home_folder
 from muse.usage import Usage
 
 log = logging.getLogger(__name__)
@@ -146,8 +147,8 @@ def _at(field: Any, start: int) -> float | None:
 
 
 def _book_path() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(home) / "muse" / "prices.json"
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    return Path(home if os.path.isabs(home) else os.path.join(home_folder(), ".cache")) / "muse" / "prices.json"
 
 
 def _stamp() -> list[int | str]:

@@ -15,6 +15,7 @@ from muse.config import Config, Gateway
 from muse.trust import digest_of, value_shown
 
 FILE = "journal.json"
+_REQUEST = "request of a run"
 _LARGEST_SCRIPT_BYTES = 5_000_000
 _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 
@@ -60,6 +61,27 @@ def server_claim(name: str, server: Mapping[str, Any], folder: str, file: str = 
         does = f"starts the command: {' '.join(words)}" + (f" (with {names} set)" if names else "")
         content |= {word: digest_of(path.read_bytes()) for word in words if (path := _script(word, folder))}
     return Claim(folder, f"{file}: mcp_servers[{name!r}]", does, digest_of([dict(server), content]))
+
+
+def request_claims(entries: Mapping[str, Any], folder: str) -> tuple[Claim, ...]:
+    """Return the claims of a run's request that waits in the project's journal, or that a persona hands on to.
+
+    Its file may have come with the project. A request is told from others by what it names, not by its file.
+    """
+    found: list[Claim] = []
+    servers = entries.get("mcp_servers")
+    for name, row in servers.items() if isinstance(servers, Mapping) else ():
+        found.append(server_claim(str(name), row if isinstance(row, Mapping) else {"url": str(row)}, folder, _REQUEST))
+    if entries.get("mcp_server_url"):
+        found.append(server_claim("main", {"url": str(entries["mcp_server_url"])}, folder, _REQUEST))
+    if entries.get("make"):
+        said = {name: entries.get(name) for name in ("make", "make_env")}
+        given = f", given the variables {said['make_env']!r}" if said["make_env"] else ""
+        does = f"lets an agent run make targets {said['make']!r}{given}; make runs the Makefile's own commands"
+        found.append(Claim(folder, f"{_REQUEST}: make", does, digest_of(said)))
+    following = entries.get("handoff")
+    further = request_claims(following, folder) if isinstance(following, Mapping) else ()
+    return (*(replace(claim, place=f"{claim.place} ({claim.digest[:8]})") for claim in found), *further)
 
 
 def _script(word: str, folder: str) -> Path | None:

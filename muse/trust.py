@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from muse.atomic_files import file_lock, make_folder, write_atomic
+from muse.atomic_files import file_lock, home_folder, make_folder, write_atomic
 from muse.claim import Claim
 from muse.errors import ConfigError, TrustError
 
@@ -69,7 +69,7 @@ def value_shown(name: str, value: str) -> str:
 def record_path() -> Path:
     """Return where consent is recorded: `muse/trust.json` in `$XDG_CONFIG_HOME`, else in `~/.config`."""
     home = os.environ.get("XDG_CONFIG_HOME", "")
-    base = home if os.path.isabs(home) else os.path.join(os.path.expanduser("~"), ".config")
+    base = home if os.path.isabs(home) else os.path.join(home_folder(), ".config")
     return Path(base, "muse", "trust.json")
 
 

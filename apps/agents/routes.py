@@ -19,7 +19,7 @@ from apps.host.carrying import carrying_out
 from apps.host.page import MOST_PROMPT_CHARS, render
 from apps.host.run_pages import RUN_ROUTES, asked_of, cost_of, done, provider_choices, show
 from muse import journal, runs
-from muse.cortex_client import cortex_request, get_agent_end_state, request_of
+from muse.cortex_client import cortex_request, get_agent_end_state, queue, request_of
 from muse.errors import ConfigError
 from muse.journal import ConflictError
 from muse.personas import get_agents
@@ -173,9 +173,7 @@ def _begin_again(before: str) -> str:
     control.cancel(before)  # one whose process is gone is still open
     kept = {name: value for name, value in entries.items() if name not in _NOT_AGAIN}
     config = {**kept, "stream": True, "attended": True, "resume_from": before}
-    return cortex_request(
-        str(entries.get("prompt") or "Go on."), str(entries.get("persona") or "default"), config=config
-    )
+    return queue(str(entries.get("prompt") or "Go on."), str(entries.get("persona") or "default"), config=config)
 
 
 # Entries of a request that belong to that one run.

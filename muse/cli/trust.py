@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     if not folder.is_dir():
         raise ConfigError("PATH", f"{str(args.path)!r}, which is not there", "a project's folder")
     with contextlib.chdir(folder):
-        claims = project.claims()
+        claims = project.claims(with_makefile=True)
         folders = {os.path.realpath(claim.folder) for claim in claims} | {os.path.realpath(journal.working_folder())}
     if args.revoke:
         taken = [place for place in sorted(folders) if trust.revoke(place)]

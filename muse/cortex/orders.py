@@ -9,8 +9,9 @@ from typing import Any
 
 from msgspec import Struct
 
+from muse import trust
 from muse.cortex.keeping import place_of
-from muse.cortex_client import request_of, require_completed
+from muse.cortex_client import claims_of_request, request_of, require_completed
 from muse.errors import ConfigError
 from muse.personas import DEFAULT_PERSONA, get_agent
 
@@ -46,9 +47,11 @@ def order_of(agent_id: str, request: Mapping[str, Any]) -> Order:
     Raises:
         ConfigError: an entry is not usable, the handoffs go round in a circle, or `continue_from` is no completed run.
         FileNotFoundError: there is no such persona, or its text is missing.
+        TrustError: it names servers or make targets, and came with a project without the user's consent.
     """
     if not isinstance(request.get("prompt"), str) or not request["prompt"].strip():
         raise ConfigError("prompt", repr(request.get("prompt")), "text that is not empty")
+    trust.require(claims_of_request(request))
     said = wanted(request)
     refuse_circle(agent_id, said["persona"], request)
     if request.get("continue_from"):

@@ -21,7 +21,7 @@ from muse.cortex.folder_watch import watching
 from muse.cortex.orders import Order, handoff_of, next_request, order_of, wanted
 from muse.cortex.run_log import RunLog
 from muse.cortex.run_process import RunProcess
-from muse.cortex_client import cortex_request, handed_to
+from muse.cortex_client import handed_to, queue
 from muse.errors import ConfigError, MuseError
 from muse.run_files import control
 from muse.runs import Recorder
@@ -278,7 +278,7 @@ class Cortex:
             handoff = handoff_of(wanted(request).get("handoff"))
             if handoff is not None:
                 following = next_request(handoff, request, str(run_log.end.get("result") or ""))
-                cortex_request(following.pop("prompt"), handoff.persona, config=following, handoff_from=agent_id)
+                queue(following.pop("prompt"), handoff.persona, config=following, handoff_from=agent_id)
         except (MuseError, OSError, ValueError, TypeError) as exc:
             log.warning("run %s cannot be handed on: %s", agent_id, exc)
 

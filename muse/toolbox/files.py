@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator
+from glob import glob
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -15,6 +17,9 @@ from muse.trust import digest_of
 
 _MAKEFILES = ("GNUmakefile", "makefile", "Makefile")  # in the order in which make looks for them
 _MOST_FILES = 5_000
+# A line of a Makefile that includes files; make joins lines that end with a backslash, which is done before.
+_INCLUDE = re.compile(r"^ *(?:include|-include|sinclude)\s+([^#\n]+)", re.MULTILINE)
+_PARTS_OF_MAKEFILES = (".mk", ".mak", ".make")
 
 
 class _SourceLoader(SourceFileLoader):
@@ -53,9 +58,41 @@ def nearest_makefile(folder: Path) -> Path | None:
 
 
 def makefile_claim(path: Path) -> Claim:
-    """Return the claim of a Makefile out of which a project's persona lets an agent run targets."""
+    """Return the claim of a Makefile out of which a persona lets an agent run targets, with the files it includes."""
     does = "is read by make, which runs the commands it names with $(shell ...), to find the targets of a persona"
-    return Claim(str(path.parent), path.name, does, digest_of(path.read_bytes()))
+    return Claim(str(path.parent), path.name, does, digest_of(_digests_of(path)))
+
+
+def _digests_of(makefile: Path) -> dict[str, str]:
+    """Return the digests of a Makefile and of what it includes, by path; names with wildcards are looked for.
+
+    Where a name has a variable in it, every file of the folder that is named like a part of a Makefile is taken.
+
+    Raises:
+        OSError: a file cannot be read, or there are too many to be looked through.
+    """
+    digests: dict[str, str] = {}
+    waiting = [makefile]
+    while waiting:
+        path = waiting.pop()
+        if str(path) in digests or not path.is_file():
+            continue
+        if len(digests) >= _MOST_FILES:
+            raise OSError(f"{makefile} includes more than the {_MOST_FILES} files that are looked through")
+        content = path.read_bytes()
+        digests[str(path)] = digest_of(content)
+        text = content.decode("utf-8", errors="replace").replace("\\\n", " ")
+        waiting += [found for line in _INCLUDE.findall(text) for found in _included(line, makefile.parent)]
+    return digests
+
+
+def _included(line: str, folder: Path) -> Iterator[Path]:
+    """Yield the files that the words of an `include` line may name; make takes them from `folder`."""
+    if "$" in line:
+        yield from (path for path in _tree(folder) if path.suffix in _PARTS_OF_MAKEFILES or path.name in _MAKEFILES)
+    for word in line.split():
+        if "$" not in word and "\0" not in word:
+            yield from (Path(found) for found in glob(os.path.join(folder, os.path.expanduser(word))))
 
 
 def code_claim(app: Path, project: str) -> Claim:
@@ -73,7 +110,34 @@ def _files_of(app: Path) -> Iterator[Path]:
     Raises:
         OSError: there are so many that they cannot be looked through.
     """
-    found = sorted(path for path in app.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    if len(found) > _MOST_FILES:
-        raise OSError(f"{app} holds {len(found)} files, more than the {_MOST_FILES} that are looked through")
-    yield from found
+    yield from sorted(path for path in _tree(app) if "__pycache__" not in path.parts or _counts_unchecked(path))
+
+
+def _tree(folder: Path) -> Iterator[Path]:
+    """Yield the files below a folder, also through links to folders, each folder once.
+
+    Raises:
+        OSError: there are so many that they cannot be looked through.
+    """
+    seen: set[str] = set()
+    count = 0
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        for name in names:
+            count += 1
+            if count > _MOST_FILES:
+                raise OSError(f"{folder} holds more than the {_MOST_FILES} files that are looked through")
+            if (path := Path(place, name)).is_file():
+                yield path
+
+
+def _counts_unchecked(path: Path) -> bool:
+    """Whether compiled code in a cache is run whatever the source beside it says: its header names no time."""
+    if path.suffix != ".pyc":
+        return False
+    with path.open("rb") as file:
+        return file.read(8)[4:] != bytes(4)

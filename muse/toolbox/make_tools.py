@@ -23,10 +23,11 @@ from mcp.server.lowlevel import Server
 from mcp_types import CallToolRequestParams, CallToolResult, ListToolsResult, TextContent, Tool, ToolAnnotations
 from msgspec import Struct
 
-from muse.errors import ConfigError, ToolError
+from muse import trust
+from muse.errors import ConfigError, ToolError, TrustError
 from muse.keys import mask
 from muse.messages import ToolCall
-from muse.toolbox.files import nearest_makefile
+from muse.toolbox.files import makefile_claim, nearest_makefile
 from muse.tools import Approver, PreviewedCall
 
 log = logging.getLogger(__name__)
@@ -87,6 +88,7 @@ async def open_makefile(patterns: object, folder: Path | None = None, *, env: ob
     Raises:
         ConfigError: `patterns` is no list of globs, or `env` none of names, there is no Makefile, or no target of it
             matches.
+        TrustError: the user has not consented to what the Makefile says now.
     """
     if not isinstance(patterns, (list, tuple)) or not all(isinstance(one, str) and one for one in patterns):
         raise ConfigError("make", repr(patterns), "a list of names of make targets, or globs of them")
@@ -139,7 +141,7 @@ def build_server(makefile: Makefile) -> Server[Any]:
             return _answer(f"found {params.name!r}, expected one of {', '.join(by_tool)}", failed=True)
         try:
             return await _called(makefile, target)
-        except ToolError as exc:
+        except (ToolError, TrustError) as exc:
             return _answer(str(exc), failed=True)
 
     return Server(SERVER, on_list_tools=listed, on_call_tool=called)
@@ -187,7 +189,7 @@ async def preview_of(path: Path, target: str, env: Sequence[str] = ()) -> str:
     """What `make -n` prints for a target; why it prints nothing, if it cannot."""
     try:
         status, output = await _make(path, ("-n", target), _PREVIEW_S, env)
-    except ToolError as exc:
+    except (ToolError, TrustError) as exc:
         return f"make -n {target}: {exc}"
     text = output.strip() or f"make -n {target} prints nothing: there is nothing to do"
     return text if status == 0 else f"{text}\n[make -n {target} failed with exit status {status}]"
@@ -200,7 +202,9 @@ async def _make(path: Path, words: Sequence[str], timeout_s: float, env: Sequenc
 
     Raises:
         ToolError: there is no make on this machine, or it took longer than `timeout_s`.
+        TrustError: the user has not consented to what the Makefile says now: to read it is to run its `$(shell ...)`.
     """
+    trust.require([makefile_claim(path)])
     process = await _start(path, words, env)
     try:
         async with asyncio.timeout(timeout_s):

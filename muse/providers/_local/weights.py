@@ -8,6 +8,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from muse.atomic_files import home_folder
 from muse.providers._local.errors import WeightsMissing
 
 __all__ = [
@@ -70,7 +71,7 @@ def cache_folder() -> Path:
     A relative `$XDG_CACHE_HOME` is ignored, as the XDG base directory specification asks.
     """
     named = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    base = named if named.is_absolute() else Path.home() / ".cache"
+    base = named if named.is_absolute() else Path(home_folder(), ".cache")
     return base / "muse" / "models"
 
 
