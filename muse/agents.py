@@ -16,6 +16,7 @@ import signal
 import stat
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -400,7 +401,11 @@ def main(argv: list[str] | None = None) -> int:
         return run_until_interrupted(tied_lines(sys.stdin.fileno()), 1, single=True)
     if args.file is None:
         return run_until_interrupted(sys.stdin, args.parallel)
-    with Path(args.file).open(encoding="utf-8", errors="replace") as source:
+    with ExitStack() as opened:
+        try:
+            source = opened.enter_context(Path(args.file).open(encoding="utf-8", errors="replace"))
+        except (OSError, ValueError) as exc:
+            parser.error(f"FILE: found {args.file!r}, which cannot be read ({exc}); expected a file of requests")
         return run_until_interrupted(source, args.parallel)
 
 

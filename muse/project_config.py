@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +19,7 @@ from muse.trust import digest_of, value_shown
 FILE = "journal.json"
 _REQUEST = "request of a run"
 _LARGEST_SCRIPT_BYTES = 5_000_000
+_BETWEEN = re.compile(r"[\s=;&|<>()'\"`,]+")
 _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 
 
@@ -59,7 +62,7 @@ def server_claim(name: str, server: Mapping[str, Any], folder: str, file: str = 
         env = server.get("env")
         names = ", ".join(sorted(map(str, env))) if isinstance(env, Mapping) else ""
         does = f"starts the command: {' '.join(words)}" + (f" (with {names} set)" if names else "")
-        content |= {word: digest_of(path.read_bytes()) for word in words if (path := _script(word, folder))}
+        content |= {str(path): digest_of(path.read_bytes()) for path in _scripts(words, folder)}
     return Claim(folder, f"{file}: mcp_servers[{name!r}]", does, digest_of([dict(server), content]))
 
 
@@ -84,14 +87,39 @@ def request_claims(entries: Mapping[str, Any], folder: str) -> tuple[Claim, ...]
     return (*(replace(claim, place=f"{claim.place} ({claim.digest[:8]})") for claim in found), *further)
 
 
-def _script(word: str, folder: str) -> Path | None:
-    """Return the file of the project that a word of a command names; None if it names none."""
-    path = Path(folder, word)
+def _scripts(words: Sequence[str], folder: str) -> Iterator[Path]:
+    """Yield the files of the project that a command names, in its folder or in the working one.
+
+    They may stand in a word with more in it (`sh -c './serve.sh | tee log'`, `--config=serve.js`), or behind `-m`.
+    """
+    names: dict[str, None] = {}
+    for before, word in zip(("", *words), words, strict=False):
+        names |= dict.fromkeys((word, *_BETWEEN.split(word)))
+        if before == "-m":
+            module = word.replace(".", os.sep)
+            names |= dict.fromkeys(
+                (f"{module}.py", *(os.path.join(module, f"__{one}__.py") for one in ("main", "init")))
+            )
+    found = (os.path.normpath(os.path.join(place, name)) for name in names for place in _places(folder))
+    yield from (Path(path) for path in dict.fromkeys(found) if _is_script(path, folder))
+
+
+def _places(folder: str) -> tuple[str, ...]:
+    """Return the folders from which a command's names count: the project's, and the working folder below it."""
     try:
-        is_own = path.is_file() and path.resolve().is_relative_to(Path(folder).resolve())
-        return path if is_own and path.stat().st_size <= _LARGEST_SCRIPT_BYTES else None
+        here = os.getcwd()
+    except OSError:  # it was deleted
+        return (folder,)
+    return (folder, here)
+
+
+def _is_script(path: str, folder: str) -> bool:
+    """Whether a path is a file that the project decides: it stands in its folder, or a link in it leads there."""
+    try:
+        is_own = any(Path(path).is_relative_to(place) for place in (folder, os.path.realpath(folder)))
+        return is_own and os.path.isfile(path) and os.path.getsize(path) <= _LARGEST_SCRIPT_BYTES
     except (OSError, ValueError):  # no name that a file could have
-        return None
+        return False
 
 
 def _gateway_claim(row: Gateway, folder: str) -> Claim | None:

@@ -8,6 +8,7 @@ only once `muse trust` has recorded its digest. The record is `muse/trust.json` 
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -36,6 +37,8 @@ __all__ = [
     "value_shown",
     "withheld",
 ]
+
+log = logging.getLogger(__name__)
 
 Stamp = tuple[int, int, int]
 _NO_RECORD: Stamp = (0, 0, 0)
@@ -164,8 +167,12 @@ def is_declined(folder: str, claims: Iterable[Claim]) -> bool:
 
 
 def listed() -> Mapping[str, Mapping[str, str]]:
-    """Return the folders with trusted entries, each with the digest of each place."""
-    return _read().folders
+    """Return the folders with trusted entries, each with the digest of each place.
+
+    Raises:
+        ConfigError: the record cannot be read.
+    """
+    return _of(record_path()).folders
 
 
 def _digest_of_all(claims: Iterable[Claim]) -> str:
@@ -186,16 +193,17 @@ def _change(change: Any) -> None:
 
 
 def _read() -> _Record:
-    """Return the record, parsed once per change.
-
-    Raises:
-        ConfigError: it is not readable; nothing is trusted then.
-    """
+    """Return the record, parsed once per change; one that cannot be read is empty, with a warning."""
     global _known
     path = str(record_path())
     now = _stamp_of(path)
     if _known is None or _known[:2] != (path, now):
-        _known = (path, now, _of(Path(path)))
+        try:
+            found = _of(Path(path))
+        except ConfigError as exc:
+            log.warning("%s; until then no project is trusted", exc)
+            found = _Record()
+        _known = (path, now, found)
     return _known[2]
 
 
@@ -205,7 +213,9 @@ def _of(path: Path) -> _Record:
     except FileNotFoundError:
         return _Record()
     except (OSError, msgspec.DecodeError) as exc:
-        raise ConfigError(str(path), f"a file that cannot be read ({exc})", "what muse trust writes, or none") from exc
+        raise ConfigError(
+            str(path), f"a file that cannot be read ({exc})", "what muse trust writes: mend it or delete it"
+        ) from exc
 
 
 def _stamp_of(path: str) -> Stamp:

@@ -17,6 +17,7 @@ from muse import descriptors, journal, patterns, prices, project, runs, trust
 from muse.atomic_files import home_folder
 from muse.config import Descriptors
 from muse.cortex_client import cortex_request
+from muse.project_config import server_claim
 from muse.toolbox.files import code_claim, makefile_claim
 from tests.test_trust import MUSE, Project, _cloned, _inside
 
@@ -228,3 +229,55 @@ def test_caches_of_compiled_code_that_python_writes_change_no_consent(tmp_path: 
 def test_requests_of_a_journal_of_the_users_own_need_no_consent() -> None:
     runs.new_file("pending", json.dumps({"event": "request", "prompt": "x", "make": ["all"]}) + "\n")
     assert project.claims() == ()
+
+
+@pytest.mark.parametrize(
+    ("words", "script"),
+    [
+        (["sh", "-c", "./serve.sh | tee log"], "serve.sh"),
+        (["python3", "-m", "serve"], "serve.py"),
+        (["python3", "-m", "tools.serve"], "tools/serve/__main__.py"),
+        (["node", "--require=./serve.js"], "serve.js"),
+        (["sh", "link.sh"], "link.sh"),
+        (["sh", "serve.sh"], "below/serve.sh"),
+    ],
+)
+def test_a_script_that_a_command_names_in_any_form_is_part_of_its_consent(
+    words: list[str], script: str, inside: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = inside.write(script, "first")
+    if script == "link.sh":
+        outside = inside.folder.parent / "outside.sh"
+        path.rename(outside)
+        path.symlink_to(outside)
+    if script.startswith("below/"):
+        monkeypatch.chdir(inside.folder / "below")
+    server = {"command": words[0], "args": words[1:]}
+    before = server_claim("x", server, str(inside.folder))
+    assert server_claim("x", server, str(inside.folder)) == before
+    path.write_text("second")
+    assert server_claim("x", server, str(inside.folder)) != before
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"folders": "x"}', '{"folders": {"/x": 5}}', "\0"])
+def test_a_damaged_record_trusts_nothing_and_stops_nothing_else(content: str, cloned: Project) -> None:
+    cloned.journal(mcp_servers={"x": {"command": "sh", "args": ["-c", cloned.mark("x")]}})
+    record = cloned.config_home / "muse" / "trust.json"
+    assert cloned.muse("trust").returncode == 0
+    record.write_text(content)
+    routed = cloned.muse("route", "app.tides", "--json")
+    assert json.loads(routed.stdout)["provider"] == "echo"
+    assert "no project is trusted" in routed.stderr
+    cloned.refused("agent", "default", "hi")
+    assert list(cloned.marks.iterdir()) == []
+    ended = cloned.muse("trust")
+    assert ended.returncode == 1
+    assert "delete it" in ended.stderr
+    assert record.read_text() == content
+
+
+def test_a_file_of_requests_that_is_not_there_is_wrong_usage(cloned: Project) -> None:
+    ended = cloned.python("from muse.agents import main\nmain(['no\\x1bfile'])")
+    assert ended.returncode == 2
+    assert "Traceback" not in ended.stderr
+    assert "which cannot be read" in ended.stderr

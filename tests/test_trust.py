@@ -350,8 +350,12 @@ def test_a_record_that_cannot_be_read_trusts_nothing(inside: Project) -> None:
     inside.journal(mcp_servers={"x": {"command": "sh"}})
     (inside.config_home / "muse").mkdir(parents=True)
     (inside.config_home / "muse" / "trust.json").write_text("{")
+    assert models.resolve_provider("app.tides")[0] == "echo"
+    assert len(trust.withheld(project.claims())) == 1
+    with pytest.raises(ConfigError, match=r"trust\.json: .*delete it"):
+        trust.record(project.claims())
     with pytest.raises(ConfigError, match=r"trust\.json"):
-        models.resolve_provider("app.tides")
+        trust.listed()
 
 
 def test_a_running_process_sees_trust_and_its_end(inside: Project, monkeypatch: pytest.MonkeyPatch) -> None:
