@@ -74,10 +74,10 @@ def in_digits(text: str) -> str:
     >>> in_digits('{"cost": 7e-06, "said": "7e-06"}')
     '{"cost": 0.000007, "said": "7e-06"}'
     """
-    return _TOKEN.sub(lambda found: plain(float(found[1])) if found[1] else found[0], text)
+    return re.sub(_NUMBER_OR_TEXT, lambda found: plain(float(found[1])) if found[1] else found[0], text)
 
 
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"|(-?\d+(?:\.\d+)?[eE][+-]?\d+)', re.DOTALL)
+_NUMBER_OR_TEXT = r'(?s)"(?:[^"\\]|\\.)*+"|(-?\d+(?:\.\d+)?[eE][+-]?\d+)'
 
 
 def count(value: float | None) -> str:

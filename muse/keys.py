@@ -32,15 +32,14 @@ MASK = "[key]"
 _SHORTEST_SECRET = 6
 _SHORTEST_TOKEN = 20
 _LONGEST_WORD = 10
-_SECRET_NAME = re.compile(
-    r"(?:^|_|\b)(?:KEYS?|APIKEY|TOKENS?|SECRETS?|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|AUTH|AUTHORIZATION|COOKIE|PAT)"
-    r"(?:_ID)?_?\d*$|(?:API|SECRET|ACCESS|AUTH|PRIVATE|BEARER)_?(?:KEY|TOKEN)|PASSWORD|APIKEY",
-    re.IGNORECASE,
+_SENSITIVE_NAME = (  # compiled at the first use, as those below
+    r"(?i)(?:^|_|\b)(?:KEYS?|APIKEY|TOKENS?|SECRETS?|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|AUTH|AUTHORIZATION|COOKIE|PAT)"
+    r"(?:_ID)?_?\d*$|(?:API|SECRET|ACCESS|AUTH|PRIVATE|BEARER)_?(?:KEY|TOKEN)|PASSWORD|APIKEY"
 )
 _NO_SECRETS = frozenset({"SEGMENT_KEY", "MAX_TOKENS"})
-_PASSWORD = re.compile(r"^[a-z][a-z0-9+.-]*://[^/@\s:]*:([^/@\s]+)@", re.IGNORECASE)
-_KNOWN_FORM = re.compile(r"(?:sk|pk|rk|ghp|gho|ghs|glpat|xox[abp]|hf|github_pat|AKIA|AIza)[-_A-Za-z0-9]{12,}$")
-_TOKEN = re.compile(r"[A-Za-z0-9_\-+=.~]+")
+_USERINFO = r"(?i)^[a-z][a-z0-9+.-]*://[^/@\s:]*:([^/@\s]+)@"
+_KNOWN_FORM = r"(?:sk|pk|rk|ghp|gho|ghs|glpat|xox[abp]|hf|github_pat|AKIA|AIza)[-_A-Za-z0-9]{12,}$"
+_ONE_WORD = r"[A-Za-z0-9_\-+=.~]+"
 
 
 def find_key(env_key: str, given: str | None = None) -> str | None:
@@ -263,7 +262,7 @@ def _in_address(key: str) -> str:
 def _secrets_of(name: str, value: str) -> tuple[str, ...]:
     """Return what is secret in a variable: its value, or the password of an address in it."""
     value = value.strip()
-    password = _PASSWORD.search(value)
+    password = re.search(_USERINFO, value)
     if password is not None and len(password[1]) >= _SHORTEST_SECRET:
         return (password[1],)
     is_secret = len(value) >= _SHORTEST_SECRET and names_secret(name) and not _is_plain(value)
@@ -272,14 +271,14 @@ def _secrets_of(name: str, value: str) -> tuple[str, ...]:
 
 def names_secret(name: str) -> bool:
     """Whether a variable, header, flag or argument of this name holds a secret: `OPENAI_API_KEY`, `password`."""
-    return _SECRET_NAME.search(name) is not None and name.upper() not in _NO_SECRETS
+    return re.search(_SENSITIVE_NAME, name) is not None and name.upper() not in _NO_SECRETS
 
 
 def looks_secret(text: str) -> bool:
     """Whether a text looks like a token by itself: one long word of letters and digits in no readable order."""
-    if _KNOWN_FORM.match(text):
+    if re.match(_KNOWN_FORM, text):
         return True
-    is_word = len(text) >= _SHORTEST_TOKEN and _TOKEN.fullmatch(text) is not None
+    is_word = len(text) >= _SHORTEST_TOKEN and re.fullmatch(_ONE_WORD, text) is not None
     return is_word and bool(re.search(r"\d", text)) and bool(re.search("[A-Za-z]", text))
 
 

@@ -19,7 +19,6 @@ from muse.journal import Snapshot
 from muse.ladder import Ladder, ladder
 from muse.messages import GenerateOptions, Reply, Request, Route
 from muse.objects import Form, Model, read_object, repair, schema_of
-from muse.patterns import has_patterns
 from muse.policies.course import Fallback
 from muse.policies.stack import stack
 from muse.providers import backend_of, owner_of, specs
@@ -360,6 +359,8 @@ async def agenerate_object(contents: Any, context: str, schema: Form, **options:
 async def _read_object(reply: Reply, form: Form) -> Any:
     """As `read_object`; a schema with patterns, which may take long to match, does not hold the event loop."""
     import asyncio  # a coroutine runs, so it is loaded
+
+    from muse.patterns import has_patterns  # only who asks for objects pays it
 
     if isinstance(form, Mapping) and has_patterns(form):
         return await asyncio.to_thread(read_object, reply, form)

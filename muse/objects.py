@@ -9,9 +9,7 @@ from typing import Any, Protocol, Self
 from msgspec.structs import replace
 
 from muse.errors import InvalidReply
-from muse.json_text import values_in
 from muse.messages import Assistant, Reply, Request, User
-from muse.schema import drop_nulls, require_fit
 from muse.strict_schema import WRAPPED, has_object_root
 
 _LONGEST_COMPLAINT = 1_000
@@ -55,6 +53,8 @@ def read_object(reply: Reply, form: Form) -> Any:
     Raises:
         InvalidReply: the text holds no JSON, or none that fits; the error says where and why.
     """
+    from muse.json_text import values_in  # 1 ms, and only who asks for objects pays it
+
     schema = schema_of(form)
     complaint = ""
     for value in values_in(reply.text):
@@ -80,6 +80,8 @@ def _fitted(value: Any, form: Form, schema: Mapping[str, Any]) -> Any:
     Raises:
         ValueError, RecursionError: it does not fit.
     """
+    from muse.schema import drop_nulls, require_fit  # as above
+
     bare = drop_nulls(value, schema)
     if not isinstance(form, Mapping):
         return form.model_validate(bare)

@@ -121,6 +121,12 @@ FLOORS: Sequence[Sequence[str]] = [floor.split() for floor in PLAN.split("\n\n")
 # Imports that wait until they are used: (module or package, what it imports inside a function, why).
 LATE: Sequence[tuple[str, str, str]] = (
     ("muse.calls", "muse.hedging", "it brings asyncio, and only who hedges pays its 20 ms"),
+    ("muse.providers._backend", "muse.loop", "6 ms, and only who runs agents pays it"),
+    ("muse.models", "muse.patterns", "1 ms, and only who asks for objects pays it"),
+    ("muse.objects", "muse.json_text", "1 ms, and only who asks for objects pays it"),
+    ("muse.objects", "muse.schema", "1 ms, and only who asks for objects pays it"),
+    ("muse.providers._fitting", "muse.tool_schema", "1 ms, and only a request with tools pays it"),
+    ("muse.providers._fitting", "hashlib", "3 ms, and only a tool's name that does not fit pays it"),
     ("muse.check", "muse.providers._proxies", "20 ms: urllib.request brings http.client, and only a check needs it"),
     ("muse.prices", "genai_prices", "0.1 s, and only a model's first look-up of the day pays it"),
     ("muse.database", "sqlite3", "5 ms, and only who keeps something pays it"),

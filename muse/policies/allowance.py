@@ -20,8 +20,8 @@ _KINDS = ("requests", "tokens", "input-tokens", "output-tokens")
 PAIRS = {f"x-ratelimit-remaining-{kind}": f"x-ratelimit-reset-{kind}" for kind in _KINDS}
 PAIRS |= {f"anthropic-ratelimit-{kind}-remaining": f"anthropic-ratelimit-{kind}-reset" for kind in _KINDS}
 PAIRS |= {f"{start}ratelimit-remaining": f"{start}ratelimit-reset" for start in ("x-", "")}
-_PIECE = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|d|h|m|s)\s*", re.ASCII)
-_DURATION = re.compile(f"(?:{_PIECE.pattern})+", re.ASCII)
+_PIECE = r"(?a:(\d+(?:\.\d+)?)(ms|us|µs|ns|d|h|m|s)\s*)"
+_DURATION = f"(?:{_PIECE})+"
 _UNITS_S = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 # A plain number from here on (2001 in seconds) is a moment and no span; a thousand times as much is in milliseconds.
 _FIRST_EPOCH_S = 1e9
@@ -87,8 +87,8 @@ def span_s(text: str) -> float | None:
         if number >= _FIRST_EPOCH_MS:
             number /= 1000
         return number if number < _FIRST_EPOCH_S else max(0.0, number - time.time())
-    if _DURATION.fullmatch(bare):
-        return sum(float(size) * _UNITS_S[unit] for size, unit in _PIECE.findall(bare))
+    if re.fullmatch(_DURATION, bare):
+        return sum(float(size) * _UNITS_S[unit] for size, unit in re.findall(_PIECE, bare))
     then = _moment(bare)
     return None if then is None else max(0.0, (then - datetime.now(UTC)).total_seconds())
 
@@ -124,7 +124,7 @@ def _http_date(text: str) -> datetime:
     from email.utils import parsedate_to_datetime  # only a response that asks to wait needs it
 
     then = parsedate_to_datetime(text)
-    year = _SHORT_YEAR.search(text)
+    year = re.search(_SHORT_YEAR, text)
     if year is None:
         return then
     now = datetime.now(UTC).year
@@ -132,4 +132,4 @@ def _http_date(text: str) -> datetime:
     return then.replace(year=full - 100 if full > now + 50 else full)
 
 
-_SHORT_YEAR = re.compile(r"\d-[A-Za-z]{3}-(\d\d)(?!\d)")
+_SHORT_YEAR = r"\d-[A-Za-z]{3}-(\d\d)(?!\d)"

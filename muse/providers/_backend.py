@@ -16,7 +16,6 @@ from muse.call_ids import Attempted, CallNumber
 from muse.contents import make_request
 from muse.errors import ProviderDown, UnavailableError
 from muse.ledger import caller_context
-from muse.loop import run as run_loop
 from muse.messages import Reply, Request
 from muse.policies.deadline import Deadline, time_limit
 from muse.policies.once import STALE
@@ -233,6 +232,8 @@ class ProviderBackend:
             ValueError: `prompt` or `model` is missing.
             RuntimeError: tools are wanted and no `mcp_server_url` is given.
         """
+        from muse.loop import run as run_loop  # 6 ms, and only who runs agents pays it
+
         return await run_loop(config, on_event, model=_Asked(self), provider=self.spec.name)
 
     def _open(self, request: Request, origin: Origin, api_key: str | None) -> _Opened:

@@ -24,7 +24,7 @@ from muse.usage import Usage, merge_counts, usage_of
 # exactly 9 letters and digits.
 _ID_RULE = IdRule("[A-Za-z0-9_-]{1,40}", 9)
 _MISTRAL_ID_RULE = IdRule("[A-Za-z0-9]{9}", 9)
-_MISTRAL = re.compile("(mi|mini|magi|dev|code|vox)stral|pixtral|mixtral", re.IGNORECASE)
+_MISTRAL = "(?i:(?:mi|mini|magi|dev|code|vox)stral|pixtral|mixtral)"
 # Ends of a whole answer; gateways also pass on the words of the API behind them.
 _GOOD = frozenset(
     {
@@ -37,7 +37,7 @@ _GOOD = frozenset(
 def chat_messages(request: Request, profile: Profile, provider: str) -> list[dict[str, Any]]:
     """A request as messages; `provider`'s own assistant messages are replayed as they were."""
     messages: list[dict[str, Any]] = [{"role": "system", "content": request.system}] if request.system else []
-    turns = fit_ids(request.turns, provider, _MISTRAL_ID_RULE if _MISTRAL.search(request.model) else _ID_RULE)
+    turns = fit_ids(request.turns, provider, _MISTRAL_ID_RULE if re.search(_MISTRAL, request.model) else _ID_RULE)
     messages += [message for turn in turns for message in _messages(turn, profile, request.model, provider)]
     return messages
 

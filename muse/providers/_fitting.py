@@ -7,7 +7,6 @@ Gemini's `FunctionDeclaration` (names that begin with a letter, the keywords of 
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 from collections.abc import Iterable, Mapping
@@ -18,7 +17,6 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from muse.messages import Assistant, Part, Reply, Request, Results, Tool, ToolCall, ToolResult, Turn, User
-from muse.tool_schema import tool_parameters
 
 log = logging.getLogger(__name__)
 NO_OUTPUT = "[no output]"
@@ -99,6 +97,8 @@ def _is_same(one: object, other: object) -> bool:
 
 
 def _with_tools(request: Request, rules: ToolRules) -> tuple[Request, tuple[str, ...]]:
+    from muse.tool_schema import tool_parameters  # only a request with tools pays it
+
     tools, left_out = _offered(request, rules.most)
     renamed = {tool.name: wire_name(tool.name, rules) for tool in request.tools}
     turns = request.turns
@@ -145,9 +145,11 @@ def wire_name(name: str, rules: ToolRules) -> str:
     """
     if re.fullmatch(rules.name, name):
         return name
+    from hashlib import sha256  # 3 ms, and only a name that does not fit pays it
+
     start = re.sub(r"[^A-Za-z0-9_-]", "_", name)[:_LONGEST_KEPT]
     start = start if start[:1].isalpha() or start[:1] == "_" else f"_{start}"
-    return f"{start}_{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:_HASH_CHARS]}"
+    return f"{start}_{sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:_HASH_CHARS]}"
 
 
 def _renamed(turn: Turn, rules: ToolRules) -> Turn:
