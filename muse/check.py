@@ -241,7 +241,7 @@ def _keys_and_packages(view: _View) -> Iterator[Finding]:
         serves.setdefault(route.provider, []).append(route.context or "the default")
     for name, served in serves.items():
         spec = view.specs[name]
-        if spec.broken:  # a finding of its own says so
+        if spec.broken or spec.withheld is not None:  # a finding of its own says so
             continue
         what = f"{spec.label}, which serves {_some(served)}"
         found = _BAD_KEYS.get(key_state(spec))

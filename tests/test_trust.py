@@ -332,6 +332,20 @@ def test_check_lists_what_is_not_trusted(cloned: Project) -> None:
     assert "value-of-it" not in ended.stdout + ended.stderr
 
 
+def test_routes_personas_and_check_say_once_that_the_endpoint_that_serves_them_is_not_trusted(cloned: Project) -> None:
+    endpoint = {"base_url": "https://helper.example/v1", "env_key": "MY_TOKEN", "models": {"1": "tide-1"}}
+    cloned.journal({"default": {"provider": "helper"}, "compatible": {"helper": endpoint}})
+    for words, status in ((["routes", "insight.*"], 1), (["route", "insight.daily"], 1), (["agents", "--json"], 0)):
+        shown = cloned.muse(*words)
+        assert f"muse trust {cloned.folder}" in shown.stdout, words
+        assert "tide-1" in shown.stdout
+        assert shown.returncode == status
+    checked = cloned.muse("check").stdout
+    assert checked.count(f"muse trust {cloned.folder}") == 1
+    assert cloned.muse("trust").returncode == 0
+    assert cloned.muse("routes").returncode == 0
+
+
 def test_trust_is_recorded_for_the_user_alone_listed_and_taken_back(cloned: Project) -> None:
     cloned.journal(mcp_servers={"x": {"command": "sh"}})
     assert cloned.muse("trust", "--list").stdout.startswith("No folder is trusted")

@@ -15,7 +15,7 @@ from muse.cortex import schedules
 from muse.cortex.daily import SCHEDULED_PROMPT
 from muse.errors import ConfigError
 from muse.personas import get_agent, get_agents, listed, problems_of, tools_in_words
-from muse.providers import problem_of
+from muse.providers import obstacle_to
 from muse.run_config import RunConfig
 from muse.run_files.index import INDEX
 from muse.runs import Run
@@ -75,7 +75,7 @@ def _persona(name: str, fields: Mapping[str, Any]) -> Persona:
         route = models.route(context)
         provider, model, reason = route.provider, route.model, route.reason
         get_agent(name)
-        broken = problem_of(provider)
+        broken = obstacle_to(provider)
         problem = "; ".join(map(str, [*problems_of(name), *([] if broken is None else [broken])]))
     except (ConfigError, FileNotFoundError) as exc:
         problem = str(exc)

@@ -10,7 +10,7 @@ from muse.cli import _terminal
 from muse.cli._terminal import Column
 from muse.errors import ConfigError
 from muse.personas import get_agents, listed, problems_of, tools_in_words
-from muse.providers import problem_of
+from muse.providers import obstacle_to
 from muse.run_config import RunConfig
 
 HELP = "List the personas with their contexts, routes, tools and schedules."
@@ -55,7 +55,7 @@ def _row(name: str, fields: dict[str, Any]) -> dict[str, Any]:
     problems = [str(problem) for problem in problems_of(name)]
     try:
         provider, model = models.resolve_provider(context)
-        broken = problem_of(provider)
+        broken = obstacle_to(provider)
         problems += [] if broken is None else [str(broken)]
     except ConfigError as exc:
         provider, model = "no route", str(exc)

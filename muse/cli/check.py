@@ -47,13 +47,20 @@ def run(args: argparse.Namespace) -> int:
         return int(bool(rows))
     for finding in report.findings:
         _terminal.say(str(finding).removeprefix(finding.where), lead=finding.where)
-    looked_at = ", ".join(f"{count} {what}" for what, count in report.looked_at.items())
+    looked_at = ", ".join(_number_of(what, count) for what, count in report.looked_at.items())
     count = len(report.findings)
     if count:
         _terminal.say(f"{counted(count, 'finding')} ({looked_at})", "bold red")
         return 1
     _terminal.say(f"Nothing is wrong ({looked_at}).", "green")
     return 0
+
+
+def _number_of(what: str, count: int) -> str:
+    """Return a count in words; the first word of `what` is in the plural form or goes with both."""
+    first, space, rest = what.partition(" ")
+    one = {"contexts": "context", "entries": "entry", "providers": "provider", "calls": "call"}
+    return f"{count} {one.get(first, first) if count == 1 else first}{space}{rest}"
 
 
 def _live(*, as_json: bool) -> int:

@@ -13,7 +13,7 @@ from muse.cli import _terminal
 from muse.ladder import Ladder
 from muse.messages import Route
 from muse.policies.standing import Standing
-from muse.providers import problem_of
+from muse.providers import obstacle_to
 from muse.routing import Explanation
 from muse.why import FIELDS, decisions, policies, rules, says
 
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the route; 0, or 1 if its provider cannot be used."""
     found = models.explain(args.context)
     below = models.ladder_of(args.context)
-    problem = problem_of(found.route.provider)
+    problem = obstacle_to(found.route.provider)
     status = 0 if problem is None else 1
     standings = models.standings(below) if args.explain else ()
     if args.json:

@@ -16,7 +16,7 @@ from muse.cli import _terminal
 from muse.cli._terminal import Column
 from muse.errors import ConfigError
 from muse.globs import is_glob
-from muse.providers import problem_of
+from muse.providers import obstacle_to
 from muse.terminal_text import escape_control
 
 HELP = "List every known context and those that journal.json names, with provider, model, tier and their sources."
@@ -70,7 +70,7 @@ def _row(name: str, declared: str) -> Row:
     except ConfigError as exc:
         return Row(name, shown, problem=str(exc))
     route = found.route
-    broken = problem_of(route.provider)
+    broken = obstacle_to(route.provider)
     values = (route.provider, route.model, str(int(route.tier)))
     sources = (found.won["provider"], found.won["model"], found.won["tier"])
     return Row(name, shown, values, sources, "" if broken is None else str(broken))
@@ -80,9 +80,9 @@ def _print(rows: list[Row]) -> None:
     """One line a context where there is room for it (always in a pipe), else the sources in a line of their own."""
     good = [row for row in rows if not row.problem]
     columns, cells = _in_one_line(good)
-    if not good or _terminal.fits(columns, cells):
+    if good and _terminal.fits(columns, cells):
         _terminal.draw(columns, cells)
-    else:
+    elif good:
         _print_grouped(good)
     for row in rows:
         if row.problem:

@@ -26,7 +26,7 @@ from msgspec.structs import replace
 
 from muse import __version__, journal
 from muse.config import Config, Entry, Gateway
-from muse.errors import ConfigError, UnknownProviderError
+from muse.errors import ConfigError, TrustError, UnknownProviderError
 from muse.names import SHIPPED, folded, provider_files
 from muse.providers import _installed as installed
 from muse.providers import compatible
@@ -43,6 +43,7 @@ __all__ = [
     "get_provider_list",
     "get_provider_module",
     "is_current",
+    "obstacle_to",
     "owner_of",
     "problem_of",
     "specs",
@@ -197,6 +198,15 @@ def problem_of(name: str, config: Config | None = None) -> ConfigError | None:
     if error is None and any(one.name == name for one in installed.find().get(folded(name), ())):
         error = _loaded_plugin(name).error
     return error
+
+
+def obstacle_to(name: str) -> ConfigError | None:
+    """Return why calls to a provider are refused unsent: it is broken, or its entry needs consent; None if neither."""
+    problem = problem_of(name)
+    if problem is None:
+        spec = specs().get(name)
+        problem = TrustError(spec.withheld) if spec is not None and spec.withheld is not None else None
+    return problem
 
 
 def owner_of(model: str) -> str | None:
