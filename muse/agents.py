@@ -45,9 +45,9 @@ from muse.policies.course import Fallback
 from muse.providers import backend_of, get_provider_module, specs
 from muse.providers._backend import ProviderBackend
 from muse.reading import nearest
+from muse.redaction import Discreet
 from muse.run_config import RunConfig
 from muse.run_files.recording import Emit, Recording, recording
-from muse.shown import Discreet
 from muse.terminal_text import escape_output, log_to_stderr
 from muse.tether import tied_lines
 from muse.toolbox.files import makefile_claim, nearest_makefile

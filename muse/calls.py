@@ -24,7 +24,7 @@ from muse.providers import backend_of
 from muse.providers._attempt import Origin
 from muse.providers._backend import Backend
 from muse.providers._provider import base_url
-from muse.shown import Discreet
+from muse.redaction import Discreet
 from muse.stream_state import UNWATCHED, Watch
 from muse.streams import AsyncReplyStream, ReplyStream
 

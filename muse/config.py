@@ -24,7 +24,7 @@ from muse.policies.settings import (
     read_rules,
 )
 from muse.reading import UNKNOWN_KEY, Problem, Reader, found_text, nearest
-from muse.shown import Discreet
+from muse.redaction import Discreet
 from muse.spec import Tier
 
 DEFAULT_PROVIDER = "google"

@@ -13,6 +13,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from muse.errors import ConfigError, ContentsError
+from muse.exif_orientation import turned, upright
 from muse.messages import (
     DEFAULT_MAX_OUTPUT_TOKENS,
     Assistant,
@@ -25,7 +26,6 @@ from muse.messages import (
     Turn,
     User,
 )
-from muse.upright import turned, upright
 
 # First bytes by which an encoded picture or document is known.
 _MAGIC: tuple[tuple[bytes, str], ...] = (

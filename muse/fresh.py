@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from muse import journal
 from muse.errors import ConfigError
-from muse.inside import is_inside
+from muse.path_containment import is_inside
 
 log = logging.getLogger(__name__)
 

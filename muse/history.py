@@ -10,8 +10,8 @@ from typing import Any
 from msgspec import Struct
 
 from muse import journal
-from muse.inside import is_inside
 from muse.messages import Assistant, Results, ToolCall, ToolResult, Turn, User
+from muse.path_containment import is_inside
 from muse.run_files.pictures import recall_pictures
 
 log = logging.getLogger(__name__)

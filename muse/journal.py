@@ -22,7 +22,7 @@ from muse.config import Config, parse, read
 from muse.errors import ConfigError, MuseError
 from muse.project_config import restrict
 from muse.reading import Problem
-from muse.shown import Discreet
+from muse.redaction import Discreet
 
 __all__ = [
     "ConflictError",

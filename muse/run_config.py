@@ -10,7 +10,7 @@ from msgspec import field
 from muse.contexts import agent_context
 from muse.errors import ConfigError
 from muse.messages import DEFAULT_MAX_OUTPUT_TOKENS
-from muse.shown import Discreet
+from muse.redaction import Discreet
 from muse.toolbox.servers import ToolServer, require_url, servers_of
 from muse.tools import Approver, Policy
 

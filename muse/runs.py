@@ -21,7 +21,7 @@ from typing import Any, Literal, TypeVar, get_args
 from msgspec import Struct, field
 
 from muse import journal, ledger
-from muse.inside import is_inside
+from muse.path_containment import is_inside
 from muse.usage import Usage, usage_of
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from muse.claim import Claim
-from muse.shown import Discreet
+from muse.redaction import Discreet
 
 
 class Tier(IntEnum):

@@ -22,6 +22,7 @@ from msgspec.structs import replace
 
 from muse.contents import sniff_media_type
 from muse.errors import ToolError
+from muse.exif_orientation import upright
 from muse.keys import mask
 from muse.messages import Image, Part, Tool, ToolCall, ToolResult
 from muse.patterns import may_take_long
@@ -29,7 +30,6 @@ from muse.policies.deadline import Deadline
 from muse.schema import require_fit
 from muse.toolbox.servers import Link, ToolServer
 from muse.toolbox.shelf import READ_MORE, READ_MORE_TOOL, Shelf
-from muse.upright import upright
 
 log = logging.getLogger(__name__)
 

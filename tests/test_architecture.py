@@ -18,7 +18,7 @@ PACKAGES = ("muse", "think", "observe", "apps")
 # Every module of muse stands on one floor and imports from lower ones only. The ground is on top; a blank line is a
 # ceiling. A new module is entered here, as low as its imports allow.
 PLAN = """
-muse.terminal_text muse.atomic_files muse.claim muse.amounts muse.inside muse.shown
+muse.terminal_text muse.atomic_files muse.claim muse.amounts muse.path_containment muse.redaction
 
 muse muse.errors muse.names muse.entry_points muse.events muse.usage muse.spec muse.patterns muse.globs muse.reading
 muse.policies muse.cortex muse.batching muse.ndjson muse.tether muse.cortex.run_process muse.cli._summary
@@ -41,13 +41,13 @@ muse.schema muse.strict_schema muse.tool_schema
 muse.providers._http1 muse.providers._proxies muse.providers._sockets
 muse.policies.retry muse.policies.settings muse.batching.cluster muse.cli._progress muse.console
 
-muse.upright
+muse.exif_orientation
 
 muse.config muse.toolbox.files muse.call_sites muse.contents muse.objects muse.toolbox.shelf muse.toolbox.listings
 muse.providers._local.engine muse.providers._local.fetch muse.providers._local.fill muse.providers._decoding
 muse.providers._destination
 muse.batching.request muse.batching.files muse.batching.jobs muse.policies.course
-muse.stream_state muse.batching.parts muse.log_index.tally muse.providers._local.task muse.providers._ends
+muse.stream_state muse.batching.parts muse.log_index.tally muse.providers._local.task muse.providers._finish_reasons
 muse.providers._calls muse.providers._fitting
 
 muse.project_config
@@ -137,7 +137,7 @@ LATE: Sequence[tuple[str, str, str]] = (
     ("muse.models", "muse.policies.standing", "5 ms, and only who asks what is left pays it"),
     ("muse.policies.stack", "muse.policies.limiter", "5 ms, and only who sets limits pays it"),
     ("muse.policies.allowance", "email", "8 ms, and only a response that names a date pays it"),
-    ("muse.upright", "PIL", "30 ms, and only a picture with metadata pays it"),
+    ("muse.exif_orientation", "PIL", "30 ms, and only a picture with metadata pays it"),
     ("muse.keys", "dotenv", "7 ms, and only who has a .env file pays it"),
     ("muse.toolbox.servers", "mcp", "0.4 s, and only who uses tools pays it"),
     ("muse.toolbox.channels", "mcp", "0.4 s, and only who uses tools pays it"),

@@ -24,8 +24,8 @@ from muse import journal, runs
 from muse.cortex_client import cortex_request
 from muse.errors import ConfigError
 from muse.events import now_ms
-from muse.inside import inside, is_inside
 from muse.journal import ConflictError
+from muse.path_containment import inside, is_inside
 from muse.run_files import control, tail
 
 PERSONA = "chat:chat"

@@ -20,7 +20,7 @@ from apps.host.page import render
 from apps.host.run_pages import RUN_ROUTES, Shown, answerer, asked_of, done, provider_choices, show
 from apps.host.uploads import read_images
 from muse import journal
-from muse.inside import is_inside
+from muse.path_containment import is_inside
 from muse.providers._local.fetch import fetch_weights
 from muse.run_config import RunConfig
 

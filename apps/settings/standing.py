@@ -18,7 +18,7 @@ from muse.errors import ConfigError
 from muse.journal import Snapshot, Stamp
 from muse.providers import PROVIDER_REGISTRY, get_provider_list
 from muse.reading import Problem
-from muse.shown import Discreet
+from muse.redaction import Discreet
 
 _LINE = re.compile(r"\(line (\d+), column (\d+)\)")
 _TWICE = re.compile(r"key (['\"].*['\"])")

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from muse import journal
 from muse.days import every_day
 from muse.errors import MuseError
-from muse.inside import inside, is_inside
+from muse.path_containment import inside, is_inside
 
 log = logging.getLogger(__name__)
 

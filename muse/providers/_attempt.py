@@ -18,8 +18,8 @@ from muse.keys import mask_exception
 from muse.messages import Attempt, Reply, Request, Route
 from muse.policies.deadline import Deadline
 from muse.policies.once import STALE, Sending
-from muse.providers._ends import is_transient_end
 from muse.providers._faults import misread_error, timeout_error
+from muse.providers._finish_reasons import is_transient_end
 from muse.providers._fitting import with_own_names
 from muse.providers._provider import Provider
 from muse.stream_state import MISREAD

@@ -12,7 +12,7 @@ from typing import Any
 
 from muse.messages import Assistant, File, Image, Part, Reply, Request, Results, ToolCall, Turn, User
 from muse.providers._calls import CallJoiner, IdRule, args_text, fit_ids, fresh_ids, parse_args
-from muse.providers._ends import finish_of, is_no_end
+from muse.providers._finish_reasons import finish_of, is_no_end
 from muse.providers._provider import Payload
 from muse.providers._sdk import data_url, refuse_parts, stream_error
 from muse.providers._sse import DONE

@@ -17,8 +17,8 @@ from muse.errors import ConfigError, MuseError
 from muse.messages import Reply, Request
 from muse.policies.deadline import Deadline
 from muse.providers._fitting import ToolRules, fitted
+from muse.redaction import shown_address
 from muse.routing import PROVIDER_ENV
-from muse.shown import shown_address
 from muse.spec import Spec
 from muse.stream_state import Gatherer
 from muse.trust import TrustError

@@ -21,7 +21,7 @@ from muse.providers._faults import connection_error, local_error, status_error, 
 from muse.providers._moderation import reasons_of
 from muse.providers._provider import Access, Payload, Provider, without_query
 from muse.providers._sse import aread_events, read_events
-from muse.shown import Discreet
+from muse.redaction import Discreet
 from muse.spec import Profile
 
 _TRANSPORTS = ("httpx2", "httpx")

@@ -25,7 +25,7 @@ from muse.messages import (
 )
 from muse.providers._base import Access, Capabilities, Encoded, Payload, Profile, Spec, bind
 from muse.providers._calls import IdRule, fit_ids, fresh_ids, index_of, parse_args
-from muse.providers._ends import finish_of
+from muse.providers._finish_reasons import finish_of
 from muse.providers._fitting import ToolRules
 from muse.providers._sdk import ONLY_JSON, SdkProvider, refuse_parts, schema_words, stream_error
 from muse.providers._sse import DONE

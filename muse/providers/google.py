@@ -36,12 +36,12 @@ from muse.messages import (
 from muse.policies.deadline import Deadline
 from muse.providers._base import Access, Capabilities, Encoded, Payload, Profile, Provider, Spec, bind, status_error
 from muse.providers._calls import OWN_ID, IdRule, as_args, fit_ids, fresh_ids
-from muse.providers._ends import finish_of
+from muse.providers._finish_reasons import finish_of
 from muse.providers._fitting import ToolRules
 from muse.providers._provider import without_query
 from muse.providers._sdk import ONLY_JSON, STREAM_STATUS, refuse_parts, schema_words, transport_fault
 from muse.providers._sse import DONE, aread_events, read_events
-from muse.shown import UnshownText
+from muse.redaction import UnshownText
 from muse.usage import Usage, merge_counts, usage_of
 
 if TYPE_CHECKING:

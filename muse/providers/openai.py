@@ -26,7 +26,7 @@ from muse.messages import (
 )
 from muse.providers._base import Access, Capabilities, Encoded, Payload, Profile, Spec, bind
 from muse.providers._calls import IdRule, args_text, fit_ids, fresh_ids, parse_args
-from muse.providers._ends import finish_of
+from muse.providers._finish_reasons import finish_of
 from muse.providers._fitting import ToolRules
 from muse.providers._sdk import ONLY_JSON, SdkProvider, data_url, refuse_parts, schema_words, stream_error
 from muse.providers._sse import DONE

@@ -8,8 +8,8 @@ from pathlib import Path
 from muse import journal
 from muse.contents import sniff_media_type
 from muse.errors import ConfigError
+from muse.exif_orientation import upright
 from muse.messages import Image, Part
-from muse.upright import upright
 
 
 def read_pictures(names: Sequence[str]) -> tuple[Image, ...]:

@@ -12,7 +12,7 @@ from msgspec import Struct
 from muse import journal
 from muse.days import find_day, segment_times
 from muse.errors import ConfigError, ContentsError
-from muse.inside import inside, is_inside
+from muse.path_containment import inside, is_inside
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ import msgspec
 from msgspec import Struct
 
 from muse import journal
-from muse.inside import inside
 from muse.journal import write_atomic
+from muse.path_containment import inside
 from observe.days.segments import Segment
 
 log = logging.getLogger(__name__)

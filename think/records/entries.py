@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from muse import journal
 from muse.days import every_day, is_segment, segment_times
-from muse.inside import is_inside, warn_of
+from muse.path_containment import is_inside, warn_of
 from observe.listening.transcripts import TRANSCRIPTS, decode, parse_transcript
 from think.records.passages import Line, Passage, compose, gather, passages_of, pieces, plain, title_of
 from think.records.transcripts import NOTE

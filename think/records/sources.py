@@ -13,7 +13,7 @@ from typing import Any
 from muse import journal
 from muse.aside import is_aside
 from muse.days import every_day, is_segment
-from muse.inside import inside
+from muse.path_containment import inside
 from think.records.entries import read_events
 from think.records.transcripts import Part, Utterance, markdown_part, plain, read_day
 

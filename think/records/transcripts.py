@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from muse import journal
 from muse.days import find_day, is_segment, segment_times
-from muse.inside import inside
+from muse.path_containment import inside
 from observe.listening.transcripts import TRANSCRIPTS, decode, parse_transcript
 from think.records.front_matter import body_of
 

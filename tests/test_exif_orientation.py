@@ -12,9 +12,9 @@ from PIL import Image as Pictures
 from PIL import ImageOps
 
 from muse.contents import turns_of
+from muse.exif_orientation import upright
 from muse.messages import Image, Results, ToolResult, User
 from muse.tools import _part as tool_part
-from muse.upright import upright
 from tests.desk import WAYS, Desk
 from tests.provider_cases import WIRES, Case
 

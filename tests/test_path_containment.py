@@ -18,7 +18,7 @@ from muse import ledger, runs
 from muse.atomic_files import make_folder
 from muse.errors import ContentsError, ToolError
 from muse.history import parse_agent_events_to_turns
-from muse.inside import is_inside
+from muse.path_containment import is_inside
 from muse.run_files.index import RunIndex
 from observe.days.segments import segments_of
 from observe.looking import screen

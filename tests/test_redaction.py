@@ -16,8 +16,8 @@ from muse.batching.luggage import variables
 from muse.config import Gateway
 from muse.providers import backend_of, specs
 from muse.providers._provider import Access
+from muse.redaction import shown_address
 from muse.run_config import RunConfig
-from muse.shown import shown_address
 from muse.toolbox.servers import servers_of
 from tests.desk import Desk
 from tests.journal_folder import JournalFolder
