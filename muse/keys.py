@@ -17,6 +17,7 @@ from muse import journal, trust
 from muse.claim import Claim
 from muse.config import Config
 from muse.errors import ConfigError, MissingKeyError
+from muse.redaction import names_secret
 
 log = logging.getLogger(__name__)
 
@@ -30,16 +31,8 @@ if sys.platform != "win32":  # as in muse.journal: no child inherits a held lock
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 MASK = "[key]"
 _SHORTEST_SECRET = 6
-_SHORTEST_TOKEN = 20
 _LONGEST_WORD = 10
-_SENSITIVE_NAME = (  # compiled at the first use, as those below
-    r"(?i)(?:^|_|\b)(?:KEYS?|APIKEY|TOKENS?|SECRETS?|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|AUTH|AUTHORIZATION|COOKIE|PAT)"
-    r"(?:_ID)?_?\d*$|(?:API|SECRET|ACCESS|AUTH|PRIVATE|BEARER)_?(?:KEY|TOKEN)|PASSWORD|APIKEY"
-)
-_NO_SECRETS = frozenset({"SEGMENT_KEY", "MAX_TOKENS"})
 _USERINFO = r"(?i)^[a-z][a-z0-9+.-]*://[^/@\s:]*:([^/@\s]+)@"
-_KNOWN_FORM = r"(?:sk|pk|rk|ghp|gho|ghs|glpat|xox[abp]|hf|github_pat|AKIA|AIza)[-_A-Za-z0-9]{12,}$"
-_ONE_WORD = r"[A-Za-z0-9_\-+=.~]+"
 
 
 def find_key(env_key: str, given: str | None = None) -> str | None:
@@ -267,19 +260,6 @@ def _secrets_of(name: str, value: str) -> tuple[str, ...]:
         return (password[1],)
     is_secret = len(value) >= _SHORTEST_SECRET and names_secret(name) and not _is_plain(value)
     return (value,) if is_secret else ()
-
-
-def names_secret(name: str) -> bool:
-    """Whether a variable, header, flag or argument of this name holds a secret: `OPENAI_API_KEY`, `password`."""
-    return re.search(_SENSITIVE_NAME, name) is not None and name.upper() not in _NO_SECRETS
-
-
-def looks_secret(text: str) -> bool:
-    """Whether a text looks like a token by itself: one long word of letters and digits in no readable order."""
-    if re.match(_KNOWN_FORM, text):
-        return True
-    is_word = len(text) >= _SHORTEST_TOKEN and re.fullmatch(_ONE_WORD, text) is not None
-    return is_word and bool(re.search(r"\d", text)) and bool(re.search("[A-Za-z]", text))
 
 
 def _is_plain(value: str) -> bool:

@@ -1,13 +1,22 @@
-"""How values with secrets in them show themselves in tracebacks, logs and debuggers: without the secrets."""
+"""Recognize secrets by name or form, and show values and addresses without them: `Discreet`, `shown_address`."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
+import re
+from typing import ClassVar
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from msgspec import Struct
 
 HIDDEN = "(hidden)"
+_SHORTEST_TOKEN = 20
+_SENSITIVE_NAME = (  # compiled at the first use, as those below
+    r"(?i)(?:^|_|\b)(?:KEYS?|APIKEY|TOKENS?|SECRETS?|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|AUTH|AUTHORIZATION|COOKIE|PAT)"
+    r"(?:_ID)?_?\d*$|(?:API|SECRET|ACCESS|AUTH|PRIVATE|BEARER)_?(?:KEY|TOKEN)|PASSWORD|APIKEY"
+)
+_NO_SECRETS = frozenset({"SEGMENT_KEY", "MAX_TOKENS"})
+_KNOWN_FORM = r"(?:sk|pk|rk|ghp|gho|ghs|glpat|xox[abp]|hf|github_pat|AKIA|AIza)[-_A-Za-z0-9]{12,}$"
+_ONE_WORD = r"[A-Za-z0-9_\-+=.~]+"
 
 
 class Discreet(Struct, frozen=True):
@@ -35,15 +44,35 @@ class UnshownText(str):
         return HIDDEN
 
 
-def shown_address(address: Any) -> str:
-    """Return an address with user, password and the values of its query hidden.
+def names_secret(name: str) -> bool:
+    """Whether a variable, header, flag or argument of this name holds a secret: `OPENAI_API_KEY`, `password`."""
+    return re.search(_SENSITIVE_NAME, name) is not None and name.upper() not in _NO_SECRETS
+
+
+def looks_secret(text: str) -> bool:
+    """Whether a text looks like a token by itself: one long word of letters and digits in no readable order."""
+    if re.match(_KNOWN_FORM, text):
+        return True
+    is_word = len(text) >= _SHORTEST_TOKEN and re.fullmatch(_ONE_WORD, text) is not None
+    return is_word and bool(re.search(r"\d", text)) and bool(re.search("[A-Za-z]", text))
+
+
+def shown_address(address: object) -> str:
+    """Return an address without user, password, query and fragment, and with tokens in its path left out.
 
     >>> shown_address("https://user:word@host.example/v1?key=secret")
-    'https://host.example/v1?key=(hidden)'
+    'https://host.example/v1?…'
     """
     try:
         parts = urlsplit(str(address))
-        query = "&".join(f"{name}={HIDDEN}" for name, _ in parse_qsl(parts.query, keep_blank_values=True))
-        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, query, ""))
+        host, port = parts.hostname or "", parts.port
     except ValueError:
-        return "(an address that cannot be read)"
+        return _UNREADABLE
+    if not host and "@" in parts.path:  # without `//` a user and password stand in the path
+        return _UNREADABLE
+    netloc = (f"[{host}]" if ":" in host else host) + (f":{port}" if port else "")
+    path = "/".join("…" if looks_secret(unquote(segment)) else segment for segment in parts.path.split("/"))
+    return urlunsplit((parts.scheme, netloc, path, "…" if parts.query else "", ""))
+
+
+_UNREADABLE = "an address that cannot be read"

@@ -12,7 +12,8 @@ import pytest
 
 from muse import agents, keys
 from muse.errors import ConfigError
-from muse.toolbox.addresses import secrets_in, shown_address
+from muse.redaction import shown_address
+from muse.toolbox.addresses import secrets_in
 from muse.toolbox.servers import servers_of
 from tests.agent_run import calls, replay
 from tests.journal_folder import JournalFolder

@@ -1,4 +1,4 @@
-"""The secrets in an MCP server's entry, and the entry as it can be shown: without them."""
+"""Find the secrets in an MCP server's entry."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from urllib.parse import unquote, urlsplit
 
-from muse.keys import looks_secret, names_secret
+from muse.redaction import looks_secret, names_secret
 
 _FLAG = re.compile(r"--?([A-Za-z][\w-]*)(?:=(.*))?", re.DOTALL)
 _LEAST = 4
@@ -71,16 +71,3 @@ def _in_pair(pair: str) -> Iterator[str]:
         or (len(bare) >= _LEAST_QUERY and _DIGIT(bare))
     ):
         yield value
-
-
-def shown_address(url: str) -> str:
-    """Return an address without user, password, query and fragment, and with tokens in its path left out."""
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-        port = f":{parts.port}" if parts.port else ""
-    except ValueError:
-        return "an address that cannot be read"
-    place = "/".join("…" if looks_secret(unquote(segment)) else segment for segment in parts.path.split("/"))
-    more = "?…" if parts.query else ""
-    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}{place}{more}"

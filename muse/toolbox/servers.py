@@ -12,7 +12,8 @@ from msgspec import Struct
 from muse.errors import ConfigError, ToolError
 from muse.keys import mask, remember
 from muse.messages import Tool
-from muse.toolbox.addresses import secrets_in, shown_address
+from muse.redaction import shown_address
+from muse.toolbox.addresses import secrets_in
 from muse.toolbox.channels import ATTEMPT, Attempt, error_output, http_client, mask_logs, watched
 from muse.toolbox.listings import output_schemas_in, repair_listing
 
