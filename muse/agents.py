@@ -45,7 +45,7 @@ from muse.policies.course import Fallback
 from muse.providers import backend_of, get_provider_module, specs
 from muse.providers._backend import ProviderBackend
 from muse.reading import nearest
-from muse.redaction import Discreet
+from muse.redaction import RedactedStruct
 from muse.run_config import RunConfig
 from muse.run_files.recording import Emit, Recording, recording
 from muse.terminal_text import escape_output, log_to_stderr
@@ -80,7 +80,7 @@ log = logging.getLogger(__name__)
 Hosted = Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None
 
 
-class Prepared(Discreet, frozen=True):
+class Prepared(RedactedStruct, frozen=True):
     """A run ready to go: the provider's module name, and the config for its `run_agent`."""
 
     _hidden: ClassVar[frozenset[str]] = frozenset({"config"})

@@ -24,7 +24,7 @@ from muse.providers import backend_of
 from muse.providers._attempt import Origin
 from muse.providers._backend import Backend
 from muse.providers._provider import base_url
-from muse.redaction import Discreet
+from muse.redaction import RedactedStruct
 from muse.stream_state import UNWATCHED, Watch
 from muse.streams import AsyncReplyStream, ReplyStream
 
@@ -39,7 +39,7 @@ _AT_ONCE_S = 0.005
 _SHORTEST_S = 0.001
 
 
-class Ready(Discreet, frozen=True):
+class Ready(RedactedStruct, frozen=True):
     """A call with all that it needs; `on_fallback` is told of each step down its ladder."""
 
     _hidden: ClassVar[frozenset[str]] = frozenset({"api_key"})

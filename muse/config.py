@@ -24,7 +24,7 @@ from muse.policies.settings import (
     read_rules,
 )
 from muse.reading import UNKNOWN_KEY, Problem, Reader, found_text, nearest
-from muse.redaction import Discreet
+from muse.redaction import RedactedStruct
 from muse.spec import Tier
 
 DEFAULT_PROVIDER = "google"
@@ -50,7 +50,7 @@ class Entry(Struct, frozen=True):
     problem: Problem | None = None
 
 
-class Gateway(Discreet, frozen=True):
+class Gateway(RedactedStruct, frozen=True):
     """A user-defined OpenAI-shaped endpoint (`providers.compatible.<name>`).
 
     `withheld` is set where it stands in a project's file and nobody has consented to it; calls are refused then.

@@ -22,7 +22,7 @@ from muse.config import Config, parse, read
 from muse.errors import ConfigError, MuseError
 from muse.project_config import restrict
 from muse.reading import Problem
-from muse.redaction import Discreet
+from muse.redaction import RedactedStruct
 
 __all__ = [
     "ConflictError",
@@ -57,7 +57,7 @@ class ConflictError(MuseError):
     """journal.json changed on disk since it was read: read it again and apply the change to what stands there now."""
 
 
-class Snapshot(Discreet, frozen=True):
+class Snapshot(RedactedStruct, frozen=True):
     """journal.json as it stood at one moment; `stamp` is (inode, mtime_ns, size) and tells whether it moved since."""
 
     _hidden: ClassVar[frozenset[str]] = frozenset({"data"})
@@ -69,7 +69,7 @@ class Snapshot(Discreet, frozen=True):
     data: Mapping[str, Any]
 
 
-class _Seen(Discreet, frozen=True):
+class _Seen(RedactedStruct, frozen=True):
     """The last look at one file; not `settled` while a further edit could still bear the same stamp.
 
     Where entries of the file need consent, `trusted` is the stamp of the record of consent that the snapshot goes by,

@@ -1,4 +1,4 @@
-"""Recognize secrets by name or form, and show values and addresses without them: `Discreet`, `shown_address`."""
+"""Recognize secrets by name or form, and show values and addresses without them: `RedactedStruct`, `shown_address`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _KNOWN_FORM = r"(?:sk|pk|rk|ghp|gho|ghs|glpat|xox[abp]|hf|github_pat|AKIA|AIza)[
 _ONE_WORD = r"[A-Za-z0-9_\-+=.~]+"
 
 
-class Discreet(Struct, frozen=True):
+class RedactedStruct(Struct, frozen=True):
     """A struct whose `repr` hides the fields in `_hidden`, and what may be secret in the addresses in `_addresses`."""
 
     _hidden: ClassVar[frozenset[str]] = frozenset()
@@ -35,7 +35,7 @@ class Discreet(Struct, frozen=True):
         return repr(shown_address(value) if value and name in self._addresses else value)
 
 
-class UnshownText(str):
+class RedactedText(str):
     """Text that `repr` does not show."""
 
     __slots__ = ()

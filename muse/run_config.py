@@ -10,7 +10,7 @@ from msgspec import field
 from muse.contexts import agent_context
 from muse.errors import ConfigError
 from muse.messages import DEFAULT_MAX_OUTPUT_TOKENS
-from muse.redaction import Discreet
+from muse.redaction import RedactedStruct
 from muse.toolbox.servers import ToolServer, require_url, servers_of
 from muse.tools import Approver, Policy
 
@@ -19,7 +19,7 @@ DEFAULT_MAX_TOOL_CALLS = 200
 DEFAULT_TOOL_TIMEOUT_S = 300.0
 
 
-class RunConfig(Discreet, frozen=True):
+class RunConfig(RedactedStruct, frozen=True):
     """A run's config; `tools` is the allow-list (None all, empty none), `approve` globs of tools to ask about.
 
     `make` are globs of make targets that are offered as tools, each call of which is asked about; `make_env` names

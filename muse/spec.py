@@ -11,7 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from muse.claim import Claim
-from muse.redaction import Discreet
+from muse.redaction import RedactedStruct
 
 
 class Tier(IntEnum):
@@ -108,7 +108,7 @@ class Profile(Struct, frozen=True):
 _EFFORT_STEPS = (("low", 1_024), ("medium", 8_192), ("high", 24_576))
 
 
-class Spec(Discreet, frozen=True):
+class Spec(RedactedStruct, frozen=True):
     """One provider as registry, settings page, docs tables and cost lookup need it.
 
     `prefixes` are the lower-case beginnings of its model names, by which a provider is inferred from a model;

@@ -18,7 +18,7 @@ from muse.errors import ConfigError
 from muse.journal import Snapshot, Stamp
 from muse.providers import PROVIDER_REGISTRY, get_provider_list
 from muse.reading import Problem
-from muse.redaction import Discreet
+from muse.redaction import RedactedStruct
 
 _LINE = re.compile(r"\(line (\d+), column (\d+)\)")
 _TWICE = re.compile(r"key (['\"].*['\"])")
@@ -39,7 +39,7 @@ class Trouble(Struct, frozen=True):
         return f"{self.path}: found {self.found}, expected {self.allowed}"
 
 
-class Standing(Discreet, frozen=True):
+class Standing(RedactedStruct, frozen=True):
     """The file now; `failure` says why it cannot be read.
 
     Then `snapshot` is its last good version; `is_known` is False where none was seen.

@@ -21,7 +21,7 @@ from muse.providers._faults import connection_error, local_error, status_error, 
 from muse.providers._moderation import reasons_of
 from muse.providers._provider import Access, Payload, Provider, without_query
 from muse.providers._sse import aread_events, read_events
-from muse.redaction import Discreet
+from muse.redaction import RedactedStruct
 from muse.spec import Profile
 
 _TRANSPORTS = ("httpx2", "httpx")
@@ -38,7 +38,7 @@ def _encode(payload: Payload) -> bytes:
         return json.dumps(payload, ensure_ascii=False).encode("utf-8", errors="replace")
 
 
-class Line(Discreet, frozen=True):
+class Line(RedactedStruct, frozen=True):
     """An SDK client, the address it posts to, and the type by which its `post` hands back the raw answer."""
 
     _hidden: ClassVar[frozenset[str]] = frozenset({"sdk"})

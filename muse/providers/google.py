@@ -41,7 +41,7 @@ from muse.providers._fitting import ToolRules
 from muse.providers._provider import without_query
 from muse.providers._sdk import ONLY_JSON, STREAM_STATUS, refuse_parts, schema_words, transport_fault
 from muse.providers._sse import DONE, aread_events, read_events
-from muse.redaction import UnshownText
+from muse.redaction import RedactedText
 from muse.usage import Usage, merge_counts, usage_of
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ def _connected(genai: Any, access: Access, options: Any) -> Any:
     sdk = genai.Client(api_key=access.key, http_options=options)
     own = sdk._api_client._http_options
     # The SDK's options show their headers, and the key is one of them.
-    own.headers = {name: UnshownText(text) if text == access.key else text for name, text in own.headers.items()}
+    own.headers = {name: RedactedText(text) if text == access.key else text for name, text in own.headers.items()}
     _, query = without_query(access.base_url)
     if query:
         build = sdk._api_client._build_request
