@@ -16,7 +16,6 @@ import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 from typing import Any
 
 import anyio
@@ -31,6 +30,7 @@ from pydantic import ValidationError
 
 from muse import __version__
 from muse.errors import ConfigError, MuseError
+from muse.reading import nearest
 from muse.terminal_text import escape_control, escape_message, escape_output, log_to_stderr
 from muse.toolbox.offers import offer
 from muse.toolbox.packs import LocalTool, Pack, find_packs
@@ -66,8 +66,8 @@ class _JournalTool(Tool):
         allowed = list(self.parameters.get("properties", {}))
         for name in arguments:
             if name not in allowed:
-                near = get_close_matches(name, allowed, n=1)
-                guess = f"did you mean {near[0]}?" if near else f"it takes {', '.join(allowed) or 'no arguments'}"
+                near = nearest(name, allowed)
+                guess = f"did you mean {near}?" if near else f"it takes {', '.join(allowed) or 'no arguments'}"
                 raise ToolError(f"{self.name}: unknown argument {name[:_SHOWN_CHARS]!r}; {guess}")
         try:
             return await super().run(arguments, context, convert_result=convert_result)

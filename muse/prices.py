@@ -21,7 +21,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import asdict
 
-from muse.atomic_files import home_folder
+from muse.atomic_files import home_folder, write_atomic
 from muse.usage import Usage
 
 log = logging.getLogger(__name__)
@@ -180,10 +180,8 @@ def _write_book() -> None:
     """Keep the rates for the next process; that the cache folder is not writable costs time only."""
     path = _book_path()
     rows = {key: None if rates is None else [asdict(step) for step in rates] for key, rates in _book.items()}
-    temporary = path.with_name(f".prices.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps({"stamp": _stamp(), "rates": rows}), encoding="utf-8")
-        os.replace(temporary, path)
+        write_atomic(path, json.dumps({"stamp": _stamp(), "rates": rows}))
     except OSError as exc:
         log.debug("prices are not kept in %s (%s)", path, exc)

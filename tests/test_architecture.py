@@ -157,7 +157,6 @@ LATE: Sequence[tuple[str, str, str]] = (
     ("muse.providers.local", "muse.providers._local.engine", "4 ms, and only who asks the embedded model pays it"),
     ("muse.providers.local", "muse.providers._local.plan", "4 ms, and only tools on the embedded model need it"),
     ("muse.providers._local.child", "xllamacpp", "the engine, loaded in its own process"),
-    ("muse.cli", "difflib", "only who mistypes a command pays it"),
     ("muse.cli", "muse.cli._summary", "only the help of commands from outside reads them"),
     ("muse.cli._terminal", "rich", "60 ms, and only a terminal draws"),
     ("muse.cli._live", "rich", "60 ms, and only a terminal draws"),

@@ -25,6 +25,7 @@ from muse.cli import _terminal
 from muse.cli._arguments import FAILED, INTERRUPTED, MISUSED
 from muse.entry_points import find_entry_points
 from muse.errors import ConfigError, MuseError
+from muse.reading import nearest
 from muse.terminal_text import escape_control, escape_output, escaped_output, log_to_stderr
 
 log = logging.getLogger(__name__)
@@ -198,11 +199,9 @@ def _status(code: object) -> int:
 
 
 def _misused(what: str) -> int:
-    from difflib import get_close_matches
-
     names = [*COMMANDS, *(name for name, _ in further())]
-    near = get_close_matches(what.split("'")[1], names, n=1)
-    guess = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(names)}"
+    near = nearest(what.split("'")[1], names)
+    guess = f"did you mean {near!r}?" if near else f"expected one of {', '.join(names)}"
     _terminal.complain(f"muse: {what}; {guess} (muse --help)")
     return MISUSED
 

@@ -8,7 +8,6 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from muse.cli._terminal import complain, say
 from muse.cortex_client import require_completed
 from muse.errors import ConfigError
 from muse.personas import get_agent, get_agents
+from muse.reading import nearest
 from muse.terminal_text import escape_message
 
 HELP = "Run an agent: a persona with its tools, on the provider that journal.json names for it."
@@ -147,8 +147,8 @@ def _persona(name: str) -> dict[str, Any]:
     """
     known = get_agents()
     if name not in known:
-        near = get_close_matches(name, known, n=1)
-        raise ConfigError("NAME", repr(name), f"{near[0]!r}?" if near else f"one of {', '.join(sorted(known))}")
+        near = nearest(name, known)
+        raise ConfigError("NAME", repr(name), f"{near!r}?" if near else f"one of {', '.join(sorted(known))}")
     return get_agent(name)
 
 
