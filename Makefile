@@ -88,7 +88,7 @@ test-ray: $(READY) ## install Ray (0.4 GB, once) and run the tests of batches on
 	    $(PIP) install --no-deps --require-hashes -r constraints-ray.txt
 	@"$(BIN)/pytest" tests/test_batch_ray.py tests/test_batch_workers.py
 
-chaos: $(READY) ## live through a bad day: providers that fail, limits, a wrong clock, callers that are killed
+chaos: $(READY) ## test against simulated faults: failing providers, limits, a wrong clock, killed callers
 	@"$(BIN)/python" -m tests.chaos
 
 bench: $(READY) ## print muse's speed as ratios to the raw SDKs and to the floor
@@ -132,7 +132,7 @@ journal:
 LOCK = build/lock/bin/uv --quiet pip compile pyproject.toml --universal --python-version 3.11 --extra all --extra dev \
     --group weights --group scripts --only-binary :all: --generate-hashes --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
 
-lock: ## write constraints.txt anew from pyproject.toml (UPGRADE=1 takes the newest versions)
+lock: ## write constraints.txt again from pyproject.toml (UPGRADE=1 takes the newest versions)
 	@test -x build/lock/bin/uv || { $(PYTHON) -m venv build/lock && \
 	    build/lock/bin/python -m pip --quiet --disable-pip-version-check install '$(UV_RANGE)'; }
 	@$(LOCK) --output-file constraints.txt

@@ -264,7 +264,8 @@ class Run(Struct, frozen=True):
 
     `reason` says more about a state where there is more: "limit", "timeout", "cancelled", CUT_OFF, NO_END, and so on.
     `turns`, `tokens`, `usage` and `cost_usd` (US dollars) are the sums of the run's lines in the usage log; without
-    any such line they are those of its `finish` event, which has no cost. `cost_usd` is None where it is not known.
+    any such line they are those of its `finish` event, which has no cost. `cost_usd` is None where it is not known, and
+    0 for a run that never began.
     """
 
     agent_id: str
@@ -415,7 +416,8 @@ def _spent(agent_id: str, events: list[dict[str, Any]], ended_ms: int | None) ->
     if not lines:
         last: dict[str, Any] = next((event for event in reversed(events) if event.get("event") == "finish"), {})
         usage = _counts_in(last.get("usage"))
-        return _Spent(usage.get("requests", 0), usage, None)
+        has_begun = any(event.get("event") == "start" for event in events)
+        return _Spent(usage.get("requests", 0), usage, None if has_begun else 0.0)
     answered = sum(1 for line in lines if not line.get("error"))
     total = sum((usage_of(line.get("usage")) for line in lines), Usage())
     costs = [_dollars(line.get("cost_usd")) for line in lines]

@@ -270,6 +270,6 @@ def _told(failed: Sequence[Line]) -> list[str]:
     for line in failed:
         by_text.setdefault(line.error, []).append(line.file)
     return [
-        f"{files[0]}{f' and {len(files) - 1} more frames' if len(files) > 1 else ''}: {text}"
+        f"{files[0]}{' and ' + counted(len(files) - 1, 'more frame') if len(files) > 1 else ''}: {text}"
         for text, files in by_text.items()
     ]

@@ -266,3 +266,10 @@ def test_tokens_and_cost_of_a_run_that_failed_are_those_of_its_lines(
     lines = [line for line in kept.lines() if line["agent_id"] == failed]
     assert row["tokens"] == sum(line["usage"]["total_tokens"] for line in lines) > 0
     assert (row["turns"], row["cost_usd"]) == (1, 0.0)
+
+
+def test_a_run_that_never_began_cost_nothing(kept: JournalFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    kept.route(default={"provider": "ollama"})  # it has a model at no tier
+    assert main(["agent", "default", "What is open?"]) == 1
+    [row] = _rows(capsys).values()
+    assert (row["state"], row["provider"], row["cost_usd"]) == ("failed", "", 0)

@@ -219,3 +219,12 @@ def test_an_app_called_as_a_folder_of_the_host_does_not_take_its_files(
 @pytest.mark.parametrize("path", ["../site.py", "%2e%2e/site.py", "..%2fsite.py", "vendor", "", "host.css%00"])
 def test_nothing_beside_the_static_folder_is_served(journal: JournalFolder, path: str) -> None:
     assert client(journal).get(f"/static/{path}").status_code in {404, 400}
+
+
+def test_the_start_page_offers_to_save_a_key_only_where_a_key_is_missing(journal: JournalFolder) -> None:
+    journal.route(default={"provider": "google"})
+    assert "Save a key" in client(journal).get("/").text
+    journal.route(default={"provider": "azure"})  # it has a model at no tier
+    page = client(journal).get("/").text
+    assert "Open the settings" in page
+    assert "Save a key" not in page

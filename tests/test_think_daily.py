@@ -244,7 +244,9 @@ def test_the_week_is_due_after_its_last_recorded_day(routed: JournalFolder) -> N
 
 def test_an_empty_journal_has_nothing_to_do(routed: JournalFolder, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--only", "think"]) == 0
-    assert "no day is recorded" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "no day is recorded" in shown
+    assert "JOURNAL_PATH names another" in shown
 
 
 def test_a_day_without_records_has_only_the_agents_turns(

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from apps.host import password
+from apps.host.run_pages import provider_choices
 from muse import keys, models, project, trust
 from muse.cli import main
 from muse.errors import ConfigError
@@ -344,6 +345,12 @@ def test_routes_personas_and_check_say_once_that_the_endpoint_that_serves_them_i
     assert checked.count(f"muse trust {cloned.folder}") == 1
     assert cloned.muse("trust").returncode == 0
     assert cloned.muse("routes").returncode == 0
+
+
+def test_who_may_be_asked_on_pages_says_which_endpoint_is_not_trusted(inside: Project) -> None:
+    endpoint = {"base_url": "https://helper.example/v1", "env_key": "MY_TOKEN", "models": {"1": "tide-1"}}
+    inside.journal({"compatible": {"helper": endpoint}})
+    assert {row["name"]: row["lacks"] for row in provider_choices()}["helper"] == "not trusted"
 
 
 def test_trust_is_recorded_for_the_user_alone_listed_and_taken_back(cloned: Project) -> None:

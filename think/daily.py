@@ -1,4 +1,4 @@
-"""What a day needs, in order: observe, think, agents; its steps are elsewhere, and so is the page of what ran."""
+"""A day's work in order: observe, think, agents; its steps are elsewhere, and so is the page of what ran."""
 
 from __future__ import annotations
 
@@ -170,6 +170,7 @@ def _as_data(day: str, steps: Sequence[StepDone], began: str, run: DayRun) -> di
 def _show(steps: Sequence[StepDone], pages: Sequence[str], asked: str | None, *, resumed: bool) -> None:
     if not steps:
         say(f"Nothing is due, and {asked or 'no day'} is {'not ' if asked else ''}recorded.")
+        say(f"The journal is {journal.folder_name()}; JOURNAL_PATH names another.", "dim")
         return
     show_report(steps, resumed=resumed)
     if pages:

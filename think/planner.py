@@ -1,4 +1,4 @@
-"""An agent out of a wish, printed or saved as a persona; who writes it says journal.json."""
+"""An agent made from a description, printed or saved as a persona; journal.json says which model writes it."""
 
 from __future__ import annotations
 
@@ -61,7 +61,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = parser_for("plan", "Make an agent out of a wish, and print it; save it if it is good.", _EPILOG)
+    parser = parser_for(
+        "plan", "Make an agent from a description and print it; with --save, keep it as a persona.", _EPILOG
+    )
     parser.add_argument("wish", metavar="WISH", help="what the agent is to do, in a sentence or two")
     parser.add_argument(
         "--save", metavar="NAME", nargs="?", const="", help="save it as a persona, by this name or the one it was given"

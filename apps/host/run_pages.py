@@ -86,7 +86,8 @@ def provider_choices() -> list[dict[str, str]]:
     rows = []
     for name, spec in sorted(providers.specs().items()):
         missing = spec.env_key if spec.key_required and spec.env_key and not keys.look_up(spec.env_key) else ""
-        lacks = "cannot be used" if spec.broken else f"needs {missing}" if missing else ""
+        lacks = f"needs {missing}" if missing else ""
+        lacks = "cannot be used" if spec.broken else "not trusted" if spec.withheld is not None else lacks
         rows.append({"name": name, "label": spec.label, "lacks": lacks})
     return rows
 

@@ -57,7 +57,7 @@ COMMANDS: Mapping[str, Row] = {
     ),
     "runs": Row("the agent runs of the journal", "muse runs"),
     "run": Row("one run as a page, or resumed", "muse run --resume 1762164000000"),
-    "cortex": Row("carry out the runs that are asked for", "muse cortex --max-concurrent 4"),
+    "cortex": Row("run the agent requests of the queue", "muse cortex --max-concurrent 4"),
     "local": Row("the embedded model: is it there, get it", "muse local fetch"),
     "trust": Row("let a project's commands, code and addresses count", "muse trust .", fills=False),
     "docs": Row("write the tables in docs/ anew from the code", "muse docs --check", fills=False),

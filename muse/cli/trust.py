@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which project, and what to do about it."""
     parser.add_argument("path", metavar="PATH", nargs="?", type=Path, help="the project's folder (the working folder)")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--yes", action="store_true", help="do not ask")
+    what.add_argument("--yes", action="store_true", help="do not ask (without a terminal nothing is asked either)")
     what.add_argument("--show", action="store_true", help="only say what its files would do, and whether that counts")
     what.add_argument("--revoke", action="store_true", help="take the trust back")
     what.add_argument("--list", action="store_true", help="list the folders with trusted entries")
