@@ -439,6 +439,7 @@ def test_the_checkout_itself_has_nothing_to_trust(monkeypatch: pytest.MonkeyPatc
 
 def test_muse_trust_names_a_folder_that_is_not_there(inside: Project, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["trust", "nowhere/at/all"]) == 1
+    assert main(["trust", "misspelt"]) == 1
     assert "a project's folder" in capsys.readouterr().err
 
 

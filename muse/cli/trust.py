@@ -34,9 +34,9 @@ def run(args: argparse.Namespace) -> int:
     if args.list:
         return _list(as_json=args.json)
     folder = args.path or Path(journal.working_folder())
-    folder = folder if folder.is_dir() else folder.parent
-    if not folder.is_dir():
+    if not folder.exists():
         raise ConfigError("PATH", f"{str(args.path)!r}, which is not there", "a project's folder")
+    folder = (folder if folder.is_dir() else folder.parent).absolute()
     with contextlib.chdir(folder):
         claims = project.claims(with_makefile=True)
         folders = {os.path.realpath(claim.folder) for claim in claims} | {os.path.realpath(journal.working_folder())}
