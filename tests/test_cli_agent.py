@@ -405,6 +405,7 @@ def test_agents_lists_personas_with_route_tools_and_schedule(
         "schedule": "weekly",
         "inputs": ["2*/*.md"],
         "output": None,
+        "problem": "",
     }
     assert rows["todos:triage"]["context"] == "agent.todos.triage"
     assert main(["agents"]) == 0
