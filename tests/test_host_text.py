@@ -56,7 +56,8 @@ def test_markdown_is_shown_as_it_is_meant() -> None:
 
 
 def test_half_a_character_is_shown_as_a_sign_for_it() -> None:
-    assert markdown("a \ud83d b") == "<p>a ? b</p>\n"
+    assert markdown("a \ud83d b") == "<p>a \ufffd b</p>\n"
+    assert markdown("a \ud83d\ude00 b") == "<p>a \U0001f600 b</p>\n"
 
 
 def test_a_huge_text_is_shown_plain() -> None:
