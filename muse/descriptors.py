@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from muse import trust
 from muse.claim import Claim
 from muse.config import Descriptors
+from muse.path_containment import IN_PROJECT, LEADS_OUT, leads_out
 from muse.project_config import request_claims, server_claim
 from muse.reading import Problem
 
@@ -141,7 +142,8 @@ def _read_all(places: list[_Place], project: str) -> Found:
     every: list[Claim] = []
     for source, entry in [(place, entry) for place in places for entry in _files(place.folder)]:
         kind, owner = source.kind, source.owner
-        data = _read(entry.path)
+        is_link_out = leads_out(entry.path, project)
+        data = Problem(entry.path, LEADS_OUT, IN_PROJECT) if is_link_out else _read(entry.path)
         if isinstance(data, Problem):
             problems.append(data)
             continue

@@ -10,7 +10,12 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from muse.errors import ConfigError
+
 log = logging.getLogger(__name__)
+
+LEADS_OUT = "a link that leads out of the project"
+IN_PROJECT = "a file in the project: copy it there"
 
 _told: set[str] = set()
 _MOST_TOLD = 1_000
@@ -46,6 +51,25 @@ def warn_of(path: str | os.PathLike[str]) -> None:
     if name not in _told and len(_told) < _MOST_TOLD:
         _told.add(name)
         log.warning("%s leads out of the journal and is not read; to have it read, copy the file there", name)
+
+
+def leads_out(path: str | os.PathLike[str], project: str) -> bool:
+    """Return whether a file that `project` names is a link out of it, to what its author could not have copied there.
+
+    A file in a folder elsewhere that the project names is none. Without a project nothing leads out.
+    """
+    place = os.fspath(path)
+    return bool(project) and not is_inside(place, os.path.dirname(place)) and not _resolves_inside(place, project)
+
+
+def require_within(path: str | os.PathLike[str], project: str) -> None:
+    """Refuse to read a file of `project` that is a link out of it.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    if leads_out(path, project):
+        raise ConfigError(os.fspath(path), LEADS_OUT, IN_PROJECT)
 
 
 def _resolves_inside(path: str, root: str) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 from muse import descriptors, journal, persona_fields
 from muse.claim import Claim
 from muse.descriptors import Descriptor
+from muse.path_containment import require_within
 from muse.prompts import fill, identity_fields
 from muse.reading import Problem
 
@@ -62,9 +63,10 @@ def _instruction(descriptor: Descriptor, persona: str, identity: Mapping[str, An
 
     Raises:
         FileNotFoundError: there is none.
-        ConfigError: it has a field that is not known.
+        ConfigError: it has a field that is not known, or is a link out of the project.
     """
     path = Path(descriptor.path).with_suffix(".txt")
+    require_within(path, journal.load().config.descriptors.project)
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as exc:

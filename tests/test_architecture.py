@@ -18,7 +18,7 @@ PACKAGES = ("muse", "think", "observe", "apps")
 # Every module of muse stands on one floor and imports from lower ones only. The ground is on top; a blank line is a
 # ceiling. A new module is entered here, as low as its imports allow.
 PLAN = """
-muse.terminal_text muse.atomic_files muse.claim muse.amounts muse.path_containment muse.redaction
+muse.terminal_text muse.atomic_files muse.claim muse.amounts muse.redaction
 
 muse muse.errors muse.names muse.entry_points muse.events muse.usage muse.spec muse.patterns muse.globs muse.reading
 muse.policies muse.cortex muse.batching muse.ndjson muse.tether muse.cortex.run_process muse.cli._summary
@@ -32,7 +32,7 @@ muse.surrogates
 
 muse.batching.kinds
 
-muse.trust muse.persona_fields
+muse.path_containment muse.trust muse.persona_fields
 muse.messages muse.prices muse.prompts muse.totals muse.policies.deadline muse.cortex.folder_watch
 muse.cortex.schedules muse.cli._live muse.providers._batch muse.providers._local.link
 muse.providers._local.weights muse.providers._local.fields muse.providers._local.shots

@@ -17,9 +17,12 @@ from muse import descriptors, journal, patterns, prices, project, runs, trust
 from muse.atomic_files import home_folder
 from muse.config import Descriptors
 from muse.cortex_client import cortex_request
+from muse.errors import ConfigError
+from muse.personas import get_agent, get_agents
 from muse.project_config import server_claim
 from muse.toolbox.files import code_claim, makefile_claim
 from tests.test_trust import MUSE, Project, _cloned, _inside
+from think.topics.topic import find_topics
 
 __all__ = ["_cloned", "_inside"]
 
@@ -281,3 +284,51 @@ def test_a_file_of_requests_that_is_not_there_is_wrong_usage(cloned: Project) ->
     assert ended.returncode == 2
     assert "Traceback" not in ended.stderr
     assert "which cannot be read" in ended.stderr
+
+
+@pytest.fixture(name="secret")
+def _secret(inside: Project) -> Path:
+    """A file beside the project that is none of its own."""
+    path = inside.folder.parent / "secret.txt"
+    path.write_text("SESAME-OPEN\n")
+    return path
+
+
+def test_a_persona_whose_text_is_a_link_out_of_the_project_is_refused(inside: Project, secret: Path) -> None:
+    inside.journal(descriptors={"agents": ["personas"]})
+    inside.write("personas/one.json", {"title": "One"})
+    (inside.folder / "personas" / "one.txt").symlink_to(secret)
+    assert get_agents()["one"]["instruction"] == ""
+    with pytest.raises(ConfigError, match=r"one\.txt: found a link that leads out of the project"):
+        get_agent("one")
+    secret.rename(inside.folder / "own.txt")
+    (inside.folder / "personas" / "one.txt").unlink()
+    (inside.folder / "personas" / "one.txt").symlink_to("../own.txt")
+    assert get_agent("one")["instruction"] == "SESAME-OPEN"
+
+
+@pytest.mark.parametrize("target", ["secret.json", "/dev/zero"])
+def test_descriptors_that_are_links_out_of_the_project_are_not_read(target: str, inside: Project) -> None:
+    inside.journal(descriptors={"agents": ["personas"], "categories": ["personas"]})
+    inside.write("personas/good.json", {"title": "Good"})
+    (inside.folder.parent / "secret.json").write_text('{"title": "SESAME"}')
+    (inside.folder / "personas" / "bad.json").symlink_to(inside.folder.parent / target)
+    assert "good" in get_agents()
+    assert "bad" not in get_agents()
+    config = journal.load().config
+    problems = descriptors.find(config.descriptors, str(inside.folder)).problems
+    assert {problem.found for problem in problems} == {"a link that leads out of the project"}
+
+
+def test_a_topic_or_its_schema_that_is_a_link_out_of_the_project_is_refused(inside: Project, secret: Path) -> None:
+    inside.journal(descriptors={"insights": ["topics"]})
+    inside.write(
+        "topics/named.md",
+        "---\ntitle: T\nschedule: daily\nsources: [notes]\nschema: given.json\n---\nLook.\n",
+    )
+    (inside.folder.parent / "given.json").write_text('{"type": "object", "properties": {"sesame": {"type": "string"}}}')
+    (inside.folder / "topics" / "given.json").symlink_to(inside.folder.parent / "given.json")
+    (inside.folder / "topics" / "linked.md").symlink_to(secret)
+    problems = {Path(one.path).name.partition(":")[0]: one.found for one in find_topics().problems}
+    assert problems["linked.md"] == "a link that leads out of the project"
+    assert "a link that leads out of the project" in problems["named.md"]

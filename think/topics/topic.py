@@ -16,6 +16,7 @@ from muse import journal
 from muse.aside import is_aside
 from muse.cortex.schedules import DAILY, WEEKLY, occasions
 from muse.errors import ConfigError
+from muse.path_containment import require_within
 from muse.prompts import fill, identity_fields
 from muse.reading import Reader
 from muse.schema import require_schema
@@ -179,6 +180,7 @@ def _files() -> Iterator[Path]:
 
 def _text_of(path: Path) -> str:
     try:
+        require_within(path, journal.load().config.descriptors.project)
         return path.read_text(encoding="utf-8")
     except OSError as exc:
         raise ConfigError(str(path), f"an unreadable file ({exc.strerror})", "a topic's text") from exc
@@ -221,7 +223,7 @@ def _schema(raw: object, path: Path) -> Mapping[str, Any]:
     if isinstance(raw, str):
         where = f"{path}: schema ({raw})"
         try:
-            raw = json.loads(path.with_name(raw).read_text(encoding="utf-8"))  # a name with a slash is refused
+            raw = json.loads(_text_of(path.with_name(raw)))  # a name with a slash is refused
         except (OSError, ValueError, RecursionError) as exc:
             raise ConfigError(where, f"no file of JSON ({exc})", "the name of a JSON Schema's file beside it") from exc
     if not isinstance(raw, Mapping) or raw.get("type") != "object" or not isinstance(raw.get("properties"), Mapping):
