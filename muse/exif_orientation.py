@@ -25,7 +25,7 @@ def upright(image: Image) -> Image:
     """Return a picture as its orientation (2 to 8) wants it seen; the same one if it has none, or cannot be opened.
 
     A turned picture is encoded anew in its own format, without metadata but with its colour profile. Animations are
-    left as they are.
+    left as they are; of a photograph with a preview or a depth map beside it (MPO), the photograph is taken.
     """
     marks = _MARKS.get(image.media_type, ())
     if not any(mark in image.data for mark in marks):
@@ -46,7 +46,8 @@ def _turned_data(data: bytes) -> bytes | None:
     from PIL import Image as Pictures  # as above
 
     with Pictures.open(io.BytesIO(data)) as picture:
-        if getattr(picture, "n_frames", 1) > 1 or picture.getexif().get(_ORIENTATION) not in _TURNED:
+        is_animation = getattr(picture, "n_frames", 1) > 1 and picture.format != "MPO"
+        if is_animation or picture.getexif().get(_ORIENTATION) not in _TURNED:
             return None
         return _encoded(turned(picture), str(picture.format), data, picture.info)
 

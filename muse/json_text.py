@@ -26,7 +26,7 @@ def values_in(text: str) -> Iterator[Any]:
     thought aloud is looked through after all that.
     """
     whole = text.strip().removeprefix("\ufeff").strip()
-    yield from _loaded(whole)
+    yield from _loaded(whole, is_strict=False)  # models write line ends into texts as they are
     said = _without_thoughts(whole)
     if said != whole:
         yield from _loaded(said)
@@ -65,13 +65,13 @@ def _values_of(text: str) -> Iterator[Any]:
     yield from reversed(_embedded(text))
 
 
-def _loaded(text: str) -> list[Any]:
+def _loaded(text: str, *, is_strict: bool = True) -> list[Any]:
     """Return the value that a text is, if it is one; the one fence around all of it does not count."""
     if len(text) > 6 and text.startswith("```") and text.endswith("```"):
         head, _, inner = text[3:-3].partition("\n")
         text = inner if head.strip().lower() in ("", *_JSON_TAGS) else text[3:-3]
     try:
-        return [json.loads(text)]
+        return [json.loads(text, strict=is_strict)]
     except (ValueError, RecursionError):
         return []
 

@@ -22,20 +22,27 @@ _TOTAL = ("total_tokens", "total_token_count", "totalTokenCount", "totalTokens",
 _CACHED = (
     *("cached_tokens", "cached_content_token_count", "cachedContentTokenCount", "prompt_cache_hit_tokens"),
     *("cached_input_tokens", "cachedInputTokens", "num_cached_tokens", "cache_read_tokens", "cachedTokens"),
+    *("cached_prompt_tokens", "cached_read_tokens", "cache_hit_tokens", "cache_tokens", "cache_read"),
 )
-_REASONING = ("reasoning_tokens", "reasoningTokens", "thinking_tokens")
+_REASONING = ("reasoning_tokens", "reasoningTokens", "thinking_tokens", "reasoning")
 # Counts that stand beside the count they belong to and have to be added to make it inclusive, unless a total says else.
 _THOUGHTS = ("thoughts_token_count", "thoughtsTokenCount")
 _TOOL_PROMPT = ("tool_use_prompt_token_count", "toolUsePromptTokenCount")
 _CACHE_READ = ("cache_read_input_tokens", "cacheReadInputTokens", "cacheReadInputTokenCount")
 _CACHE_WRITE = ("cache_creation_input_tokens", "cacheWriteInputTokens", "cacheWriteInputTokenCount")
-_WRITTEN = ("cache_write_tokens", "cache_creation_tokens")
+_WRITTEN = ("cache_write_tokens", "cache_creation_tokens", "cached_creation_tokens")
 _CACHED_WITHIN = (*_CACHED, *_CACHE_READ)
 # Where the writes of a cache stand by how long they are kept (Anthropic).
 _WRITES = "cache_creation"
 # Where OpenAI-shaped usage nests its details.
-_INPUT_DETAILS = ("input_tokens_details", "prompt_tokens_details")
-_OUTPUT_DETAILS = ("output_tokens_details", "completion_tokens_details")
+_INPUT_DETAILS = (
+    *("input_tokens_details", "prompt_tokens_details", "input_token_details", "prompt_token_details"),
+    *("inputTokensDetails", "inputTokenDetails", "promptTokensDetails"),
+)
+_OUTPUT_DETAILS = (
+    *("output_tokens_details", "completion_tokens_details", "output_token_details", "completion_token_details"),
+    *("outputTokensDetails", "outputTokenDetails", "completionTokensDetails"),
+)
 _KNOWN = {
     *(*_INPUT, *_OUTPUT, *_TOTAL, *_CACHED, *_REASONING, *_THOUGHTS, *_TOOL_PROMPT),
     *(*_CACHE_READ, *_CACHE_WRITE, *_WRITTEN),
@@ -44,6 +51,7 @@ _KNOWN = {
 
 # A larger count is none: no call has as many, and beyond it JSON numbers are not exact.
 MOST_TOKENS = 2**53 - 1
+_LONGEST_COUNT = 20
 
 
 class Usage(Struct, frozen=True):
@@ -256,11 +264,20 @@ def _first(entries: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
     """The first count above zero under one of `names`; 0 if there are only zeros, None without any."""
     zero = None
     for name in names:
-        if name in entries and _is_count(count := entries[name]):
+        if name in entries and (count := _count_of(entries[name])) is not None:
             if count:
-                return int(count)
+                return count
             zero = 0
     return zero
+
+
+def _count_of(value: object) -> int | None:
+    """A count, also one that is written as text or with a fraction of zero; None if it is none."""
+    if isinstance(value, str):
+        value = int(value) if value.strip().isdecimal() and len(value) < _LONGEST_COUNT else None
+    elif isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if _is_count(value) else None
 
 
 def _is_count(value: object) -> TypeGuard[int]:

@@ -155,3 +155,12 @@ def test_a_hold_is_of_one_address_only(desk: Desk, monkeypatch: pytest.MonkeyPat
     begun = time.monotonic()
     assert models.generate(QUESTION, CONTEXT, timeout_s=30) == TEXT
     assert time.monotonic() - begun < 30
+
+
+def test_a_reset_without_what_is_left_counts_only_where_nothing_else_says_when() -> None:
+    assert retry_after_s({"x-ratelimit-reset": "40"}) == 40
+    assert retry_after_s({"x-ratelimit-reset-requests": "2s", "x-ratelimit-reset-tokens": "1m30s"}) == 60
+    assert retry_after_s({"retry-after": "3", "x-ratelimit-reset": "40"}) == 3
+    used_up = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "2s"}
+    assert retry_after_s(used_up | {"x-ratelimit-reset": "40"}) == 2
+    assert retry_after_s({"x-ratelimit-remaining": "7", "x-ratelimit-reset": "40"}) is None

@@ -140,3 +140,14 @@ def test_every_provider_is_sent_an_upright_picture(desk: Desk, case: Case, way: 
     start = content.index(b"/9j/")
     sent = base64.b64decode(content[start : content.index(b'"', start)])
     assert _opened(sent).size == (16, 24)
+
+
+def test_a_photograph_with_a_preview_beside_it_is_turned() -> None:
+    buffer, told = io.BytesIO(), Pictures.Exif()
+    told[0x0112] = 6
+    photo = _opened(_photo("JPEG", None))
+    photo.save(buffer, "MPO", exif=told, save_all=True, append_images=[Pictures.new("RGB", (6, 4))])
+    assert _opened(buffer.getvalue()).format == "MPO"
+    seen = _opened(upright(Image(buffer.getvalue(), "image/jpeg")).data)
+    assert (seen.format, seen.size, seen.getexif().get(0x0112)) == ("JPEG", (16, 24), None)
+    assert _corners(seen) == _corners(photo.rotate(-90, expand=True))

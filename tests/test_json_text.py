@@ -111,3 +111,7 @@ def test_no_text_takes_long_to_look_through(piece: str) -> None:
     begun = time.process_time()
     assert len(list(values_in(piece * (300_000 // len(piece))))) < 2_000
     assert time.process_time() - begun < 10
+
+
+def test_line_ends_within_strings_may_stand_as_they_are() -> None:
+    assert next(values_in('{"a": {"b": 1}, "c": "two\nlines"}')) == {"a": {"b": 1}, "c": "two\nlines"}

@@ -135,3 +135,10 @@ def test_nothing_is_read_beyond_the_end() -> None:
     reader = EventReader("p")
     assert reader.feed(b'data: [DONE]\n\ndata: {"a": 1}\n\n') == [DONE]
     assert reader.feed(b'data: {"a": 1}\n\n') == reader.end() == []
+
+
+@pytest.mark.parametrize("end", ["\n", "\n\n", ""])
+def test_events_without_blank_lines_between_them_are_told_apart(end: str) -> None:
+    lines = ['data: {"a": 1}', 'data: {"b": 2}']
+    assert events_of(("\n".join(lines) + end).encode()) == [{"a": 1}, {"b": 2}]
+    assert events_of(("\n".join([*lines, "data: [DONE]"]) + end).encode()) == [{"a": 1}, {"b": 2}, DONE]

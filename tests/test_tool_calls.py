@@ -101,6 +101,18 @@ def test_a_server_that_makes_up_an_id_for_each_piece_still_means_one_call() -> N
     assert found == [("a", "get", '{"a": 1}')]
 
 
+def test_calls_of_one_index_and_name_under_two_ids_are_told_apart_while_both_are_open() -> None:
+    found = joined(
+        [piece('{"a"', name="get", id="a", index=0)],
+        [piece('{"a"', name="get", id="b", index=0)],
+        [piece(": 1}", id="a", index=0)],
+        [piece(": 2}", id="b", index=0)],
+    )
+    assert found == [("a", "get", '{"a": 1}'), ("b", "get", '{"a": 2}')]
+    nested = joined([piece('{"a": ', name="get", id="a", index=0)], [piece('{"b": 1}}', name="get", id="c", index=0)])
+    assert nested == [("a", "get", '{"a": {"b": 1}}')]
+
+
 def test_two_nameless_pieces_of_one_event_are_two_calls_and_order_follows_the_index() -> None:
     assert joined([piece("{}", name="now"), piece("{}", name="now")]) == [("", "now", "{}")] * 2
     assert joined([piece("", name="now"), piece("", name="now")]) == [("", "now", "{}")] * 2
@@ -122,6 +134,10 @@ def test_two_nameless_pieces_of_one_event_are_two_calls_and_order_follows_the_in
         ('{"a": 1}', {"a": 1}),
         ('"{\\"a\\": 1}"', {"a": 1}),
         ('{"a": "\\ud83d\\ude00\\ud83d"}', {"a": "\U0001f600\ufffd"}),
+        ('{"a": "two\nlines"}', {"a": "two\nlines"}),
+        ('{"a": 1}{"a": 1}', {"a": 1}),
+        ('{}{"a": 1}', {"a": 1}),
+        ('{"a": 1}{"a": 2}', {"_invalid": '{"a": 1}{"a": 2}'}),
         ("[1]", {"_invalid": [1]}),
         ('{"a": ', {"_invalid": '{"a": '}),
         (5, {"_invalid": 5}),

@@ -335,3 +335,28 @@ def test_a_later_zero_or_null_replaces_no_count(told: list[dict[str, Any]]) -> N
             assert not count or isinstance(count, dict) or merged[name] == count
     assert merge_counts(merged, None) == merged
     assert merge_counts(merged, dict.fromkeys(merged, 0)) == merged
+
+
+@pytest.mark.parametrize("written", [str, float])
+def test_counts_may_be_written_as_text_or_with_a_fraction_of_zero(written: Any) -> None:
+    raw = {"prompt_tokens": written(10), "completion_tokens": written(5), "total_tokens": written(15)}
+    assert usage_of(raw | {"prompt_tokens_details": {"cached_tokens": written(4)}}) == Usage(10, 5, 4, requests=1)
+
+
+@pytest.mark.parametrize("count", ["n/a", "-5", "2.5", 1.5, float("nan"), float("inf"), "9" * 30, True])
+def test_what_is_no_whole_count_is_none(count: Any) -> None:
+    assert usage_of({"prompt_tokens": count, "completion_tokens": 5}).input_tokens == 0
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        {"input_token_details": {"cache_read": 6}},
+        {"promptTokensDetails": {"cachedTokens": 6}},
+        {"prompt_tokens_details": {"cached_read_tokens": 6}},
+        {"prompt_tokens_details": {"cache_tokens": 6}},
+        {"cached_prompt_tokens": 6},
+    ],
+)
+def test_cached_counts_are_found_under_further_spellings(details: dict[str, Any]) -> None:
+    assert usage_of({"prompt_tokens": 10, "completion_tokens": 5, **details}) == Usage(10, 5, 6, requests=1)

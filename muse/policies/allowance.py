@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
@@ -36,22 +36,35 @@ _told: ContextVar[float] = ContextVar("_told", default=0.0)
 def retry_after_s(headers: Mapping[str, Any]) -> float | None:
     """Return the seconds to wait before the next request, or None if the headers do not say.
 
-    Read in order: `retry-after-ms`, `retry-after` (seconds or one of the date forms), the reset of a used-up limit. A
-    value that cannot be read is passed over.
+    Read in order: `retry-after-ms`, `retry-after` (seconds or one of the date forms), the reset of a used-up limit, the
+    reset of a limit of which nobody says what is left. A value that cannot be read is passed over.
     """
     exact = _number(headers.get("retry-after-ms"))
     if exact is not None:
         return exact / 1000
     plain = headers.get("retry-after")
     wait = None if plain is None else span_s(str(plain))
-    return reset_s(headers) if wait is None else wait
+    return _first_known(wait, reset_s(headers), _unsaid_reset_s(headers))
+
+
+def _first_known(*waits: float | None) -> float | None:
+    return next((wait for wait in waits if wait is not None), None)
+
+
+def _unsaid_reset_s(headers: Mapping[str, Any]) -> float | None:
+    """Return the seconds until the limits are reset whose headers do not say what is left, at most 60."""
+    return _longest(span_s(str(headers.get(reset) or "")) for left, reset in PAIRS.items() if headers.get(left) is None)
+
+
+def _longest(waits: Iterable[float | None]) -> float | None:
+    known = [wait for wait in waits if wait is not None]
+    return min(max(known), _LONGEST_S) if known else None
 
 
 def reset_s(headers: Mapping[str, Any]) -> float | None:
     """Return the seconds until every used-up limit is reset, at most 60; None if none is used up or nobody says."""
-    waits = [span_s(str(headers.get(reset) or "")) for left, reset in PAIRS.items() if _is_none(headers.get(left))]
-    known = [wait for wait in waits if wait is not None]
-    return min(max(known), _LONGEST_S) if known else None
+    used_up = [reset for left, reset in PAIRS.items() if _is_none(headers.get(left))]
+    return _longest(span_s(str(headers.get(reset) or "")) for reset in used_up)
 
 
 def _is_none(left: object) -> bool:

@@ -45,7 +45,10 @@ def as_args(value: object) -> Mapping[str, Any]:
 def args_text(said: object) -> str:
     """A tool call's arguments as the JSON text that OpenAI-shaped messages carry."""
     if isinstance(said, str):
-        return said if said.strip() not in ("", "null") else "{}"
+        value = _said_again(said) if "}{" in said else said
+        if isinstance(value, str):
+            return said if said.strip() not in ("", "null") else "{}"
+        said = value
     return "{}" if said is None else json.dumps(said, ensure_ascii=False)
 
 
@@ -58,9 +61,26 @@ def _parsed(text: str) -> Any:
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         pass
     try:
-        return mend_all(json.loads(text))
+        return mend_all(json.loads(text, strict=False))
+    except (ValueError, RecursionError):
+        return _said_again(text)
+
+
+_decoder = json.JSONDecoder(strict=False)
+
+
+def _said_again(text: str) -> Any:
+    """The object that a text says more than once, or after empty ones, as when a call is repeated; else `text`."""
+    said: list[Any] = []
+    rest = text.strip()
+    try:
+        while rest.startswith("{"):
+            value, end = _decoder.raw_decode(rest)
+            said += [value] if value and value not in said else []
+            rest = rest[end:].lstrip()
     except (ValueError, RecursionError):
         return text
+    return mend_all(said[0]) if len(said) == 1 and not rest else text
 
 
 class CallJoiner:
@@ -98,7 +118,7 @@ class CallJoiner:
             return next((call for call in same if index is None or call.index in (None, index)), None)
         if index is not None:
             known = next((call for call in reversed(self._calls) if call.index == index), None)
-            if known is None or (call_id and known.call_id and name and not known.goes_on(name)):
+            if known is None or (call_id and known.call_id and name and not known.goes_on(function)):
                 return None
             return None if known.is_followed_by(function) else known
         last = self._calls[-1] if self._calls else None
@@ -144,9 +164,15 @@ class _Joined:
         is_begun = function.get("name") and function.get("arguments") not in (None, "")
         return bool(is_begun) and self._has_args() and self._is_whole()
 
-    def goes_on(self, name: str) -> bool:
-        """Whether a piece under another id still belongs here: the arguments are cut off, and it has the same name."""
-        return name == self.name and self._has_args() and not self._is_whole()
+    def goes_on(self, function: Mapping[str, Any]) -> bool:
+        """Whether a piece under another id still belongs here: it has the same name, and arguments are cut off.
+
+        Arguments that begin with a brace where none may follow are those of another call.
+        """
+        if function.get("name") != self.name or not self._has_args() or self._is_whole():
+            return False
+        begins = str(function.get("arguments") or "").lstrip().startswith("{")
+        return not begins or "".join(self._args).rstrip().endswith((":", "[", ","))
 
     def _has_args(self) -> bool:
         return self._value is not None or any(map(str.strip, self._args))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from muse.messages import Assistant, File, Image, Part, Reply, Request, Results, ToolCall, Turn, User
@@ -70,7 +70,7 @@ def decode_completion(raw: Mapping[str, Any], request: Request, provider: str) -
     if choice.get("error"):
         raise stream_error(provider, request.model, choice)
     message = _with_ids(choice.get("message") or {}, request)
-    text, refusal = _said(message.get("content")), message.get("refusal") or ""
+    text, refusal = _said(message.get("content")), message.get("refusal") or _refused(message.get("content"))
     calls = tuple(_call(call) for call in message.get("tool_calls") or ())
     end = choice.get("finish_reason")
     finish = finish_of(end, _GOOD)
@@ -117,6 +117,7 @@ class ChatGatherer:
         self._calls = CallJoiner()
         self._details: dict[int, dict[str, Any]] = {}
         self._finish: str | None = None
+        self._index: Any = None
         self._usage: Mapping[str, Any] = {}
         self._is_done = False
 
@@ -127,10 +128,16 @@ class ChatGatherer:
         if event.get("error"):
             raise stream_error(self._provider, "", event)
         self._head |= {key: event[key] for key in ("id", "model", "created") if event.get(key)}
-        choices = event.get("choices") or ()
+        choices = self._own(event.get("choices") or ())
         if event.get("usage") or event.get("x_groq") or (choices and _has_usage(choices[0])):
             self._usage = merge_counts(self._usage, _counts(event))
         return self._add(choices[0]) if choices else ""
+
+    def _own(self, choices: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """The choices of the answer that came first; a server that writes several at once numbers them."""
+        if choices and self._index is None:
+            self._index = choices[0].get("index") or 0
+        return [choice for choice in choices if (choice.get("index") or 0) == self._index]
 
     def _add(self, choice: Mapping[str, Any]) -> str:
         if choice.get("error"):
@@ -184,6 +191,12 @@ def _said(content: object) -> str:
     if isinstance(content, list):
         return "".join(part.get("text") or "" for part in content if isinstance(part, Mapping))
     return str(content or "")
+
+
+def _refused(content: object) -> str:
+    """The refusal among a message's parts."""
+    parts = content if isinstance(content, list) else ()
+    return "".join(part.get("refusal") or "" for part in parts if isinstance(part, Mapping))
 
 
 def _with_ids(message: Mapping[str, Any], request: Request) -> Mapping[str, Any]:

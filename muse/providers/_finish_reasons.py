@@ -11,7 +11,7 @@ _TRUNCATED = frozenset(
     {
         *("length", "max_tokens", "max_output_tokens", "max_completion_tokens", "max_new_tokens", "max_length"),
         *("model_length", "token_limit", "tokens_limit", "context_length", "context_length_exceeded"),
-        *("model_context_window_exceeded", "maxtokens", "max_tokens_reached"),
+        *("model_context_window_exceeded", "context_window_exceeded", "maxtokens", "max_tokens_reached"),
     }
 )
 _BLOCKED = frozenset(

@@ -147,6 +147,8 @@ class EventReader:
         try:
             value = _loads(data)
         except ValueError:
+            if b"\n" in data and (several := self._unseparated(data)):
+                return several
             if name != b"error":
                 raise
             value = data.decode(errors="replace")
@@ -155,6 +157,15 @@ class EventReader:
         if not isinstance(value, dict):
             raise ValueError(f"{type(value).__name__} in place of an object")
         return [_named(value, name) if name else value]
+
+    def _unseparated(self, data: bytes) -> list[Any]:
+        """The values of events without blank lines between them, one on each line; none if one of them is no JSON."""
+        bare, is_done, _ = data.partition(b"\n[DONE]")
+        values = _lines(bare)
+        if not all(isinstance(value, dict) for value in values):
+            return []
+        self.is_done = bool(is_done)
+        return [*values, DONE] if is_done else values
 
     def _json(self, body: bytes) -> list[Any]:
         """The values of a body that is JSON."""

@@ -35,7 +35,7 @@ from muse.messages import (
 )
 from muse.policies.deadline import Deadline
 from muse.providers._base import Access, Capabilities, Encoded, Payload, Profile, Provider, Spec, bind, status_error
-from muse.providers._calls import OWN_ID, IdRule, as_args, fit_ids, fresh_ids
+from muse.providers._calls import OWN_ID, IdRule, fit_ids, fresh_ids, parse_args
 from muse.providers._finish_reasons import finish_of
 from muse.providers._fitting import ToolRules
 from muse.providers._provider import without_query
@@ -321,7 +321,7 @@ class _Gatherer:
         last = self._parts[-1] if self._parts else {}
         alike = "text" in part and "text" in last and bool(part.get("thought")) == bool(last.get("thought"))
         if alike and "thoughtSignature" not in last:
-            last["text"] += part["text"] or ""
+            last["text"] = (last["text"] or "") + (part["text"] or "")
             last |= {key: value for key, value in part.items() if key != "text"}
         else:
             self._parts.append(dict(part))
@@ -433,7 +433,7 @@ def _with_ids(content: Mapping[str, Any], request: Request) -> tuple[Mapping[str
         if "functionCall" in part:
             call = part["functionCall"]
             call_id = ids[len(calls)]
-            calls.append(ToolCall(call_id, call["name"], as_args(call.get("args"))))
+            calls.append(ToolCall(call_id, call["name"], parse_args(call.get("args"))))
             bare = {key: value for key, value in call.items() if key != "id"}
             kept.append({**part, "functionCall": bare | _id_of(call_id)})
         else:

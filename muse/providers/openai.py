@@ -146,6 +146,16 @@ class OpenAIProvider(SdkProvider):
         return OpenAIBatch()
 
 
+# Events that tell a piece of a refusal or of arguments, or a part of the answer as a whole; parts that are no answer.
+_PARTS = frozenset(
+    {
+        *("response.refusal.delta", "response.refusal.done", "response.output_text.done", "response.content_part.done"),
+        *("response.function_call_arguments.delta", "response.function_call_arguments.done"),
+    }
+)
+_ASIDE = ("reasoning_text", "summary_text")
+
+
 class _Gatherer:
     """Responses events: the last one carries the whole response; items that it lacks are put together from the others.
 
@@ -156,6 +166,7 @@ class _Gatherer:
         self._whole: Mapping[str, Any] | None = None
         self._items: dict[int, dict[str, Any]] = {}
         self._texts: dict[tuple[int, int], list[str]] = {}
+        self._refusals: dict[int, list[str]] = {}
         self._args: dict[int, list[str]] = {}
         self._said: list[str] = []
         self._places: dict[Any, int] = {}
@@ -167,8 +178,8 @@ class _Gatherer:
         match event.get("type"):
             case "response.output_text.delta":
                 return self._add_text(event)
-            case "response.function_call_arguments.delta":
-                self._args.setdefault(self._place(event), []).append(event["delta"])
+            case kind if kind in _PARTS:
+                return self._add_part(event)
             case "response.output_item.added" | "response.output_item.done":
                 self._items[self._place(event)] = event["item"]
             case "response.completed" | "response.incomplete" | "response.failed" | "response.cancelled":
@@ -186,11 +197,32 @@ class _Gatherer:
         return ""
 
     def _add_text(self, event: Mapping[str, Any]) -> str:
-        piece = str(event["delta"])
+        piece = str(event.get("delta") or "")
         place = (self._place(event), event.get("content_index") or 0)
         self._texts.setdefault(place, []).append(piece)
         self._said.append(piece)
         return piece
+
+    def _add_part(self, event: Mapping[str, Any]) -> str:
+        """Take a piece of a refusal or of arguments, or a part as a whole; the text that no piece of it brought."""
+        place = self._place(event)
+        match event["type"]:
+            case "response.refusal.delta":
+                self._refusals.setdefault(place, []).append(event.get("delta") or "")
+            case "response.function_call_arguments.delta":
+                self._args.setdefault(place, []).append(event.get("delta") or "")
+            case "response.function_call_arguments.done":
+                self._args[place] = [args_text(event.get("arguments"))]
+            case _:
+                return self._add_whole(event, event.get("part") or event, place)
+        return ""
+
+    def _add_whole(self, event: Mapping[str, Any], part: Mapping[str, Any], place: int) -> str:
+        if part.get("refusal"):
+            self._refusals[place] = [str(part["refusal"])]
+        text = str(part.get("text") or "") if part.get("type") not in _ASIDE else ""
+        is_known = (place, event.get("content_index") or 0) in self._texts or "".join(self._said).endswith(text)
+        return "" if is_known else self._add_text({**event, "delta": text})
 
     def _place(self, event: Mapping[str, Any]) -> int:
         """The place of an event's item: its index, else that of its id, else a new one for a new item, or the last."""
@@ -207,26 +239,36 @@ class _Gatherer:
 
     def _end(self, response: Mapping[str, Any]) -> str:
         """The response is whole; the text that it has and no event brought."""
-        self._whole = response if response.get("output") else {**response, "output": self._output()}
+        self._whole = {**response, "output": self._completed(response.get("output") or [])}
         text, said = "".join(_texts(self._whole["output"], "output_text", "text")), "".join(self._said)
         return text[len(said) :] if text.startswith(said) else ""
 
     def _done(self) -> str:
         """The server says that its stream is over: what came is the response, if its last event is missing."""
-        if self._whole is not None or not (self._items or self._texts):
+        if self._whole is not None or not (self._items or self._texts or self._refusals):
             return ""
         return self._end({"output": [], "status": "completed"})
 
+    def _completed(self, output: list[Any]) -> list[Any]:
+        """The items of a whole response; if it has no message, or no call, those that its events told."""
+        if not output:
+            return self._output()
+        lacking = {"message", "function_call"} - {item.get("type") for item in output}
+        return [*output, *(item for item in self._output() if item.get("type") in lacking)] if lacking else output
+
     def _output(self) -> list[dict[str, Any]]:
         """The items as far as their events tell them."""
-        return [self._item(place) for place in sorted({*self._items, *(place for place, _ in self._texts)})]
+        places = {*self._items, *self._refusals, *(place for place, _ in self._texts)}
+        return [self._item(place) for place in sorted(places)]
 
     def _item(self, place: int) -> dict[str, Any]:
         """The item at a place, with its text or arguments where only pieces of them came."""
         item = dict(self._items.get(place) or {"type": "message", "role": "assistant"})
         if item.get("type") == "message" and not item.get("content"):
             texts = [pieces for (owner, _), pieces in sorted(self._texts.items()) if owner == place]
+            refused = "".join(self._refusals.get(place, ()))
             item["content"] = [{"type": "output_text", "text": "".join(pieces)} for pieces in texts]
+            item["content"] += [{"type": "refusal", "refusal": refused}] if refused else []
         if item.get("type") == "function_call" and not item.get("arguments"):
             item["arguments"] = "".join(self._args.get(place, ()))
         return item
