@@ -44,6 +44,7 @@ muse.policies.retry muse.policies.settings muse.batching.cluster muse.cli._progr
 muse.exif_orientation
 
 muse.config muse.toolbox.files muse.call_sites muse.contents muse.objects muse.toolbox.shelf muse.toolbox.listings
+muse.toolbox.results
 muse.providers._local.engine muse.providers._local.fetch muse.providers._local.fill muse.providers._decoding
 muse.providers._destination
 muse.batching.request muse.batching.files muse.batching.jobs muse.policies.course

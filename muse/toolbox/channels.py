@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from muse.keys import mask
 from muse.terminal_text import escape_control
+from muse.toolbox.results import repair_result
 
 _SESSION = "mcp-session-id"
 _LONGEST_LINE = 10_000
@@ -46,9 +47,10 @@ ATTEMPT: ContextVar[Attempt | None] = ContextVar("muse_mcp_attempt", default=Non
 class _Stream:
     """A stream of the SDK with `receive` and `send` looked at; everything else is the stream's own."""
 
-    def __init__(self, stream: Any, on_received: Callable[[Any], None]) -> None:
+    def __init__(self, stream: Any, on_received: Callable[[Any], None], on_sent: Callable[[Any], None]) -> None:
         self._stream = stream
         self._on_received = on_received
+        self._on_sent = on_sent
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -64,6 +66,7 @@ class _Stream:
         attempt = ATTEMPT.get()
         if attempt is not None:
             attempt.is_written = True
+        self._on_sent(item)
         await self._stream.send(item)
 
     def __aiter__(self) -> _Stream:
@@ -84,15 +87,31 @@ class _Stream:
 
 @asynccontextmanager
 async def watched(transport: Any, on_listing: Callable[[dict[str, Any]], None]) -> AsyncIterator[Any]:
-    """The streams of a transport; `on_listing` gets the result of each `tools/list` before the SDK reads it."""
+    """The streams of a transport; `on_listing` gets the result of each `tools/list` before the SDK reads it.
+
+    Results of `tools/call` are repaired.
+    """
+    calls: set[str] = set()
+
+    def note(item: Any) -> None:
+        message = getattr(item, "message", None)
+        if getattr(message, "method", None) == "tools/call":
+            calls.add(str(getattr(message, "id", None)))
 
     def look(item: Any) -> None:
-        result = getattr(getattr(item, "message", None), "result", None)
-        if isinstance(result, dict) and "tools" in result and "content" not in result:
+        message = getattr(item, "message", None)
+        result, number = getattr(message, "result", None), str(getattr(message, "id", None))
+        is_call = number in calls
+        calls.discard(number)
+        if not isinstance(result, dict):
+            return
+        if is_call:
+            repair_result(result)
+        elif "tools" in result and "content" not in result:
             on_listing(result)
 
     async with transport as (read_stream, write_stream):
-        yield _Stream(read_stream, look), _Stream(write_stream, look)
+        yield _Stream(read_stream, look, note), _Stream(write_stream, look, note)
 
 
 def http_client(headers: Mapping[str, str]) -> Any:
