@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from muse.messages import Reply, Request, User
+from muse.messages import Reply, Request, Results, ToolResult, User
 from muse.providers import backend_of
 from muse.providers._backend import ProviderBackend
-from muse.providers._chat import ChatGatherer, decode_completion
-from tests.provider_cases import WIRES
+from muse.providers._chat import ChatGatherer, chat_messages, decode_completion
+from muse.spec import Profile
+from tests.provider_cases import WIRES, Case
 
 REQUEST = Request("m", (User(("x",)),))
 CALL = {"type": "function_call", "id": "f", "call_id": "a1", "name": "get", "arguments": ""}
@@ -119,3 +122,47 @@ def test_pieces_of_a_gemini_answer_may_be_null_and_arguments_may_be_text() -> No
     assert raw is not None
     reply = backend.provider.decode(raw, REQUEST)
     assert (reply.text, [dict(call.args) for call in reply.turn.calls]) == ("Hi", [{"a": 1}])
+
+
+@pytest.mark.parametrize("case", WIRES, ids=str)
+@pytest.mark.parametrize("said", ['{"a":', "[1]", "x", 5])
+def test_arguments_that_are_none_are_sent_back_as_an_object(case: Case, said: Any) -> None:
+    backend = backend_of(case.name)
+    assert isinstance(backend, ProviderBackend)
+    reply = backend.provider.decode(
+        {
+            "openai": {"output": [CALL | {"arguments": said}], "status": "completed"},
+            "anthropic": {"content": [{"type": "tool_use", "id": "a1", "name": "get", "input": said}]},
+            "google": {"candidates": [{"content": {"parts": [{"functionCall": {"name": "get", "args": said}}]}}]},
+        }.get(case.name)
+        or {"choices": [{"message": {"tool_calls": [{"id": "a1", "function": {"name": "get", "arguments": said}}]}}]},
+        REQUEST,
+    )
+    assert "_invalid" in reply.turn.calls[0].args
+    turns = (*REQUEST.turns, reply.turn, Results((ToolResult("a1", "get", ("no",), failed=True),)))
+    sent = list(_arguments(backend.provider.encode(Request("m", turns)).payload))
+    objects = [json.loads(value) if isinstance(value, str) else value for value in sent]
+    assert len(objects) == 1
+    assert "_invalid" in objects[0]
+
+
+def _arguments(value: Any) -> Iterator[Any]:
+    """The arguments of calls in a request, in whatever form."""
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _arguments(inner)
+    if isinstance(value, dict) and "name" in value:
+        yield from (value[key] for key in ("arguments", "input", "args") if key in value)
+
+
+def test_names_and_empty_texts_that_endpoints_refuse_are_not_sent_back() -> None:
+    items = [{"type": "message", "content": [{"type": "output_text", "text": ""}]}, CALL | {"name": "a b!"}]
+    provider = backend_of("openai").provider  # type: ignore[attr-defined]
+    turn = provider.decode({"output": items, "status": "completed"}, REQUEST).turn
+    sent = provider.encode(Request("m", (*REQUEST.turns, turn))).payload["input"][1:]
+    assert [(item["type"], item.get("name")) for item in sent] == [("function_call", "a_b_")]
+    assert turn.calls[0].name == "a b!"
+    call = {"id": "a1", "function": {"name": "a b!", "arguments": "{}"}}
+    raw = {"choices": [{"message": {"tool_calls": [call]}, "finish_reason": "tool_calls"}]}
+    reply = decode_completion(raw, REQUEST, "gateway")
+    messages = chat_messages(Request("m", (reply.turn,)), Profile("*"), "gateway")
+    assert messages[0]["tool_calls"][0]["function"]["name"] == "a_b_"

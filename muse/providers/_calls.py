@@ -43,13 +43,30 @@ def as_args(value: object) -> Mapping[str, Any]:
 
 
 def args_text(said: object) -> str:
-    """A tool call's arguments as the JSON text that OpenAI-shaped messages carry."""
-    if isinstance(said, str):
-        value = _said_again(said) if "}{" in said else said
-        if isinstance(value, str):
-            return said if said.strip() not in ("", "null") else "{}"
-        said = value
-    return "{}" if said is None else json.dumps(said, ensure_ascii=False)
+    """A tool call's arguments as the JSON text of an object, which OpenAI-shaped messages carry; `{}` for none.
+
+    A text that is one stays as it is. What is no object is carried under `_invalid`: endpoints refuse a conversation
+    in which a call has arguments that cannot be read.
+    """
+    args = parse_args(said)
+    if isinstance(said, str) and args and _is_object(said):
+        return said
+    return json.dumps(args, ensure_ascii=False)
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(_decode(text), dict)
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+        return False
+
+
+def wire_name(name: object) -> str:
+    """The name of a called tool as every endpoint takes it back: letters, digits, `_` and `-`, at most 64 of them."""
+    return _NO_NAME.sub("_", str(name or ""))[:64] or "_"
+
+
+_NO_NAME = re.compile("[^A-Za-z0-9_-]")
 
 
 def _parsed(text: str) -> Any:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from muse.messages import Assistant, File, Image, Part, Reply, Request, Results, ToolCall, Turn, User
-from muse.providers._calls import CallJoiner, IdRule, args_text, fit_ids, fresh_ids, parse_args
+from muse.providers._calls import CallJoiner, IdRule, args_text, fit_ids, fresh_ids, parse_args, wire_name
 from muse.providers._finish_reasons import finish_of, is_no_end
 from muse.providers._provider import Payload
 from muse.providers._sdk import data_url, refuse_parts, stream_error
@@ -246,8 +246,16 @@ def _replayed(native: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     if isinstance(content, list):
         content = [part for part in content if not isinstance(part, Mapping) or part.get("text") != ""]
     message = {**native, "content": content} if content else {k: v for k, v in native.items() if k != "content"}
+    if "tool_calls" in message:
+        message["tool_calls"] = [_named(call) for call in message["tool_calls"]]
     if content or set(message) - {"role"}:
         yield message
+
+
+def _named(call: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A call whose name is one that endpoints take back, whatever the model wrote."""
+    name = call["function"]["name"]
+    return call if wire_name(name) == name else {**call, "function": {**call["function"], "name": wire_name(name)}}
 
 
 def _part(part: Part) -> dict[str, Any]:

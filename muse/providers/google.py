@@ -435,6 +435,8 @@ def _with_ids(content: Mapping[str, Any], request: Request) -> tuple[Mapping[str
             call_id = ids[len(calls)]
             calls.append(ToolCall(call_id, call["name"], parse_args(call.get("args"))))
             bare = {key: value for key, value in call.items() if key != "id"}
+            if not isinstance(call.get("args", {}), dict):
+                bare["args"] = dict(calls[-1].args)
             kept.append({**part, "functionCall": bare | _id_of(call_id)})
         else:
             kept.append(part)

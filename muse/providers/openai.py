@@ -25,7 +25,7 @@ from muse.messages import (
     User,
 )
 from muse.providers._base import Access, Capabilities, Encoded, Payload, Profile, Spec, bind
-from muse.providers._calls import IdRule, args_text, fit_ids, fresh_ids, parse_args
+from muse.providers._calls import IdRule, args_text, fit_ids, fresh_ids, parse_args, wire_name
 from muse.providers._finish_reasons import finish_of
 from muse.providers._fitting import ToolRules
 from muse.providers._sdk import ONLY_JSON, SdkProvider, data_url, refuse_parts, schema_words, stream_error
@@ -310,7 +310,7 @@ def _items(turn: Turn, profile: Profile, model: str) -> Iterator[dict[str, Any]]
             refuse_parts(parts, profile, model)
             yield {"role": "user", "content": [_part(part) for part in parts]}
         case Assistant(native=native, provider="openai") if native:
-            yield from native
+            yield from (kept for item in native if (kept := _replayed(item)))
         case Assistant(text, calls):
             if text:
                 yield {"role": "assistant", "content": [{"type": "output_text", "text": text}]}
@@ -321,6 +321,20 @@ def _items(turn: Turn, profile: Profile, model: str) -> Iterator[dict[str, Any]]
             for result in results:
                 output = [_part(part) for part in result.parts]
                 yield {"type": "function_call_output", "call_id": result.call_id, "output": output}
+
+
+def _replayed(item: dict[str, Any]) -> dict[str, Any] | None:
+    """An output item as it is sent back: without empty texts, with a name that is one; None if it says nothing."""
+    if item.get("type") == "function_call":
+        name = item.get("name")
+        return item if wire_name(name) == name else {**item, "name": wire_name(name)}
+    if item.get("type") != "message":
+        return item
+    content = item.get("content") or []
+    said = [part for part in content if part.get("text") != ""]
+    if not said:
+        return None
+    return item if len(said) == len(content) else {**item, "content": said}
 
 
 def _part(part: Part) -> dict[str, Any]:
