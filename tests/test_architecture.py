@@ -122,6 +122,8 @@ FLOORS: Sequence[Sequence[str]] = [floor.split() for floor in PLAN.split("\n\n")
 # Imports that wait until they are used: (module or package, what it imports inside a function, why).
 LATE: Sequence[tuple[str, str, str]] = (
     ("muse.calls", "muse.hedging", "it brings asyncio, and only who hedges pays its 20 ms"),
+    ("muse.policies.retry", "random", "1 ms, and only who tries again pays it"),
+    ("muse.providers._calls", "random", "1 ms, and only an id that does not fit pays it"),
     ("muse.providers._backend", "muse.loop", "6 ms, and only who runs agents pays it"),
     ("muse.models", "muse.patterns", "1 ms, and only who asks for objects pays it"),
     ("muse.objects", "muse.json_text", "1 ms, and only who asks for objects pays it"),

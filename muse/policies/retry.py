@@ -7,8 +7,6 @@ never shorter than what the provider asked for (`Retry-After`).
 
 from __future__ import annotations
 
-from random import random
-
 from muse.errors import InterruptedReply, ProviderError, QuotaError
 
 _FIRST_S = 0.5
@@ -24,6 +22,8 @@ def is_transient(error: BaseException) -> bool:
 
 def delay_s(error: BaseException, tries: int) -> float:
     """Seconds to wait after the failure of try number `tries` (from 1 on)."""
+    from random import random  # 1 ms, and only who tries again pays it
+
     backoff: float = min(_LONGEST_S, _FIRST_S * 2 ** (tries - 1)) * (0.5 + random() / 2)  # noqa: S311 - no secret
     asked = error.retry_after_s if isinstance(error, ProviderError) else None
     return max(backoff, asked or 0.0)

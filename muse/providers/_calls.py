@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import count
-from random import Random
 from string import ascii_letters, digits
 from typing import Any
 
@@ -283,4 +282,6 @@ _LETTERS = ascii_letters + digits
 
 def _short(text: str, length: int) -> str:
     """`length` letters and digits that follow from `text`, the same each time."""
+    from random import Random  # 1 ms, and only an id that does not fit pays it
+
     return "".join(Random(text.encode(errors="replace")).choices(_LETTERS, k=length))  # noqa: S311 - no secret
