@@ -55,6 +55,9 @@ def _print(day: Day, console: Console) -> bool:
     console.print(table)
     by_whom = ", ".join(f"{name} {count:,}" for name, count in day.answered().most_common())
     console.print(f"{len(day.rows):,} calls in {day.seconds:.0f} s, {day.kills} kills; answered by {by_whom}")
+    for row in day.rows:
+        if "error" in row:
+            console.print(f"call {row['number']}, {row['seconds']:.1f} s: {row['error']}", row["tries"], markup=False)
     return all(verdict.holds for verdict in found)
 
 

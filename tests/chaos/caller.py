@@ -14,6 +14,9 @@ import sys
 import time
 from pathlib import Path
 
+import anthropic  # noqa: F401 - loaded before the first call is timed
+import openai  # noqa: F401
+
 from muse import models
 from muse.errors import MuseError
 from muse.policies import limiter
@@ -60,7 +63,8 @@ async def _ask(number: int, timeout_s: float) -> dict[str, object]:
                 reply = await stream.reply()
         row |= {"provider": reply.provider, "attempts": len(reply.attempts)}
     except MuseError as exc:
-        row |= {"error": f"{type(exc).__name__}: {exc}"}
+        tries = [f"{one.provider} {one.duration_s:.1f} s {one.error}" for one in exc.attempts]
+        row |= {"error": f"{type(exc).__name__}: {exc}", "tries": tries}
     return row | {"seconds": round(time.monotonic() - began_s, 4)}
 
 
