@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from muse import atomic_files
 from muse.atomic_files import file_lock, write_atomic
+from tests.journal_folder import ROOT
 
 
 def _temporary_names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -62,3 +67,31 @@ def test_a_lock_that_is_a_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "lock").symlink_to(victim)
     with pytest.raises(OSError, match="symbolic links"), file_lock(tmp_path / "lock"):
         pytest.fail("the lock was taken")
+
+
+_KILLED_WRITER = """
+import os, signal, sys
+from pathlib import Path
+from muse.atomic_files import write_atomic
+os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+write_atomic(Path(sys.argv[1]), "half")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="files without a name are Linux's")
+def test_a_killed_writer_leaves_nothing_behind(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("whole", encoding="utf-8")
+    done = subprocess.run([sys.executable, "-c", _KILLED_WRITER, str(path)], cwd=ROOT, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert os.listdir(tmp_path) == ["file"]
+    assert path.read_text(encoding="utf-8") == "whole"
+
+
+def test_a_file_system_without_unnamed_files_is_written_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(atomic_files, "_UNNAMED", 0)
+    atomic_files.write_atomic(tmp_path / "file", "whole")
+    assert os.listdir(tmp_path) == ["file"]
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o600

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from apps.host import serve
+from apps.host.page import SCRIPTS
 from apps.host.password import is_right, set_password
 from muse.errors import ConfigError
 from tests.at_terminal import Terminal
@@ -308,7 +309,7 @@ def test_the_scripts_that_are_looked_for_are_those_that_an_installation_copies()
     hook = ast.parse((ROOT / "apps" / "host" / "assets.py").read_text(encoding="utf-8"))
     tables = [node.value for node in hook.body if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict)]
     taken = [key.value for table in tables for key in table.keys if isinstance(key, ast.Constant)]
-    assert set(serve._SCRIPTS) == set(taken)
+    assert set(SCRIPTS) == set(taken)
 
 
 @pytest.mark.parametrize("arguments", [["--port", "x"], ["--port", "70000"], ["--nonsense"]])
