@@ -314,6 +314,8 @@ _FREE = "UPDATE holders SET slots = max(0, slots - 1) WHERE key = ? AND process 
 _ENTER = "INSERT INTO spent (id, key, until, requests, tokens) VALUES (?, ?, ?, ?, ?)"
 _RETURN = "UPDATE spent SET requests = requests - ?, tokens = tokens - ? WHERE id = ?"
 _HAVE = "UPDATE holders SET slots = min(slots, ?) WHERE key = ? AND process = ?"
+_RENEW = "UPDATE line SET again = ? WHERE id = ? AND key = ? AND process = ?"
+_ENTER_AGAIN = "INSERT OR IGNORE INTO line (id, key, again, process) VALUES (?, ?, ?, ?)"
 _CORRECT = "UPDATE spent SET tokens = tokens - ? WHERE id = ?"
 
 
@@ -390,8 +392,11 @@ def _turn_s(connection: Any, limit: Limit, held: _Pass) -> float:
 def _stand_in_line(connection: Any, limit: Limit, held: _Pass, now: float, wait_s: float) -> None:
     again = now + min(max(wait_s, _SHORTEST_S), ASK_AGAIN_S)
     own = held.places.get(limit.key)
-    if own is not None and connection.execute("UPDATE line SET again = ? WHERE id = ?", (again, own)).rowcount:
-        return
+    if own is not None:
+        renewed = connection.execute(_RENEW, (again, own, limit.key, process())).rowcount
+        # Others delete a place that was not kept for some seconds; one whose owner was held up is entered again.
+        if renewed or connection.execute(_ENTER_AGAIN, (own, limit.key, again, process())).rowcount:
+            return
     gone = (limit.key, now - _GONE_S, now + 2 * ASK_AGAIN_S)
     connection.execute("DELETE FROM line WHERE key = ? AND again NOT BETWEEN ? AND ?", gone)
     values = (limit.key, again, process())
