@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from muse import models
+from muse.providers import backend_of
 from tests import journal_folder
 from tests.desk import CONTEXT, QUESTION, Desk
 from tests.loopback.outcomes import TEXT
@@ -154,3 +156,24 @@ def test_a_process_that_leaves_streams_open_ends_without_a_word(desk: Desk, case
     assert process.returncode == 0
     contexts = sorted(line["context"] for line in desk.journal.lines())
     assert contexts == ["x.kept", "x.left", "x.left"], "what was spent is logged all the same"
+
+
+async def test_calls_that_wait_until_a_provider_is_loaded_hold_one_thread_of_the_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    backend, may_end, loads = backend_of("openai"), threading.Event(), list[str | None]()
+
+    def load(api_key: str | None = None) -> None:
+        loads.append(api_key)
+        assert may_end.wait(5), "no other thread was left to end this"
+
+    monkeypatch.setattr(backend, "_is_loaded", False, raising=False)
+    monkeypatch.setattr(backend, "load", load)
+    waiting = [asyncio.create_task(backend.aload()) for _ in range(100)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    await asyncio.to_thread(may_end.set)
+    ended = await asyncio.gather(*waiting, return_exceptions=True)
+    assert isinstance(ended[0], asyncio.CancelledError)
+    assert ended[1:] == [None] * 99, "one that is given up ends no other"
+    assert loads == [None]

@@ -6,7 +6,8 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, Protocol
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 from msgspec import Struct
@@ -27,6 +28,9 @@ from muse.providers._sse import read_events
 from muse.spec import Spec
 from muse.streams import AsyncReplyStream, ReplyStream
 from muse.surrogates import mend_all
+
+if TYPE_CHECKING:
+    from asyncio import Future
 
 _decode = msgspec.json.Decoder().decode
 _MARK = b"\xef\xbb\xbf"
@@ -76,6 +80,8 @@ class ProviderBackend:
         self.provider = provider
         self._clients: Clients[Any] = Clients(provider.client, provider.aclient, provider.aclose)
         self._is_loaded = False
+        # One thread of the loop loads, however many calls wait for it.
+        self._loading: Future[None] | None = None
 
     @property
     def spec(self) -> Spec:
@@ -100,7 +106,18 @@ class ProviderBackend:
             return
         import asyncio  # a coroutine runs, so it is loaded
 
-        await asyncio.to_thread(self.load, api_key)
+        if api_key is not None:
+            await asyncio.to_thread(self.load, api_key)
+            return
+        loop = asyncio.get_running_loop()
+        loading = self._loading
+        if loading is None or loading.done() or loading.get_loop() is not loop:
+            loading = self._loading = loop.run_in_executor(None, copy_context().run, self.load)
+        try:
+            await asyncio.shield(loading)  # others may wait for it
+        finally:
+            if loading.done() and self._loading is loading:
+                self._loading = None
 
     def reply(self, request: Request, origin: Origin, api_key: str | None = None) -> Reply:
         """One call, answered, checked and logged; see `muse.errors` for what it raises."""

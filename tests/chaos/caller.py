@@ -64,7 +64,8 @@ async def _ask(number: int, timeout_s: float) -> dict[str, object]:
         row |= {"provider": reply.provider, "attempts": len(reply.attempts)}
     except MuseError as exc:
         tries = [f"{one.provider} {one.duration_s:.1f} s {one.error}" for one in exc.attempts]
-        row |= {"error": f"{type(exc).__name__}: {exc}", "tries": tries}
+        others = [f"then {type(other).__name__}: {other}" for other in exc.others]
+        row |= {"error": f"{type(exc).__name__}: {exc}", "tries": tries + others}
     return row | {"seconds": round(time.monotonic() - began_s, 4)}
 
 
