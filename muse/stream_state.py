@@ -266,5 +266,5 @@ def _interrupted(cause: MuseError, text: str) -> InterruptedReply:
     """The error for a stream that broke off after `text`."""
     who = {"provider": cause.provider, "model": cause.model} if isinstance(cause, ProviderError) else {}
     error = InterruptedReply(f"the stream broke off after {len(text)} characters: {cause}", text=text, **who)
-    error.__cause__ = cause
+    error.__cause__, error.attempts = cause, cause.attempts
     return error

@@ -96,6 +96,8 @@ def test_a_stream_that_breaks_off_keeps_what_had_come(desk: Desk, case: Case, wa
     (line,) = desk.journal.lines()
     assert line["usage"]["total_tokens"] > 0
     assert line["error"]["class"] in {"ProviderDown", "InterruptedReply"}
+    (attempt,) = error.attempts
+    assert (attempt.provider, attempt.error) == (case.name, line["error"]["class"])
 
 
 @pytest.mark.parametrize("way", STREAMS)

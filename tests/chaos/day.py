@@ -98,6 +98,7 @@ def _write_config(journal: JournalFolder) -> None:
         "retries": 2,
         "hedge_s": PATIENCE_S,
         "first_token_s": 2 * PATIENCE_S,
+        "stall_s": PATIENCE_S,
     }
     limits = [{"requests_per_minute": A_WINDOW, "provider": "[!l]*"}, {"in_flight": IN_FLIGHT, "provider": "[!l]*"}]
     journal.route(default=ladder, limits=limits, breaker={"failures": 25, "cool_down_s": 1})
