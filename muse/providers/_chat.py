@@ -246,7 +246,7 @@ def _replayed(native: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     if isinstance(content, list):
         content = [part for part in content if not isinstance(part, Mapping) or part.get("text") != ""]
     message = {**native, "content": content} if content else {k: v for k, v in native.items() if k != "content"}
-    if "tool_calls" in message:
+    if isinstance(message.get("tool_calls"), list):
         message["tool_calls"] = [_named(call) for call in message["tool_calls"]]
     if content or set(message) - {"role"}:
         yield message
@@ -254,6 +254,8 @@ def _replayed(native: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _named(call: Mapping[str, Any]) -> Mapping[str, Any]:
     """A call whose name is one that endpoints take back, whatever the model wrote."""
+    if not isinstance(call.get("function"), Mapping):  # of another kind: a custom tool's, say
+        return call
     name = call["function"]["name"]
     return call if wire_name(name) == name else {**call, "function": {**call["function"], "name": wire_name(name)}}
 
