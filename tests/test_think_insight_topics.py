@@ -12,6 +12,7 @@ import pytest
 
 from muse import testing
 from muse.errors import ConfigError, ProviderDown
+from tests.cortex_process import wait_until
 from tests.journal_folder import JournalFolder, start
 from tests.loopback.behaviours import Hang, Step
 from tests.provider_cases import FAMILY, WIRES, Case
@@ -381,7 +382,8 @@ def test_what_a_killed_run_had_answered_is_not_asked_again(
             add_topic(journal, TOPIC.replace("about the tide", f"about {name} today"), name=name)
         day = copy_day(journal)
         with start(INSIGHT, DAY, *words) as child:
-            assert server.wait_until(lambda _: len(server.prompts) >= 7, 60)
+            assert server.wait_until(lambda _: len(server.prompts) >= 7)
+            wait_until(lambda: any((day / "insights").glob("tides_*.json")))
             _kill(child)
         done = [name for name in names if (day / "insights" / f"{name}.json").exists()]
         assert set(done) <= set(names[:3])
