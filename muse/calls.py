@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TypeVar
 from msgspec import field, json
 from msgspec.structs import replace
 
-from muse import ledger
+from muse import ledger, prices
 from muse.call_ids import Attempted, CallNumber
 from muse.config import Config
 from muse.errors import ConfigError, DeadlineExceeded, MuseError, ProviderTimeout
@@ -101,18 +101,18 @@ class Ready(RedactedStruct, frozen=True):
 
     def deadline(self) -> Deadline:
         """The deadline of the call, from now on; what the provider asked first needs is loaded before that."""
+        self.stack.read_log()
         with suppress(ConfigError):  # the try raises it
-            self._first().load(self.api_key)
+            backend_of(self.ladder.rungs[0].provider, self.config).load(self.api_key)
         return Deadline.after(self.request.timeout_s)
 
     async def adeadline(self) -> Deadline:
         """As `deadline`, awaited."""
+        await self.stack.aread_log()
         with suppress(ConfigError):
-            await self._first().aload(self.api_key)
+            route = self.ladder.rungs[0]
+            await _aload(backend_of(route.provider, self.config), route.model, self.api_key)
         return Deadline.after(self.request.timeout_s)
-
-    def _first(self) -> Backend:
-        return backend_of(self.ladder.rungs[0].provider, self.config)
 
     def find(self) -> tuple[bytes, Reply | None]:
         """The key to keep an answer under, empty if none is kept; and the one that is kept, its line logged."""
@@ -212,7 +212,8 @@ class _Going:
             return
         provider = step.route.provider
         try:
-            await step.deadline.bound(backend_of(provider, self.ready.config).aload(self._key_for(step.route)))
+            backend = backend_of(provider, self.ready.config)
+            await step.deadline.bound(_aload(backend, step.route.model, self._key_for(step.route)))
         except TimeoutError as exc:
             raise DeadlineExceeded(f"the time ran out while the SDK of {provider} was being loaded") from exc
 
@@ -376,6 +377,16 @@ async def _aoutcome(ask: Callable[[Try], Awaitable[_T]], step: Try | Wait) -> _T
         return await ask(step)
     except Exception as exc:  # noqa: BLE001 - as in `_outcome`
         return exc
+
+
+async def _aload(backend: Backend, model: str, api_key: str | None) -> None:
+    """Have a provider loaded and its model's price looked up, both in a thread where that was not done before."""
+    await backend.aload(api_key)
+    spec = backend.spec
+    if not (spec.free or prices.is_known(model, spec.price_id)):
+        import asyncio  # a coroutine runs, so it is loaded
+
+        await asyncio.to_thread(prices.is_priced, model, spec.price_id)
 
 
 def _most_tokens(request: Request) -> int:

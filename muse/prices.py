@@ -80,6 +80,11 @@ def cost_of(model: str, usage: Usage, price_id: str | None, *, calls: int = 1) -
     return Cost(paid_in * _PER_TOKEN, usage.output_tokens * at.output * _PER_TOKEN)
 
 
+def is_known(model: str, price_id: str | None) -> bool:
+    """Whether the look-up of `model` was made before, so that the next one takes no more than a microsecond."""
+    return f"{price_id or ''}/{model}" in _book
+
+
 def is_priced(model: str, price_id: str | None) -> bool:
     """Whether the price list has `model`."""
     return _rates(model, price_id) is not None

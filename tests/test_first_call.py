@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import threading
+from pathlib import Path
 
 import pytest
 
+from muse import models, prices
+from muse.policies import spending
 from tests import journal_folder
 from tests.desk import Desk
 from tests.loopback.outcomes import TEXT
@@ -89,3 +93,37 @@ def test_a_first_call_is_not_charged_for_the_imports_before_it(desk: Desk, case:
     said, longest_s = json.loads(journal_folder.run(_SLOW_IMPORT, SDKS[case.name], way))
     assert said == TEXT
     assert longest_s < 4.0, "the event loop went on meanwhile"
+
+
+# The first look-up of a price imports the price list, and the first look at a budget reads a month's log.
+
+
+@pytest.mark.parametrize("case", FAMILY, ids=str)
+async def test_a_first_look_up_of_a_price_does_not_hold_the_loop(
+    desk: Desk, case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "prices"))
+    monkeypatch.setattr(prices, "_book", {})
+    monkeypatch.setattr(prices, "_book_is_read", False)
+    threads, look_up = list[int](), prices._look_up
+    monkeypatch.setattr(prices, "_look_up", lambda *asked: threads.append(threading.get_ident()) or look_up(*asked))
+    desk.use(case)
+    reply = await models.areply("When?", "x.first")
+    assert reply.cost_usd
+    assert threads
+    assert threads[0] != threading.get_ident()
+
+
+@pytest.mark.parametrize("rule", [{"budgets": [{"usd": 1}]}, {"limits": [{"usd_per_day": 1}]}], ids=str)
+async def test_a_first_look_at_the_log_does_not_hold_the_loop(
+    desk: Desk, rule: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads, read_on = list[int](), spending.Spending._read_on
+    monkeypatch.setattr(
+        spending.Spending, "_read_on", lambda *asked: threads.append(threading.get_ident()) or read_on(*asked)
+    )
+    desk.reach(FAMILY[0])
+    desk.journal.route(default={"provider": FAMILY[0].name, "model": FAMILY[0].model}, **rule)
+    assert await models.agenerate("When?", "x.first") == TEXT
+    assert threads
+    assert threads[0] != threading.get_ident()

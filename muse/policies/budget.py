@@ -19,7 +19,7 @@ from muse import amounts
 from muse.errors import BudgetExceeded, LimitReached
 from muse.messages import Route
 from muse.policies.course import Call, Outcome
-from muse.policies.settings import Assess, Budget, Limit, ModelAt
+from muse.policies.settings import Assess, Budget, Limit, ModelAt, Policies
 from muse.policies.spending import LOOK_AGAIN_S, Key, Spending, Spent, next_window, spending, window_start
 from muse.spec import Tier
 
@@ -34,6 +34,11 @@ class _Sum(Struct, frozen=True):
     since: str
     spent: Spent
     usd: float
+
+
+def read_log(policies: Policies, assess: Assess) -> None:
+    """Read the token log up to now, from the beginning of the longest window on that a budget or a day's limit has."""
+    spending(min(window_start(window) for window in ("day", *(budget.window for budget in policies.budgets))), assess)
 
 
 class Purse:
@@ -88,7 +93,7 @@ class DayLimitStep:
 
     def __init__(self, limits: Sequence[Limit], assess: Assess) -> None:
         self._assess = assess
-        self._limits = tuple(limit for limit in limits if limit.tokens_per_day or limit.usd_per_day)
+        self._limits = limits
         self._kept: dict[str, _Sum] = {}
         self._fine_until_s: dict[tuple[str, str, str], float] = {}
 

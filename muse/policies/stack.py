@@ -17,7 +17,7 @@ from muse.messages import Reply, Request, Route
 from muse.policies.adaptive import AdaptiveStep
 from muse.policies.breaker import BreakerStep
 from muse.policies.course import Step
-from muse.policies.settings import Assess, ModelAt, Policies
+from muse.policies.settings import Assess, Limit, ModelAt, Policies
 
 # What a model bears was learned from its answers, whatever journal.json says meanwhile.
 _adaptive = AdaptiveStep()
@@ -36,6 +36,27 @@ class Stack:
         self.counts_tokens = any(limit.tokens_per_minute for limit in policies.limits)
         self.steps: tuple[Step, ...] = tuple(_steps(policies, assess))
         self._purse = _purse(policies, assess)
+        self._assess = assess
+        self._log_is_read = not (policies.budgets or _day_limits(policies))
+
+    def read_log(self) -> None:
+        """Read the token log up to now, if budgets or limits of the day are counted from it and it is not read yet.
+
+        The first reading of a long log takes seconds, what is added to it later is read in a moment: done before the
+        clock of the first call starts.
+        """
+        if not self._log_is_read:
+            from muse.policies.budget import read_log  # 5 ms, and only who sets budgets or limits pays it
+
+            read_log(self.policies, self._assess)
+            self._log_is_read = True
+
+    async def aread_log(self) -> None:
+        """As `read_log`, in a thread: other calls of the loop go on meanwhile."""
+        if not self._log_is_read:
+            import asyncio  # a coroutine runs, so it is loaded
+
+            await asyncio.to_thread(self.read_log)
 
     def rungs(self, ladder: Ladder, model_at: ModelAt) -> tuple[Route, ...]:
         """Who is asked, with budgets taken into account.
@@ -77,12 +98,16 @@ def _steps(policies: Policies, assess: Assess) -> Iterator[Step]:
         from muse.policies.budget import DayLimitStep  # 5 ms, and only who sets limits pays it
         from muse.policies.limiter import LimiterStep
 
-        if any(limit.tokens_per_day or limit.usd_per_day for limit in policies.limits):
-            yield DayLimitStep(policies.limits, assess)
+        if day_limits := _day_limits(policies):
+            yield DayLimitStep(day_limits, assess)
         yield _adaptive  # before what processes share: who waits there must not hold what others could use
         yield LimiterStep(policies.limits)
     else:
         yield _adaptive
+
+
+def _day_limits(policies: Policies) -> tuple[Limit, ...]:
+    return tuple(limit for limit in policies.limits if limit.tokens_per_day or limit.usd_per_day)
 
 
 def _purse(policies: Policies, assess: Assess) -> _Purse | None:
