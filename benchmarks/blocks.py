@@ -1,7 +1,8 @@
 """CPU time of several contestants in one process, measured in blocks that take turns; it knows no contestant.
 
-Blocks A B C A B C ... lie close together in time, so what else the machine does falls on all of them alike, and the
-ratio of neighbours says more than any figure alone. `process_time` counts this process with all its threads.
+Blocks A B C C B A A B C ... lie close together in time, so what else the machine does falls on all of them alike, and
+the ratio of neighbours says more than any figure alone; none runs always behind the same other one. `process_time`
+counts this process with all its threads.
 """
 
 from __future__ import annotations
@@ -10,11 +11,20 @@ import asyncio
 import gc
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
 
 Call = Callable[[], object]
 AsyncCall = Callable[[], Awaitable[object]]
 
 _WARM_UP_CALLS = 20
+
+_T = TypeVar("_T")
+
+
+def in_turn(contestants: Mapping[str, _T], block: int) -> list[tuple[str, _T]]:
+    """The contestants in the order of a block: each second one is run backwards."""
+    order = list(contestants.items())
+    return order[::-1] if block % 2 else order
 
 
 def take_turns(contestants: Mapping[str, Call], blocks: int, calls: int) -> dict[str, list[float]]:
@@ -23,8 +33,8 @@ def take_turns(contestants: Mapping[str, Call], blocks: int, calls: int) -> dict
         for _ in range(min(calls, _WARM_UP_CALLS)):
             call()
     spent: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(blocks):
-        for name, call in contestants.items():
+    for block in range(blocks):
+        for name, call in in_turn(contestants, block):
             gc.collect()
             started_s = time.process_time()
             for _ in range(calls):
@@ -39,7 +49,7 @@ async def take_turns_async(
     """As `take_turns`, awaited; `in_flight` callers make `calls` calls each, one after the other."""
     spent: dict[str, list[float]] = {name: [] for name in contestants}
     for block in range(-1, blocks):  # the first round warms up
-        for name, call in contestants.items():
+        for name, call in in_turn(contestants, block):
             gc.collect()
             started_s = time.process_time()
             await asyncio.gather(*(_repeat(call, calls) for _ in range(in_flight)))

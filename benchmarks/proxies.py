@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks import callers
-from benchmarks.blocks import AsyncCall, Call, take_turns_async
+from benchmarks.blocks import AsyncCall, Call, in_turn, take_turns_async
 from benchmarks.report import Table, at_most, ratio
 from benchmarks.world import PROVIDERS, Json, World, serving
 
@@ -77,7 +77,7 @@ def _take_turns(contestants: Mapping[str, Call], blocks: int, calls: int, thread
     spent: Json = {name: [] for name in contestants}
     with ThreadPoolExecutor(threads) as pool:
         for block in range(-1, blocks):  # the first round warms up
-            for name, call in contestants.items():
+            for name, call in in_turn(contestants, block):
                 took = _block(pool, call, calls, threads)
                 spent[name] += [took] if block >= 0 else []
     return spent
