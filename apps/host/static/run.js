@@ -83,6 +83,7 @@ document.addEventListener("submit", async (event) => {
   } catch (error) {
     say(error.message, "bad");
     buttons.forEach((button) => (button.disabled = false));
+    event.submitter?.focus(); // a disabled button loses it
   }
 });
 
