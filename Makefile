@@ -14,7 +14,7 @@ UV_RANGE := uv>=0.13.8,<0.14
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run serve daily agent agents agent-daily batch test check test-integration chaos bench docs route context venv journal lock clean test-ray
+.PHONY: help run serve daily agent agents agent-daily batch test check coverage test-integration chaos bench docs route context venv journal lock clean test-ray
 .PHONY: FORCE
 
 # Reach recipes as shell variables and as they were typed, so that neither the shell nor make reads a character in them.
@@ -67,17 +67,20 @@ batch: $(READY) journal ## ask for every row of a file: make batch INPUT=rows.js
 	@"$(BIN)/muse" batch run --context "$${CONTEXT:-batch.rows}" $${TEMPLATE:+--template "$$TEMPLATE"} \
 	    $${OUTPUT:+--output "$$OUTPUT" --resume} -- "$$INPUT"
 
-# Files of tests go to as many processes as there are cores, four at most: half of the time is waiting for processes.
-PYTEST = "$(BIN)/pytest" --numprocesses auto --maxprocesses 4 --dist loadfile
+# Files of tests go to four processes: much of their time is waiting for other processes.
+PYTEST = "$(BIN)/pytest" --numprocesses 4 --dist loadfile
 
 test: $(READY) ## run the tests
 	@$(PYTEST)
 
-check: $(READY) ## format, lint, types, docs, then tests with branch coverage
+check: $(READY) ## format, lint, types, docs, then tests
 	"$(BIN)/ruff" format --check .
 	"$(BIN)/ruff" check .
 	"$(BIN)/mypy"
 	"$(BIN)/muse" docs --check
+	$(PYTEST)
+
+coverage: $(READY) ## run the tests with branch coverage; takes half as long again as make test
 	$(PYTEST) --cov
 
 test-integration: $(READY) ## run the tests that call real providers; each is skipped without its key
