@@ -153,7 +153,10 @@ async def test_a_body_that_does_not_come_in_time_ends_its_connection(
         for _ in range(pieces):
             writer.write(b"x")
             await asyncio.sleep(0.02)
-        assert await ended == b""
+        try:
+            assert await ended == b""
+        except ConnectionResetError:  # the server closed before it had read all pieces
+            assert pieces > 1
         writer.close()
 
 

@@ -89,7 +89,7 @@ async def test_two_runs_are_equal(question: str) -> None:
 def test_a_model_whose_template_has_room_for_tools_gets_them_from_llama_cpp(tmp_path: Path) -> None:
     assert WEIGHTS is not None
     engine = Engine.shared(with_template(WEIGHTS, tmp_path / "with-tools.gguf", ROOM_FOR_TOOLS))
-    provider, deadline = local.LocalProvider(), Deadline.after(60)
+    provider, deadline = local.LocalProvider(), Deadline.after(200)
     try:
         assert engine.ready()["supports_tools"]
         used = []

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-# No test takes a tenth of this on a machine that is busy with other things; a higher bound only delays the report.
-MOST_S = float(os.environ.get("MUSE_TEST_MOST_S", "240"))
+# Those on the embedded model take half a minute on two idle cores, ten times that where other programs keep both busy.
+MOST_S = float(os.environ.get("MUSE_TEST_MOST_S", "600"))
 # Should the first end be swallowed by an `except BaseException`, it comes again.
 _AGAIN_S = 15.0
 
