@@ -31,7 +31,7 @@ from muse import models
 from muse.errors import MuseError
 from muse.mcp import build_server
 from muse.providers import get_provider_module
-from muse.schema import require_fit
+from muse.types.json_schema.validation import require_fit
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 CONTEXT = "agent.system.default"

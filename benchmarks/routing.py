@@ -9,7 +9,8 @@ from statistics import median
 from benchmarks.blocks import take_turns
 from benchmarks.report import Table, at_most
 from benchmarks.world import Json, World
-from muse import ledger, models
+from muse import models
+from muse.usage_log import ledger
 
 _COUNTS = (10, 100, 1_000)
 _RESOLVE_GOAL_US = 6.0

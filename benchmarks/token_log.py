@@ -12,7 +12,7 @@ from statistics import median
 from benchmarks.report import Table, at_least
 from benchmarks.routing import log_entry
 from benchmarks.world import Json, World
-from muse import ledger
+from muse.usage_log import ledger
 
 _GOAL_LINES_S = 50_000
 _PROCESSES = 4

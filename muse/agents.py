@@ -20,10 +20,28 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, ClassVar
 
-from muse import journal, keys, loop, models, trust
-from muse.config import Config
-from muse.errors import AgentError, ConfigError, cause_of
-from muse.events import (
+from muse import loop, models
+from muse.history import format_tool_summary, parse_agent_events_to_turns
+from muse.journal import config_loader, paths, secrets
+from muse.journal.config import Config
+from muse.journal.lenient_parser import nearest
+from muse.journal.persona_fields import names_in
+from muse.journal.personas import DEFAULT_PERSONA, claims_of, get_agent, problems_of
+from muse.journal.trust import consent
+from muse.ndjson import Lines
+from muse.policies.course import Fallback
+from muse.providers import backend_of, get_provider_module, specs
+from muse.providers._backend import ProviderBackend
+from muse.run_config import RunConfig
+from muse.run_files.recording import Emit, Recording, recording
+from muse.terminal.text import escape_output, log_to_stderr
+from muse.tether import tied_lines
+from muse.toolbox.files import makefile_claim, nearest_makefile
+from muse.toolbox.packs import find_packs, packs
+from muse.toolbox.servers import LocalServer
+from muse.tools import Approver, PreviewedCall
+from muse.types.errors import AgentError, ConfigError, cause_of
+from muse.types.events import (
     AgentUpdatedEvent,
     ErrorEvent,
     Event,
@@ -36,24 +54,8 @@ from muse.events import (
     ToolStartEvent,
     now_ms,
 )
-from muse.history import format_tool_summary, parse_agent_events_to_turns
-from muse.messages import ToolCall
-from muse.ndjson import Lines
-from muse.persona_fields import names_in
-from muse.personas import DEFAULT_PERSONA, claims_of, get_agent, problems_of
-from muse.policies.course import Fallback
-from muse.providers import backend_of, get_provider_module, specs
-from muse.providers._backend import ProviderBackend
-from muse.reading import nearest
-from muse.redaction import RedactedStruct
-from muse.run_config import RunConfig
-from muse.run_files.recording import Emit, Recording, recording
-from muse.terminal_text import escape_output, log_to_stderr
-from muse.tether import tied_lines
-from muse.toolbox.files import makefile_claim, nearest_makefile
-from muse.toolbox.packs import find_packs, packs
-from muse.toolbox.servers import LocalServer
-from muse.tools import Approver, PreviewedCall
+from muse.types.messages import ToolCall
+from muse.types.redaction import RedactedStruct
 
 __all__ = [
     "AgentUpdatedEvent",
@@ -102,7 +104,7 @@ def prepare(request: Mapping[str, Any]) -> Prepared:
     """
     if not request.get("prompt") and not request.get("resume_from"):
         raise ValueError("Missing 'prompt' in the request")
-    house = journal.load().config
+    house = config_loader.load().config
     persona = get_agent(str(request.get("persona") or DEFAULT_PERSONA), request.get("facet") or None)
     said = {name: value for name, value in request.items() if value is not None}
     _refuse_misspelt(said)
@@ -161,8 +163,8 @@ def _require_trust(house: Config, persona: Mapping[str, Any], *, is_told: bool) 
         TrustError: an MCP server, a make target or another entry that needs consent has none.
     """
     if not is_told and persona.get("tools") != []:
-        trust.require(house.withheld_servers)
-    trust.require(claims_of(persona["persona"]))
+        consent.require(house.withheld_servers)
+    consent.require(claims_of(persona["persona"]))
 
 
 def _require_makefile(targets: object) -> None:
@@ -171,9 +173,9 @@ def _require_makefile(targets: object) -> None:
     Raises:
         TrustError: nobody has consented to the Makefile, or it or what it includes has changed since.
     """
-    makefile = nearest_makefile(Path(journal.working_folder())) if targets else None
+    makefile = nearest_makefile(Path(paths.working_folder())) if targets else None
     if makefile is not None:
-        trust.require([makefile_claim(makefile)])
+        consent.require([makefile_claim(makefile)])
 
 
 def _sees(provider: str, model: str) -> bool:
@@ -213,7 +215,7 @@ async def run(request: Mapping[str, Any], emit: Emit, *, hosted: Hosted = None) 
     except Exception as exc:  # the edge of a run: whatever it was is said in one event
         if not getattr(exc, "_evented", False):
             log.debug("run failed", exc_info=True)
-            words = keys.mask(str(exc) or type(exc).__name__)
+            words = secrets.mask(str(exc) or type(exc).__name__)
             JSONEventCallback(emit).emit({"event": "error", "error": words, "cause": cause_of(exc)})
         return False
     return True
@@ -230,7 +232,7 @@ async def _run_agent(provider: str, config: Mapping[str, Any], emit: Emit) -> No
         return
 
     def tell(step: Fallback) -> None:
-        said = {"provider": step.failed.provider, "model": step.failed.model, "error": keys.mask(str(step.error))}
+        said = {"provider": step.failed.provider, "model": step.failed.model, "error": secrets.mask(str(step.error))}
         to = {"to_provider": step.next.provider, "to_model": step.next.model}
         JSONEventCallback(emit).emit({"event": "fallback", **said, **to})
 
@@ -396,7 +398,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.parallel < 1:
         parser.error(f"--parallel: found {args.parallel}, expected 1 or more")
     log_to_stderr(logging.BASIC_FORMAT, logging.INFO if args.verbose else logging.WARNING)
-    keys.fill_from(journal.load().config)
+    secrets.fill_from(config_loader.load().config)
     if args.tied:
         return run_until_interrupted(tied_lines(sys.stdin.fileno()), 1, single=True)
     if args.file is None:

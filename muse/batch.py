@@ -32,8 +32,8 @@ from muse.batching.pace import Pace
 from muse.batching.request import BatchRequest
 from muse.batching.store import Store
 from muse.batching.tally import Tally
-from muse.messages import Reply
 from muse.models import agenerate
+from muse.types.messages import Reply
 
 __all__ = ["Batch", "BatchRequest"]
 

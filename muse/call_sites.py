@@ -13,7 +13,7 @@ from pathlib import Path
 from msgspec import Struct
 from msgspec.structs import replace
 
-from muse.reading import Problem
+from muse.journal.lenient_parser import Problem
 
 # Calls that take a context as keyword, and as second positional argument.
 _BY_PLACE = frozenset(

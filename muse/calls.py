@@ -10,23 +10,23 @@ from typing import Any, ClassVar, TypeVar
 from msgspec import field, json
 from msgspec.structs import replace
 
-from muse import ledger, prices
-from muse.call_ids import Attempted, CallNumber
-from muse.config import Config
-from muse.errors import ConfigError, DeadlineExceeded, MuseError, ProviderTimeout
-from muse.ladder import Ladder
-from muse.messages import Assistant, Image, Part, Reply, Request, Results, Route, User
+from muse.journal.config import Config
+from muse.journal.policy_config import ModelAt
 from muse.policies.course import Call, Course, Fallback, Try, Wait, course, error_of, mends, say_fallback
 from muse.policies.deadline import Deadline
-from muse.policies.settings import ModelAt
 from muse.policies.stack import Stack
 from muse.providers import backend_of
 from muse.providers._attempt import Origin
 from muse.providers._backend import Backend
 from muse.providers._provider import base_url
-from muse.redaction import RedactedStruct
+from muse.routing.fallbacks import Ladder
 from muse.stream_state import UNWATCHED, Watch
 from muse.streams import AsyncReplyStream, ReplyStream
+from muse.types.call_ids import Attempted, CallNumber
+from muse.types.errors import ConfigError, DeadlineExceeded, MuseError, ProviderTimeout
+from muse.types.messages import Assistant, Image, Part, Reply, Request, Results, Route, User
+from muse.types.redaction import RedactedStruct
+from muse.usage_log import ledger, prices
 
 _T = TypeVar("_T")
 # What a picture or a document is counted as by limits on tokens; vendors count 258 to 1,600 a picture, and by page.

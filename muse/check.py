@@ -13,24 +13,28 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct, field
 
-from muse import contexts, journal, keys, persona_fields, personas, prices, project, trust
 from muse.call_sites import CallSite, scan
-from muse.config import Config, Entry, parse
-from muse.contexts import Registry
-from muse.errors import ConfigError, MissingKeyError, PluginError, UnknownProviderError
-from muse.globs import is_glob, overlap
-from muse.journal import Snapshot
-from muse.ladder import ladder
-from muse.messages import Route
+from muse.diagnostics import project_claims
+from muse.journal import config_loader, persona_fields, personas, secrets
+from muse.journal.config import Config, Entry, parse
+from muse.journal.config_loader import Snapshot
+from muse.journal.lenient_parser import Problem, nearest
+from muse.journal.trust import consent
 from muse.providers import backend_of, get_provider_list, problem_of, specs
 from muse.providers._backend import ProviderBackend
 from muse.providers._provider import base_url
 from muse.providers.compatible import ROWS
-from muse.reading import Problem, nearest
-from muse.routing import PROVIDER_ENV, Router
-from muse.rules import idle_rules, place_of
-from muse.spec import Spec, Tier, provider_of
+from muse.routing import contexts
+from muse.routing.contexts import Registry
+from muse.routing.fallbacks import ladder
+from muse.routing.glob_overlap import is_glob, overlap
+from muse.routing.router import PROVIDER_ENV, Router
+from muse.routing.unreachable_rules import idle_rules, place_of
+from muse.types.errors import ConfigError, MissingKeyError, PluginError, UnknownProviderError
+from muse.types.messages import Route
+from muse.types.provider_spec import Spec, Tier, provider_of
 from muse.unknown_options import KNOWN, meant
+from muse.usage_log import prices
 
 Kind = (
     Literal["entry", "rule", "model", "price", "tier", "context", "key", "package", "setup", "ladder", "bound"]
@@ -87,7 +91,7 @@ def examine(folders: Iterable[Path] = ()) -> Report:
     Raises:
         ConfigError: journal.json cannot be read at all.
     """
-    snapshot = journal.load()
+    snapshot = config_loader.load()
     known = specs()
     own = [_HOUSE / name for name in _HOUSES if (_HOUSE / name).is_dir()]
     sites, unreadable, files = scan([*own, *folders])
@@ -129,8 +133,8 @@ def _once(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
 def _withheld() -> Iterator[Finding]:
     """What a project's files say that counts only once the user has consented to it."""
-    for claim in trust.withheld(project.claims()):
-        error = trust.TrustError(claim)
+    for claim in consent.withheld(project_claims.claims()):
+        error = consent.TrustError(claim)
         hint = "Read what it would do before you consent."
         yield Finding("trust", shown(error.path), error.found, error.allowed, hint)
 
@@ -293,7 +297,7 @@ def _way(spec: Spec, what: str) -> Iterator[Finding]:
 
 def _place_of_address(spec: Spec) -> str:
     """Where the address in force is written: a variable, journal.json, or the provider's own row."""
-    if spec.base_url_env and keys.look_up(spec.base_url_env):
+    if spec.base_url_env and secrets.look_up(spec.base_url_env):
         return spec.base_url_env
     return f"the address of {spec.name}" if spec.name in ROWS else f"providers.compatible[{spec.name!r}].base_url"
 
@@ -321,7 +325,7 @@ def _some(names: list[str]) -> str:
 def key_state(spec: Spec) -> Literal["present", "missing", "malformed", "not needed"]:
     """Whether a provider's key is there now; the key itself is never shown."""
     try:
-        key = keys.find_key(spec.env_key)
+        key = secrets.find_key(spec.env_key)
     except MissingKeyError:
         return "malformed"
     if key:
@@ -381,7 +385,7 @@ def model_at(name: str, tier: Tier) -> str | None:
 
 
 def _router() -> Router:
-    snapshot = journal.load()
+    snapshot = config_loader.load()
     return Router(snapshot.config, contexts.registry(snapshot).contexts, specs())
 
 

@@ -7,13 +7,15 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from muse import journal, runs, trust
-from muse.claim import Claim
+from muse import runs
 from muse.cortex.keeping import place_of
-from muse.errors import ConfigError
-from muse.events import now_ms
-from muse.personas import DEFAULT_PERSONA
-from muse.project_config import request_claims
+from muse.journal import paths
+from muse.journal.personas import DEFAULT_PERSONA
+from muse.journal.trust import consent
+from muse.journal.trust.project_config import request_claims
+from muse.types.errors import ConfigError
+from muse.types.events import now_ms
+from muse.types.trust_claim import Claim
 
 Status = Literal["completed", "running", "not_found"]
 EndState = Literal["finish", "error", "running", "unknown"]
@@ -40,14 +42,14 @@ def cortex_request(
     Raises:
         ConfigError: no prompt, a `save` outside of the day's folder, or a `continue_from` that is no completed run.
     """
-    trust.add(claims_of_request(config or {}))
+    consent.add(claims_of_request(config or {}))
     return queue(prompt, persona, provider, handoff_from, config, save)
 
 
 def claims_of_request(request: Mapping[str, Any]) -> tuple[Claim, ...]:
     """Return the entries of a request in a project's journal that need the user's consent."""
-    path = journal.config_path()
-    return request_claims(request, os.path.dirname(path)) if journal.is_project(path) else ()
+    path = paths.config_path()
+    return request_claims(request, os.path.dirname(path)) if paths.is_project(path) else ()
 
 
 def queue(

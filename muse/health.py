@@ -11,16 +11,18 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from muse import check, contexts, journal, keys
-from muse.contents import make_request
-from muse.errors import MissingKeyError, TruncatedReply
-from muse.messages import Route
+from muse import check
+from muse.journal import config_loader, secrets
 from muse.policies.breaker import states
 from muse.policies.store import Busy, read, store_path, write
 from muse.providers import backend_of, get_provider_module, specs
 from muse.providers._attempt import Origin
-from muse.routing import Router
-from muse.spec import Tier
+from muse.routing import contexts
+from muse.routing.router import Router
+from muse.types.content import make_request
+from muse.types.errors import MissingKeyError, TruncatedReply
+from muse.types.messages import Route
+from muse.types.provider_spec import Tier
 
 log = logging.getLogger(__name__)
 
@@ -52,11 +54,11 @@ def test_connection(name: str) -> dict[str, Any]:
     """
     try:
         get_provider_module(name)  # a plug-in that nothing leads to is loaded by this
-        snapshot = journal.load()
+        snapshot = config_loader.load()
         router = Router(snapshot.config, contexts.registry(snapshot).contexts, specs())
         model = router.model_at(name, Tier.LITE, os.environ, where="provider")[0]
     except ValueError as exc:
-        return {"success": False, "provider": name, "error": keys.mask(str(exc))}
+        return {"success": False, "provider": name, "error": secrets.mask(str(exc))}
     found = probe(name, model, Tier.LITE)
     report: dict[str, Any] = {"success": not found.why, "provider": name, "model": model}
     return report | ({"error": found.why} if found.why else {"duration_s": round(found.seconds, 3)})
@@ -77,7 +79,7 @@ def probe(provider: str, model: str, tier: Tier) -> Health:
         state, why = "no key", str(exc)
     except Exception as exc:  # a plug-in may raise anything, and what went wrong is what is asked for
         log.debug("test of %s", provider, exc_info=True)
-        why = keys.mask(str(exc) or type(exc).__name__)
+        why = secrets.mask(str(exc) or type(exc).__name__)
     seconds = time.perf_counter() - started_s
     if not why:
         state = "slow" if seconds > SLOW_S else "ok"
@@ -107,7 +109,7 @@ def probe_provider(name: str) -> list[Health]:
     asked = {route.model: route for route in check.routed() if route.provider == name}
     if not asked:
         get_provider_module(name)
-        snapshot = journal.load()
+        snapshot = config_loader.load()
         router = Router(snapshot.config, contexts.registry(snapshot).contexts, specs())
         model = router.model_at(name, Tier.LITE, os.environ, where="provider")[0]
         asked[model] = Route(TEST_CONTEXT, name, model, Tier.LITE, "a test of the provider")
@@ -154,7 +156,7 @@ def forget(name: str) -> None:
 
 def left_alone() -> dict[str, str]:
     """The models whose breaker has counted failures, by `provider model`, in words."""
-    config = journal.load().config.policies.breaker
+    config = config_loader.load().config.policies.breaker
     return {key: _in_words(state.failures, state.until, config.failures) for key, state in states()}
 
 

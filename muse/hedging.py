@@ -16,8 +16,8 @@ from typing import Any, Protocol, TypeVar
 
 from msgspec.structs import replace
 
-from muse.errors import MuseError
-from muse.messages import Reply
+from muse.types.errors import MuseError
+from muse.types.messages import Reply
 
 _T = TypeVar("_T")
 # How long the end of a call waits until the requests that lost are closed.

@@ -9,10 +9,10 @@ from typing import Any
 
 from msgspec import Struct
 
-from muse import journal
-from muse.messages import Assistant, Results, ToolCall, ToolResult, Turn, User
-from muse.path_containment import is_inside
+from muse.journal import paths
+from muse.journal.storage.path_containment import is_inside
 from muse.run_files.pictures import recall_pictures
+from muse.types.messages import Assistant, Results, ToolCall, ToolResult, Turn, User
 
 log = logging.getLogger(__name__)
 INTERRUPTED = "interrupted: the run was cut off while this tool was at work; it may or may not have had its effect"
@@ -204,11 +204,11 @@ def _result_of(event: Mapping[str, Any], call: ToolCall) -> ToolResult:
 
 def _log_of(agent_id: str) -> str | None:
     """A run's log as text, finished or under way; None, with a warning, if there is none."""
-    folder = journal.folder() / "agents"
+    folder = paths.journal_path() / "agents"
     for name in (f"{agent_id}.jsonl", f"{agent_id}_active.jsonl"):  # an id is a name, never a way to another folder
         path = folder / name
         if (
-            path.parent == folder and path.is_file() and is_inside(path, journal.folder())
+            path.parent == folder and path.is_file() and is_inside(path, paths.journal_path())
         ):  # an id is a name, never a way to another folder
             return path.read_text(encoding="utf-8", errors="replace")
     log.warning("Cannot continue from %s: log not found", agent_id)

@@ -8,11 +8,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from muse import ledger, prices
-from muse.call_ids import UNDER_WAY, Attempted, new_call_id
 from muse.providers import specs
-from muse.spec import provider_of
-from muse.usage import normalize_usage, usage_of
+from muse.types.call_ids import UNDER_WAY, Attempted, new_call_id
+from muse.types.provider_spec import provider_of
+from muse.types.usage import normalize_usage, usage_of
+from muse.usage_log import ledger, prices
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,15 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from muse.errors import (
+from muse.history import INTERRUPTED, Past, interrupted, past_of
+from muse.journal.secrets import mask
+from muse.policies.deadline import Deadline
+from muse.run_config import RunConfig
+from muse.run_files.pictures import read_pictures
+from muse.runs import is_under_way
+from muse.streams import AsyncReplyStream
+from muse.tools import Toolbox, open_toolbox
+from muse.types.errors import (
     BlockedReply,
     ConfigError,
     EmptyReply,
@@ -21,17 +29,9 @@ from muse.errors import (
     TurnLimitError,
     cause_of,
 )
-from muse.events import JSONEventCallback
-from muse.history import INTERRUPTED, Past, interrupted, past_of
-from muse.keys import mask
-from muse.messages import Reply, Request, Results, ToolCall, ToolResult, Turn, User
-from muse.policies.deadline import Deadline
-from muse.run_config import RunConfig
-from muse.run_files.pictures import read_pictures
-from muse.runs import is_under_way
-from muse.streams import AsyncReplyStream
-from muse.tools import Toolbox, open_toolbox
-from muse.usage import Usage
+from muse.types.events import JSONEventCallback
+from muse.types.messages import Reply, Request, Results, ToolCall, ToolResult, Turn, User
+from muse.types.usage import Usage
 
 log = logging.getLogger(__name__)
 OnEvent = Callable[[dict[str, Any]], None] | None

@@ -29,11 +29,11 @@ from msgspec import Struct
 from pydantic import ValidationError
 
 from muse import __version__
-from muse.errors import ConfigError, MuseError
-from muse.reading import nearest
-from muse.terminal_text import escape_control, escape_message, escape_output, log_to_stderr
+from muse.journal.lenient_parser import nearest
+from muse.terminal.text import escape_control, escape_message, escape_output, log_to_stderr
 from muse.toolbox.offers import offer
 from muse.toolbox.packs import LocalTool, Pack, find_packs
+from muse.types.errors import ConfigError, MuseError
 
 PROGRAM = "muse-mcp-tools"
 HOST, PORT, PATH = "127.0.0.1", 6281, "/mcp"

@@ -9,23 +9,25 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
-from muse import config, contexts, journal, log_lines, providers
+from muse import log_lines, providers
 from muse.calls import Ready
-from muse.contents import make_request
-from muse.contexts import Registry
-from muse.descriptors import LOOK_AGAIN_S
-from muse.errors import ConfigError, InvalidReply, UnknownProviderError
-from muse.journal import Snapshot
-from muse.ladder import Ladder, ladder
-from muse.messages import GenerateOptions, Reply, Request, Route
-from muse.objects import Form, Model, read_object, repair, schema_of
+from muse.journal import config, config_loader
+from muse.journal.config_loader import Snapshot
+from muse.journal.descriptors import LOOK_AGAIN_S
 from muse.policies.course import Fallback
 from muse.policies.stack import stack
 from muse.providers import backend_of, owner_of, specs
 from muse.providers._plain import PlainBackend
-from muse.routing import PROVIDER_ENV, Explanation, Router
-from muse.spec import Spec, Tier
+from muse.routing import contexts
+from muse.routing.contexts import Registry
+from muse.routing.fallbacks import Ladder, ladder
+from muse.routing.router import PROVIDER_ENV, Explanation, Router
 from muse.streams import AsyncReplyStream, ReplyStream
+from muse.types.content import make_request
+from muse.types.errors import ConfigError, InvalidReply, UnknownProviderError
+from muse.types.messages import GenerateOptions, Reply, Request, Route
+from muse.types.provider_spec import Spec, Tier
+from muse.types.structured_output import Form, Model, read_object, repair, schema_of
 from muse.unknown_options import KNOWN, is_near_miss, refuse, unknown_in, warn_of
 
 if TYPE_CHECKING:
@@ -105,7 +107,7 @@ _desk: _Desk | None = None
 def _front_desk(*, at_once: bool = False) -> _Desk:
     """The desk as of now: one `stat` of journal.json, and at most once a second a look at the descriptors."""
     global _desk
-    snapshot = journal.load()
+    snapshot = config_loader.load()
     desk = _desk
     now = time.monotonic()
     if desk is not None and desk.snapshot is snapshot and now < desk.good_until_s and not at_once and desk.is_current():
@@ -120,12 +122,12 @@ def _front_desk(*, at_once: bool = False) -> _Desk:
 
 
 def route(context: str | None) -> Route:
-    """Who serves `context` now, with the reason; see `muse.routing.Router.route` for what it raises."""
+    """Who serves `context` now, with the reason; see `muse.routing.router.Router.route` for what it raises."""
     return _front_desk().ladder(context).rungs[0]
 
 
 def ladder_of(context: str | None) -> Ladder:
-    """Who is asked for `context`, in order, and under which rules; see `muse.ladder.ladder` for what it raises."""
+    """Who is asked for `context`, under which rules; see `muse.routing.fallbacks.ladder` for what it raises."""
     return _front_desk(at_once=True).ladder(context)
 
 
@@ -244,7 +246,7 @@ def generate(
     are further `GenerateOptions`; what the model does not take is left out (`reply` says what).
 
     Raises:
-        MuseError: see the tree in `muse.errors`.
+        MuseError: see the tree in `muse.types.errors`.
     """
     options = {
         "temperature": temperature,
@@ -360,7 +362,7 @@ async def _read_object(reply: Reply, form: Form) -> Any:
     """As `read_object`; a schema with patterns, which may take long to match, does not hold the event loop."""
     import asyncio  # a coroutine runs, so it is loaded
 
-    from muse.patterns import has_patterns  # only who asks for objects pays it
+    from muse.types.json_schema.patterns import has_patterns  # only who asks for objects pays it
 
     if isinstance(form, Mapping) and has_patterns(form):
         return await asyncio.to_thread(read_object, reply, form)

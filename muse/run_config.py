@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 
 from msgspec import field
 
-from muse.contexts import agent_context
-from muse.errors import ConfigError
-from muse.messages import DEFAULT_MAX_OUTPUT_TOKENS
-from muse.redaction import RedactedStruct
+from muse.routing.contexts import agent_context
 from muse.toolbox.servers import ToolServer, require_url, servers_of
 from muse.tools import Approver, Policy
+from muse.types.errors import ConfigError
+from muse.types.messages import DEFAULT_MAX_OUTPUT_TOKENS
+from muse.types.redaction import RedactedStruct
 
 DEFAULT_MAX_TURNS = 32
 DEFAULT_MAX_TOOL_CALLS = 200

@@ -20,9 +20,11 @@ from typing import Any, Literal, TypeVar, get_args
 
 from msgspec import Struct, field
 
-from muse import journal, ledger
-from muse.path_containment import is_inside
-from muse.usage import Usage, usage_of
+from muse.journal import paths
+from muse.journal.storage import atomic_files
+from muse.journal.storage.path_containment import is_inside
+from muse.types.usage import Usage, usage_of
+from muse.usage_log import ledger
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +48,7 @@ _SUFFIX: Mapping[State, str] = {"pending": "_pending", "active": "_active", "ove
 
 def folder() -> Path:
     """Where runs are kept."""
-    return journal.folder() / "agents"
+    return paths.journal_path() / "agents"
 
 
 def path_of(agent_id: str, state: State) -> Path:
@@ -63,7 +65,7 @@ def find(agent_id: str) -> tuple[Path, State] | None:
     """A run's file and state; None if there is no such run."""
     for state in _SUFFIX:  # in the order in which its file is renamed, so that none is missed that is renamed meanwhile
         path = path_of(agent_id, state)
-        if is_agent_id(agent_id) and path.is_file() and is_inside(path, journal.folder()):
+        if is_agent_id(agent_id) and path.is_file() and is_inside(path, paths.journal_path()):
             return path, state
     return None
 
@@ -81,7 +83,7 @@ def new_file(state: State, text: str = "") -> tuple[str, Path]:
 def _create(state: State, text: str) -> tuple[str, Path, int]:
     """A new run's file, open and locked; it is made under another name, so that nobody sees it without its lock."""
     place = folder()
-    journal.make_folder(place)
+    atomic_files.make_folder(place)
     number = time.time_ns() // 1_000_000
     while (handle := _reserve(place, str(number))) is None:
         number += 1
@@ -465,7 +467,7 @@ def newest_ids() -> list[str]:
 
 def _names() -> list[str]:
     """The names in the folder of runs, without links that lead out of the journal."""
-    home = journal.folder_name()
+    home = paths.journal_name()
     try:
         with os.scandir(folder()) as entries:
             return [entry.name for entry in entries if not entry.is_symlink() or is_inside(entry.path, home)]

@@ -11,12 +11,12 @@ from weakref import WeakSet
 
 from msgspec import Struct, json
 
-from muse.errors import InterruptedReply, MuseError, ProviderDown, ProviderError, ProviderTimeout
-from muse.messages import Reply
 from muse.policies.deadline import Deadline
 from muse.policies.once import Sending
-from muse.surrogates import Joiner, mend_all
-from muse.usage import Usage
+from muse.types.errors import InterruptedReply, MuseError, ProviderDown, ProviderError, ProviderTimeout
+from muse.types.messages import Reply
+from muse.types.surrogates import Joiner, mend_all
+from muse.types.usage import Usage
 
 
 class Gatherer(Protocol):

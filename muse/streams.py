@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from muse.messages import Reply
 from muse.policies.deadline import Deadline, time_limit
 from muse.stream_state import Account, Gatherer, Source, Stream, Watch
+from muse.types.messages import Reply
 
 
 class StreamSource(Source, Protocol):

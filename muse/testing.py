@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from muse.messages import ToolCall
 from muse.providers.echo import PROVIDER, Say, Script, Step
+from muse.types.messages import ToolCall
 
 __all__ = ["Say", "Script", "calls", "script"]
 

@@ -20,16 +20,16 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from muse.contents import sniff_media_type
-from muse.errors import ToolError
-from muse.exif_orientation import upright
-from muse.keys import mask
-from muse.messages import Image, Part, Tool, ToolCall, ToolResult
-from muse.patterns import may_take_long
+from muse.journal.secrets import mask
 from muse.policies.deadline import Deadline
-from muse.schema import require_fit
 from muse.toolbox.servers import Link, ToolServer
 from muse.toolbox.shelf import READ_MORE, READ_MORE_TOOL, Shelf
+from muse.types.content import sniff_media_type
+from muse.types.errors import ToolError
+from muse.types.exif_orientation import upright
+from muse.types.json_schema.patterns import may_take_long
+from muse.types.json_schema.validation import require_fit
+from muse.types.messages import Image, Part, Tool, ToolCall, ToolResult
 
 log = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from collections.abc import Collection, Iterable, Mapping
 from types import FrameType
 from typing import Any
 
-from muse.errors import OptionError
-from muse.messages import GenerateOptions
-from muse.reading import nearest
+from muse.journal.lenient_parser import nearest
+from muse.types.errors import OptionError
+from muse.types.messages import GenerateOptions
 
 log = logging.getLogger(__name__)
 

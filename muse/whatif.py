@@ -14,20 +14,22 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from muse import contexts, journal, prices
-from muse.config import Config
-from muse.contexts import ContextInfo
-from muse.errors import ConfigError
-from muse.ladder import ladder
+from muse.journal import config_loader
+from muse.journal.config import Config
 from muse.log_index.book import KEPT, OVERNIGHT, OWN
 from muse.log_index.index import LogIndex, log_index
 from muse.log_index.sums import Days, days_since, sums_by_context
-from muse.messages import Route
 from muse.providers import specs
-from muse.routing import Router
-from muse.spec import Spec
-from muse.totals import NONE, Total
-from muse.usage import Usage
+from muse.routing import contexts
+from muse.routing.contexts import ContextInfo
+from muse.routing.fallbacks import ladder
+from muse.routing.router import Router
+from muse.types.errors import ConfigError
+from muse.types.messages import Route
+from muse.types.provider_spec import Spec
+from muse.types.usage import Usage
+from muse.usage_log import prices
+from muse.usage_log.totals import NONE, Total
 
 # How `log_token_usage` names a caller: the call went by no route of muse.
 _ELSEWHERE = re.compile(r".*\.[^.:]+:\d+", re.DOTALL)
@@ -108,7 +110,7 @@ def compare(
     days = days_since(since)
     found = index or log_index()
     progress = found.refresh(most_s)
-    known = contexts.registry(journal.load()).contexts
+    known = contexts.registry(config_loader.load()).contexts
     used = sums_by_context(found, days)
     there = {**specs(before), **specs(after)} if known_specs is None else known_specs
     return moves(used, before, after, days=days, known=known, known_specs=there, is_complete=progress.is_complete)

@@ -16,9 +16,9 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from muse.amounts import counted, total_usd
 from muse.batch import Batch, BatchRequest
 from muse.errors import InvalidReply, MuseError, ReplyError
+from muse.types.formatting import counted, total_usd
 from observe import extract
 from observe.asking.prompts import prompt_of
 from observe.asking.question import object_of

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from muse import providers, testing
-from muse.messages import Results, ToolResult
 from muse.providers.echo import Script
 from muse.runs import Recorder
 from muse.testing import Say
+from muse.types.messages import Results, ToolResult
 
 PROMPT = "When is the release?"
 _LETTERS = {"start": "s", "thinking": "t", "delta": "d", "finish": "f", "error": "e"}

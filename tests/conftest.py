@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from muse import contexts, descriptors, in_flight, journal, keys, ledger, models, providers
+from muse import models, providers
+from muse.journal import config_loader, descriptors, paths, secrets
 from muse.log_index.index import close_indexes
 from muse.policies import cache, spending, stack, store
 from muse.policies.adaptive import AdaptiveStep
-from muse.routing import PROVIDER_ENV
+from muse.routing import contexts
+from muse.routing.router import PROVIDER_ENV
+from muse.usage_log import in_flight, ledger
 from tests.journal_folder import JournalFolder
 
 # A shell without job control has what it starts in the background ignore SIGINT, and children inherit that.
@@ -70,10 +73,11 @@ def _forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 _MEMORY = (
-    (journal, ("_seen", "_nearest")),
+    (config_loader, ("_seen",)),
+    (paths, ("_nearest",)),
     (ledger, ("_handles", "_complained", "_ends")),
     (in_flight, ("_own", "_not_before_s")),
-    (keys, ("_files", "_said", "_used", "_withheld")),
+    (secrets, ("_files", "_said", "_used", "_withheld")),
     (descriptors, ("_looks",)),
     (contexts, ("_registries",)),
     (store, ("_stores", "_complained")),

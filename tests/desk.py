@@ -10,7 +10,7 @@ import pytest
 
 from muse import models
 from muse.errors import MuseError, ReplyError
-from muse.messages import Reply
+from muse.types.messages import Reply
 from tests.journal_folder import JournalFolder
 from tests.loopback.outcomes import Outcome, call
 from tests.loopback.server import LoopbackServer, Request, Step

@@ -8,11 +8,11 @@ import pytest
 
 from muse.batching.overnight import Item, Overnight
 from muse.batching.service import Rhythm
-from muse.contents import make_request
 from muse.errors import MuseError
-from muse.messages import Reply, Route
 from muse.providers._attempt import Origin
-from muse.spec import Tier
+from muse.types.content import make_request
+from muse.types.messages import Reply, Route
+from muse.types.provider_spec import Tier
 from tests.journal_folder import JournalFolder
 from tests.loopback.batches import BatchLoopback
 from tests.provider_cases import FAMILY, Case

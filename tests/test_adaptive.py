@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muse.errors import ProviderTimeout, RateLimitError
-from muse.messages import Assistant, Attempt, Reply, Route
+from muse.journal.policy_config import CallRules
 from muse.policies import adaptive
 from muse.policies.adaptive import AdaptiveStep
 from muse.policies.course import Call
 from muse.policies.deadline import Deadline
-from muse.policies.settings import CallRules
-from muse.spec import Tier
-from muse.usage import Usage
+from muse.types.messages import Assistant, Attempt, Reply, Route
+from muse.types.provider_spec import Tier
+from muse.types.usage import Usage
 
 ROUTE = Route("app.tides", "openai", "a-model", Tier.FLASH, "")
 TIMEOUT_S = 60.0

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from apps.settings.plans import Plans
-from muse import agents, check, cli, cortex_client, models, personas, whatif
-from muse.config import parse
+from muse import agents, check, cli, cortex_client, models, whatif
 from muse.errors import ConfigError, UnknownProviderError
-from muse.journal import load as journal_now
+from muse.journal import personas
+from muse.journal.config import parse
+from muse.journal.config_loader import load as journal_now
 from muse.run_config import RunConfig
 from tests.cortex_process import drain
 from tests.desk import Desk

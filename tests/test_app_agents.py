@@ -15,8 +15,8 @@ from starlette.testclient import TestClient
 
 from apps.agents import listing
 from muse import cortex_client, runs
-from muse.journal import write_atomic
-from muse.personas import get_agents
+from muse.journal.personas import get_agents
+from muse.journal.storage.atomic_files import write_atomic
 from muse.run_files import control, tail
 from muse.run_files.index import INDEX
 from muse.run_files.tail import Line

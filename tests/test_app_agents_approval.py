@@ -15,7 +15,8 @@ from starlette.testclient import TestClient
 from apps.todos import todos
 from muse import cortex_client, runs
 from muse.errors import ConfigError
-from muse.journal import ConflictError, write_atomic
+from muse.journal.config_loader import ConflictError
+from muse.journal.storage.atomic_files import write_atomic
 from muse.run_files import control, tail
 from muse.run_files.index import INDEX
 from tests.agent_process import completion

@@ -21,9 +21,9 @@ from apps.host.uploads import Upload
 from muse import cortex_client, runs, testing
 from muse.errors import ConfigError
 from muse.history import past_of
-from muse.journal import ConflictError
-from muse.messages import Image as Sent
-from muse.messages import User
+from muse.journal.config_loader import ConflictError
+from muse.types.messages import Image as Sent
+from muse.types.messages import User
 from tests.cortex_process import drain, wait_until
 from tests.desk import Desk
 from tests.embedded import needs_model

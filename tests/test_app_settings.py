@@ -12,7 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from muse import call_sites, check, models
-from muse.config import parse
+from muse.journal.config import parse
 from tests.journal_folder import JournalFolder, start
 from tests.pages import client
 

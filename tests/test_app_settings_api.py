@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from apps.settings.masking import SHOWN
 from muse import models
-from muse.config import read
+from muse.journal.config import read
 from muse.providers import get_provider_list
 from tests.journal_folder import JournalFolder
 from tests.pages import client

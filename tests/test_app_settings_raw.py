@@ -10,8 +10,9 @@ from starlette.testclient import TestClient
 
 from apps.settings import saves
 from apps.settings.masking import SHOWN
-from muse import journal as journal_file
-from muse import keys, models
+from muse import models
+from muse.journal import config_loader as journal_file
+from muse.journal import secrets
 from tests.journal_folder import JournalFolder
 from tests.pages import client
 from tests.test_app_settings import HOME, ROUTES, form_of, hidden, words
@@ -214,7 +215,7 @@ def test_the_list_of_saves_says_what_was_changed_elsewhere_since(site: TestClien
 def test_a_key_in_use_that_lands_in_another_field_is_not_kept_with_the_saves(
     site: TestClient, journal: JournalFolder
 ) -> None:
-    keys.find_key("OPENAI_API_KEY", SECRET)
+    secrets.find_key("OPENAI_API_KEY", SECRET)
     site.post(f"{HOME}rule", data=form_of(site, "context=insight.*", model=SECRET))
     assert len(saves.saves()) == 1
     assert SECRET.encode() not in history(journal)

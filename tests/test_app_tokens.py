@@ -15,9 +15,9 @@ from urllib.parse import quote
 import pytest
 from starlette.testclient import TestClient
 
-from muse import ledger
-from muse.amounts import count, usd
 from muse.log_index.index import close_indexes
+from muse.types.formatting import count, usd
+from muse.usage_log import ledger
 from tests.journal_folder import ROOT, JournalFolder
 from tests.log_days import DAY, append, line, usage_says
 from tests.pages import client

@@ -18,49 +18,49 @@ PACKAGES = ("muse", "think", "observe", "apps")
 # Every module of muse stands on one floor and imports from lower ones only. The ground is on top; a blank line is a
 # ceiling. A new module is entered here, as low as its imports allow.
 PLAN = """
-muse.terminal_text muse.atomic_files muse.claim muse.amounts muse.redaction
+muse.terminal.text muse.journal.storage.atomic_files muse.types.trust_claim muse.types.formatting muse.types.redaction
+muse.diagnostics muse.journal muse.journal.storage muse.journal.trust muse.routing muse.terminal
+muse.types muse.types.json_schema muse.usage_log
 
-muse muse.errors muse.names muse.entry_points muse.events muse.usage muse.spec muse.patterns muse.globs muse.reading
+muse.journal.paths muse.types.errors
+muse muse.types.provider_names muse.journal.entry_points muse.types.events muse.types.usage
+muse.types.provider_spec muse.types.json_schema.patterns muse.routing.glob_overlap muse.journal.lenient_parser
 muse.policies muse.cortex muse.batching muse.ndjson muse.tether muse.cortex.run_process muse.cli._summary
-muse.cli._terminal
-muse.providers._local muse.providers._local.errors muse.providers._local.child muse.providers._local.days
-muse.providers._local.words muse.batching.bell muse.batching.pace muse.database muse.policies.once
-muse.policies.allowance muse.batching.plain muse.call_ids muse.run_files muse.toolbox muse.cli._doc_map
-muse.aside muse.in_flight
-muse.providers._moderation muse.json_text muse.schema_merge
-muse.surrogates
+muse.cli._terminal muse.providers._local muse.providers._local.errors muse.providers._local.child
+muse.providers._local.days muse.providers._local.words muse.batching.bell muse.batching.pace
+muse.journal.storage.sqlite muse.policies.once muse.policies.allowance muse.batching.plain muse.types.call_ids
+muse.run_files muse.toolbox muse.cli._doc_map muse.journal.storage.backups muse.usage_log.in_flight
+muse.providers._moderation muse.types.json_text muse.types.json_schema.merge muse.types.surrogates
 
-muse.batching.kinds
+muse.batching.kinds muse.errors
 
-muse.path_containment muse.trust muse.persona_fields
-muse.messages muse.prices muse.prompts muse.totals muse.policies.deadline muse.cortex.folder_watch
-muse.cortex.schedules muse.cli._live muse.providers._batch muse.providers._local.link
-muse.providers._local.weights muse.providers._local.fields muse.providers._local.shots
-muse.providers._local.passages muse.batching.parquet muse.batching.tables muse.batching.template
-muse.schema muse.strict_schema muse.tool_schema
-muse.providers._http1 muse.providers._proxies muse.providers._sockets
-muse.policies.retry muse.policies.settings muse.batching.cluster muse.cli._progress muse.console
+muse.journal.storage.path_containment muse.journal.trust.consent muse.journal.persona_fields muse.types.messages
+muse.usage_log.prices muse.journal.prompts muse.usage_log.totals muse.policies.deadline muse.cortex.folder_watch
+muse.cortex.schedules muse.cli._live muse.providers._batch muse.providers._local.link muse.providers._local.weights
+muse.providers._local.fields muse.providers._local.shots muse.providers._local.passages muse.batching.parquet
+muse.batching.tables muse.batching.template muse.types.json_schema.validation muse.types.json_schema.strict
+muse.types.json_schema.tool_parameters muse.providers._http1 muse.providers._proxies muse.providers._sockets
+muse.policies.retry muse.journal.policy_config muse.batching.cluster muse.cli._progress muse.terminal.console
 
-muse.exif_orientation
+muse.types.exif_orientation
 
-muse.config muse.toolbox.files muse.call_sites muse.contents muse.objects muse.toolbox.shelf muse.toolbox.listings
-muse.toolbox.results
-muse.providers._local.engine muse.providers._local.fetch muse.providers._local.fill muse.providers._decoding
-muse.providers._destination
-muse.batching.request muse.batching.files muse.batching.jobs muse.policies.course
-muse.stream_state muse.batching.parts muse.log_index.tally muse.providers._local.task muse.providers._finish_reasons
-muse.providers._calls muse.providers._fitting
+muse.journal.config muse.toolbox.files muse.call_sites muse.types.content muse.types.structured_output
+muse.toolbox.shelf muse.toolbox.listings muse.toolbox.results muse.providers._local.engine muse.providers._local.fetch
+muse.providers._local.fill muse.providers._decoding muse.providers._destination muse.batching.request
+muse.batching.files muse.batching.jobs muse.policies.course muse.stream_state muse.batching.parts muse.log_index.tally
+muse.providers._local.task muse.providers._finish_reasons muse.providers._calls muse.providers._fitting
 
-muse.project_config
+muse.journal.trust.project_config
 
-muse.journal muse.streams muse.descriptors muse.providers._transport muse.providers._local.choose
-muse.hedging muse.providers._local.answer muse.batching.packing muse.batching.scan muse.batching.tally muse.batching.job
-muse.batching.outbox muse.batching.outage muse.policies.adaptive muse.unknown_options
+muse.journal.config_loader muse.streams muse.journal.descriptors muse.providers._transport
+muse.providers._local.choose muse.hedging muse.providers._local.answer muse.batching.packing muse.batching.scan
+muse.batching.tally muse.batching.job muse.batching.outbox muse.batching.outage muse.policies.adaptive
+muse.unknown_options
 
-muse.providers._async_transport
-muse.toolbox.packs muse.keys muse.ledger muse.contexts muse.personas muse.fresh muse.cortex.keeping
-muse.providers._local.plan muse.batching.feed muse.batching.bar muse.policies.cache
-muse.policies.store muse.run_files.pictures muse.cli._arguments muse.days
+muse.providers._async_transport muse.toolbox.packs muse.journal.secrets muse.usage_log.ledger muse.routing.contexts
+muse.journal.personas muse.journal.input_changes muse.cortex.keeping muse.providers._local.plan muse.batching.feed
+muse.batching.bar muse.policies.cache muse.policies.store muse.run_files.pictures muse.cli._arguments
+muse.journal.days
 
 muse.runs muse.toolbox.addresses muse.toolbox.channels
 
@@ -68,17 +68,17 @@ muse.toolbox.servers
 
 muse.tools
 
-muse.providers._http
-muse.toolbox.offers muse.cli._approval muse.log_index.scan muse.history muse.routing muse.run_config muse.cortex_client
-muse.cortex.stamps muse.run_files.recording muse.toolbox.make_tools muse.batching.store muse.policies.breaker
-muse.policies.limiter muse.policies.spending muse.key_file muse.run_files.tail muse.run_files.control
+muse.providers._http muse.toolbox.offers muse.cli._approval muse.log_index.scan muse.history muse.routing.router
+muse.run_config muse.cortex_client muse.cortex.stamps muse.run_files.recording muse.toolbox.make_tools
+muse.batching.store muse.policies.breaker muse.policies.limiter muse.policies.spending muse.journal.dotenv_file
+muse.run_files.tail muse.run_files.control
 
-muse.cortex.run_log muse.rules muse.loop muse.cortex.orders muse.cortex.daily muse.batching.keeper
-muse.providers._provider muse.providers._faults muse.ladder muse.policies.budget muse.policies.standing
+muse.cortex.run_log muse.routing.unreachable_rules muse.loop muse.cortex.orders muse.cortex.daily muse.batching.keeper
+muse.providers._provider muse.providers._faults muse.routing.fallbacks muse.policies.budget muse.policies.standing
 muse.run_files.index
 
 muse.cortex.supervisor muse.providers._attempt muse.providers._clients muse.providers._sse muse.policies.stack
-muse.why
+muse.routing.explain
 
 muse.providers._sdk
 
@@ -87,12 +87,12 @@ muse.providers._batch_anthropic muse.providers._batch_google muse.batching.servi
 
 muse.providers._base muse.providers._loading muse.batching.errand
 
-muse.providers.google muse.providers.openai muse.providers.anthropic muse.providers.compatible
-muse.providers.local muse.providers.echo muse.providers._installed
+muse.providers.google muse.providers.openai muse.providers.anthropic muse.providers.compatible muse.providers.local
+muse.providers.echo muse.providers._installed
 
 muse.providers
 
-muse.project
+muse.diagnostics.project_claims
 
 muse.testing muse.check muse.cli._doc_tables muse.mcp muse.batching.overnight muse.calls muse.batching.luggage
 muse.log_lines
@@ -125,14 +125,22 @@ LATE: Sequence[tuple[str, str, str]] = (
     ("muse.policies.retry", "random", "1 ms, and only who tries again pays it"),
     ("muse.providers._calls", "random", "1 ms, and only an id that does not fit pays it"),
     ("muse.providers._backend", "muse.loop", "6 ms, and only who runs agents pays it"),
-    ("muse.models", "muse.patterns", "1 ms, and only who asks for objects pays it"),
-    ("muse.objects", "muse.json_text", "1 ms, and only who asks for objects pays it"),
-    ("muse.objects", "muse.schema", "1 ms, and only who asks for objects pays it"),
-    ("muse.providers._fitting", "muse.tool_schema", "1 ms, and only a request with tools pays it"),
+    ("muse.models", "muse.types.json_schema.patterns", "1 ms, and only who asks for objects pays it"),
+    ("muse.types.structured_output", "muse.types.json_text", "1 ms, and only who asks for objects pays it"),
+    (
+        "muse.types.structured_output",
+        "muse.types.json_schema.validation",
+        "1 ms, and only who asks for objects pays it",
+    ),
+    (
+        "muse.providers._fitting",
+        "muse.types.json_schema.tool_parameters",
+        "1 ms, and only a request with tools pays it",
+    ),
     ("muse.providers._fitting", "hashlib", "3 ms, and only a tool's name that does not fit pays it"),
     ("muse.check", "muse.providers._proxies", "20 ms: urllib.request brings http.client, and only a check needs it"),
-    ("muse.prices", "genai_prices", "0.1 s, and only a model's first look-up of the day pays it"),
-    ("muse.database", "sqlite3", "5 ms, and only who keeps something pays it"),
+    ("muse.usage_log.prices", "genai_prices", "0.1 s, and only a model's first look-up of the day pays it"),
+    ("muse.journal.storage.sqlite", "sqlite3", "5 ms, and only who keeps something pays it"),
     ("muse.policies.store", "sqlite3", "5 ms, and only who has a limit or a failing provider pays it"),
     ("muse.policies.cache", "sqlite3", "5 ms, and only who keeps answers pays it"),
     ("muse.policies.stack", "muse.policies.cache", "3 ms, and only who keeps answers pays it"),
@@ -140,20 +148,20 @@ LATE: Sequence[tuple[str, str, str]] = (
     ("muse.models", "muse.policies.standing", "5 ms, and only who asks what is left pays it"),
     ("muse.policies.stack", "muse.policies.limiter", "5 ms, and only who sets limits pays it"),
     ("muse.policies.allowance", "email", "8 ms, and only a response that names a date pays it"),
-    ("muse.exif_orientation", "PIL", "30 ms, and only a picture with metadata pays it"),
-    ("muse.keys", "dotenv", "7 ms, and only who has a .env file pays it"),
+    ("muse.types.exif_orientation", "PIL", "30 ms, and only a picture with metadata pays it"),
+    ("muse.journal.secrets", "dotenv", "7 ms, and only who has a .env file pays it"),
     ("muse.toolbox.servers", "mcp", "0.4 s, and only who uses tools pays it"),
     ("muse.toolbox.channels", "mcp", "0.4 s, and only who uses tools pays it"),
     ("muse.agents", "muse.toolbox.offers", "40 ms, and only a run that may use tools pays it"),
     ("muse.agents", "muse.mcp", "0.4 s, and only a run that calls a tool pays it"),
     ("muse.agents", "muse.toolbox.make_tools", "it brings mcp, and only a persona with make targets pays it"),
     ("muse.check", "muse.toolbox.packs", "0.1 s, and only a whole look pays it"),
-    ("muse.patterns", "urllib.parse", "4 ms, and only who has a schema with references pays it"),
-    ("muse.patterns", "subprocess", "4 ms, and only who has a pattern that may take long pays it"),
-    ("muse.schema", "jsonschema", "50 ms, and only who checks an object pays it"),
-    ("muse.schema", "referencing", "comes with jsonschema"),
-    ("muse.entry_points", "importlib", "15 ms, and only who looks for packages pays it"),
-    ("muse.reading", "difflib", "3 ms, and only who misspells something pays it"),
+    ("muse.types.json_schema.patterns", "urllib.parse", "4 ms, and only who has a schema with references pays it"),
+    ("muse.types.json_schema.patterns", "subprocess", "4 ms, and only who has a pattern that may take long pays it"),
+    ("muse.types.json_schema.validation", "jsonschema", "50 ms, and only who checks an object pays it"),
+    ("muse.types.json_schema.validation", "referencing", "comes with jsonschema"),
+    ("muse.journal.entry_points", "importlib", "15 ms, and only who looks for packages pays it"),
+    ("muse.journal.lenient_parser", "difflib", "3 ms, and only who misspells something pays it"),
     ("muse.providers.openai", "muse.providers._batch_openai", "it brings asyncio, and only batch services need it"),
     ("muse.providers.anthropic", "muse.providers._batch_anthropic", "as openai's"),
     ("muse.providers.google", "muse.providers._batch_google", "as openai's"),
@@ -172,14 +180,14 @@ LATE: Sequence[tuple[str, str, str]] = (
     ("muse.batching.engine", "muse.batching.ray_engine", "only who asks for Ray needs it"),
     ("muse.batching.asker", "pyarrow", "comes with ray.data, and only its pipelines need it"),
     ("muse.cli.local", "rich", "60 ms, and only a progress bar needs it"),
-    ("muse.cli.local", "muse.console", "it brings rich"),
+    ("muse.cli.local", "muse.terminal.console", "it brings rich"),
     ("muse.cli", "muse.cli._consent", "30 ms for the providers, and only a command that calls models pays it"),
-    ("muse.trust", "hashlib", "2 ms, and only who has something to consent to pays it"),
-    ("muse.cli._terminal", "muse.console", "it brings rich"),
-    ("muse.cli._live", "muse.console", "it brings rich"),
-    ("muse.cli._progress", "muse.console", "it brings rich"),
-    ("muse.batching.bar", "muse.console", "it brings rich"),
-    ("muse.console", "rich", "20 ms, and only a progress bar needs it"),
+    ("muse.journal.trust.consent", "hashlib", "2 ms, and only who has something to consent to pays it"),
+    ("muse.cli._terminal", "muse.terminal.console", "it brings rich"),
+    ("muse.cli._live", "muse.terminal.console", "it brings rich"),
+    ("muse.cli._progress", "muse.terminal.console", "it brings rich"),
+    ("muse.batching.bar", "muse.terminal.console", "it brings rich"),
+    ("muse.terminal.console", "rich", "20 ms, and only a progress bar needs it"),
 )
 # Modules that may import by a name they compute: registries of providers, commands and tools, SDKs behind providers.
 BY_NAME = {
@@ -399,7 +407,9 @@ BLOCKED = sys.argv[1].split(",")
 sys.meta_path.insert(0, Nowhere())
 for name in sys.argv[2].split(","):
     importlib.import_module(name)
-from muse import errors, ledger, models, testing
+from muse import errors
+from muse.usage_log import ledger
+from muse import models, testing
 assert models.resolve_provider("insight.daily")[0] == "google"
 with testing.script("Low water at six."):
     assert models.generate("When?", "app.tides", model="echo-1") == "Low water at six."

@@ -7,8 +7,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from muse import keys, models
+from muse import models
 from muse.errors import ConfigError
+from muse.journal import secrets
 from muse.providers import _http, specs
 from muse.providers._provider import base_url
 from tests.desk import CONTEXT, QUESTION, WAYS, Desk
@@ -104,7 +105,7 @@ def test_an_address_set_to_nothing_is_unset(
         case _:
             content["env"] = {spec.base_url_env: value}
     journal.write(content)
-    keys.fill_environment(content.get("env", {}))
+    secrets.fill_environment(content.get("env", {}))
     with pytest.raises(Exception, match=r"nobody"):
         models.generate(QUESTION, CONTEXT, api_key=f"key-{place.replace(' ', '-')}-{value.encode().hex()}")
     assert asked == [HOMES[name]]

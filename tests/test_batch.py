@@ -12,7 +12,7 @@ from muse import batch as batches
 from muse import testing
 from muse.batch import Batch, BatchRequest
 from muse.errors import ConfigError, ContentsError, ProviderDown
-from muse.usage import Usage
+from muse.types.usage import Usage
 from tests.batch_calls import CONTEXT, Calls, ask, drained
 from tests.journal_folder import JournalFolder
 

@@ -7,7 +7,7 @@ import pytest
 from muse.batching.bar import drawn, words
 from muse.batching.request import BatchRequest
 from muse.batching.tally import Tally
-from muse.usage import Usage
+from muse.types.usage import Usage
 from tests.at_terminal import STYLE, Terminal
 
 DRAWN = """

@@ -16,8 +16,8 @@ from muse.batch import Batch, BatchRequest
 from muse.batching.packing import pack, unpack
 from muse.batching.store import Store, names, path_of, requests
 from muse.errors import BudgetExceeded, ConfigError, ContentsError, ProviderDown
-from muse.messages import Assistant, File, Image, User
-from muse.usage import Usage
+from muse.types.messages import Assistant, File, Image, User
+from muse.types.usage import Usage
 from tests.batch_calls import CONTEXT, Calls, ask, drained
 from tests.journal_folder import JournalFolder
 

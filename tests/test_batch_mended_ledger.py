@@ -31,8 +31,8 @@ from muse.errors import (
     RateLimitError,
     RequestError,
 )
-from muse.messages import Assistant, Reply
-from muse.usage import Usage
+from muse.types.messages import Assistant, Reply
+from muse.types.usage import Usage
 from tests.batch_calls import CONTEXT, ask, drained
 from tests.journal_folder import JournalFolder
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 import muse
-from muse import errors, ledger, models, testing
+from muse import errors, models, testing
 from muse.batch import Batch, BatchRequest
 from muse.batching.home import Home
 from muse.batching.luggage import Luggage, Told, Variables, variables
@@ -24,9 +24,10 @@ from muse.batching.packing import pack
 from muse.batching.parts import REST_S, Parts, most_parts, one_part
 from muse.batching.worker import Worker
 from muse.errors import BudgetExceeded, ConfigError, MuseError, ProviderDown
-from muse.messages import Attempt
-from muse.policies.settings import Limit
-from muse.usage import Usage
+from muse.journal.policy_config import Limit
+from muse.types.messages import Attempt
+from muse.types.usage import Usage
+from muse.usage_log import ledger
 from tests.journal_folder import JournalFolder
 
 SECRET = "sk-openai-0123456789abcdef-secret"

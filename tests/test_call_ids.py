@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from muse import models
-from muse.call_ids import entered, new_call_id
 from muse.log_index.index import LogIndex
 from muse.log_index.lines import lines_of_call, list_lines
-from muse.messages import Request, User
 from muse.providers import backend_of
 from muse.providers._attempt import Origin
 from muse.providers._plain import PlainBackend
+from muse.types.call_ids import entered, new_call_id
+from muse.types.messages import Request, User
 from tests.desk import CONTEXT, QUESTION, WAYS, Desk
 from tests.journal_folder import UNMEASURED, JournalFolder, run
 from tests.log_days import ALL, append, line
@@ -141,7 +141,7 @@ def test_a_forked_child_does_not_repeat_the_ids_of_its_parent() -> None:
 
 FORKS = """
 import os, sys
-from muse.call_ids import new_call_id
+from muse.types.call_ids import new_call_id
 new_call_id()
 for _ in range(3):
     if os.fork() == 0:

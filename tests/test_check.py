@@ -10,7 +10,7 @@ import pytest
 
 from muse import check, health
 from muse.check import Finding
-from muse.globs import example, overlap
+from muse.routing.glob_overlap import example, overlap
 from tests.desk import Desk
 from tests.journal_folder import JournalFolder
 from tests.loopback.server import LoopbackServer

@@ -13,8 +13,8 @@ import pytest
 from muse import runs, testing
 from muse.cli import main
 from muse.errors import MuseError
-from muse.events import now_ms
 from muse.testing import Say
+from muse.types.events import now_ms
 from tests.at_terminal import STYLE, Terminal
 from tests.journal_folder import JournalFolder, start
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muse.config import Config, Entry, LocalModel, parse, read
 from muse.errors import ConfigError
-from muse.policies.settings import RULES
-from muse.spec import Tier
+from muse.journal.config import Config, Entry, LocalModel, parse, read
+from muse.journal.policy_config import RULES
+from muse.types.provider_spec import Tier
 
 
 def problems_of(document: dict[str, Any], known: set[str] | None = None) -> list[str]:

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muse.contents import make_request, sniff_media_type, turns_of
 from muse.errors import ContentsError
-from muse.messages import Assistant, File, Image, Results, ToolResult, User
+from muse.types.content import make_request, sniff_media_type, turns_of
+from muse.types.messages import Assistant, File, Image, Results, ToolResult, User
 
 PDF = b"%PDF-1.7 the rest"
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from muse.contexts import STATIC, Registry, agent_context, category_context, registry
-from muse.journal import load
+from muse.journal.config_loader import load
 from muse.models import CONTEXT_DEFAULTS, get_context_registry
-from muse.spec import Tier
+from muse.routing.contexts import STATIC, Registry, agent_context, category_context, registry
+from muse.types.provider_spec import Tier
 from tests.journal_folder import JournalFolder
 
 FOLDERS = {"categories": ["screens"], "agents": ["people"], "apps": ["mini"]}

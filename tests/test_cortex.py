@@ -21,7 +21,7 @@ from muse.cortex.supervisor import Cortex
 from muse.cortex_client import get_agent_end_state, get_agent_status, read_agent_events
 from muse.errors import ConfigError
 from muse.history import past_of
-from muse.messages import Assistant, Results, User
+from muse.types.messages import Assistant, Results, User
 from tests.cortex_process import (
     Hanging,
     agents_of,

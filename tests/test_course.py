@@ -22,13 +22,13 @@ from muse.errors import (
     RequestError,
     TruncatedReply,
 )
-from muse.messages import Assistant, Attempt, Reply, Route
+from muse.journal.policy_config import CallRules
 from muse.policies.course import Call, Fallback, Outcome, Try, Wait, course
 from muse.policies.deadline import Deadline
 from muse.policies.once import STALE
-from muse.policies.settings import CallRules
-from muse.spec import Tier
-from muse.usage import Usage
+from muse.types.messages import Assistant, Attempt, Reply, Route
+from muse.types.provider_spec import Tier
+from muse.types.usage import Usage
 
 NAMES = ("openai", "anthropic", "local")
 REPLY = Reply("The tide turns at six.", Assistant(), Usage(), "stop", "a model", "a provider")

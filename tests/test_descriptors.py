@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from muse import descriptors
-from muse.config import Descriptors
-from muse.descriptors import Found, find
+from muse.journal import descriptors
+from muse.journal.config import Descriptors
+from muse.journal.descriptors import Found, find
 
 HOUSE = Path(descriptors.__file__).resolve().parents[1]
 MINE = Descriptors(categories=("screens",), agents=("people",), apps=("mini",))
@@ -84,7 +84,7 @@ def test_a_new_a_changed_and_a_removed_file_are_seen_at_once(tmp_path: Path) -> 
 
 def test_a_hot_path_looks_once_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("muse.descriptors.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("muse.journal.descriptors.time.monotonic", lambda: now[0])
     first = find(MINE, str(tmp_path), at_once=False)
     put(tmp_path / "screens" / "chart.json", {})
     now[0] += 0.9

@@ -10,10 +10,10 @@ import pytest
 
 from muse import models, testing
 from muse.errors import BlockedReply, EmptyReply, ProviderDown, TruncatedReply
-from muse.messages import Image, User
 from muse.providers import echo
 from muse.testing import Say
-from muse.usage import Usage
+from muse.types.messages import Image, User
+from muse.types.usage import Usage
 from tests.desk import CONTEXT, WAYS, Desk
 
 every_way = pytest.mark.parametrize("way", WAYS)

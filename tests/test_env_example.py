@@ -8,9 +8,10 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
-from muse import keys, providers
+from muse import providers
+from muse.journal import secrets
 from muse.providers.local import MODEL_ENV
-from muse.routing import PROVIDER_ENV
+from muse.routing.router import PROVIDER_ENV
 from tests.journal_folder import ROOT, JournalFolder
 
 TEXT = (ROOT / ".env.example").read_text(encoding="utf-8")
@@ -41,6 +42,6 @@ def test_the_addresses_shown_are_those_in_force() -> None:
 def test_a_copy_of_it_changes_nothing(journal: JournalFolder, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(TEXT, encoding="utf-8")
     assert not [value for value in dotenv_values(stream=io.StringIO(TEXT)).values() if value]
-    assert not [name for name in _names(TEXT) - {"JOURNAL_PATH"} if keys.look_up(name)]
+    assert not [name for name in _names(TEXT) - {"JOURNAL_PATH"} if secrets.look_up(name)]
     (tmp_path / ".env").write_text(TEXT.replace("OPENAI_API_KEY=", "OPENAI_API_KEY=sk-filled-in"), encoding="utf-8")
-    assert keys.need_key("OPENAI_API_KEY") == "sk-filled-in"
+    assert secrets.need_key("OPENAI_API_KEY") == "sk-filled-in"

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image as Pictures
 from PIL import ImageOps
 
-from muse.contents import turns_of
-from muse.exif_orientation import upright
-from muse.messages import Image, Results, ToolResult, User
 from muse.tools import _part as tool_part
+from muse.types.content import turns_of
+from muse.types.exif_orientation import upright
+from muse.types.messages import Image, Results, ToolResult, User
 from tests.desk import WAYS, Desk
 from tests.provider_cases import WIRES, Case
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from muse import models, prices
+from muse import models
 from muse.policies import spending
+from muse.usage_log import prices
 from tests import journal_folder
 from tests.desk import Desk
 from tests.loopback.outcomes import TEXT

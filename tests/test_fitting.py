@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muse.messages import Assistant, Image, Reply, Request, Results, Tool, ToolCall, ToolResult, Turn, User
 from muse.providers import backend_of
 from muse.providers._backend import ProviderBackend
 from muse.providers._fitting import NO_OUTPUT, ToolRules, fitted, wire_name, with_own_names
 from muse.providers._provider import Payload, Provider
-from muse.tool_schema import tool_parameters
-from muse.usage import Usage
+from muse.types.json_schema.tool_parameters import tool_parameters
+from muse.types.messages import Assistant, Image, Reply, Request, Results, Tool, ToolCall, ToolResult, Turn, User
+from muse.types.usage import Usage
 
 PROVIDERS = ("openai", "anthropic", "google", "openrouter", "ollama", "local")
 every_provider = pytest.mark.parametrize("name", PROVIDERS)

@@ -10,9 +10,9 @@ import pytest
 from muse import models
 from muse.errors import AuthError, ProviderDown, ProviderTimeout
 from muse.hedging import stop_background
-from muse.messages import Request, User
 from muse.models import Asked
 from muse.policies.course import Fallback
+from muse.types.messages import Request, User
 from tests.desk import CONTEXT, QUESTION, Desk
 from tests.loopback.behaviours import Answer, Hang
 from tests.loopback.outcomes import TEXT

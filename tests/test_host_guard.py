@@ -24,7 +24,7 @@ from apps.host.discovery import App
 from apps.host.site import Access, make_site
 from apps.host.uploads import read_images
 from muse.errors import BudgetExceeded, ConfigError, ProviderDown
-from muse.journal import ConflictError
+from muse.journal.config_loader import ConflictError
 from tests.journal_folder import JournalFolder
 from tests.pages import client
 

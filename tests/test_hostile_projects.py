@@ -13,14 +13,19 @@ from typing import Any
 
 import pytest
 
-from muse import descriptors, journal, patterns, prices, project, runs, trust
-from muse.atomic_files import home_folder
-from muse.config import Descriptors
+from muse import runs
 from muse.cortex_client import cortex_request
+from muse.diagnostics import project_claims
 from muse.errors import ConfigError
-from muse.personas import get_agent, get_agents
-from muse.project_config import server_claim
+from muse.journal import config_loader, descriptors, paths
+from muse.journal.config import Descriptors
+from muse.journal.personas import get_agent, get_agents
+from muse.journal.storage.atomic_files import home_folder
+from muse.journal.trust import consent
+from muse.journal.trust.project_config import server_claim
 from muse.toolbox.files import code_claim, makefile_claim
+from muse.types.json_schema import patterns
+from muse.usage_log import prices
 from tests.test_trust import MUSE, Project, _cloned, _inside
 from think.topics.topic import find_topics
 
@@ -135,8 +140,8 @@ def test_who_asks_for_a_run_by_the_library_consents_to_what_it_names(inside: Pro
     inside.journal()
     servers = {"x": {"command": "true"}}
     cortex_request("hi", config={"mcp_servers": servers})
-    assert project.claims()
-    assert trust.withheld(project.claims()) == ()
+    assert project_claims.claims()
+    assert consent.withheld(project_claims.claims()) == ()
 
 
 def test_servers_that_a_persona_hands_on_need_trust(inside: Project) -> None:
@@ -145,7 +150,7 @@ def test_servers_that_a_persona_hands_on_need_trust(inside: Project) -> None:
     further = {"persona": "default", "handoff": {"persona": "default", "make": ["all"]}}
     inside.write("personas/one.json", {"title": "One", "handoff": {**further, "mcp_servers": servers}})
     inside.write("personas/one.txt", "Say.\n")
-    assert [claim.does.split(":")[0] for claim in trust.withheld(project.claims())][:2] == [
+    assert [claim.does.split(":")[0] for claim in consent.withheld(project_claims.claims())][:2] == [
         "starts the command",
         "lets an agent run make targets ['all']; make runs the Makefile's own commands",
     ]
@@ -169,7 +174,7 @@ def test_without_a_home_folder_nothing_of_the_working_folder_is_the_users_own(
         monkeypatch.setenv(name, "here")
     monkeypatch.setenv("HOME", home)
     assert home_folder() == os.sep
-    for path in (trust.record_path(), journal.folder(), prices._book_path()):
+    for path in (consent.record_path(), paths.journal_path(), prices._book_path()):
         assert path.is_absolute()
         assert not path.is_relative_to(inside.folder)
 
@@ -231,7 +236,7 @@ def test_caches_of_compiled_code_that_python_writes_change_no_consent(tmp_path: 
 @pytest.mark.usefixtures("journal")
 def test_requests_of_a_journal_of_the_users_own_need_no_consent() -> None:
     runs.new_file("pending", json.dumps({"event": "request", "prompt": "x", "make": ["all"]}) + "\n")
-    assert project.claims() == ()
+    assert project_claims.claims() == ()
 
 
 @pytest.mark.parametrize(
@@ -315,7 +320,7 @@ def test_descriptors_that_are_links_out_of_the_project_are_not_read(target: str,
     (inside.folder / "personas" / "bad.json").symlink_to(inside.folder.parent / target)
     assert "good" in get_agents()
     assert "bad" not in get_agents()
-    config = journal.load().config
+    config = config_loader.load().config
     problems = descriptors.find(config.descriptors, str(inside.folder)).problems
     assert {problem.found for problem in problems} == {"a link that leads out of the project"}
 

@@ -17,13 +17,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from muse import in_flight, ledger
-from muse.call_ids import new_call_id
-from muse.in_flight import SLOT_BYTES, Record
 from muse.log_index.index import LogIndex
 from muse.log_index.sums import sums
 from muse.log_lines import assess
 from muse.policies.spending import spending, window_start
+from muse.types.call_ids import new_call_id
+from muse.usage_log import in_flight, ledger
+from muse.usage_log.in_flight import SLOT_BYTES, Record
 from tests.desk import CONTEXT, WAYS, Desk
 from tests.journal_folder import UNMEASURED, JournalFolder, run, start
 from tests.log_days import ALL
@@ -70,8 +70,8 @@ def killed(code: str, *arguments: str) -> str:
 
 READY = """
 import sys, time
-from muse import ledger
-from muse.in_flight import Record
+from muse.usage_log import ledger
+from muse.usage_log.in_flight import Record
 tickets = [
     ledger.begin(Record(f"{number:016x}", 1, time.time(), "app.x", "openai", "m", None, None, None, 7, False, "", 0))
     for number in range(int(sys.argv[1]))
@@ -144,7 +144,9 @@ def test_the_next_call_enters_what_a_killed_process_left(desk: Desk) -> None:
 
 def test_several_processes_enter_it_once(journal: JournalFolder) -> None:
     killed(READY + WAIT, "200")
-    readers = [start("from muse import ledger; print(len(list(ledger.read())))", **UNMEASURED) for _ in range(4)]
+    readers = [
+        start("from muse.usage_log import ledger; print(len(list(ledger.read())))", **UNMEASURED) for _ in range(4)
+    ]
     for reader in readers:
         _, err = reader.communicate(timeout=180)
         assert reader.returncode == 0, err
@@ -162,7 +164,7 @@ def test_one_that_enters_them_and_is_killed_leaves_the_rest_to_the_next(journal:
     killed(READY + WAIT, "20")
     half = """
 import os, signal
-from muse import ledger
+from muse.usage_log import ledger
 put, left = ledger._put, [7]
 def last(number, line):
     put(number, line)
@@ -243,8 +245,8 @@ def wait_until_gone(number: int) -> bool:
 
 FORKS = """
 import os, time
-from muse import ledger
-from muse.in_flight import Record
+from muse.usage_log import ledger
+from muse.usage_log.in_flight import Record
 def begin(context):
     call_id = f"{os.getpid():016x}"
     return ledger.begin(Record(call_id, 1, 1.0, context, "openai", "m", None, None, None, 7, False, "", 0))
@@ -252,7 +254,7 @@ parent = begin("parent")
 ready, say = os.pipe()
 child = os.fork()
 if child == 0:
-    from muse import in_flight
+    from muse.usage_log import in_flight
     in_flight.end(parent)
     begin("child")
     os.write(say, b"x")
@@ -289,7 +291,7 @@ def test_a_file_system_without_locks_has_no_records(desk: Desk, monkeypatch: pyt
         raise OSError(95, "Operation not supported")
 
     desk.use(OPENAI)
-    monkeypatch.setattr("muse.in_flight.fcntl.flock", none)
+    monkeypatch.setattr("muse.usage_log.in_flight.fcntl.flock", none)
     assert desk.ask("sync").text
     assert journal_is_clean(desk.journal)
     assert len(list(ledger.read())) == 1

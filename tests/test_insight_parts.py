@@ -8,7 +8,7 @@ import pytest
 
 from muse.errors import InvalidReply
 from muse.models import get_context_registry
-from muse.routing import Globs
+from muse.routing.router import Globs
 from tests.journal_folder import JournalFolder
 from think.asking.choices import read_choice
 from think.asking.salience import Sentence, Weights, sentences_of, words_of

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from muse import journal as journals
 from muse.errors import ConfigError
-from muse.journal import config_path, day_path, folder, is_day, load
+from muse.journal import config_loader as journals
+from muse.journal.config_loader import load
+from muse.journal.paths import config_path, day_path, is_day, journal_path
 from tests.journal_folder import JournalFolder
 
 
@@ -28,7 +29,7 @@ def default(tier: int, **more: Any) -> dict[str, Any]:
 def test_the_journal_is_where_the_variable_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("JOURNAL_PATH", "mine")
-    assert folder() == tmp_path / "mine"
+    assert journal_path() == tmp_path / "mine"
     assert config_path() == str(tmp_path / "mine" / "config" / "journal.json")
 
 
@@ -39,7 +40,7 @@ def test_without_the_variable_the_nearest_journal_json_counts(tmp_path: Path, mo
     monkeypatch.delenv("JOURNAL_PATH")
     monkeypatch.chdir(inner)
     assert config_path() == str(tmp_path / "house" / "journal.json")
-    assert folder() == tmp_path / "house" / "journal"
+    assert journal_path() == tmp_path / "house" / "journal"
     assert tier_now() == 1
 
 
@@ -49,7 +50,7 @@ def test_without_either_the_journal_is_in_the_users_data_folder(
     monkeypatch.delenv("JOURNAL_PATH")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
-    assert folder() == tmp_path / "data" / "muse" / "journal"
+    assert journal_path() == tmp_path / "data" / "muse" / "journal"
 
 
 def test_a_missing_file_is_an_empty_one(journal: JournalFolder) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from muse import models
 from muse.errors import InvalidReply
-from muse.json_text import values_in
+from muse.types.json_text import values_in
 from tests.desk import CONTEXT, QUESTION, Desk
 from tests.loopback.server import Answer
 from tests.provider_cases import CASES, GATEWAY

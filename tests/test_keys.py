@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from muse import keys
 from muse.errors import MissingKeyError
-from muse.keys import MASK, find_key, look_up, mask, need_key
+from muse.journal import secrets
+from muse.journal.secrets import MASK, find_key, look_up, mask, need_key
 from tests.journal_folder import JournalFolder
 
 NAME = "WEIR_API_KEY"
@@ -119,7 +119,7 @@ def test_keys_may_be_masked_while_others_come_into_use(journal: JournalFolder) -
     user = threading.Thread(target=use)
     user.start()
     while not stop.is_set():
-        keys._used.clear()
+        secrets._used.clear()
         masked.add(mask("a text"))
     user.join()
     assert masked <= {"a text"}

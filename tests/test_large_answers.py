@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muse import models
-from muse.config import parse
 from muse.errors import AnswerTooLarge, MuseError, ProviderError
+from muse.journal.config import parse
 from muse.policies.once import STALE
 from muse.providers._decoding import Decoder
 from muse.providers._http1 import Head

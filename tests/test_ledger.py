@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muse import ledger
 from muse.models import log_token_usage
+from muse.usage_log import ledger
 from tests.journal_folder import JournalFolder, run
 
 UNIFIED = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}

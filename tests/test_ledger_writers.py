@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from muse import ledger
 from muse.models import log_token_usage
+from muse.usage_log import ledger
 from tests.journal_folder import UNMEASURED, JournalFolder, run, start
 
 UNIFIED = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}
 WRITER = """
 import sys
-from muse import ledger
+from muse.usage_log import ledger
 name, times = sys.argv[1], int(sys.argv[2])
 for number in range(times):
     ledger.append({"name": name, "number": number, "pad": "é" * (number * 37 % 3000)})
@@ -80,9 +80,10 @@ def _killed(child: subprocess.Popen[str], name: str, after: int) -> set[tuple[st
 
 CONFIG_AND_LOG = """
 import sys
-from muse import journal, ledger
+from muse.journal.config_loader import config_loader
+from muse.usage_log import ledger
 for number in range(100):
-    journal.update(lambda data: data.setdefault("identity", {}).update({sys.argv[1]: number}))
+    config_loader.update(lambda data: data.setdefault("identity", {}).update({sys.argv[1]: number}))
     ledger.append({"name": sys.argv[1], "number": number})
 """
 
@@ -98,7 +99,7 @@ def test_two_processes_write_log_and_config_at_once(journal: JournalFolder) -> N
 
 FORKS = """
 import os, threading, warnings
-from muse import ledger
+from muse.usage_log import ledger
 warnings.simplefilter("ignore")  # fork beside threads is what this is about
 stop = threading.Event()
 

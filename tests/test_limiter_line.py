@@ -10,14 +10,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from muse.messages import Route
+from muse.journal.policy_config import CallRules, Limit
 from muse.policies import limiter
 from muse.policies.course import Call
 from muse.policies.deadline import Deadline
 from muse.policies.limiter import LimiterStep
-from muse.policies.settings import CallRules, Limit
 from muse.policies.store import Busy, write
-from muse.spec import Tier
+from muse.types.messages import Route
+from muse.types.provider_spec import Tier
 from tests.journal_folder import JournalFolder
 
 ROUTE = Route("app.tides", "openai", "a-model", Tier.FLASH, "")

@@ -11,10 +11,10 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from muse.mcp import build_server
-from muse.messages import Request, User
 from muse.policies.deadline import Deadline
 from muse.providers import local
 from muse.providers._local.engine import Engine
+from muse.types.messages import Request, User
 from tests.embedded import WEIGHTS, needs_model
 from tests.gguf_file import with_template
 from tests.planned import FERRY, SEARCH

@@ -14,12 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from muse import prices
 from muse.log_index.index import LogIndex
 from muse.log_index.lines import Wanted, find_line, list_lines
 from muse.log_index.sums import count_bad_lines, sums
-from muse.totals import FIELDS, Field
-from muse.usage import Usage
+from muse.types.usage import Usage
+from muse.usage_log import prices
+from muse.usage_log.totals import FIELDS, Field
 from tests.journal_folder import ROOT, JournalFolder
 from tests.log_days import ALL, DAY, append, calls, line, log_path, same_as_usage, usage_says
 

@@ -175,7 +175,7 @@ def test_a_reader_that_is_killed_in_the_middle_leaves_nothing_half_done(journal:
 
 _WRITE = """
 import time
-from muse import ledger
+from muse.usage_log import ledger
 until = time.monotonic() + 1.5
 number = 0
 while time.monotonic() < until:

@@ -12,9 +12,9 @@ import pytest
 
 from muse import testing
 from muse.errors import BlockedReply, ConfigError, EmptyReply, InterruptedReply, TruncatedReply, TurnLimitError
-from muse.messages import User
 from muse.testing import Say
-from muse.usage import Usage
+from muse.types.messages import User
+from muse.types.usage import Usage
 from tests.agent_run import Run, calls, is_well_formed, replay
 from tests.agent_tools import PNG_TEXT, Odd
 from tests.desk import Desk

@@ -10,8 +10,8 @@ import pytest
 
 from muse.errors import ConfigError
 from muse.history import INTERRUPTED
-from muse.messages import Assistant, Results, User
 from muse.runs import Recorder
+from muse.types.messages import Assistant, Results, User
 from tests.agent_run import PROMPT, Run, is_well_formed, record, replay, results
 from tests.agent_tools import Odd
 from tests.desk import Desk

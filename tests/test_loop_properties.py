@@ -11,11 +11,12 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from muse import ledger, testing
+from muse import testing
 from muse.errors import BlockedReply, EmptyReply, ProviderDown, TruncatedReply, TurnLimitError
-from muse.messages import Assistant, Results, ToolCall
 from muse.testing import Say
-from muse.usage import Usage
+from muse.types.messages import Assistant, Results, ToolCall
+from muse.types.usage import Usage
+from muse.usage_log import ledger
 from tests.agent_run import Run, is_well_formed
 from tests.agent_tools import Odd
 from tests.journal_folder import JournalFolder

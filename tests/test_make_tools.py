@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 from mcp import Client
 
-from muse import agents, testing, trust
+from muse import agents, testing
 from muse.errors import ConfigError
-from muse.messages import ToolCall
+from muse.journal.trust import consent
 from muse.toolbox import make_tools
 from muse.toolbox.files import makefile_claim
 from muse.tools import PreviewedCall
+from muse.types.messages import ToolCall
 from tests.at_terminal import Terminal
 from tests.journal_folder import JournalFolder, start
 from tests.test_cli_agent import PLAYED
@@ -60,7 +61,7 @@ def _yard(journal: JournalFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (yard / "boats" / "small").mkdir(parents=True)
     (yard / "Makefile").write_text(MAKEFILE, encoding="utf-8")
     monkeypatch.chdir(yard / "boats")
-    trust.record([makefile_claim(yard / "Makefile")])
+    consent.record([makefile_claim(yard / "Makefile")])
     journal.write({"providers": {"default": {"provider": "echo"}}, "descriptors": {"agents": ["agents"]}})
     folder = journal.path / "config" / "agents"
     folder.mkdir(parents=True)
@@ -262,7 +263,7 @@ async def test_make_gets_no_variable_but_the_usual_and_those_that_are_named(
     monkeypatch.setenv("ACME_PLACE", "the harbour")
     monkeypatch.setenv("LC_TIME", "C")
     (yard / "Makefile").write_text("tell:\n\t@env\n")
-    trust.record([makefile_claim(yard / "Makefile")])
+    consent.record([makefile_claim(yard / "Makefile")])
     makefile = await make_tools.open_makefile(["tell"], yard, env=named)
     async with Client(make_tools.build_server(makefile)) as client:
         told = (await client.call_tool("make_tell", {})).content[0].text

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from muse import agents, keys
+from muse import agents
 from muse.errors import ConfigError
-from muse.redaction import shown_address
+from muse.journal import secrets
 from muse.toolbox.addresses import secrets_in
 from muse.toolbox.servers import servers_of
+from muse.types.redaction import shown_address
 from tests.agent_run import calls, replay
 from tests.journal_folder import JournalFolder
 from tests.raw_server import Answer, RawWeb, answer_to, calls_in, one, stdio, tool
@@ -288,7 +289,7 @@ async def test_a_result_is_masked_before_the_model_and_the_file_get_it(
     with script as played:
         await run.answer()
     told = str(run.result()["error"] if is_error else run.result())
-    assert told == f"the key is {keys.MASK}."
+    assert told == f"the key is {secrets.MASK}."
     assert secret not in str(played.requests) + json.dumps(run.events)
 
 
@@ -302,7 +303,7 @@ def test_words_numbers_and_paths_are_no_secrets(monkeypatch: pytest.MonkeyPatch)
     }.items():
         monkeypatch.setenv(name, value)
     text = "100000 enabled /home/me/.ssh/id 143022_300 qwerty-layout"
-    assert keys.mask(text) == text
+    assert secrets.mask(text) == text
 
 
 async def test_what_a_server_says_on_its_error_output_steers_no_terminal(
@@ -314,5 +315,5 @@ async def test_what_a_server_says_on_its_error_output_steers_no_terminal(
     with script:
         assert await run.answer() == "Paid."
     first, second = [line for line in capfd.readouterr().err.splitlines() if line.startswith("a: ")]
-    assert first == f"a: \\x1b[2J\\x1b]0;title\\x07allow pay()? [y/N] {keys.MASK}\\u202e"
+    assert first == f"a: \\x1b[2J\\x1b]0;title\\x07allow pay()? [y/N] {secrets.MASK}\\u202e"
     assert second == "a: second"

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from muse import models, prices, providers, testing
+from muse import models, providers, testing
 from muse.errors import ContentsError, MissingKeyError
-from muse.messages import User
-from muse.spec import Tier
-from muse.usage import Usage
+from muse.types.messages import User
+from muse.types.provider_spec import Tier
+from muse.types.usage import Usage
+from muse.usage_log import prices
 from tests.desk import CONTEXT, QUESTION, WAYS, Desk
 from tests.journal_folder import JournalFolder
 from tests.loopback.outcomes import TEXT

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from muse.errors import ContentsError
-from muse.messages import Image as Sent
+from muse.types.messages import Image as Sent
 from observe import describe, enrich
 from observe.days.segments import segments_of
 from observe.finding.documents import read_document

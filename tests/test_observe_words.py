@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from muse import prices
 from muse.errors import ConfigError, MissingKeyError
 from muse.providers import local
+from muse.usage_log import prices
 from observe import enrich, summarize
 from observe.asking import question
 from observe.enrich import enrich_day

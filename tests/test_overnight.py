@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 from msgspec.structs import replace as changed
 
-from muse import prices, providers
+from muse import providers
 from muse.batching.overnight import Item, window_s
 from muse.errors import (
     AuthError,
@@ -25,8 +25,9 @@ from muse.errors import (
     RequestError,
     TruncatedReply,
 )
-from muse.messages import Reply
 from muse.providers._backend import ProviderBackend
+from muse.types.messages import Reply
+from muse.usage_log import prices
 from tests.loopback.batch_forms import reply_text
 from tests.loopback.batch_jobs import Ending, Fault, Job, Script
 from tests.loopback.outcomes import SERVED

@@ -13,7 +13,7 @@ import pytest
 from muse.batching import overnight
 from muse.batching.overnight import Item
 from muse.errors import ConfigError, ProviderDown
-from muse.messages import Reply
+from muse.types.messages import Reply
 from tests.journal_folder import start
 from tests.loopback.batch_jobs import Script
 from tests.night import Night, items_for, texts

@@ -13,13 +13,15 @@ from hypothesis import strategies as st
 
 from apps.chat import conversations
 from apps.todos import todos
-from muse import journal as journals
-from muse import ledger, runs
-from muse.atomic_files import make_folder
+from muse import runs
 from muse.errors import ContentsError, ToolError
 from muse.history import parse_agent_events_to_turns
-from muse.path_containment import is_inside
+from muse.journal import config_loader as journals
+from muse.journal import paths
+from muse.journal.storage.atomic_files import make_folder
+from muse.journal.storage.path_containment import is_inside
 from muse.run_files.index import RunIndex
+from muse.usage_log import ledger
 from observe.days.segments import segments_of
 from observe.looking import screen
 from observe.telling.sources import read_source
@@ -97,7 +99,7 @@ def test_a_link_within_the_journal_and_a_journal_that_is_a_link_are_read(
     (note.parent / "0901_again.md").symlink_to("0900_real.md")
     (tmp_path / "linked").symlink_to(journal.path)
     monkeypatch.setenv("JOURNAL_PATH", str(tmp_path / "linked"))
-    assert [path for path, _ in find_files(journals.folder())] == [
+    assert [path for path, _ in find_files(paths.journal_path())] == [
         f"{DAY}/notes/0900_real.md",
         f"{DAY}/notes/0901_again.md",
     ]
@@ -108,7 +110,7 @@ def test_insights_are_worked_out_of_no_link(lay: Lay) -> None:
     for place, text in ENTRIES.items():
         lay(place, text)
     assert transcripts.read_day(DAY) == ()
-    assert read_events(journals.folder(), DAY) == ()
+    assert read_events(paths.journal_path(), DAY) == ()
     assert sources.read_sources(DAY, ("transcripts", "notes", "events", "screens", "summaries", "insights")) == ()
 
 
@@ -173,7 +175,7 @@ def test_is_inside_agrees_with_resolving(tmp_path_factory: pytest.TempPathFactor
 
 def test_folders_of_a_journal_are_the_users_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOURNAL_PATH", str(tmp_path / "new" / "journal"))
-    journals.day_path(DAY)
+    paths.day_path(DAY)
     journals.update(lambda data: data.update(identity={"name": "Maren"}))
     runs.new_file("over")
     ledger.append({"model": "m"})

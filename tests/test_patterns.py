@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muse import patterns, testing
-from muse.patterns import MOST_STEPS, has_patterns, may_take_long, most_steps
-from muse.schema import require_fit
+from muse import testing
+from muse.types.json_schema import patterns
+from muse.types.json_schema.patterns import MOST_STEPS, has_patterns, may_take_long, most_steps
+from muse.types.json_schema.validation import require_fit
 from tests.agent_run import replay
 from tests.raw_server import calls_in, one, stdio, tool
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from muse.errors import ContentsError
-from muse.messages import File
+from muse.types.messages import File
 from tests.desk import QUESTION, WAYS, Desk
 from tests.provider_cases import GATEWAYS, WIRES, Case
 

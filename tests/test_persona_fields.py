@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from apps.agents.listing import list_personas
-from muse import agents, check, cli, persona_fields, personas, testing
+from muse import agents, check, cli, testing
 from muse.errors import ConfigError
+from muse.journal import persona_fields, personas
 from muse.run_config import RunConfig
 from tests.journal_folder import JournalFolder
 

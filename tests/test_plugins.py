@@ -9,7 +9,7 @@ import pytest
 
 from muse import agents, cli, models, providers
 from muse.errors import ConfigError, PluginError, ProviderError, UnknownProviderError
-from muse.ladder import Ladder
+from muse.routing.fallbacks import Ladder
 from tests.desk import Desk
 from tests.journal_folder import JournalFolder
 from tests.plugin_packages import BROKEN, DECLARED, GOOD, install, install_broken, site

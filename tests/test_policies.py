@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from muse import ledger, models
+from muse import models
 from muse.errors import (
     BudgetExceeded,
     CircuitOpen,
@@ -22,6 +22,7 @@ from muse.errors import (
     RateLimitError,
 )
 from muse.policies import breaker
+from muse.usage_log import ledger
 from tests.desk import CONTEXT, QUESTION, WAYS, Desk
 from tests.loopback.behaviours import Answer, Delay, Hang
 from tests.loopback.outcomes import TEXT

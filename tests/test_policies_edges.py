@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from muse import check, ledger, models, testing
+from muse import check, models, testing
 from muse.errors import (
     BudgetExceeded,
     CircuitOpen,
@@ -25,6 +25,7 @@ from muse.log_lines import assess
 from muse.policies.spending import Spending, window_start
 from muse.policies.store import NAME, Busy, process, store, write
 from muse.providers import backend_of
+from muse.usage_log import ledger
 from tests.desk import CONTEXT, QUESTION, Desk
 from tests.journal_folder import UNMEASURED, JournalFolder, run
 from tests.loopback.behaviours import Hang

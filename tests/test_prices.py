@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muse import prices, providers
+from muse import providers
 from muse.models import PROVIDER_DEFAULTS, calc_token_cost
-from muse.prices import Cost, cost_of, is_priced
-from muse.usage import Usage
+from muse.types.usage import Usage
+from muse.usage_log import prices
+from muse.usage_log.prices import Cost, cost_of, is_priced
 from tests.journal_folder import JournalFolder, run
 
 PRICED = [
@@ -175,8 +176,8 @@ def test_a_second_process_prices_without_the_price_list(tmp_path: Path) -> None:
     assert cost_of("gpt-4o", Usage(1000, 10), "openai") is not None
     code = """
 import sys
-from muse.prices import cost_of
-from muse.usage import Usage
+from muse.usage_log.prices import cost_of
+from muse.types.usage import Usage
 print(cost_of("gpt-4o", Usage(1000, 10), "openai").total_cost, "genai_prices" in sys.modules)
 """
     total, loaded = run(code, XDG_CACHE_HOME=os.environ["XDG_CACHE_HOME"]).split()

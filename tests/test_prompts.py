@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muse.errors import ConfigError
-from muse.prompts import fill, identity_fields, load_prompt
+from muse.journal.prompts import fill, identity_fields, load_prompt
 
 
 def test_a_prompt_is_read_stripped_and_filled(tmp_path: Path) -> None:

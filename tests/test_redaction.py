@@ -11,14 +11,15 @@ import msgspec
 import pytest
 
 from apps.settings.standing import stand
-from muse import agents, calls, keys, models
+from muse import agents, calls, models
 from muse.batching.luggage import variables
-from muse.config import Gateway
+from muse.journal import config_loader, secrets
+from muse.journal.config import Gateway
 from muse.providers import backend_of, specs
 from muse.providers._provider import Access
-from muse.redaction import shown_address
 from muse.run_config import RunConfig
 from muse.toolbox.servers import servers_of
+from muse.types.redaction import shown_address
 from tests.desk import Desk
 from tests.journal_folder import JournalFolder
 from tests.provider_cases import WIRES
@@ -99,13 +100,13 @@ def test_configuration_shows_no_secret(journal: JournalFolder) -> None:
             "mcp_servers": {"a": server, "b": remote},
         }
     )
-    snapshot = models.journal.load()
+    snapshot = config_loader.load()
     assert snapshot.config.env == {"X_TOKEN": CANARY}
     prepared = agents.prepare({"persona": "default", "prompt": "Hello"})
     for one in (
         snapshot,
         snapshot.config,
-        models.journal._seen[snapshot.path],
+        config_loader._seen[snapshot.path],
         specs()["helper"],
         stand(),
         prepared,
@@ -119,7 +120,7 @@ def test_configuration_shows_no_secret(journal: JournalFolder) -> None:
 
 def test_keys_on_their_way_show_none(journal: JournalFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", CANARY)
-    keys.find_key("OPENAI_API_KEY")
+    secrets.find_key("OPENAI_API_KEY")
     for one in (
         variables(),
         Access(CANARY, f"https://u:{CANARY}@x.example/v1"),

@@ -12,9 +12,9 @@ import pytest
 
 from muse import models, providers, testing
 from muse.errors import UnknownProviderError
-from muse.messages import Image
 from muse.providers import PROVIDER_METADATA, PROVIDER_REGISTRY, compatible
-from muse.spec import Capabilities, Tier
+from muse.types.messages import Image
+from muse.types.provider_spec import Capabilities, Tier
 from tests import journal_folder
 from tests.desk import CONTEXT, QUESTION, Desk
 from tests.journal_folder import JournalFolder

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from muse import check, models, names, providers
+from muse import check, models, providers
 from muse.errors import ConfigError, PluginError, UnknownProviderError
 from muse.providers import compatible
+from muse.types import provider_names
 from tests.desk import Desk
 from tests.journal_folder import JournalFolder
 from tests.provider_cases import FAMILY
@@ -19,9 +20,9 @@ def _row(desk: Desk, **further: Any) -> dict[str, Any]:
 
 
 def test_the_names_that_no_row_may_take_are_those_of_the_built_in_providers() -> None:
-    assert tuple(compatible.ROWS) == names.ROWS
-    assert {name: providers.specs()[name].prefixes for name in names.SHIPPED} == names.PREFIXES
-    assert names.built_in() == {names.folded(name) for name in providers.PROVIDER_REGISTRY}
+    assert tuple(compatible.ROWS) == provider_names.ROWS
+    assert {name: providers.specs()[name].prefixes for name in provider_names.SHIPPED} == provider_names.PREFIXES
+    assert provider_names.built_in() == {provider_names.folded(name) for name in providers.PROVIDER_REGISTRY}
 
 
 @pytest.mark.parametrize("name", ["openai", "OpenAI", "OPENAI"])

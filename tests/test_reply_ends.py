@@ -8,10 +8,10 @@ import pytest
 
 from muse import models
 from muse.errors import BlockedReply, EmptyReply, InterruptedReply, MuseError, ProviderDown, TruncatedReply
-from muse.messages import Request, User
 from muse.providers import backend_of
 from muse.providers._backend import ProviderBackend
 from muse.providers._provider import Provider
+from muse.types.messages import Request, User
 from tests.desk import CONTEXT, QUESTION, WAYS, Desk
 from tests.provider_cases import WIRES, Case
 from tests.reply_bodies import GOOD_END, LIMIT_END, answer, body, events, sse, whole

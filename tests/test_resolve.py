@@ -6,7 +6,7 @@ import pytest
 
 from muse import models
 from muse.errors import ConfigError, UnknownProviderError
-from muse.journal import load
+from muse.journal.config_loader import load
 from tests.journal_folder import ROOT, JournalFolder
 
 

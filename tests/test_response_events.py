@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from muse.messages import Reply, Request, Results, ToolResult, User
 from muse.providers import backend_of
 from muse.providers._backend import ProviderBackend
 from muse.providers._chat import ChatGatherer, chat_messages, decode_completion
-from muse.spec import Profile
+from muse.types.messages import Reply, Request, Results, ToolResult, User
+from muse.types.provider_spec import Profile
 from tests.provider_cases import WIRES, Case
 
 REQUEST = Request("m", (User(("x",)),))

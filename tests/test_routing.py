@@ -11,12 +11,12 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from muse import routing
-from muse.config import Config, Entry
-from muse.contexts import ContextInfo
-from muse.messages import Route
-from muse.routing import Globs, Router
-from muse.spec import Spec, Tier
+from muse.journal.config import Config, Entry
+from muse.routing import router as routing
+from muse.routing.contexts import ContextInfo
+from muse.routing.router import Globs, Router
+from muse.types.messages import Route
+from muse.types.provider_spec import Spec, Tier
 
 SPECS = {
     "alder": Spec("alder", "Alder", "", {1: "alder-one", 2: "alder-two", 3: "alder-three"}, prefixes=("alder-",)),

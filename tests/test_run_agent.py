@@ -11,8 +11,8 @@ import pytest
 
 from muse import providers, testing
 from muse.errors import MissingKeyError, MuseError, ProviderDown
-from muse.messages import Results, ToolCall, User
 from muse.testing import Say
+from muse.types.messages import Results, ToolCall, User
 from tests.desk import Desk
 from tests.loopback.outcomes import OUTCOMES, SERVED, THOUGHT
 from tests.loopback.server import Hang

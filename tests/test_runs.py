@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muse import ledger, runs
+from muse import runs
 from muse.run_files import tail
 from muse.runs import Recorder
+from muse.usage_log import ledger
 from tests.journal_folder import JournalFolder, run, start
 
 pytestmark = pytest.mark.usefixtures("journal")

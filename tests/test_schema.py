@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from muse.schema import drop_nulls, require_fit
+from muse.types.json_schema.validation import drop_nulls, require_fit
 
 BOAT = {
     "type": "object",

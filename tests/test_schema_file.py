@@ -1,4 +1,4 @@
-"""muse/journal.schema.json and muse.config.parse agree on every document, so that an editor says what muse says."""
+"""muse/journal.schema.json and muse.journal.config.parse agree on every document, as an editor and muse must."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import muse
-from muse import config
-from muse.config import parse
-from muse.policies import settings
+from muse.journal import config, policy_config
+from muse.journal.config import parse
 
 ROOT = Path(muse.__file__).parent
 SCHEMA = json.loads((ROOT / "journal.schema.json").read_text(encoding="utf-8"))
@@ -184,11 +183,11 @@ PLACES = [
     ("providers", "contexts", "a.*", "provider"),
     ("providers", "contexts", "a.*", "tier"),
     ("providers", "contexts", "a.*", "model"),
-    *(("providers", "contexts", "a.*", key) for key in settings.RULES),
+    *(("providers", "contexts", "a.*", key) for key in policy_config.RULES),
     ("providers", "limits"),
     ("providers", "budgets"),
     ("providers", "breaker"),
-    *(("providers", "breaker", key) for key in settings.BREAKER),
+    *(("providers", "breaker", key) for key in policy_config.BREAKER),
     ("providers", "cache"),
     ("providers", "cache", "max_mb"),
     ("providers", "models"),
@@ -241,11 +240,11 @@ TABLES = [
     (("$defs", "providers", "properties", "default"), config._ENTRY),
     (("$defs", "providers", "properties", "contexts", "additionalProperties"), config._ENTRY),
     (("$defs", "providers", "properties", "local"), config._LOCAL),
-    (("$defs", "providers", "properties", "breaker"), settings.BREAKER),
-    (("$defs", "providers", "properties", "cache"), settings.CACHE),
-    (("$defs", "rung"), settings.RUNG),
-    (("$defs", "limit"), settings.LIMIT),
-    (("$defs", "budget"), settings.BUDGET),
+    (("$defs", "providers", "properties", "breaker"), policy_config.BREAKER),
+    (("$defs", "providers", "properties", "cache"), policy_config.CACHE),
+    (("$defs", "rung"), policy_config.RUNG),
+    (("$defs", "limit"), policy_config.LIMIT),
+    (("$defs", "budget"), policy_config.BUDGET),
     (("$defs", "gateway"), config._GATEWAY),
     (("$defs", "descriptors"), config._DESCRIPTORS),
     (("$defs", "agents"), config._LIMITS),

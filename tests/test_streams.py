@@ -9,7 +9,7 @@ import pytest
 
 from muse import models, testing
 from muse.errors import BlockedReply, InterruptedReply, MuseError, ProviderDown, TruncatedReply
-from muse.messages import Reply
+from muse.types.messages import Reply
 from tests.desk import CONTEXT, QUESTION, Desk, seen
 from tests.loopback.outcomes import OUTCOMES, SERVED, TEXT
 from tests.loopback.server import CloseHalfway, Drip, HangHalfway

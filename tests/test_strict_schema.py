@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, create_model
 
-from muse.messages import Assistant, Reply
-from muse.objects import read_object
-from muse.schema import drop_nulls
-from muse.strict_schema import ANTHROPIC, OPENAI, StrictRules, strict_form, unwrapped, with_object_root
-from muse.usage import Usage
+from muse.types.json_schema.strict import ANTHROPIC, OPENAI, StrictRules, strict_form, unwrapped, with_object_root
+from muse.types.json_schema.validation import drop_nulls
+from muse.types.messages import Assistant, Reply
+from muse.types.structured_output import read_object
+from muse.types.usage import Usage
 
 Schema = dict[str, Any]
 BOAT: Schema = {

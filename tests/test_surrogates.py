@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muse.surrogates import Joiner, mend, mend_all
+from muse.types.surrogates import Joiner, mend, mend_all
 
 anything = st.text(st.characters(exclude_categories=()), max_size=12)
 

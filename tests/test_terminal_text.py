@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muse.console import EscapingConsole
-from muse.terminal_text import (
+from muse.terminal.console import EscapingConsole
+from muse.terminal.text import (
     EscapedStream,
     MessageFormatter,
     escape_control,

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from muse import journal as journals
-from muse.schema import require_fit
+from muse.journal import config_loader as journals
+from muse.journal import paths
+from muse.types.json_schema.validation import require_fit
 from tests.embedded import needs_model
 from tests.journal_folder import JournalFolder
 from tests.reading import DAY, add_topic, config, copy_day, kept
@@ -34,7 +35,7 @@ def _pools(name: str) -> list[list[str]]:
     topic = find_topics().named(name)
     assert topic.choose is not None
     parts = read_sources(DAY, topic.sources)
-    pools = pools_of(topic, topic.choose, parts, read_events(journals.folder(), DAY))
+    pools = pools_of(topic, topic.choose, parts, read_events(paths.journal_path(), DAY))
     return [list(pool.choices) for pool in pools]
 
 
@@ -60,7 +61,7 @@ def test_each_pool_has_few_sentences_that_have_a_cue(day: Path) -> None:
 
 def test_people_have_their_fullest_names_and_the_owner_is_none_of_them(day: Path) -> None:
     identity = journals.load().config.identity
-    found = people_of(read_sources(DAY, ("transcripts",)), read_events(journals.folder(), DAY), identity)
+    found = people_of(read_sources(DAY, ("transcripts",)), read_events(paths.journal_path(), DAY), identity)
     assert {"Ravi Shenoy", "Ottilie Brandt"} <= {person.name for person in found}
     assert not any(person.name.startswith("Maren") for person in found)
     assert len({person.name for person in found}) == len(found)

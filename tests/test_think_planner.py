@@ -9,7 +9,7 @@ import pytest
 
 from muse import testing
 from muse.errors import ConfigError, InvalidReply, MissingKeyError
-from muse.personas import get_agent, get_agents
+from muse.journal.personas import get_agent, get_agents
 from muse.toolbox.packs import packs
 from tests.embedded import needs_model
 from tests.journal_folder import JournalFolder

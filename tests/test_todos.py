@@ -203,7 +203,7 @@ def test_a_failed_write_changes_nothing(root: Path, monkeypatch: pytest.MonkeyPa
     def full(path: Path, text: str) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("muse.journal.write_atomic", full)
+    monkeypatch.setattr("muse.journal.storage.atomic_files.write_atomic", full)
     with pytest.raises(TodoError, match="No space left on device"):
         todos.complete(root, "T-300", today=TODAY)
     assert path.read_bytes() == b"- [ ] T-300 Mine\n"

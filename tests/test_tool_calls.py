@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muse.errors import TruncatedReply
-from muse.messages import Assistant, Request, Results, ToolCall, ToolResult, Turn, User
 from muse.providers import backend_of
 from muse.providers._backend import ProviderBackend
 from muse.providers._calls import CallJoiner, IdRule, args_text, fit_ids, fresh_ids, parse_args
 from muse.providers._provider import Provider
+from muse.types.messages import Assistant, Request, Results, ToolCall, ToolResult, Turn, User
 from tests.desk import WAYS, Desk
 from tests.provider_cases import WIRES, Case
 from tests.reply_bodies import GOOD_END, LIMIT_END, body, sse, streamed_call, whole

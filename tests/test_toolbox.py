@@ -11,8 +11,8 @@ from mcp_types import ToolAnnotations
 
 from muse import testing
 from muse.errors import ConfigError
-from muse.messages import Image, ToolCall
 from muse.toolbox.servers import servers_of
+from muse.types.messages import Image, ToolCall
 from tests.agent_run import Run, calls, replay, results
 from tests.agent_tools import BIG_CHARS, INJECTION, PNG, Odd
 from tests.journal_folder import JournalFolder

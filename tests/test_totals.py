@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muse import models
-from muse.totals import FIELDS, Field, Line, Summary, summarize
+from muse.usage_log.totals import FIELDS, Field, Line, Summary, summarize
 from tests.journal_folder import ROOT
 
 DAYS = [(path.stem, path) for path in sorted((ROOT / "fixtures/journal/tokens").glob("*.jsonl"))]

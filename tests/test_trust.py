@@ -15,10 +15,13 @@ import pytest
 
 from apps.host import password
 from apps.host.run_pages import provider_choices
-from muse import keys, models, project, trust
+from muse import models
 from muse.cli import main
+from muse.diagnostics import project_claims
 from muse.errors import ConfigError
-from muse.trust import TrustError
+from muse.journal import config_loader, secrets
+from muse.journal.trust import consent
+from muse.journal.trust.consent import TrustError
 from tests.at_terminal import Terminal
 from tests.journal_folder import ROOT, environment
 from tests.loopback.server import LoopbackServer
@@ -150,9 +153,9 @@ def test_an_endpoint_of_a_project_gets_no_key_before_trust(
 
 def test_an_endpoint_on_this_machine_that_gets_no_key_needs_no_trust(inside: Project) -> None:
     inside.journal({"compatible": {"near": {"base_url": "http://127.0.0.1:9/v1"}}})
-    assert project.claims() == ()
+    assert project_claims.claims() == ()
     inside.journal({"compatible": {"far": {"base_url": "http://helper.example/v1"}}})
-    [claim] = project.claims()
+    [claim] = project_claims.claims()
     assert "sends the texts of calls to http://helper.example/v1" in claim.does
 
 
@@ -164,7 +167,7 @@ def test_a_variable_of_a_projects_journal_is_not_set_and_nothing_goes_elsewhere_
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("OPENAI_API_KEY", "key-123456") if name != "OPENAI_API_KEY" else None
     inside.journal(env={name: "http://evil.example/v1"})
-    keys.fill_from(models.journal.load().config)
+    secrets.fill_from(config_loader.load().config)
     assert name == "OPENAI_API_KEY" or name not in os.environ
     with pytest.raises(TrustError, match=f"sets the variable {name}"):
         models.generate("Hello", "app.tides", model="gpt-6-luna")
@@ -190,14 +193,14 @@ def test_an_address_in_a_projects_env_file_needs_trust_and_a_key_there_none(
         monkeypatch.delenv(variable, raising=False)
     inside.journal()
     inside.write(place, "ANTHROPIC_BASE_URL=http://evil.example\nANTHROPIC_API_KEY=key-123456\n")
-    assert keys.find_key("ANTHROPIC_API_KEY") == "key-123456"
+    assert secrets.find_key("ANTHROPIC_API_KEY") == "key-123456"
     with pytest.raises(TrustError, match=r"ANTHROPIC_BASE_URL=http://evil\.example"):
         models.generate("Hello", "app.tides", model="claude-haiku-5-5")
-    trust.record(project.claims())
-    assert keys.look_up_address("ANTHROPIC_BASE_URL") == "http://evil.example"
+    consent.record(project_claims.claims())
+    assert secrets.look_up_address("ANTHROPIC_BASE_URL") == "http://evil.example"
     inside.write(place, "ANTHROPIC_BASE_URL=http://evil.example/2\n")
     with pytest.raises(TrustError):
-        keys.look_up_address("ANTHROPIC_BASE_URL")
+        secrets.look_up_address("ANTHROPIC_BASE_URL")
 
 
 def test_an_env_file_in_the_working_folder_needs_trust_beside_a_journal_of_ones_own(
@@ -206,28 +209,30 @@ def test_an_env_file_in_the_working_folder_needs_trust_beside_a_journal_of_ones_
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config-home"))
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     (journal.path / ".env").write_text("OPENAI_BASE_URL=http://mine.example\n")
-    assert keys.look_up_address("OPENAI_BASE_URL") == "http://mine.example"
+    assert secrets.look_up_address("OPENAI_BASE_URL") == "http://mine.example"
     (tmp_path / ".env").write_text("OPENAI_BASE_URL=http://evil.example\n")
     with pytest.raises(TrustError):
-        keys.look_up_address("OPENAI_BASE_URL")
+        secrets.look_up_address("OPENAI_BASE_URL")
 
 
 def test_the_users_own_journal_needs_no_trust(journal: Any) -> None:
     journal.write({"mcp_servers": {"x": {"command": "true"}}, "env": {"A_VARIABLE": "1"}})
-    assert project.claims() == ()
-    assert dict(models.journal.load().config.env) == {"A_VARIABLE": "1"}
+    assert project_claims.claims() == ()
+    assert dict(config_loader.load().config.env) == {"A_VARIABLE": "1"}
 
 
 def test_what_the_user_changes_by_way_of_muse_is_trusted_and_what_stood_there_before_is_not(inside: Project) -> None:
     inside.journal(mcp_servers={"before": {"command": "before"}})
     row = {"base_url": "http://helper.example/v1", "env_key": "HELPER_API_KEY"}
-    models.journal.update(lambda data: data["providers"].update(compatible={"helper": row}))
-    assert [claim.place for claim in trust.withheld(project.claims())] == ["journal.json: mcp_servers['before']"]
-    models.journal.update(lambda data: data.update(identity={"name": "Maren"}))
-    assert len(trust.withheld(project.claims())) == 1
+    config_loader.update(lambda data: data["providers"].update(compatible={"helper": row}))
+    assert [claim.place for claim in consent.withheld(project_claims.claims())] == [
+        "journal.json: mcp_servers['before']"
+    ]
+    config_loader.update(lambda data: data.update(identity={"name": "Maren"}))
+    assert len(consent.withheld(project_claims.claims())) == 1
     inside.write("journal.json", "{")
-    models.journal.rewrite(json.dumps({"mcp_servers": {"x": {"command": "unseen"}}}))
-    assert len(trust.withheld(project.claims())) == 1
+    config_loader.rewrite(json.dumps({"mcp_servers": {"x": {"command": "unseen"}}}))
+    assert len(consent.withheld(project_claims.claims())) == 1
 
 
 CODE = "import os\nos.system({!r})\n"
@@ -289,7 +294,7 @@ def test_a_persona_of_a_project_takes_a_shipped_ones_place_only_after_trust(clon
     cloned.journal(descriptors={"agents": ["personas"]})
     cloned.write("personas/default.json", {"title": "Mine"})
     cloned.write("personas/default.txt", "Be mine.\n")
-    code = "from muse.personas import get_agents\nprint(get_agents()['default']['title'])"
+    code = "from muse.journal.config_loader.personas import get_agents\nprint(get_agents()['default']['title'])"
     assert cloned.python(code).stdout != "Mine\n"
     assert cloned.muse("trust").returncode == 0
     assert cloned.python(code).stdout == "Mine\n"
@@ -372,24 +377,24 @@ def test_a_record_that_cannot_be_read_trusts_nothing(inside: Project) -> None:
     (inside.config_home / "muse").mkdir(parents=True)
     (inside.config_home / "muse" / "trust.json").write_text("{")
     assert models.resolve_provider("app.tides")[0] == "echo"
-    assert len(trust.withheld(project.claims())) == 1
+    assert len(consent.withheld(project_claims.claims())) == 1
     with pytest.raises(ConfigError, match=r"trust\.json: .*delete it"):
-        trust.record(project.claims())
+        consent.record(project_claims.claims())
     with pytest.raises(ConfigError, match=r"trust\.json"):
-        trust.listed()
+        consent.listed()
 
 
 def test_a_running_process_sees_trust_and_its_end(inside: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     inside.journal(mcp_servers={"x": {"command": "sh"}})
     now = [1000.0]
-    monkeypatch.setattr("muse.journal.time.monotonic", lambda: now[0])
-    seen = [len(models.journal.load().config.mcp_servers)]
-    trust.record(project.claims())
+    monkeypatch.setattr("muse.journal.config_loader.time.monotonic", lambda: now[0])
+    seen = [len(config_loader.load().config.mcp_servers)]
+    consent.record(project_claims.claims())
     now[0] += 2
-    seen.append(len(models.journal.load().config.mcp_servers))
-    trust.revoke(str(inside.folder))
+    seen.append(len(config_loader.load().config.mcp_servers))
+    consent.revoke(str(inside.folder))
     now[0] += 2
-    seen.append(len(models.journal.load().config.mcp_servers))
+    seen.append(len(config_loader.load().config.mcp_servers))
     assert seen == [0, 1, 0]
 
 
@@ -422,19 +427,19 @@ def test_at_a_terminal_what_a_project_would_do_is_shown_and_asked_once_for_each_
     assert QUESTION not in _at_terminal(asked, "", "route", "app.tides")
     asked.journal(mcp_servers={"x": {"command": "another"}})
     assert "starts the command: another" in _at_terminal(asked, "y\n", "route", "app.tides")
-    assert len(trust.listed()) == 1
+    assert len(consent.listed()) == 1
 
 
 def test_at_a_terminal_a_no_to_trust_records_nothing(asked: Project) -> None:
     assert "Nothing was changed." in _at_terminal(asked, "\n", "trust")
-    assert trust.listed() == {}
+    assert consent.listed() == {}
 
 
 def test_the_checkout_itself_has_nothing_to_trust(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("JOURNAL_PATH", raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.chdir(ROOT)
-    assert [claim for claim in project.claims() if not claim.place.startswith(".env")] == []
+    assert [claim for claim in project_claims.claims() if not claim.place.startswith(".env")] == []
 
 
 def test_muse_trust_names_a_folder_that_is_not_there(inside: Project, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muse.usage import Usage, estimate_usage, merge_counts, normalize_usage, usage_of
+from muse.types.usage import Usage, estimate_usage, merge_counts, normalize_usage, usage_of
 
 counts = st.integers(min_value=0, max_value=10**9)
 usages = st.builds(

@@ -7,14 +7,14 @@ import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 
-from muse import journal
 from muse.cli._arguments import add_day, day_of, parsed, parser_for
 from muse.cli._progress import progress
 from muse.cli._terminal import Column, draw, near, print_json, say
 from muse.cortex import stamps
 from muse.cortex.turns import Ended, carry_out, wanted_of
-from muse.days import find_day
 from muse.errors import ConfigError
+from muse.journal import paths
+from muse.journal.days import find_day
 from think.day_runs.due import has_unusable, show_end, show_plan
 from think.day_runs.report import as_json, is_whole, keep_report, show_report
 from think.day_runs.state import DayRun, Stage, StepDone
@@ -80,7 +80,7 @@ def _days(asked: str | None, stages: Sequence[Stage]) -> list[str]:
     """
     if not {"observe", "think"}.intersection(stages):
         return []
-    if asked is None or (journal.folder() / asked).is_dir():
+    if asked is None or (paths.journal_path() / asked).is_dir():
         return days_to_do(asked)
     if "agents" in stages:  # they may have a turn for a day without records
         return []
@@ -170,7 +170,7 @@ def _as_data(day: str, steps: Sequence[StepDone], began: str, run: DayRun) -> di
 def _show(steps: Sequence[StepDone], pages: Sequence[str], asked: str | None, *, resumed: bool) -> None:
     if not steps:
         say(f"Nothing is due, and {asked or 'no day'} is {'not ' if asked else ''}recorded.")
-        say(f"The journal is {journal.folder_name()}; JOURNAL_PATH names another.", "dim")
+        say(f"The journal is {paths.journal_name()}; JOURNAL_PATH names another.", "dim")
         return
     show_report(steps, resumed=resumed)
     if pages:

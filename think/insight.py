@@ -10,11 +10,11 @@ from datetime import date
 import msgspec
 from msgspec import Struct
 
-from muse import journal
 from muse.cli._arguments import add_day, complain, day_of, misused, parsed, parser_for
 from muse.cli._progress import Counter, progress
 from muse.cli._terminal import near, print_json, say
 from muse.errors import ConfigError, MuseError
+from muse.journal import paths
 from think.digests.day import DailyMade, make_daily, show_daily
 from think.digests.digest import BUILT_IN, count_questions
 from think.pages.calls import show_call_totals
@@ -243,4 +243,4 @@ def _show_missing_days(day: str) -> None:
 
 
 def _insights(day: str) -> Iterator[str]:
-    return (path.name for path in (journal.folder() / day / "insights").glob("*.md"))
+    return (path.name for path in (paths.journal_path() / day / "insights").glob("*.md"))

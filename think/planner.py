@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from muse import journal
 from muse.cli._arguments import misused, parsed, parser_for
 from muse.cli._terminal import near, print_json, say
 from muse.errors import ConfigError
-from muse.journal import write_atomic
-from muse.personas import get_agents
+from muse.journal import config_loader, paths
+from muse.journal.personas import get_agents
+from muse.journal.storage.atomic_files import write_atomic
 from think.planning.plan import CONTEXT, Plan, make_plan
 from think.planning.wishes import NAME
 
@@ -104,13 +104,13 @@ def _save(plan: Plan, name: str, *, force: bool) -> Path:
 
 def _folder() -> Path:
     """The first folder of agents that journal.json names; it is given one if it names none."""
-    snapshot = journal.load()
+    snapshot = config_loader.load()
     base = Path(snapshot.path).parent
     named = snapshot.config.descriptors.agents
-    folder = base / named[0] if named else journal.folder() / _OWN_FOLDER
+    folder = base / named[0] if named else paths.journal_path() / _OWN_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     if not named:
-        journal.update(lambda data: _name_folder(data, os.path.relpath(folder.resolve(), base.resolve())))
+        config_loader.update(lambda data: _name_folder(data, os.path.relpath(folder.resolve(), base.resolve())))
     return folder
 
 
@@ -134,7 +134,7 @@ def _show(plan: Plan, name: str, saved: Path | None) -> None:
         say(line)
     say("")
     like = f" after the agent {plan.template}, which is the nearest there is" if plan.template else ""
-    say(f"Made by {plan.made_by}{like}. Another model: route {CONTEXT} in {near(journal.config_path())}.", "dim")
+    say(f"Made by {plan.made_by}{like}. Another model: route {CONTEXT} in {near(paths.config_path())}.", "dim")
     if saved is None:
         say(f'Not saved: the same command with --save keeps it ({os.path.basename(sys.argv[0])} plan "..." --save).')
         return

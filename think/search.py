@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from muse import journal
 from muse.errors import MuseError
+from muse.journal import paths
 from think.records.entries import Kind
 from think.records.passages import Line, compose
 from think.searching.index import SearchIndex, open_index
@@ -101,7 +101,7 @@ def search(query: Query, index: SearchIndex | None = None) -> Found:
         QueryError: the query has no words, or too many.
     """
     words = words_of(query.text)
-    index = index or open_index(journal.folder())
+    index = index or open_index(paths.journal_path())
     within = {"day_from": int(query.day_from or 0), "day_to": int(query.day_to or 99999999), "kind": query.kind}
     total = 0
     keys: list[int] = []

@@ -10,9 +10,9 @@ from typing import Annotated, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict  # pydantic takes the standard one from Python 3.12 on
 
-from muse import journal
-from muse.days import every_day
 from muse.errors import ToolError
+from muse.journal import paths
+from muse.journal.days import every_day
 from muse.toolbox.packs import LocalTool
 from think.records.entries import WEEKDAYS, Entry, Kind, files_of_day, kind_of, read_entries, read_events
 from think.search import Hit, Query, QueryError, search
@@ -137,7 +137,7 @@ def list_days(limit: Limit = 10, offset: Offset = 0) -> Days:
     """List the days of the journal, the latest first, with their weekday and the number of entries of each kind."""
     _check_page(limit, offset)
     days: dict[str, dict[str, int]] = {}
-    for day, kind, count in open_index(journal.folder()).rows(_COUNTS, {}):
+    for day, kind, count in open_index(paths.journal_path()).rows(_COUNTS, {}):
         days.setdefault(f"{day:08d}", {})[kind] = count
     page = list(days.items())[offset : offset + limit]
     rows: list[Day] = [{"day": day, "weekday": _weekday(day), "entries": entries} for day, entries in page]
@@ -172,7 +172,7 @@ def get_events(
     """List the meetings and other appointments of a day, or from day to day, in order of time, with who took part."""
     first, last = _span(day_from, day_to or day_from)
     _check_page(limit, offset)
-    root = journal.folder()
+    root = paths.journal_path()
     events: list[CalendarEvent] = [
         {
             "day": day,
@@ -241,7 +241,7 @@ def _day(name: str, value: str | None) -> str | None:
     if value is None:
         return None
     day = _DASHED.sub(r"\1\2\3", value.strip())
-    if journal.is_day(day):
+    if paths.is_day(day):
         return day
     days = every_day()
     there = (
@@ -270,7 +270,7 @@ def _find(name: str) -> Entry:
 def _entries(path: str) -> tuple[Entry, ...]:
     """The entries of a file; none if there is no such file."""
     try:
-        return read_entries(journal.folder(), path)
+        return read_entries(paths.journal_path(), path)
     except (FileNotFoundError, NotADirectoryError):
         return ()
     except OSError as exc:
@@ -280,7 +280,7 @@ def _entries(path: str) -> tuple[Entry, ...]:
 def _unknown_entry(name: str) -> str:
     """What to say of a name that no entry has: the entries of its day, the most similar first."""
     shown = f"entry: found {name[:80]!r}, which the journal does not have"
-    root = journal.folder()
+    root = paths.journal_path()
     day = name[:8]
     if day not in every_day(root):
         return f"{shown}; expected an entry as search_journal names it, such as 20261103/notes/1715_evening.md"

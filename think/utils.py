@@ -13,12 +13,13 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from muse import journal, prompts
-from muse.journal import day_path
-from muse.keys import fill_from
-from muse.personas import get_agent, get_agents
-from muse.prompts import Prompt, identity_fields
-from muse.terminal_text import log_to_stderr
+from muse.journal import config_loader, paths, prompts
+from muse.journal.paths import day_path
+from muse.journal.personas import get_agent, get_agents
+from muse.journal.prompts import Prompt, identity_fields
+from muse.journal.secrets import fill_from
+from muse.journal.storage import atomic_files
+from muse.terminal.text import log_to_stderr
 from muse.toolbox.servers import open_client, require_url
 
 __all__ = [
@@ -45,8 +46,8 @@ def create_mcp_client(url: str) -> AbstractAsyncContextManager[Any]:
 
 def get_journal() -> str:
     """The journal folder, made if it is missing."""
-    path = journal.folder()
-    journal.make_folder(path)
+    path = paths.journal_path()
+    atomic_files.make_folder(path)
     return str(path)
 
 
@@ -55,7 +56,7 @@ def get_config() -> dict[str, Any]:
 
     A missing file is an empty one.
     """
-    data = journal.load().data
+    data = config_loader.load().data
     given = data.get("identity")
     identity = given if isinstance(given, Mapping) else {}
     return copy.deepcopy({**data, "identity": {**_NO_ONE, **identity}})
@@ -82,7 +83,7 @@ def load_prompt(name: str, base_dir: str | Path | None = None, context: Mapping[
         ConfigError: the text has a field that is neither the identity's nor in `context`.
     """
     folder = base_dir or Path(str(sys._getframe(1).f_globals.get("__file__", "."))).parent
-    fields = identity_fields(journal.load().config.identity) | dict(context or {})
+    fields = identity_fields(config_loader.load().config.identity) | dict(context or {})
     return prompts.load_prompt(name, folder, fields)
 
 
@@ -96,7 +97,7 @@ def setup_cli(parser: argparse.ArgumentParser, parse_known: bool = False) -> Any
     args, rest = parser.parse_known_args() if parse_known else (parser.parse_args(), [])
     level = logging.DEBUG if args.debug else logging.INFO if args.verbose else logging.WARNING
     log_to_stderr(logging.BASIC_FORMAT, level)
-    found = journal.load()
+    found = config_loader.load()
     own = found.data.get("env")
     said = own if isinstance(own, Mapping) else {}
     numbers = {name: str(said[name]) for name in found.config.env if isinstance(said.get(name), (int, float))}

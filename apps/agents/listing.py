@@ -14,7 +14,7 @@ from muse import models, runs
 from muse.cortex import schedules
 from muse.cortex.daily import SCHEDULED_PROMPT
 from muse.errors import ConfigError
-from muse.personas import get_agent, get_agents, listed, problems_of, tools_in_words
+from muse.journal.personas import get_agent, get_agents, listed, problems_of, tools_in_words
 from muse.providers import obstacle_to
 from muse.run_config import RunConfig
 from muse.run_files.index import INDEX

@@ -18,11 +18,12 @@ from apps.agents import listing
 from apps.host.carrying import carrying_out
 from apps.host.page import MOST_PROMPT_CHARS, render
 from apps.host.run_pages import RUN_ROUTES, asked_of, cost_of, done, provider_choices, show
-from muse import journal, runs
+from muse import runs
 from muse.cortex_client import cortex_request, get_agent_end_state, queue, request_of
 from muse.errors import ConfigError
-from muse.journal import ConflictError
-from muse.personas import get_agents
+from muse.journal.config_loader import ConflictError
+from muse.journal.personas import get_agents
+from muse.journal.storage import atomic_files
 from muse.run_files import control, tail
 from muse.run_files.index import INDEX
 
@@ -160,7 +161,7 @@ def _resume(before: str) -> str:
     """
     if runs.find(before) is None:
         raise FileNotFoundError(f"run {before!r}: not found")
-    with journal.file_lock(runs.folder() / ".resume.lock"):
+    with atomic_files.file_lock(runs.folder() / ".resume.lock"):
         later = (found for found in INDEX.later_than(before) if request_of(found).get("resume_from") == before)
         return next(later, "") or _begin_again(before)
 

@@ -20,13 +20,15 @@ from msgspec import Struct, field
 from apps.chat import pictures
 from apps.host.page import MOST_PROMPT_CHARS
 from apps.host.uploads import Upload
-from muse import journal, runs
+from muse import runs
 from muse.cortex_client import cortex_request
 from muse.errors import ConfigError
-from muse.events import now_ms
-from muse.journal import ConflictError
-from muse.path_containment import inside, is_inside
+from muse.journal import paths
+from muse.journal.config_loader import ConflictError
+from muse.journal.storage import atomic_files
+from muse.journal.storage.path_containment import inside, is_inside
 from muse.run_files import control, tail
+from muse.types.events import now_ms
 
 PERSONA = "chat:chat"
 MOST_TITLE_CHARS = 120
@@ -76,7 +78,7 @@ class Listed(Struct, frozen=True):
 
 def folder() -> Path:
     """Where conversations are kept."""
-    return journal.folder() / "chats"
+    return paths.journal_path() / "chats"
 
 
 def recent(*, limit: int, offset: int = 0) -> tuple[tuple[Listed, ...], int]:
@@ -96,7 +98,7 @@ def _entries() -> Iterator[tuple[float, str]]:
     except FileNotFoundError:
         return
     for chat_id in filter(None, map(_id_in, names)):
-        if not any(inside([_path_of(chat_id)], journal.folder())):
+        if not any(inside([_path_of(chat_id)], paths.journal_path())):
             continue
         with suppress(FileNotFoundError):  # deleted meanwhile
             yield _path_of(chat_id).stat().st_mtime, chat_id
@@ -109,7 +111,7 @@ def find(chat_id: str) -> Conversation:
         FileNotFoundError: there is none of this id.
     """
     path = _path_of(chat_id)
-    if not runs.is_agent_id(chat_id) or not path.is_file() or not is_inside(path, journal.folder()):
+    if not runs.is_agent_id(chat_id) or not path.is_file() or not is_inside(path, paths.journal_path()):
         raise FileNotFoundError(f"conversation {chat_id[:40]!r}: not found; it may have been deleted")
     return _read(chat_id)
 
@@ -296,6 +298,6 @@ def _append(chat_id: str, line: Mapping[str, Any]) -> None:
 @contextmanager
 def _changing() -> Iterator[None]:
     """Only one process or thread changes conversations at a time."""
-    journal.make_folder(folder())
-    with journal.file_lock(folder() / ".lock"):
+    atomic_files.make_folder(folder())
+    with atomic_files.file_lock(folder() / ".lock"):
         yield

@@ -10,8 +10,8 @@ from pathlib import Path
 from PIL import Image
 
 from apps.host.uploads import Upload
-from muse.atomic_files import make_folder
 from muse.errors import MuseError
+from muse.journal.storage.atomic_files import make_folder
 
 MOST_PICTURES = 4
 MOST_BYTES = 10_000_000

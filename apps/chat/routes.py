@@ -19,8 +19,8 @@ from apps.host.carrying import carrying_out as lifespan
 from apps.host.page import render
 from apps.host.run_pages import RUN_ROUTES, Shown, answerer, asked_of, done, provider_choices, show
 from apps.host.uploads import read_images
-from muse import journal
-from muse.path_containment import is_inside
+from muse.journal import paths
+from muse.journal.storage.path_containment import is_inside
 from muse.providers._local.fetch import fetch_weights
 from muse.run_config import RunConfig
 
@@ -181,7 +181,7 @@ def picture(request: Request) -> Response:
     found: Conversation = conversations.find(_chat_id(request))
     name = request.path_params["name"]
     path = conversations.folder() / found.id / name
-    if not _PICTURE.fullmatch(name) or not path.is_file() or not is_inside(path, journal.folder()):
+    if not _PICTURE.fullmatch(name) or not path.is_file() or not is_inside(path, paths.journal_path()):
         raise HTTPException(404, detail="This picture is not there any more.")
     return FileResponse(path, headers={"Cache-Control": "private, max-age=86400"})
 

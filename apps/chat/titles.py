@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from apps.host.text import plain
+from muse.journal.prompts import load_prompt
 from muse.models import generate
-from muse.prompts import load_prompt
 from think.asking.titles import read_title, title_grammar
 
 CONTEXT = "app.chat.title"

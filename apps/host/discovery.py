@@ -19,10 +19,10 @@ from msgspec.structs import replace
 from starlette.requests import Request
 from starlette.routing import BaseRoute
 
-from muse import journal
 from muse.errors import ConfigError
+from muse.journal import config_loader
+from muse.journal.trust.consent import TrustError, is_trusted
 from muse.toolbox.files import code_claim, module_of
-from muse.trust import TrustError, is_trusted
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def _named_folders() -> tuple[str, tuple[Path, ...]]:
     There is no project where the file is the user's own.
     """
     try:
-        snapshot = journal.load()
+        snapshot = config_loader.load()
     except ConfigError as exc:
         log.warning("%s; apps of further folders are left out", exc)
         return "", ()

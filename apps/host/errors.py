@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from apps.host.page import render
 from muse.errors import AgentError, ConfigError, LimitError, MuseError, ProviderError, ReplyError
-from muse.journal import ConflictError
+from muse.journal.config_loader import ConflictError
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from apps.host import files
 from apps.host.discovery import App
 from apps.host.text import FILTERS
 from apps.host.waiting import LOOK
-from muse import journal
+from muse.journal import paths
 
 HOST = Path(__file__).resolve().parent
 STATIC = HOST / "static"
@@ -50,7 +50,7 @@ class Pages:
             htmx_config=_HTMX_CONFIG,
             most_prompt_chars=MOST_PROMPT_CHARS,
             waiting_runs=LOOK.waiting,
-            journal_folder=journal.folder,
+            journal_folder=paths.journal_path,
             missing_scripts=[name for name in SCRIPTS if not (STATIC / "vendor" / name).is_file()],
         )
         self._templates.globals["parts"] = self._templates.get_template("_parts.html").module

@@ -20,8 +20,9 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from msgspec import Struct
 
-from muse import journal
 from muse.errors import ConfigError
+from muse.journal import paths
+from muse.journal.storage import atomic_files
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ _KEPT_SIGN_INS = 100
 
 def password_path() -> Path:
     """Where the hash is kept."""
-    return journal.folder() / "config" / "password"
+    return paths.journal_path() / "config" / "password"
 
 
 def set_password(password: str) -> Path:
@@ -54,8 +55,8 @@ def set_password(password: str) -> Path:
         )
     path = password_path()
     try:
-        journal.make_folder(path.parent)
-        journal.write_atomic(path, _HASHER.hash(password) + "\n")
+        atomic_files.make_folder(path.parent)
+        atomic_files.write_atomic(path, _HASHER.hash(password) + "\n")
     except UnicodeEncodeError as exc:
         raise ConfigError("password", "bytes that are no text", "text, sent as UTF-8") from exc
     except OSError as exc:
@@ -87,7 +88,7 @@ def _is_own(path: Path) -> bool:
     Raises:
         OSError: the file is not to be had.
     """
-    if os.name != "posix" or not journal.is_project(journal.config_path()):
+    if os.name != "posix" or not paths.is_project(paths.config_path()):
         return True
     info = path.lstat()
     return stat.S_ISREG(info.st_mode) and not stat.S_IMODE(info.st_mode) & 0o077 and info.st_uid == os.geteuid()
@@ -109,14 +110,14 @@ def is_right(password: str) -> bool:
 
 def session_key() -> str:
     """The key that signs cookies, made at first use; one for this process alone where it cannot be kept."""
-    path = journal.folder() / "config" / "session.key"
+    path = paths.journal_path() / "config" / "session.key"
     try:
-        journal.make_folder(path.parent)
-        with journal.file_lock(path.with_name("session.key.lock")):
+        atomic_files.make_folder(path.parent)
+        with atomic_files.file_lock(path.with_name("session.key.lock")):
             kept = path.read_text(encoding="utf-8").strip() if path.exists() and _is_own(path) else ""
             if len(kept) < 32:
                 kept = secrets.token_urlsafe(48)
-                journal.write_atomic(path, kept + "\n")
+                atomic_files.write_atomic(path, kept + "\n")
             return kept
     except (OSError, UnicodeDecodeError) as exc:
         log.warning("%s: %s; open pages must be loaded again after a restart", path, exc)

@@ -18,8 +18,9 @@ from starlette.routing import BaseRoute, Route
 from apps.host.page import Pages, app_name, came_from
 from apps.host.run_view import Block, Change, RunView
 from apps.host.text import markdown
-from muse import check, keys, models, providers, runs
+from muse import check, models, providers, runs
 from muse.errors import ConfigError, MuseError
+from muse.journal import secrets
 from muse.providers._local.errors import WeightsMissing
 from muse.run_config import RunConfig
 from muse.run_files import control, tail
@@ -85,7 +86,7 @@ def provider_choices() -> list[dict[str, str]]:
     """Who may be asked instead of the routed provider: `{name, label, lacks}`; `lacks` is what is missing, in words."""
     rows = []
     for name, spec in sorted(providers.specs().items()):
-        missing = spec.env_key if spec.key_required and spec.env_key and not keys.look_up(spec.env_key) else ""
+        missing = spec.env_key if spec.key_required and spec.env_key and not secrets.look_up(spec.env_key) else ""
         lacks = f"needs {missing}" if missing else ""
         lacks = "cannot be used" if spec.broken else "not trusted" if spec.withheld is not None else lacks
         rows.append({"name": name, "label": spec.label, "lacks": lacks})
@@ -113,7 +114,7 @@ def answerer(context: str, provider: str = "") -> Answerer:
         route = models.resolve(context, provider=provider or None)
         backend = providers.backend_of(route.provider)
     except (MuseError, ImportError) as exc:
-        return Answerer(context, provider, provider, lack=keys.mask(str(exc)))
+        return Answerer(context, provider, provider, lack=secrets.mask(str(exc)))
     spec = backend.spec
     lack, can_fetch = "", False
     key = check.key_state(spec)
@@ -122,7 +123,7 @@ def answerer(context: str, provider: str = "") -> Answerer:
     elif not check.is_installed(route.provider):
         lack = "its package is not installed"
     elif (missing := check.lack_of(route.provider)) is not None:
-        lack, can_fetch = keys.mask(str(missing)), isinstance(missing, WeightsMissing)
+        lack, can_fetch = secrets.mask(str(missing)), isinstance(missing, WeightsMissing)
     return Answerer(context, route.provider, spec.label, route.model, lack, can_fetch)
 
 

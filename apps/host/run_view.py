@@ -12,7 +12,7 @@ from msgspec import Struct
 from muse.run_config import RunConfig
 from muse.run_files.tail import Line
 from muse.runs import time_of
-from muse.terminal_text import escape_control
+from muse.terminal.text import escape_control
 
 Kind = Literal["started", "said", "thinking", "tool", "approval", "fallback", "info", "answer", "error"]
 _MOST_CHARS = 20_000

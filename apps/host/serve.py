@@ -18,10 +18,10 @@ from typing import TextIO
 
 from msgspec import Struct
 
-from muse import journal
 from muse.cli._arguments import parsed, parser_for
 from muse.cli._terminal import near
 from muse.errors import ConfigError
+from muse.journal import paths
 
 try:
     import uvicorn
@@ -265,7 +265,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen."""
         await super().startup(sockets)
-        _say(f"muse serves the journal in {near(journal.folder_name())}{os.sep} at {self._url}  (Ctrl-C ends it)")
+        _say(f"muse serves the journal in {near(paths.journal_name())}{os.sep} at {self._url}  (Ctrl-C ends it)")
         if not self._place.is_local:
             _say("Other machines reach it too, after the password. The connection is not encrypted.")
         if self._opens:

@@ -28,8 +28,8 @@ from apps.host.guard import LOOPBACK_NAMES, BodyBound, Csrf, Guard
 from apps.host.page import STATIC, Pages, app_name, render
 from apps.host.password import SESSION_S, SignIns, Tries, session_key
 from apps.host.run_pages import answerer
-from muse import journal
 from muse.errors import ConfigError
+from muse.journal import config_loader
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +136,7 @@ def _broken(app: App) -> Any:
 def _start(request: Request) -> Response:
     """The first page: every app, what is wrong with journal.json as a whole, and whether the default can answer."""
     try:
-        journal.load()
+        config_loader.load()
     except ConfigError as exc:
         return render(request, "start.html", problem=str(exc), asks=None)
     return render(request, "start.html", problem="", asks=answerer(""))

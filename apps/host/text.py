@@ -11,8 +11,8 @@ import nh3
 from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 
-from muse.amounts import count, duration, usd
-from muse.surrogates import mend
+from muse.types.formatting import count, duration, usd
+from muse.types.surrogates import mend
 
 _MARKDOWN = MarkdownIt("commonmark", {"html": False, "linkify": False}).enable(["table", "strikethrough"])
 _MOST_MARKDOWN_CHARS = 60_000  # the worst text of this length takes 0.8 s, one twice as long up to 3 s

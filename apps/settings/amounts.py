@@ -12,12 +12,12 @@ from typing import Any
 from apps.settings.entries import Delta
 from apps.settings.standing import Standing
 from muse import log_lines, models
-from muse.amounts import usd
-from muse.config import Config
 from muse.errors import ConfigError
-from muse.policies.settings import Budget
+from muse.journal.config import Config
+from muse.journal.policy_config import Budget
 from muse.policies.standing import Standing as Used
 from muse.policies.standing import all_standings, standings
+from muse.types.formatting import usd
 
 # The first part of a flat name, and the list in which such rows stand.
 LISTS: Mapping[str, str] = {"limit": "limits", "budget": "budgets"}

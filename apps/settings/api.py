@@ -17,9 +17,9 @@ from apps.settings.proposals import DEFAULT, Change, object_at, require_readable
 from apps.settings.standing import Standing, section, stamp_from, stand
 from muse import check, models
 from muse.errors import ConfigError
-from muse.journal import Stamp
+from muse.journal.config_loader import Stamp
 from muse.providers import backend_of, get_provider_list, specs
-from muse.rules import place_of
+from muse.routing.unreachable_rules import place_of
 
 _SECTIONS = ("$schema", "providers", "agents", "mcp_servers", "identity", "env", "descriptors")
 

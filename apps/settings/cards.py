@@ -9,13 +9,15 @@ from typing import Literal
 
 from msgspec import Struct
 
-from muse import check, health, key_file, keys, prices
-from muse.config import Config
+from muse import check, health
 from muse.errors import ConfigError
 from muse.health import Health
+from muse.journal import dotenv_file, secrets
+from muse.journal.config import Config
 from muse.policies import breaker
 from muse.providers import backend_of, get_provider_list, problem_of, specs
-from muse.spec import Spec, Tier
+from muse.types.provider_spec import Spec, Tier
+from muse.usage_log import prices
 
 Level = Literal["ok", "warn", "bad", "muted"]
 _LEVELS: Mapping[str, Level] = {"ok": "ok", "slow": "warn", "failing": "bad", "no key": "muted"}
@@ -156,7 +158,7 @@ def _look(config: Config) -> _Seen:
 def _card(name: str, label: str, config: Config, contexts: int, seen: _Seen) -> Card:
     problem = problem_of(name)
     if problem is not None:
-        return Card(name, label, problem=keys.mask(str(problem)), contexts=contexts)
+        return Card(name, label, problem=secrets.mask(str(problem)), contexts=contexts)
     spec = specs().get(name) or backend_of(name).spec
     key = check.key_state(spec)
     lack = check.lack_of(name) if key in ("present", "not needed") else None
@@ -176,19 +178,19 @@ def _card(name: str, label: str, config: Config, contexts: int, seen: _Seen) -> 
         address=check.address_in_words(spec),
         address_env=spec.base_url_env,
         models=_models(spec, seen),
-        lack=keys.mask(str(lack)) if lack is not None else "",
+        lack=secrets.mask(str(lack)) if lack is not None else "",
         is_free=spec.free,
     )
 
 
 def _key_from(spec: Spec, config: Config) -> str:
     """Where the key in force is from, in words; empty where there is none."""
-    place = keys.origin(spec.env_key) if spec.env_key else None
+    place = secrets.origin(spec.env_key) if spec.env_key else None
     if place is None:
         return ""
     if place == "the environment" and config.env.get(spec.env_key) == os.environ.get(spec.env_key):
         return "the environment, as env in journal.json says"
-    if place == str(key_file.path()):
+    if place == str(dotenv_file.path()):
         return "the journal's .env"
     return place if place == "the environment" else check.shown(place)
 
@@ -196,7 +198,7 @@ def _key_from(spec: Spec, config: Config) -> str:
 def _is_in_journal(spec: Spec) -> bool:
     """Whether the journal's own `.env` says the key: that one can be deleted here."""
     try:
-        return bool(spec.env_key) and key_file.has(spec.env_key)
+        return bool(spec.env_key) and dotenv_file.has(spec.env_key)
     except ConfigError:  # saving a key says what is wrong with that file
         return False
 

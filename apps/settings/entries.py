@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from muse.config import read
 from muse.errors import ConfigError
+from muse.journal.config import read
 
 Kind = Literal["provider", "tier", "model", "yes_no", "choice", "number", "whole", "names", "rungs"]
 Delta = Mapping[str, Any]

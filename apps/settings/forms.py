@@ -9,8 +9,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from muse.config import read
 from muse.errors import ConfigError
+from muse.journal.config import read
 
 HOME = "/app/settings/"
 # All of journal.json comes as one field, in which a character may be three bytes and more.

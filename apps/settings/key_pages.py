@@ -10,8 +10,9 @@ from apps.host.page import render
 from apps.settings import cards, forms
 from apps.settings.cards import Card
 from apps.settings.standing import stand
-from muse import health, key_file, keys
+from muse import health
 from muse.errors import ConfigError
+from muse.journal import dotenv_file, secrets
 
 
 async def save(request: Request) -> Response:
@@ -24,7 +25,7 @@ async def save(request: Request) -> Response:
 
 def _save(name: str, value: str) -> None:
     """Save a key, and forget what tests with another one have shown."""
-    key_file.save(name, value)
+    dotenv_file.save(name, value)
     for provider in cards.env_keys().get(name, ()):
         health.forget(provider)
 
@@ -33,9 +34,9 @@ async def remove(request: Request) -> Response:
     """`POST key/remove`: take a key out of the journal's `.env`."""
     form = await forms.read_form(request)
     name = _known(form.get("env_key", ""))
-    was_there = await run_in_threadpool(key_file.remove, name)
+    was_there = await run_in_threadpool(dotenv_file.remove, name)
     words = f"{name} is deleted from the journal's .env." if was_there else f"{name} was not in the journal's .env."
-    left = keys.origin(name)
+    left = secrets.origin(name)
     also = f" Calls still find one in {left}." if left else ""
     return forms.go(request, words + also, to=_back(form.get("provider", "")), kind="warn" if left else "ok")
 
@@ -49,7 +50,7 @@ def test(request: Request) -> Response:
     try:
         health.probe_provider(name)
     except ConfigError as exc:
-        problem = keys.mask(str(exc))
+        problem = secrets.mask(str(exc))
     shown: Card = cards.card(name, now.config)
     if request.headers.get("HX-Request") != "true":
         words = problem or f"{shown.label}: {_results(shown)}"
@@ -75,8 +76,8 @@ def _known(name: str) -> str:
 
 
 def _outcome(name: str) -> tuple[str, ...]:
-    place = keys.origin(name)
-    if place == str(key_file.path()):
+    place = secrets.origin(name)
+    if place == str(dotenv_file.path()):
         told = "Every process uses it from its next call on; whether the provider accepts it is not tested yet."
         return (f"{name} is saved in the journal's .env. {told}",)
     return (f"{name} is saved in the journal's .env, but {place} has another, which goes before it.",)

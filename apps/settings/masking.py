@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from apps.settings.places import Path, Place, Scan, words
-from muse import keys
 from muse.errors import ConfigError
+from muse.journal import secrets
 
 SHOWN = "(set, not shown)"
 # By its name alone; `env_key` is the name of a variable.
@@ -112,4 +112,4 @@ def _is_secret(path: Path, token: str) -> bool:
     names = [step for step in path if isinstance(step, str)]
     if any(name.casefold() == "env" for name in names) or _SECRET_NAME.search(names[-1] if names else ""):
         return True
-    return keys.mask(token) != token or _TELLING.search(token) is not None
+    return secrets.mask(token) != token or _TELLING.search(token) is not None

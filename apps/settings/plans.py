@@ -9,18 +9,19 @@ from typing import Any
 from msgspec import Struct
 
 from apps.settings.amounts import in_force
-from muse import journal, why
-from muse.config import Config
-from muse.contexts import ContextInfo, Registry, registry
 from muse.errors import ConfigError
-from muse.globs import is_glob
-from muse.journal import Snapshot
-from muse.ladder import Ladder, ladder
-from muse.policies.settings import RULES
+from muse.journal import config_loader
+from muse.journal.config import Config
+from muse.journal.config_loader import Snapshot
+from muse.journal.policy_config import RULES
 from muse.providers import backend_of, get_provider_list, specs
-from muse.routing import Explanation, Router
-from muse.rules import place_of
-from muse.spec import Spec
+from muse.routing import explain
+from muse.routing.contexts import ContextInfo, Registry, registry
+from muse.routing.fallbacks import Ladder, ladder
+from muse.routing.glob_overlap import is_glob
+from muse.routing.router import Explanation, Router
+from muse.routing.unreachable_rules import place_of
+from muse.types.provider_spec import Spec
 
 OWN_GROUP = "Rules of your own"
 
@@ -64,11 +65,11 @@ class Plan(Struct, frozen=True):
         if self.found is None or self.below is None:
             return []
         limits = (("limit", words, where) for words, where in self.limits)
-        return [*why.decisions(self.found), *why.policies(self.below), *limits]
+        return [*explain.decisions(self.found), *explain.policies(self.below), *limits]
 
     def layers(self) -> list[tuple[str, str, str, str]]:
         """Every rule that matches: rank, place, what it says, what comes of it."""
-        return [] if self.found is None else list(why.rules(self.found))
+        return [] if self.found is None else list(explain.rules(self.found))
 
 
 class Plans:
@@ -169,13 +170,13 @@ def _says(plan: Plan) -> tuple[object, ...]:
 
 def _said(below: Ladder) -> Iterator[tuple[str, str, str]]:
     """Each rule with its place and value."""
-    for name, value, where in why.policies(below):
+    for name, value, where in explain.policies(below):
         yield name, where, value
 
 
 def specs_under(config: Config) -> Mapping[str, Spec]:
     """What every provider declares under a configuration that may not be the one in force."""
     known = specs(config)
-    in_force = journal.load().config.gateways
+    in_force = config_loader.load().config.gateways
     further = (row["name"] for row in get_provider_list() if row["name"] not in known and row["name"] not in in_force)
     return {**known, **{name: backend_of(name).spec for name in further}}

@@ -13,12 +13,12 @@ from apps.settings.entries import Delta, applied, in_words
 from apps.settings.masking import whole
 from apps.settings.plans import Move, Plans, moves
 from apps.settings.standing import Standing, Trouble, known_names, section, troubles_of
-from muse import journal
-from muse.config import parse, read
 from muse.errors import ConfigError
-from muse.journal import ConflictError, Snapshot, Stamp
-from muse.reading import Problem
-from muse.rules import place_of
+from muse.journal import config_loader
+from muse.journal.config import parse, read
+from muse.journal.config_loader import ConflictError, Snapshot, Stamp
+from muse.journal.lenient_parser import Problem
+from muse.routing.unreachable_rules import place_of
 
 Change = Callable[[dict[str, Any]], None]
 DEFAULT = "providers.default"
@@ -139,7 +139,7 @@ def save(change: Change, what: str, *, expected: Stamp | None) -> Snapshot:
         ConfigError: the change brings a problem in; nothing was written.
     """
     names = known_names()
-    return saves.keeping(what, lambda keep: journal.update(change, expected=expected, known=names, keep=keep))
+    return saves.keeping(what, lambda keep: config_loader.update(change, expected=expected, known=names, keep=keep))
 
 
 def save_text(now: Standing, text: str, *, expected: Stamp) -> Snapshot:
@@ -153,7 +153,9 @@ def save_text(now: Standing, text: str, *, expected: Stamp) -> Snapshot:
         raise ConflictError(f"{now.path}: changed on disk since it was read; read it again, then repeat the change")
     full = whole(text, now.text)
     names = known_or_none()
-    return saves.keeping("The raw JSON", lambda keep: journal.rewrite(full, expected=expected, known=names, keep=keep))
+    return saves.keeping(
+        "The raw JSON", lambda keep: config_loader.rewrite(full, expected=expected, known=names, keep=keep)
+    )
 
 
 def known_or_none() -> tuple[str, ...] | None:

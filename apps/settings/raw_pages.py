@@ -15,9 +15,9 @@ from apps.settings import completion, forms, proposals, saves, view
 from apps.settings.masking import masked
 from apps.settings.plans import Plans
 from apps.settings.standing import Standing, Trouble, stamp_from, stand, trouble_of
-from muse.config import read
 from muse.errors import ConfigError
-from muse.journal import ConflictError
+from muse.journal.config import read
+from muse.journal.config_loader import ConflictError
 
 
 def show(request: Request) -> Response:

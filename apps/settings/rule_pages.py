@@ -18,8 +18,8 @@ from apps.settings.proposals import Change, Proposal, entry_of, in_short, propos
 from apps.settings.standing import Standing, Trouble, stamp_from, stand, trouble_of
 from apps.settings.view import RuleForm
 from muse.errors import ConfigError
-from muse.journal import ConflictError
-from muse.rules import place_of
+from muse.journal.config_loader import ConflictError
+from muse.routing.unreachable_rules import place_of
 
 _LONGEST_NAME = 200
 

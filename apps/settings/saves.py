@@ -16,10 +16,11 @@ from msgspec import Struct
 
 from apps.settings.masking import masked, unmasked
 from apps.settings.places import Path as Place
-from muse import journal, keys
-from muse.config import read
 from muse.errors import ConfigError
-from muse.journal import Snapshot, Stamp
+from muse.journal import config_loader, paths, secrets
+from muse.journal.config import read
+from muse.journal.config_loader import Snapshot, Stamp
+from muse.journal.storage import atomic_files
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ def differences(before: str, after: str) -> list[str]:
 
 def folder() -> Path:
     """Where saves are kept."""
-    return journal.folder() / "config" / "history"
+    return paths.journal_path() / "config" / "history"
 
 
 def saves() -> list[Save]:
@@ -101,12 +102,12 @@ def restore(save: Save, *, expected: Stamp, known: tuple[str, ...] | None) -> tu
             _drop(data, path)
         text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
     what = f"Put back to before: {save.what}"
-    return keeping(what, lambda keep: journal.rewrite(text, expected=expected, known=known, keep=keep)), missing
+    return keeping(what, lambda keep: config_loader.rewrite(text, expected=expected, known=known, keep=keep)), missing
 
 
 def _now() -> str:
     try:
-        return Path(journal.config_path()).read_text(encoding="utf-8", errors="replace")
+        return Path(paths.config_path()).read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return "{}"
 
@@ -126,11 +127,11 @@ def _files() -> list[Path]:
 
 def _keep(what: str, before: bytes, after: str) -> Path:
     place = folder()
-    journal.make_folder(place)
+    atomic_files.make_folder(place)
     old = before.decode(json.detect_encoding(before), errors="replace")
     name = f"{time.time_ns():019d}"
-    save = Save(name, time.time(), keys.mask(what), masked(old), masked(after))
-    journal.write_atomic(place / f"{name}.json", msgspec.json.encode(save).decode())
+    save = Save(name, time.time(), secrets.mask(what), masked(old), masked(after))
+    atomic_files.write_atomic(place / f"{name}.json", msgspec.json.encode(save).decode())
     return place / f"{name}.json"
 
 

@@ -10,15 +10,15 @@ from typing import Any, ClassVar
 from msgspec import Struct
 
 from apps.settings.places import lines_by_path, nearest_line, steps
-from muse import journal
 from muse.check import shown
-from muse.config import Config, parse, read
-from muse.contexts import Registry, registry
 from muse.errors import ConfigError
-from muse.journal import Snapshot, Stamp
+from muse.journal import config_loader, paths
+from muse.journal.config import Config, parse, read
+from muse.journal.config_loader import Snapshot, Stamp
+from muse.journal.lenient_parser import Problem
 from muse.providers import PROVIDER_REGISTRY, get_provider_list
-from muse.reading import Problem
-from muse.redaction import RedactedStruct
+from muse.routing.contexts import Registry, registry
+from muse.types.redaction import RedactedStruct
 
 _LINE = re.compile(r"\(line (\d+), column (\d+)\)")
 _TWICE = re.compile(r"key (['\"].*['\"])")
@@ -107,13 +107,13 @@ def stamp_from(mark: str) -> Stamp:
 
 def known_names() -> tuple[str, ...]:
     """The names of all providers there are, without those that journal.json itself makes."""
-    own = set(journal.load().config.gateways).difference(PROVIDER_REGISTRY)
+    own = set(config_loader.load().config.gateways).difference(PROVIDER_REGISTRY)
     return tuple(row["name"] for row in get_provider_list() if row["name"] not in own)
 
 
 def stand() -> Standing:
     """Look at journal.json; a file that cannot be read is a standing with a `failure`."""
-    path = journal.config_path()
+    path = paths.config_path()
     try:
         text, stamp = _read_still(path)
     except ConfigError as exc:
@@ -176,7 +176,7 @@ def _line(problem: Problem, lines: Mapping[tuple[str | int, ...], int]) -> int |
 def _broken(path: str, stamp: Stamp, text: str, exc: ConfigError) -> Standing:
     """A file that cannot be read: its text, and what it last said that could be."""
     try:
-        last, is_known = journal.load(), True
+        last, is_known = config_loader.load(), True
     except ConfigError:
         last, is_known = Snapshot(path, stamp, Config(), (), {}), False
     return Standing(path, stamp, text, last, (), trouble_of(exc), is_known)
@@ -185,12 +185,12 @@ def _broken(path: str, stamp: Stamp, text: str, exc: ConfigError) -> Standing:
 def _read_still(path: str) -> tuple[bytes, Stamp]:
     """The file's bytes with the stamp they were read under; an empty object if there is no file."""
     for _ in range(_TRIES):
-        stamp = journal.stamp_of(path)
+        stamp = config_loader.stamp_of(path)
         try:
             text = _bytes(path) if any(stamp) else b"{}"
         except FileNotFoundError:
             continue
-        if journal.stamp_of(path) == stamp:
+        if config_loader.stamp_of(path) == stamp:
             break
     return text, stamp
 

@@ -20,7 +20,7 @@ from apps.settings.plans import Plan, Plans, grouped
 from apps.settings.proposals import DEFAULT, Proposal, entry_of
 from apps.settings.standing import Standing, Trouble, stand
 from muse import whatif
-from muse.rules import place_of
+from muse.routing.unreachable_rules import place_of
 from muse.whatif import WhatIf
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from starlette.routing import BaseRoute, Route
 from apps.host.page import own_path
 from apps.todos import todos
 from apps.todos.todos import ChangedError, Changes, Todo, TodoError
-from muse import journal
+from muse.journal import paths
 
 __all__ = ["ROUTES", "workspace"]
 
@@ -53,7 +53,7 @@ class Wanted(Struct, frozen=True):
 
 def workspace(request: Request) -> Mapping[str, Any]:
     """The list, now or as it stood on a day."""
-    root = journal.folder()
+    root = paths.journal_path()
     wanted = _wanted(request)
     listed = list(todos.read_day(root, wanted.day)) if wanted.day else list(todos.read_all(root))
     shown = [todo for todo in listed if _is_wanted(todo, wanted)]
@@ -82,7 +82,7 @@ def _just_settled(request: Request, listed: Sequence[Todo]) -> Todo | None:
 def _wanted(request: Request) -> Wanted:
     query = request.query_params
     day, state = query.get("day", ""), query.get("state") or "open"
-    if day and not journal.is_day(day):
+    if day and not paths.is_day(day):
         raise HTTPException(400, detail=f"day: found {day[:20]!r}, expected a date as YYYYMMDD")
     if state not in STATES:
         raise HTTPException(400, detail=f"state: found {state[:20]!r}, expected one of {', '.join(STATES)}")
@@ -117,7 +117,7 @@ async def add(request: Request) -> Response:
     """Add a to-do: fields text, due, tags."""
     form = await request.form()
     text, due, tags = (str(form.get(name) or "") for name in ("text", "due", "tags"))
-    return await _changed(request, lambda: todos.add(journal.folder(), text, due=due, tags=_tags(tags)))
+    return await _changed(request, lambda: todos.add(paths.journal_path(), text, due=due, tags=_tags(tags)))
 
 
 async def settle(request: Request) -> Response:
@@ -125,7 +125,9 @@ async def settle(request: Request) -> Response:
     form = await request.form()
     todo_id, done = request.path_params["todo_id"], form.get("done") == "yes"
     seen = todos.parse_line(str(form.get("seen") or ""), "")
-    answer = await _changed(request, lambda: todos.change(journal.folder(), todo_id, Changes(done=done), seen=seen)[0])
+    answer = await _changed(
+        request, lambda: todos.change(paths.journal_path(), todo_id, Changes(done=done), seen=seen)[0]
+    )
     if done:
         request.session[_SETTLED] = todo_id
     else:
@@ -140,7 +142,7 @@ async def edit(request: Request) -> Response:
     text, due, tags = (str(form.get(name) or "") for name in ("text", "due", "tags"))
     seen = todos.parse_line(str(form.get("seen") or ""), "")
     changes = Changes(text=text, due=due, tags=_tags(tags))
-    return await _changed(request, lambda: todos.change(journal.folder(), todo_id, changes, seen=seen)[0])
+    return await _changed(request, lambda: todos.change(paths.journal_path(), todo_id, changes, seen=seen)[0])
 
 
 def _tags(text: str) -> list[str]:

@@ -16,10 +16,11 @@ from pathlib import Path
 from msgspec import Struct
 from msgspec.structs import replace
 
-from muse import journal
-from muse.days import every_day
 from muse.errors import MuseError
-from muse.path_containment import inside, is_inside
+from muse.journal import paths
+from muse.journal.days import every_day
+from muse.journal.storage import atomic_files
+from muse.journal.storage.path_containment import inside, is_inside
 
 log = logging.getLogger(__name__)
 
@@ -270,8 +271,8 @@ def _open_page(root: Path, known: Sequence[Todo], today: date) -> _Page:
 def _write(root: Path, page: _Page) -> None:
     path = root / page.day / FILE
     try:
-        journal.make_folder(path.parent)
-        journal.write_atomic(path, "\n".join(page.lines))
+        atomic_files.make_folder(path.parent)
+        atomic_files.write_atomic(path, "\n".join(page.lines))
     except OSError as exc:
         raise TodoError(f"{page.day}/{FILE} cannot be written ({exc.strerror}); nothing was changed") from exc
 
@@ -281,8 +282,8 @@ def _changing(root: Path) -> Iterator[None]:
     """Only one process or thread changes the lists of a journal at a time."""
     with ExitStack() as held:
         try:
-            journal.make_folder(root)
-            held.enter_context(journal.file_lock(root / ".todos.lock"))
+            atomic_files.make_folder(root)
+            held.enter_context(atomic_files.file_lock(root / ".todos.lock"))
         except OSError as exc:
             raise TodoError(f"the to-dos cannot be changed ({exc.strerror}: {exc.filename})") from exc
         yield
@@ -307,7 +308,7 @@ def _check_tag(tag: str) -> str:
 
 def _check_due(due: str) -> str:
     found = _DATE.fullmatch(due.strip())
-    if found is None or not journal.is_day("".join(found.groups())):
+    if found is None or not paths.is_day("".join(found.groups())):
         raise TodoError(f"due: found {due[:40]!r}, expected a date as YYYY-MM-DD, such as 2026-11-10")
     return "-".join(found.groups())
 

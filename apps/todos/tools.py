@@ -10,8 +10,8 @@ from typing_extensions import TypedDict  # pydantic takes the standard one from 
 
 from apps.todos import todos
 from apps.todos.todos import Todo, TodoError
-from muse import journal
 from muse.errors import ToolError
+from muse.journal import paths
 from muse.toolbox.packs import LocalTool
 
 PACK = "todo"
@@ -59,7 +59,7 @@ def list_todos(
     """List the to-dos as they stand now, the most urgent first, or the list of one day in its own order."""
     if not 1 <= limit <= MOST_RESULTS or offset < 0:
         raise ToolError(f"found limit {limit} and offset {offset}, expected 1 to {MOST_RESULTS}, and 0 or more")
-    root = journal.folder()
+    root = paths.journal_path()
     if day is None:
         listed = sorted(todos.read_all(root), key=lambda todo: (todo.due or _NO_DATE, todo.number))
     else:
@@ -77,7 +77,7 @@ def add_todo(
 ) -> TodoRow:
     """Add a to-do to today's list; the result has its new id. List the to-dos first: adding twice makes two of them."""
     try:
-        return _row(todos.add(journal.folder(), text, due=due or "", tags=tags or ()))
+        return _row(todos.add(paths.journal_path(), text, due=due or "", tags=tags or ()))
     except TodoError as exc:
         raise ToolError(str(exc)) from exc
 
@@ -85,7 +85,7 @@ def add_todo(
 def complete_todo(todo_id: Annotated[str, Field(description="The id of the to-do, such as T-123.")]) -> Completed:
     """Tick off a to-do on today's list; completing one that is done changes nothing."""
     try:
-        todo, changed = todos.complete(journal.folder(), todo_id)
+        todo, changed = todos.complete(paths.journal_path(), todo_id)
     except TodoError as exc:
         raise ToolError(str(exc)) from exc
     return {"todo": _row(todo), "changed": changed}
@@ -112,7 +112,7 @@ def _row(todo: Todo) -> TodoRow:
 def _check_day(value: str) -> str:
     """A day that has a list, in the form YYYYMMDD; one written 2026-11-03 is taken too."""
     day = _DASHED.sub(r"\1\2\3", value.strip())
-    days = todos.find_days(journal.folder())
+    days = todos.find_days(paths.journal_path())
     if day in days:
         return day
     there = f"lists are there for {', '.join(days[: -_SHOWN_DAYS - 1 : -1])}" if days else "there is no list yet"

@@ -12,11 +12,12 @@ from msgspec.structs import replace
 from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 
-from muse import journal, ledger
 from muse.errors import ConfigError
+from muse.journal import paths
 from muse.log_index.lines import ONLY, Only, Wanted
 from muse.log_index.sums import Days, Where
-from muse.totals import Field
+from muse.usage_log import ledger
+from muse.usage_log.totals import Field
 
 BASE = "/app/tokens"
 GROUPS: tuple[Field, ...] = ("context", "provider", "model", "segment")
@@ -116,7 +117,7 @@ def read_day(text: str, *, where: str = "day", may_have_dashes: bool = False) ->
     """
     is_dashed = may_have_dashes and re.fullmatch(r"\d{4}-\d\d-\d\d", text, re.ASCII)
     plain = text.replace("-", "") if is_dashed else text
-    if not journal.is_day(plain):
+    if not paths.is_day(plain):
         raise HTTPException(400, detail=f"{where}: found {text[:40]!r}, expected a day YYYYMMDD such as 20261103")
     return int(plain)
 

@@ -19,7 +19,7 @@ from apps.tokens.choice import GROUPS, Choice, read_choice, read_day
 from muse.log_index.index import close_indexes, log_index
 from muse.log_index.lines import find_line, text_of
 from muse.log_index.sums import sums
-from muse.totals import Field
+from muse.usage_log.totals import Field
 
 _COLUMNS: tuple[Field, ...] = (*GROUPS, "day")
 

@@ -15,7 +15,7 @@ from apps.tokens.words import WORDS
 from muse.log_index.index import LogIndex, Progress, log_index
 from muse.log_index.lines import LoggedLine, count_only, lines_of_call, list_lines
 from muse.log_index.sums import Days, Sum, Sums, Where, count_bad_lines, days_of, grouped, sums
-from muse.totals import Field
+from muse.usage_log.totals import Field
 
 PAGE_LINES = 100
 MOST_ROWS = 500

@@ -32,7 +32,7 @@ from muse.batching.outpost import Outpost
 from muse.batching.request import BatchRequest
 from muse.batching.template import Template
 from muse.batching.worker import answer
-from muse.errors import ConfigError
+from muse.types.errors import ConfigError
 
 log = logging.getLogger(__name__)
 

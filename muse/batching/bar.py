@@ -6,8 +6,8 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from muse.amounts import usd
 from muse.batching.tally import Tally
+from muse.types.formatting import usd
 
 _CELLS = 24
 _TIMES_A_SECOND = 8
@@ -17,7 +17,7 @@ class Bar:
     """Drawn by a thread of its own while it stands, from the tally as it is at that moment."""
 
     def __init__(self, tally: Tally) -> None:
-        from muse.console import console  # it brings rich, and only who watches pays for it
+        from muse.terminal.console import console  # it brings rich, and only who watches pays for it
 
         self._tally = tally
         self._console = console(stderr=True)
@@ -27,7 +27,7 @@ class Bar:
         """Draw it from now on."""
         from rich.live import Live
 
-        from muse.console import start_live
+        from muse.terminal.console import start_live
 
         if self._live is None:
             self._live = Live(self, console=self._console, refresh_per_second=_TIMES_A_SECOND, transient=True)

@@ -14,14 +14,14 @@ from msgspec import Struct
 from muse.batching.bell import is_being_cancelled
 from muse.batching.pace import Pace
 from muse.batching.request import BatchRequest, Call
-from muse.contents import turns_of
-from muse.errors import ConfigError, InvalidReply, MuseError, RateLimitError
-from muse.messages import Assistant, Attempt, Reply, Request
 from muse.models import calc_token_cost, resolve_provider
-from muse.objects import read_object, repair
-from muse.patterns import has_patterns
-from muse.schema import require_schema
-from muse.usage import Usage
+from muse.types.content import turns_of
+from muse.types.errors import ConfigError, InvalidReply, MuseError, RateLimitError
+from muse.types.json_schema.patterns import has_patterns
+from muse.types.json_schema.validation import require_schema
+from muse.types.messages import Assistant, Attempt, Reply, Request
+from muse.types.structured_output import read_object, repair
+from muse.types.usage import Usage
 
 
 class Lost(Struct, frozen=True):

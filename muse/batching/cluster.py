@@ -12,7 +12,7 @@ import re
 from collections.abc import Awaitable
 from typing import Any
 
-from muse.errors import ConfigError, MuseError
+from muse.types.errors import ConfigError, MuseError
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 from muse.batching.pace import Pace
-from muse.messages import Reply
 from muse.models import hearing
+from muse.types.messages import Reply
 
 _Job = TypeVar("_Job")
 

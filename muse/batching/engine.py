@@ -6,8 +6,8 @@ from typing import Any, Literal, Protocol
 
 from muse.batching.pace import Pace
 from muse.batching.request import BatchRequest
-from muse.errors import ConfigError
-from muse.messages import Reply
+from muse.types.errors import ConfigError
+from muse.types.messages import Reply
 
 Name = Literal["here", "ray"]
 

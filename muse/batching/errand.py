@@ -17,8 +17,6 @@ from msgspec import Struct
 
 from muse.batching.jobs import Job, Jobs, Row, Sender
 from muse.batching.service import Rhythm, Service, Translated
-from muse.errors import MuseError, ProviderDown, ProviderError, ProviderTimeout, RateLimitError
-from muse.messages import Reply, Request
 from muse.policies.deadline import DEFAULT_TIMEOUT_S, Deadline
 from muse.policies.once import sent_once
 from muse.providers._attempt import Account, Lane, Origin
@@ -31,6 +29,8 @@ from muse.providers._batch import (
     expired_error,
 )
 from muse.providers._faults import status_error
+from muse.types.errors import MuseError, ProviderDown, ProviderError, ProviderTimeout, RateLimitError
+from muse.types.messages import Reply, Request
 
 log = logging.getLogger(__name__)
 

@@ -18,11 +18,11 @@ from typing import IO, Any, Literal, Protocol
 
 from msgspec import Struct
 
-from muse.amounts import plain
 from muse.batching import parquet
 from muse.batching.kinds import Kind
 from muse.batching.plain import cell, json_text
-from muse.errors import ConfigError
+from muse.types.errors import ConfigError
+from muse.types.formatting import plain
 
 Form = Literal["jsonl", "csv", "parquet"]
 _FORMS: Mapping[str, Form] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet"}

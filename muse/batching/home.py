@@ -9,13 +9,14 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 import muse
-from muse import journal, ledger
 from muse.batching.luggage import Luggage, Told, Variables, providers_section, variables
 from muse.batching.parts import Parts, is_split, most_parts, one_part
-from muse.errors import ConfigError
+from muse.journal import config_loader
+from muse.journal.policy_config import Policies
 from muse.log_lines import assess
-from muse.policies.settings import Policies
 from muse.policies.spending import spending, window_start
+from muse.types.errors import ConfigError
+from muse.usage_log import ledger
 
 _LEASE_S = 15.0
 
@@ -105,7 +106,7 @@ class Home:
 
 
 def _policies() -> Policies:
-    return journal.load().config.policies
+    return config_loader.load().config.policies
 
 
 def _spent(policies: Policies) -> Iterator[Told]:

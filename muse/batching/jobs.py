@@ -12,9 +12,9 @@ from contextlib import contextmanager
 import msgspec
 from msgspec import Struct
 
-from muse.database import connect
-from muse.errors import ConfigError
-from muse.messages import Route
+from muse.journal.storage.sqlite import connect
+from muse.types.errors import ConfigError
+from muse.types.messages import Route
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS overnight_jobs (

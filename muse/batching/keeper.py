@@ -10,7 +10,7 @@ from muse.batching.pace import Pace
 from muse.batching.packing import pack, pack_unsendable
 from muse.batching.request import BatchRequest, Place
 from muse.batching.store import Kept, Store
-from muse.errors import ConfigError, ContentsError, InvalidReply, MuseError
+from muse.types.errors import ConfigError, ContentsError, InvalidReply, MuseError
 
 Key = Callable[[BatchRequest], Any] | str
 

@@ -14,10 +14,11 @@ from typing import Any
 from msgspec import Struct
 
 import muse
-from muse import journal, keys, trust
-from muse.errors import ConfigError
+from muse.journal import config_loader, secrets
+from muse.journal.trust import consent
 from muse.providers import specs
-from muse.routing import PROVIDER_ENV
+from muse.routing.router import PROVIDER_ENV
+from muse.types.errors import ConfigError
 
 _ALSO = (PROVIDER_ENV, "SEGMENT_KEY")
 
@@ -79,9 +80,9 @@ class Variables:
 def variables() -> Variables:
     """Keys, addresses and models of all providers as this process would find them, from wherever it does."""
     named = [name for spec in specs().values() for name in (spec.env_key, spec.model_env) if name]
-    values: dict[str, str | None] = {name: keys.look_up(name) for name in named}
+    values: dict[str, str | None] = {name: secrets.look_up(name) for name in named}
     addresses = [spec.base_url_env for spec in specs().values() if spec.base_url_env]
-    values |= {name: keys.look_up_address(name) for name in addresses}
+    values |= {name: secrets.look_up_address(name) for name in addresses}
     return Variables(values | {name: os.environ.get(name) for name in _ALSO})
 
 
@@ -91,7 +92,7 @@ def providers_section() -> Mapping[str, Any]:
     Raises:
         TrustError: an endpoint in it needs the user's consent; a worker elsewhere cannot ask for it.
     """
-    snapshot = journal.load()
-    trust.require(row.withheld for row in snapshot.config.gateways.values() if row.withheld is not None)
+    snapshot = config_loader.load()
+    consent.require(row.withheld for row in snapshot.config.gateways.values() if row.withheld is not None)
     section: object = snapshot.data.get("providers")
     return section if isinstance(section, Mapping) else {}

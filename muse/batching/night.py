@@ -25,12 +25,12 @@ from muse.batching.packing import unpack
 from muse.batching.request import BatchRequest
 from muse.batching.service import Rhythm
 from muse.batching.store import Store
-from muse.errors import ConfigError, MuseError, ProviderError
-from muse.messages import Attempt, Reply
 from muse.models import hearing, prepare
 from muse.providers import specs
 from muse.providers._attempt import Origin
 from muse.providers._batch import CANCELLED
+from muse.types.errors import ConfigError, MuseError, ProviderError
+from muse.types.messages import Attempt, Reply
 
 Lane = Literal["now", "overnight", "auto"]
 Deadline = float | timedelta | datetime

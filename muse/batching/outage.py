@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from muse.batching.pace import Pace
 from muse.batching.request import BatchRequest
-from muse.errors import BudgetExceeded, LimitReached
+from muse.types.errors import BudgetExceeded, LimitReached
 
 _IN_A_ROW = 50
 

@@ -18,8 +18,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from muse import journal
 from muse.batching.luggage import Luggage, Told, Variables
+from muse.journal.storage import atomic_files
 from muse.runs import lock
 
 _PREFIX = "muse-outpost-"
@@ -63,7 +63,7 @@ class Outpost:
         before, self._luggage = self._luggage, luggage
         if before is None or before.providers != luggage.providers:
             text = json.dumps({"providers": luggage.providers}, ensure_ascii=False)
-            journal.write_atomic(self.folder / "config" / "journal.json", text)
+            atomic_files.write_atomic(self.folder / "config" / "journal.json", text)
         if before is None or before.spent != luggage.spent:
             for told in luggage.spent:
                 self._tell(told)

@@ -18,16 +18,16 @@ from typing import Any
 
 from msgspec import Struct
 
-from muse import ledger
 from muse.batching.errand import Answer, Errand
 from muse.batching.jobs import Job, Jobs, Row, Sender
 from muse.batching.service import Rhythm, Service
-from muse.errors import ConfigError, ContentsError, MuseError
-from muse.messages import Request
 from muse.providers import backend_of, specs
 from muse.providers._attempt import Origin
 from muse.providers._backend import ProviderBackend
 from muse.providers._batch import Limits, Parcel, cancelled_error, encode_line
+from muse.types.errors import ConfigError, ContentsError, MuseError
+from muse.types.messages import Request
+from muse.usage_log import ledger
 
 _READ_AHEAD = 256
 _TURN = 100

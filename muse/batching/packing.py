@@ -12,9 +12,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from muse.batching.request import BatchRequest
-from muse.contents import turns_of
-from muse.errors import ContentsError
-from muse.messages import Assistant, File, Image, Part, Results, ToolCall, Turn, User
+from muse.types.content import turns_of
+from muse.types.errors import ContentsError
+from muse.types.messages import Assistant, File, Image, Part, Results, ToolCall, Turn, User
 
 
 class _Picture(Struct, tag="image"):

@@ -8,7 +8,7 @@ from typing import Any
 
 from muse.batching.kinds import Kind
 from muse.batching.plain import Spelled, cell, storable
-from muse.errors import ConfigError
+from muse.types.errors import ConfigError
 
 _ROWS_AT_ONCE = 1_000
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from muse.policies.settings import Limit
+from muse.journal.policy_config import Limit
 
 # The minute of the limits, and what a request may be late by.
 REST_S = 61.0

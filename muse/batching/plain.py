@@ -7,7 +7,7 @@ import json
 import math
 from typing import Any
 
-from muse.amounts import in_digits
+from muse.types.formatting import in_digits
 
 _OF_JSON = (bool, int, float, dict, list, tuple)
 

@@ -25,7 +25,7 @@ from muse.batching.pace import Pace
 from muse.batching.packing import pack
 from muse.batching.request import BatchRequest
 from muse.batching.worker import Answer, Worker
-from muse.messages import Reply
+from muse.types.messages import Reply
 
 log = logging.getLogger(__name__)
 

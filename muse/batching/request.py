@@ -7,10 +7,10 @@ from typing import Any, Literal, Protocol
 
 from msgspec import Struct
 
-from muse.errors import AuthError, LimitError, MissingKeyError, QuotaError
-from muse.messages import Attempt
 from muse.policies.retry import is_transient
-from muse.usage import Usage
+from muse.types.errors import AuthError, LimitError, MissingKeyError, QuotaError
+from muse.types.messages import Attempt
+from muse.types.usage import Usage
 
 State = Literal["waiting", "done", "failed", "deferred", "cancelled"]
 
@@ -33,7 +33,7 @@ class Place(Struct, frozen=True):
 
 
 class Call(Protocol):
-    """What one call came to: a `muse.messages.Reply`, or what is known of a call that failed."""
+    """What one call came to: a `muse.types.messages.Reply`, or what is known of a call that failed."""
 
     @property
     def model(self) -> str:

@@ -13,7 +13,7 @@ from muse.batching.files import Broken, Row, form_of, read, unit_of
 from muse.batching.kinds import SPELLED, Kind, column_of, note_kinds
 from muse.batching.plain import Spelled, spelled
 from muse.batching.template import Template
-from muse.errors import ConfigError
+from muse.types.errors import ConfigError
 
 FIELDS = ("contents", "prompt", "text")
 

@@ -21,16 +21,16 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from muse import journal
-from muse.atomic_files import make_folder
 from muse.batching.packing import unpack
 from muse.batching.plain import storable
 from muse.batching.request import BatchRequest, Place
 from muse.batching.tables import COLUMNS, VERSION, examine, looked_at, opened
-from muse.errors import ConfigError, MuseError
-from muse.messages import Attempt
+from muse.journal import paths
+from muse.journal.storage.atomic_files import make_folder
 from muse.runs import lock
-from muse.usage import Usage
+from muse.types.errors import ConfigError, MuseError
+from muse.types.messages import Attempt
+from muse.types.usage import Usage
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _FINISHED = ("done", "failed")
@@ -89,7 +89,7 @@ class Sum(Struct, frozen=True):
 
 def folder() -> Path:
     """Where the ledgers of batches are."""
-    return journal.folder() / "batches"
+    return paths.journal_path() / "batches"
 
 
 def names() -> list[str]:

@@ -7,8 +7,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from muse.database import BUSY_S, connect, patiently
-from muse.errors import ConfigError
+from muse.journal.storage.sqlite import BUSY_S, connect, patiently
+from muse.types.errors import ConfigError
 
 VERSION = 1
 COLUMNS = (

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from muse.batching.plain import spelled
-from muse.errors import ConfigError
+from muse.types.errors import ConfigError
 
 _PLACE = re.compile(r"\{\{(?P<kept>\w[\w .-]*)\}\}|\{(?P<field>\w[\w .-]*)\}")
 

@@ -15,9 +15,9 @@ from muse.batching.luggage import Luggage, Variables
 from muse.batching.outpost import Outpost
 from muse.batching.packing import unpack
 from muse.batching.request import BatchRequest
-from muse.errors import MuseError
-from muse.messages import Assistant, Reply
 from muse.models import agenerate, hearing
+from muse.types.errors import MuseError
+from muse.types.messages import Assistant, Reply
 
 # A message to the driver costs as much as a call, so that several answers go in one.
 _GATHER_S = 0.02

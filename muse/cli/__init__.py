@@ -20,13 +20,14 @@ from typing import Protocol, TextIO
 
 from msgspec import Struct
 
-from muse import __version__, journal, keys
+from muse import __version__
 from muse.cli import _terminal
 from muse.cli._arguments import FAILED, INTERRUPTED, MISUSED
-from muse.entry_points import find_entry_points
-from muse.errors import ConfigError, MuseError
-from muse.reading import nearest
-from muse.terminal_text import escape_control, escape_output, escaped_output, log_to_stderr
+from muse.journal import config_loader, secrets
+from muse.journal.entry_points import find_entry_points
+from muse.journal.lenient_parser import nearest
+from muse.terminal.text import escape_control, escape_output, escaped_output, log_to_stderr
+from muse.types.errors import ConfigError, MuseError
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +165,7 @@ def _fill_environment() -> None:
 
     try:
         ask_for_trust()
-        keys.fill_from(journal.load().config)
+        secrets.fill_from(config_loader.load().config)
     except ConfigError as exc:
         log.debug("no variables from journal.json (%s); the command says so itself if it needs that file", exc)
 

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from unicodedata import east_asian_width
 
 from muse.cli._live import View, is_short, named
-from muse.messages import ToolCall
-from muse.terminal_text import escape_control
+from muse.terminal.text import escape_control
 from muse.tools import PreviewedCall
+from muse.types.messages import ToolCall
 
 _LINE_BYTES = 4_096
 _FEWEST_ROWS = 3

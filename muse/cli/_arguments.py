@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from muse import journal
 from muse.cli import _terminal
+from muse.journal import paths
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 128 + 2
 """Exit statuses; 0 is done."""
@@ -70,7 +70,7 @@ def day_of(args: argparse.Namespace) -> str | None:
 
 def day(text: str) -> str:
     """A day `YYYYMMDD`, for `type=` of argparse, which makes of anything else wrong usage."""
-    if not journal.is_day(text):
+    if not paths.is_day(text):
         raise argparse.ArgumentTypeError(f"found {text!r}, expected a date of the form YYYYMMDD, such as 20261103")
     return text
 

@@ -22,7 +22,7 @@ from muse.batching.overnight import window_s
 from muse.batching.scan import Question, digest
 from muse.batching.template import Template
 from muse.cli._terminal import complain
-from muse.errors import ConfigError
+from muse.types.errors import ConfigError
 
 RESULTS: Mapping[str, str] = {
     "row": "int64",

@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import msgspec
 
-from muse.amounts import exact_usd, usd
 from muse.batch import Batch, BatchRequest
 from muse.batching import files, store
 from muse.batching.night import Lane, cancel
@@ -25,7 +24,8 @@ from muse.cli._arguments import FAILED, INTERRUPTED
 from muse.cli._batch_order import RESULTS, Order, require_output, require_service
 from muse.cli._batch_stop import Interrupt
 from muse.cli._terminal import Column
-from muse.errors import MuseError
+from muse.types.errors import MuseError
+from muse.types.formatting import exact_usd, usd
 
 
 def run_order(order: Order, name: str, *, retry_failed: bool, is_forced: bool = False) -> int:

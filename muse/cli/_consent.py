@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from muse import project, trust
-from muse.claim import Claim, trust_command
 from muse.cli import _terminal
-from muse.terminal_text import escape_control, is_terminal
+from muse.diagnostics import project_claims
+from muse.journal.trust import consent
+from muse.terminal.text import escape_control, is_terminal
+from muse.types.trust_claim import Claim, trust_command
 
 
 def show(claims: Sequence[Claim]) -> None:
@@ -16,7 +17,7 @@ def show(claims: Sequence[Claim]) -> None:
     for folder in dict.fromkeys(claim.folder for claim in claims):
         _terminal.complain(escape_control(f"{folder}:"))
         for claim in (claim for claim in claims if claim.folder == folder):
-            mark = "trusted" if trust.is_trusted(claim) else "not trusted"
+            mark = "trusted" if consent.is_trusted(claim) else "not trusted"
             _terminal.complain(escape_control(f"  {claim.place}") + f" ({mark})")
             _terminal.complain(escape_control(f"    {claim.does}"))
 
@@ -43,15 +44,15 @@ def ask_for_trust() -> None:
     """
     if not is_somebody_there():
         return
-    claims = project.claims()
-    withheld = trust.withheld(claims)
+    claims = project_claims.claims()
+    withheld = consent.withheld(claims)
     folder = withheld[0].folder if withheld else ""
-    if not withheld or trust.is_declined(folder, claims):
+    if not withheld or consent.is_declined(folder, claims):
         return
     _terminal.complain("This project's files would do what follows; if they are a stranger's, read them first.")
     show(withheld)
     if ask("Trust these entries, as long as they stay as they are?"):
-        trust.record(claims)
+        consent.record(claims)
     else:
-        trust.decline(folder, claims)
+        consent.decline(folder, claims)
         _terminal.complain(f"They do not count. To change that: {trust_command(folder)}")

@@ -12,13 +12,14 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from muse import contexts, errors
 from muse.cli._doc_map import PACKAGES, rooms
-from muse.config import Config
-from muse.errors import ConfigError, MuseError
-from muse.journal import Snapshot
+from muse.journal.config import Config
+from muse.journal.config_loader import Snapshot
 from muse.providers import PROVIDER_REGISTRY, specs
-from muse.spec import Profile, Spec, Tier
+from muse.routing import contexts
+from muse.types import errors
+from muse.types.errors import ConfigError, MuseError
+from muse.types.provider_spec import Profile, Spec, Tier
 
 _HOUSE = Path(__file__).resolve().parent.parent.parent
 _BLOCK = re.compile(r"<!-- muse:(?P<name>[\w:.-]+) -->\n(?P<body>.*?)<!-- /muse:(?P=name) -->", re.DOTALL)
@@ -197,7 +198,7 @@ def _errors() -> str:
 
 
 def _error_rows(kind: type[MuseError]) -> Iterator[list[str]]:
-    """A class of `muse.errors`, then those below it in the order of that file."""
+    """A class of `muse.types.errors`, then those below it in the order of that file."""
     bases = [base.__name__ for base in kind.__bases__]
     meaning = (inspect.getdoc(kind) or "").partition("\n\n")[0].replace("\n", " ")
     yield [f"`{kind.__name__}`", ", ".join(f"`{base}`" for base in bases), meaning]

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from muse.cli._terminal import complain
-from muse.terminal_text import escape_control
+from muse.terminal.text import escape_control
 
 _SHOWN_ARGS = 70
 _SHOWN_ERROR = 160
@@ -81,7 +81,7 @@ class TerminalView(PlainView):
 
     def __init__(self) -> None:
         super().__init__()
-        from muse.console import console  # it brings rich, and only who watches pays for it
+        from muse.terminal.console import console  # it brings rich, and only who watches pays for it
 
         self._console = console(stderr=True)
         self._status: Any = None
@@ -170,7 +170,7 @@ class TerminalView(PlainView):
     def _spin(self, what: str) -> None:
         from rich.text import Text
 
-        from muse.console import start_live
+        from muse.terminal.console import start_live
 
         text = Text(what, style="dim", overflow="ellipsis", no_wrap=True)
         if self._status is None:

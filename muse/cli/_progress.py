@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Literal
 
 from muse.cli._terminal import is_terminal
-from muse.terminal_text import escape_control
+from muse.terminal.text import escape_control
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def progress(
         return
     from rich.progress import MofNCompleteColumn, Progress, ProgressColumn, TaskProgressColumn, TimeElapsedColumn
 
-    from muse.console import console, start_live, task_columns
+    from muse.terminal.console import console, start_live, task_columns
 
     columns: list[ProgressColumn] = task_columns()
     columns += [MofNCompleteColumn()] if figures == "count" else [TaskProgressColumn()] if figures == "share" else []

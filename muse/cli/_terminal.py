@@ -16,9 +16,9 @@ from typing import Any
 
 from msgspec import Struct
 
-from muse import terminal_text
-from muse.amounts import in_digits
-from muse.terminal_text import escape_control, escape_message, unescaped
+from muse.terminal import text as terminal_text
+from muse.terminal.text import escape_control, escape_message, unescaped
+from muse.types.formatting import in_digits
 
 _GAP = 2
 _EIGHTHS: tuple[str, ...] = ("", *"▏▎▍▌▋▊▉")
@@ -87,7 +87,7 @@ def _print(text: str, style: str, lead: str = "") -> None:
         return
     from rich.text import Text
 
-    from muse.console import console
+    from muse.terminal.console import console
 
     console().print(Text.assemble((lead, "bold"), (text, style)), soft_wrap=True)
 
@@ -150,7 +150,7 @@ def _draw_rich(columns: Sequence[Column], rows: Sequence[Sequence[str]], total: 
     from rich import box
     from rich.table import Table
 
-    from muse.console import console
+    from muse.terminal.console import console
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for column in columns:

@@ -11,17 +11,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from muse import agents, fresh, journal
+from muse import agents
 from muse.cli import _arguments
 from muse.cli._approval import Person
 from muse.cli._arguments import FAILED, INTERRUPTED
 from muse.cli._live import JsonView, PlainView, TerminalView, View
 from muse.cli._terminal import complain, say
 from muse.cortex_client import require_completed
-from muse.errors import ConfigError
-from muse.personas import get_agent, get_agents
-from muse.reading import nearest
-from muse.terminal_text import escape_message
+from muse.journal import input_changes
+from muse.journal.lenient_parser import nearest
+from muse.journal.personas import get_agent, get_agents
+from muse.journal.storage import atomic_files
+from muse.terminal.text import escape_message
+from muse.types.errors import ConfigError
 
 HELP = "Run an agent: a persona with its tools, on the provider that journal.json names for it."
 AT_LIMIT = 2
@@ -64,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     request = {name: value for name, value in vars(args).items() if name in _PASSED_ON and value not in (None, False)}
     request |= {"persona": args.name, "prompt": prompt}
     asked = prompt if args.prompt or args.day else persona.get("prompt") or prompt  # today is no change by itself
-    seen = fresh.look(persona, asked) if args.if_changed and fresh.is_declared(persona) else None
+    seen = input_changes.look(persona, asked) if args.if_changed and input_changes.is_declared(persona) else None
     if seen is not None and seen.is_fresh:
         complain(f"{args.name}: nothing it reads has changed since its last run ({len(seen.inputs)} files)")
         return 0
@@ -73,13 +75,13 @@ def run(args: argparse.Namespace) -> int:
     return _run(request, seen, as_json=args.json, save=args.save)
 
 
-def _run(request: Mapping[str, Any], seen: fresh.Look | None, *, as_json: bool, save: Path | None) -> int:
+def _run(request: Mapping[str, Any], seen: input_changes.Look | None, *, as_json: bool, save: Path | None) -> int:
     """Run a request, then put its result where it belongs."""
     status, last = watch(request, as_json=as_json)
     if last.get("event") != "finish":
         return status
     if save is not None:
-        journal.write_atomic(save, str(last["result"]) + "\n")
+        atomic_files.write_atomic(save, str(last["result"]) + "\n")
     if seen is not None and status == 0:
         written = seen.keep(str(last["result"]))
         if written is not None:
@@ -87,7 +89,7 @@ def _run(request: Mapping[str, Any], seen: fresh.Look | None, *, as_json: bool, 
     return status
 
 
-def _announce(request: Mapping[str, Any], seen: fresh.Look | None) -> int:
+def _announce(request: Mapping[str, Any], seen: input_changes.Look | None) -> int:
     """Say what would run, where, and why."""
     prepared = agents.prepare(request)
     why = f": {seen.reason}" if seen is not None else ""

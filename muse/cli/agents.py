@@ -8,10 +8,10 @@ from typing import Any
 from muse import models
 from muse.cli import _terminal
 from muse.cli._terminal import Column
-from muse.errors import ConfigError
-from muse.personas import get_agents, listed, problems_of, tools_in_words
+from muse.journal.personas import get_agents, listed, problems_of, tools_in_words
 from muse.providers import obstacle_to
 from muse.run_config import RunConfig
+from muse.types.errors import ConfigError
 
 HELP = "List the personas with their contexts, routes, tools and schedules."
 _COLUMNS = ("persona", "title", "context", "provider", "model", "tools", "schedule")

@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 from msgspec.structs import asdict, replace
 
-from muse.amounts import usd
 from muse.batch import BatchRequest
 from muse.batching import files, store
 from muse.batching.jobs import Jobs
@@ -26,8 +25,9 @@ from muse.cli._arguments import MISUSED
 from muse.cli._batch_order import RESULTS, Order, order_of, refuse_input, require_free, require_same
 from muse.cli._batch_run import end_jobs, outcome, run_open, run_order, when
 from muse.cli._terminal import Column
-from muse.errors import ConfigError
-from muse.schema import require_schema
+from muse.types.errors import ConfigError
+from muse.types.formatting import usd
+from muse.types.json_schema.validation import require_schema
 
 HELP = (
     "Ask for every row of a JSONL, CSV or Parquet file, a few at a time; each result is kept as it comes, so that a run"

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from msgspec.structs import asdict
 
-from muse import check, health, journal, keys
-from muse.amounts import counted
+from muse import check, health
 from muse.cli import _terminal
 from muse.cli._terminal import Column
-from muse.errors import ConfigError
+from muse.journal import config_loader, secrets
+from muse.types.errors import ConfigError
+from muse.types.formatting import counted
 
 HELP = "Look for mistakes in journal.json, descriptors, code and keys; exit status 1 if there are any."
 
@@ -65,7 +66,7 @@ def _number_of(what: str, count: int) -> str:
 
 def _live(*, as_json: bool) -> int:
     """Say of each model how it answered; 1 if one failed. Without a key it is passed over."""
-    keys.fill_from(journal.load().config)
+    secrets.fill_from(config_loader.load().config)
     rows = health.probe_routed()
     if as_json:
         _terminal.print_json([{**asdict(row), "tier": int(row.tier)} for row in rows])
@@ -82,7 +83,7 @@ def _live(*, as_json: bool) -> int:
 def _examine(folders: list[Path]) -> check.Report:
     """The report; a journal.json that cannot be read at all is its one finding."""
     try:
-        keys.fill_from(journal.load().config)
+        secrets.fill_from(config_loader.load().config)
         return check.examine(folders)
     except ConfigError as exc:
         hint = "Mend that file; nothing else can be looked at until then."

@@ -8,8 +8,9 @@ from typing import Any
 
 from msgspec import Struct
 
-from muse import check, journal, keys
+from muse import check
 from muse.cli import _terminal
+from muse.journal import config_loader, secrets
 from muse.providers._local.errors import EngineError
 from muse.providers._local.fetch import fetch_weights
 from muse.providers._local.weights import SMOLLM2, Weights, WeightsMissing, cache_folder, find_weights
@@ -44,7 +45,7 @@ class _Place(Struct, frozen=True):
 
 
 def _find() -> _Place:
-    named = keys.look_up(MODEL_ENV) or journal.load().config.local.model_path
+    named = secrets.look_up(MODEL_ENV) or config_loader.load().config.local.model_path
     try:
         return _Place(find_weights(named))
     except WeightsMissing as exc:
@@ -119,7 +120,7 @@ def _fetch() -> int:
 def _fetch_with_bar() -> Weights:
     from rich.progress import DownloadColumn, Progress, TimeRemainingColumn
 
-    from muse.console import console, start_live, task_columns
+    from muse.terminal.console import console, start_live, task_columns
 
     progress = Progress(*task_columns(), DownloadColumn(), TimeRemainingColumn(), console=console())
     start_live(progress)

@@ -13,7 +13,7 @@ from muse import check, health
 from muse.cli import _terminal
 from muse.cli._terminal import Column
 from muse.providers import backend_of, get_provider_list, problem_of, specs
-from muse.spec import Tier
+from muse.types.provider_spec import Tier
 
 HELP = "List every provider: key, SDK, models, abilities, address; or test one with the cheapest live call."
 

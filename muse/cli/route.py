@@ -10,12 +10,12 @@ from msgspec import to_builtins
 
 from muse import models
 from muse.cli import _terminal
-from muse.ladder import Ladder
-from muse.messages import Route
 from muse.policies.standing import Standing
 from muse.providers import obstacle_to
-from muse.routing import Explanation
-from muse.why import FIELDS, decisions, policies, rules, says
+from muse.routing.explain import FIELDS, decisions, policies, rules, says
+from muse.routing.fallbacks import Ladder
+from muse.routing.router import Explanation
+from muse.types.messages import Route
 
 HELP = "Print which provider, model and tier answer a context."
 

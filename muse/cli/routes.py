@@ -11,13 +11,15 @@ from typing import Any
 
 from msgspec import Struct
 
-from muse import contexts, journal, models
+from muse import models
 from muse.cli import _terminal
 from muse.cli._terminal import Column
-from muse.errors import ConfigError
-from muse.globs import is_glob
+from muse.journal import config_loader
 from muse.providers import obstacle_to
-from muse.terminal_text import escape_control
+from muse.routing import contexts
+from muse.routing.glob_overlap import is_glob
+from muse.terminal.text import escape_control
+from muse.types.errors import ConfigError
 
 HELP = "List every known context and those that journal.json names, with provider, model, tier and their sources."
 FIELDS = ("provider", "model", "tier")
@@ -55,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _names() -> Iterator[tuple[str, str]]:
     """`(context, where it is declared)`: the registry's, and exact names that only journal.json has, by name."""
-    snapshot = journal.load()
+    snapshot = config_loader.load()
     known = contexts.registry(snapshot).contexts
     names = {name: info.source for name, info in known.items()}
     own = (name for name in snapshot.config.contexts if name and not is_glob(name))

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from muse import runs
-from muse.amounts import counted, usd
 from muse.cli import _terminal
 from muse.cli._live import named
 from muse.cli.runs import cost_of, state_in_words
 from muse.cortex_client import get_agent_thread
-from muse.errors import ConfigError
+from muse.types.errors import ConfigError
+from muse.types.formatting import counted, usd
 
 HELP = "Show one agent run as a page, or go on with one that was cut off."
 _SHOWN_RESULT = 600

@@ -7,9 +7,9 @@ import argparse
 from msgspec import structs
 
 from muse import models, runs
-from muse.amounts import exact_usd, usd
 from muse.cli import _arguments, _terminal
 from muse.cli._terminal import Column
+from muse.types.formatting import exact_usd, usd
 
 HELP = "List the agent runs of the journal, newest first, with state, tools, tokens, cost and seconds."
 _SHOWN_PROMPT, _LEAST_PROMPT = 48, 8

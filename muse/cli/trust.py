@@ -8,12 +8,14 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from muse import journal, project, trust
-from muse.claim import Claim, trust_command
 from muse.cli import _terminal
 from muse.cli._arguments import FAILED
 from muse.cli._consent import ask, is_somebody_there, show
-from muse.errors import ConfigError
+from muse.diagnostics import project_claims
+from muse.journal import paths
+from muse.journal.trust import consent
+from muse.types.errors import ConfigError
+from muse.types.trust_claim import Claim, trust_command
 
 HELP = "Let the commands, code and addresses in a project's files count; what they would do is shown before."
 
@@ -33,15 +35,15 @@ def run(args: argparse.Namespace) -> int:
     """Do it: 0, or 1 where nothing was trusted that should be."""
     if args.list:
         return _list(as_json=args.json)
-    folder = args.path or Path(journal.working_folder())
+    folder = args.path or Path(paths.working_folder())
     if not folder.exists():
         raise ConfigError("PATH", f"{str(args.path)!r}, which is not there", "a project's folder")
     folder = (folder if folder.is_dir() else folder.parent).absolute()
     with contextlib.chdir(folder):
-        claims = project.claims(with_makefile=True)
-        folders = {os.path.realpath(claim.folder) for claim in claims} | {os.path.realpath(journal.working_folder())}
+        claims = project_claims.claims(with_makefile=True)
+        folders = {os.path.realpath(claim.folder) for claim in claims} | {os.path.realpath(paths.working_folder())}
     if args.revoke:
-        taken = [place for place in sorted(folders) if trust.revoke(place)]
+        taken = [place for place in sorted(folders) if consent.revoke(place)]
         _terminal.say(f"Not trusted any more: {', '.join(taken)}" if taken else "Nothing was trusted there.")
         return 0
     if args.show:
@@ -58,14 +60,15 @@ def _trust(claims: Sequence[Claim], folder: str, *, is_sure: bool) -> int:
     if not is_sure and is_somebody_there() and not ask("Trust these entries, as long as they stay as they are?"):
         _terminal.say("Nothing was changed.")
         return FAILED
-    trust.record(claims)
+    consent.record(claims)
     _terminal.say(f"Trusted until they change. To take it back: {trust_command(folder)} --revoke", "green")
     return 0
 
 
 def _show(claims: Sequence[Claim], *, as_json: bool) -> int:
     rows = [
-        {"folder": one.folder, "place": one.place, "does": one.does, "trusted": trust.is_trusted(one)} for one in claims
+        {"folder": one.folder, "place": one.place, "does": one.does, "trusted": consent.is_trusted(one)}
+        for one in claims
     ]
     if as_json:
         _terminal.print_json(rows)
@@ -77,7 +80,7 @@ def _show(claims: Sequence[Claim], *, as_json: bool) -> int:
 
 
 def _list(*, as_json: bool) -> int:
-    found = trust.listed()
+    found = consent.listed()
     if as_json:
         _terminal.print_json({folder: dict(places) for folder, places in found.items()})
         return 0
@@ -86,5 +89,5 @@ def _list(*, as_json: bool) -> int:
         for place in sorted(places):
             _terminal.say(f"  {place}", "dim")
     if not found:
-        _terminal.say(f"No folder is trusted ({trust.record_path()}).")
+        _terminal.say(f"No folder is trusted ({consent.record_path()}).")
     return 0

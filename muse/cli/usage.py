@@ -9,13 +9,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from muse import journal, ledger, models
-from muse.amounts import counted, usd
+from muse import models
 from muse.cli import _arguments, _terminal
 from muse.cli._terminal import Column
-from muse.errors import ConfigError
-from muse.terminal_text import escape_control
-from muse.totals import FIELDS, Field, Line, Summary, Total, summarize
+from muse.journal import paths
+from muse.terminal.text import escape_control
+from muse.types.errors import ConfigError
+from muse.types.formatting import counted, usd
+from muse.usage_log import ledger
+from muse.usage_log.totals import FIELDS, Field, Line, Summary, Total, summarize
 
 HELP = "Sum up the token log: calls, failures, tokens and cost, by context unless --by says otherwise."
 _MOST_BARS = 10
@@ -80,7 +82,7 @@ def _lines(days: tuple[str, str] | None) -> Iterator[tuple[str, Line]]:
 
 
 def _folder() -> Path:
-    return journal.folder() / "tokens"
+    return paths.journal_path() / "tokens"
 
 
 def _as_dicts(found: Summary) -> list[dict[str, Any]]:

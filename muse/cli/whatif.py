@@ -11,17 +11,18 @@ from typing import Any
 
 import msgspec
 
-from muse import journal, whatif
-from muse.amounts import counted, usd
+from muse import whatif
 from muse.cli import _terminal
 from muse.cli._arguments import misused
 from muse.cli._progress import progress
 from muse.cli._terminal import Column
-from muse.config import Config, parse
-from muse.errors import ConfigError
+from muse.journal import config_loader
+from muse.journal.config import Config, parse
 from muse.log_index.index import LogIndex, close_indexes, log_index
 from muse.log_index.sums import contexts_of, days_since
 from muse.providers import get_provider_list
+from muse.types.errors import ConfigError
+from muse.types.formatting import counted, usd
 from muse.whatif import Move, WhatIf
 
 HELP = (
@@ -90,7 +91,7 @@ def _configs(changes: Sequence[str]) -> tuple[Config, Config]:
     Raises:
         ConfigError: a change is of another form, or brings a problem in.
     """
-    snapshot = journal.load()
+    snapshot = config_loader.load()
     data: dict[str, Any] = copy.deepcopy(dict(snapshot.data))
     for change in changes:
         _apply(data, change)

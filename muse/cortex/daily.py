@@ -10,13 +10,14 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from muse import journal, runs
+from muse import runs
 from muse.cortex import stamps
 from muse.cortex.schedules import DAILY, DAYS_BACK, WEEKLY, Occasion, occasions, span_of
 from muse.cortex.stamps import Turn
 from muse.cortex_client import cortex_request, get_agent_end_state
-from muse.errors import ConfigError
-from muse.personas import get_agents
+from muse.journal import paths
+from muse.journal.personas import get_agents
+from muse.types.errors import ConfigError
 
 State = Literal["due", "under way", "nothing recorded", "done", "unusable"]
 SCHEDULED_PROMPT = "Do your work for $day."
@@ -110,7 +111,7 @@ def _has_entries(schedule: object, facet: str, day: str) -> bool:
     if facet:
         found = (name for _, folders, files in os.walk(_facets_folder() / facet) for name in (*folders, *files))
         return any(name.startswith(days) for name in found)
-    return any(_is_filled(journal.folder() / one) for one in days)
+    return any(_is_filled(paths.journal_path() / one) for one in days)
 
 
 def _is_filled(folder: Path) -> bool:
@@ -128,7 +129,7 @@ def _facets() -> list[str]:
 
 
 def _facets_folder() -> Path:
-    return journal.folder() / "facets"
+    return paths.journal_path() / "facets"
 
 
 def ask_for(planned: Planned) -> str:

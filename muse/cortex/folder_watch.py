@@ -21,8 +21,8 @@ from watchdog.events import (
 )
 from watchdog.observers import Observer
 
-from muse.atomic_files import make_folder
-from muse.errors import MuseError
+from muse.journal.storage.atomic_files import make_folder
+from muse.types.errors import MuseError
 
 _HEARD = [FileCreatedEvent, FileMovedEvent, FileClosedEvent, DirDeletedEvent]
 # What watchdog says, as an error, when a file appears while its watch is being taken down; nothing is wrong then.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from muse import journal
-from muse.errors import ConfigError
+from muse.journal import paths
+from muse.journal.storage import atomic_files
+from muse.types.errors import ConfigError
 
 
 def place_of(save: str, day: str | None = None) -> Path:
@@ -31,12 +32,12 @@ def keep(text: str, path: Path) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    journal.make_folder(path.parent)
-    journal.write_atomic(path, text if text.endswith("\n") else text + "\n")
+    atomic_files.make_folder(path.parent)
+    atomic_files.write_atomic(path, text if text.endswith("\n") else text + "\n")
 
 
 def _folder_of(day: str | None) -> Path:
     try:
-        return journal.folder() / day if day and journal.is_day(day) else journal.day_path(day)
+        return paths.journal_path() / day if day and paths.is_day(day) else paths.day_path(day)
     except ValueError as exc:
         raise ConfigError("day", repr(day), "a date of the form YYYYMMDD, such as 20261103") from exc

@@ -9,11 +9,11 @@ from typing import Any
 
 from msgspec import Struct
 
-from muse import trust
 from muse.cortex.keeping import place_of
 from muse.cortex_client import claims_of_request, request_of, require_completed
-from muse.errors import ConfigError
-from muse.personas import DEFAULT_PERSONA, get_agent
+from muse.journal.personas import DEFAULT_PERSONA, get_agent
+from muse.journal.trust import consent
+from muse.types.errors import ConfigError
 
 DEFAULT_LIMIT_S = 600.0
 _LONGEST_S = 7 * 86_400.0
@@ -51,7 +51,7 @@ def order_of(agent_id: str, request: Mapping[str, Any]) -> Order:
     """
     if not isinstance(request.get("prompt"), str) or not request["prompt"].strip():
         raise ConfigError("prompt", repr(request.get("prompt")), "text that is not empty")
-    trust.require(claims_of_request(request))
+    consent.require(claims_of_request(request))
     said = wanted(request)
     refuse_circle(agent_id, said["persona"], request)
     if request.get("continue_from"):

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from muse.cortex.keeping import keep
-from muse.errors import ConfigError
-from muse.events import now_ms
 from muse.runs import Recorder, open_approvals
+from muse.types.errors import ConfigError
+from muse.types.events import now_ms
 
 log = logging.getLogger(__name__)
 _ENDS = ("finish", "error")

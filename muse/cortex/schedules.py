@@ -13,7 +13,7 @@ from datetime import date, datetime, time, timedelta
 from cronsim import CronSim, CronSimError
 from msgspec import Struct
 
-from muse.errors import ConfigError
+from muse.types.errors import ConfigError
 
 # Occasions that were missed are made up for so many days back.
 DAYS_BACK = 7

@@ -10,9 +10,11 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from muse import journal, runs
-from muse.errors import MuseError
-from muse.events import now_ms
+from muse import runs
+from muse.journal import paths
+from muse.journal.storage import atomic_files
+from muse.types.errors import MuseError
+from muse.types.events import now_ms
 
 
 class Turn(Struct, frozen=True):
@@ -66,13 +68,13 @@ def held() -> Iterator[None]:
     handle = os.open(_folder() / "daily.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         if not runs.lock(handle):
-            raise BusyError(f"{journal.folder()}: another `muse daily` is at work there; wait until it is done")
+            raise BusyError(f"{paths.journal_path()}: another `muse daily` is at work there; wait until it is done")
         yield
     finally:
         os.close(handle)
 
 
 def _folder() -> Path:
-    path = journal.folder() / "stamps"
-    journal.make_folder(path)
+    path = paths.journal_path() / "stamps"
+    atomic_files.make_folder(path)
     return path

@@ -22,9 +22,9 @@ from muse.cortex.orders import Order, handoff_of, next_request, order_of, wanted
 from muse.cortex.run_log import RunLog
 from muse.cortex.run_process import RunProcess
 from muse.cortex_client import handed_to, queue
-from muse.errors import ConfigError, MuseError
 from muse.run_files import control
 from muse.runs import Recorder
+from muse.types.errors import ConfigError, MuseError
 
 log = logging.getLogger(__name__)
 

@@ -12,13 +12,13 @@ import msgspec
 from msgspec import Struct, field
 
 from muse import log_lines
-from muse.call_ids import entered
 from muse.log_index.scan import Found, Mark, Scan
 from muse.log_index.tally import Tally, pack, unpack
 from muse.providers import specs
-from muse.spec import Spec, provider_of
-from muse.totals import Line, field_value, finite, is_unpriced, line_cost
-from muse.usage import MOST_TOKENS, Usage, usage_of
+from muse.types.call_ids import entered
+from muse.types.provider_spec import Spec, provider_of
+from muse.types.usage import MOST_TOKENS, Usage, usage_of
+from muse.usage_log.totals import Line, field_value, finite, is_unpriced, line_cost
 
 VERSION = 4
 TABLES = """

@@ -16,10 +16,11 @@ from typing import Any, TypeVar
 
 from msgspec import Struct
 
-from muse import journal, ledger
-from muse.database import begun_anew, connect, is_busy, is_damage, is_unwritable, put_aside, writing
+from muse.journal import paths
+from muse.journal.storage.sqlite import begun_anew, connect, is_busy, is_damage, is_unwritable, put_aside, writing
 from muse.log_index.book import TABLES, VERSION, Assessor, forget, forget_repriced, is_repriced, mark_of, marks, read_on
 from muse.log_index.scan import goes_on, is_same, stamp_of
+from muse.usage_log import ledger
 
 log = logging.getLogger(__name__)
 
@@ -330,7 +331,7 @@ _opening = threading.Lock()
 
 def log_index(root: Path | None = None) -> LogIndex:
     """The index of a journal's token log (that of the journal in force if None), one for each process."""
-    place = root or journal.folder()
+    place = root or paths.journal_path()
     with _opening:
         if place not in _indexes:
             while len(_indexes) >= 4:

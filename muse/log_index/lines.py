@@ -9,11 +9,11 @@ from typing import Any, Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from muse.ledger import read_entry
 from muse.log_index.book import ESTIMATED, FAILED, FINE, KEPT, OVERNIGHT, OWN, UNPRICED
 from muse.log_index.index import LogIndex
 from muse.log_index.scan import read_at
 from muse.log_index.sums import Sum, Where, sums
+from muse.usage_log.ledger import read_entry
 
 Only = Literal["", "failed", "unpriced", "estimated", "kept", "overnight", "own"]
 _FLAGS: Mapping[str, int] = {"failed": FAILED, "unpriced": UNPRICED, "estimated": ESTIMATED}

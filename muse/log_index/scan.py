@@ -14,7 +14,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from muse.ledger import read_entry
+from muse.usage_log.ledger import read_entry
 
 _TAIL_BYTES = 4096
 _BLOCK_BYTES = 1 << 20

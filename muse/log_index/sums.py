@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from msgspec import Struct
 from msgspec.structs import replace
 
-from muse import ledger
 from muse.log_index.book import COARSE, FINE, KEPT, OVERNIGHT, OWN, SEGMENT
 from muse.log_index.index import LogIndex
 from muse.log_index.tally import Tally, latency_s, unpack
-from muse.totals import Field, Total, rank
+from muse.usage_log import ledger
+from muse.usage_log.totals import Field, Total, rank
 
 Days = tuple[int, int]
 _NAMES: tuple[Field, ...] = ("context", "provider", "model", "segment")

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct, field
 
-from muse.totals import Total, is_unpriced
-from muse.usage import Usage
+from muse.types.usage import Usage
+from muse.usage_log.totals import Total, is_unpriced
 
 # Latencies are counted in steps of a quarter of an octave (19 %) from a millisecond to some 12 hours.
 _FIRST_S = 0.001

@@ -16,10 +16,10 @@ from itertools import takewhile
 
 from msgspec import Struct
 
-from muse.errors import RateLimitError
-from muse.messages import Reply, Route
 from muse.policies.allowance import taken
 from muse.policies.course import ASK_AGAIN_S, Call, Outcome
+from muse.types.errors import RateLimitError
+from muse.types.messages import Reply, Route
 
 _TURN_S = 0.02
 _LONGEST_S = 0.25

@@ -15,12 +15,12 @@ from contextlib import suppress
 
 from msgspec import Struct
 
-from muse.errors import CircuitOpen, InterruptedReply, ProviderDown, ProviderError, ProviderTimeout, ReplyError
-from muse.messages import Reply, Route
+from muse.journal.policy_config import Breaker
 from muse.policies.course import Call, Outcome
 from muse.policies.once import STALE
-from muse.policies.settings import Breaker
 from muse.policies.store import Busy, read, store_path, write
+from muse.types.errors import CircuitOpen, InterruptedReply, ProviderDown, ProviderError, ProviderTimeout, ReplyError
+from muse.types.messages import Reply, Route
 
 _LOOK_AGAIN_S = 0.25
 # A call of a few seconds that gets no answer says more of the call than of the provider.

@@ -15,13 +15,13 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from muse import amounts
-from muse.errors import BudgetExceeded, LimitReached
-from muse.messages import Route
+from muse.journal.policy_config import Assess, Budget, Limit, ModelAt, Policies
 from muse.policies.course import Call, Outcome
-from muse.policies.settings import Assess, Budget, Limit, ModelAt, Policies
 from muse.policies.spending import LOOK_AGAIN_S, Key, Spending, Spent, next_window, spending, window_start
-from muse.spec import Tier
+from muse.types import formatting
+from muse.types.errors import BudgetExceeded, LimitReached
+from muse.types.messages import Route
+from muse.types.provider_spec import Tier
 
 _MOST_NAMED = 4
 _MOST_KEYS = 10_000
@@ -115,7 +115,7 @@ class DayLimitStep:
                 wait_s = _until_midnight_s()
                 if call.rules.on_limit != "raise" and wait_s < call.deadline.remaining_s():
                     return wait_s
-                said = f"{spent.tokens:,} tokens and {amounts.usd(spent.usd)} are spent today"
+                said = f"{spent.tokens:,} tokens and {formatting.usd(spent.usd)} are spent today"
                 raise LimitReached(f"{limit.where} ({limit.described()}): {said}", retry_after_s=wait_s)
         _note(self._fine_until_s, key)
         return 0.0
@@ -164,16 +164,16 @@ def _refusal(budget: Budget, usd: float, book: Spending) -> str:
 
     sums = sorted(book.by(name).items(), key=lambda row: -row[1].usd)
     named = [
-        f"{context} on {model} {amounts.usd(spent.usd)} in {spent.calls:,} calls" for (context, model), spent in sums
+        f"{context} on {model} {formatting.usd(spent.usd)} in {spent.calls:,} calls" for (context, model), spent in sums
     ]
     further = [f"and {len(named) - _MOST_NAMED} more"] if len(named) > _MOST_NAMED else []
     unpriced = sum(spent.unpriced for _, spent in sums)
     if unpriced:
-        further.append(f"{unpriced:,} calls without a known price count {amounts.usd(budget.unpriced_usd)} each")
+        further.append(f"{unpriced:,} calls without a known price count {formatting.usd(budget.unpriced_usd)} each")
     what = "; ".join(named[:_MOST_NAMED] + further)
-    most = amounts.usd(budget.usd)
+    most = formatting.usd(budget.usd)
     return (
-        f"{budget.where}: {amounts.usd(usd)} of {most} a {budget.window} are spent on {budget.context} ({what})."
+        f"{budget.where}: {formatting.usd(usd)} of {most} a {budget.window} are spent on {budget.context} ({what})."
         f" Raise its usd, mark the context as interactive, or wait until {next_window(budget.window):%a %d %b %Y}"
     )
 

@@ -17,10 +17,10 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from muse import journal
-from muse.database import begun_anew, connect
-from muse.messages import Assistant, Finish, Reply, Request, Route
-from muse.usage import Usage
+from muse.journal import paths
+from muse.journal.storage.sqlite import begun_anew, connect
+from muse.types.messages import Assistant, Finish, Reply, Request, Route
+from muse.types.usage import Usage
 
 log = logging.getLogger(__name__)
 
@@ -144,7 +144,7 @@ def cache(max_mb: float) -> Cache | None:
     """The cache of the journal in force; None, and one warning, if it cannot be kept."""
     import sqlite3  # 5 ms, and only who keeps answers pays it
 
-    folder = os.path.join(journal.folder_name(), "cache")
+    folder = os.path.join(paths.journal_name(), "cache")
     path = os.path.join(folder, _NAME)
     known = _caches.get((path, max_mb, os.getpid()))
     if known is not None:

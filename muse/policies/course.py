@@ -14,7 +14,11 @@ from typing import Protocol
 from msgspec import Struct
 from msgspec.structs import replace
 
-from muse.errors import (
+from muse.journal.policy_config import DEFAULT_RETRIES, CallRules
+from muse.policies.deadline import Deadline
+from muse.policies.once import STALE
+from muse.policies.retry import delay_s, is_transient
+from muse.types.errors import (
     AnswerTooLarge,
     AuthError,
     BlockedReply,
@@ -32,11 +36,7 @@ from muse.errors import (
     TruncatedReply,
     UnavailableError,
 )
-from muse.messages import Attempt, Reply, Route
-from muse.policies.deadline import Deadline
-from muse.policies.once import STALE
-from muse.policies.retry import delay_s, is_transient
-from muse.policies.settings import DEFAULT_RETRIES, CallRules
+from muse.types.messages import Attempt, Reply, Route
 
 log = logging.getLogger(__name__)
 

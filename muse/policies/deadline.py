@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from msgspec import Struct
 
-from muse.errors import DeadlineExceeded
+from muse.types.errors import DeadlineExceeded
 
 DEFAULT_TIMEOUT_S = 600.0
 _LONGEST_S = 1e9  # some 30 years: sockets count nanoseconds in 63 bits

@@ -19,7 +19,10 @@ from typing import Any
 
 from msgspec import Struct
 
-from muse.errors import (
+from muse.journal.policy_config import Limit
+from muse.policies.course import ASK_AGAIN_S, Call, Outcome
+from muse.policies.store import Busy, is_alive, process, write
+from muse.types.errors import (
     AuthError,
     LimitReached,
     MissingKeyError,
@@ -28,10 +31,7 @@ from muse.errors import (
     RateLimitError,
     RequestError,
 )
-from muse.messages import Reply, Route
-from muse.policies.course import ASK_AGAIN_S, Call, Outcome
-from muse.policies.settings import Limit
-from muse.policies.store import Busy, is_alive, process, write
+from muse.types.messages import Reply, Route
 
 _MINUTE_S = 60.0
 _STOCK_S = 1.0

@@ -7,7 +7,7 @@ never shorter than what the provider asked for (`Retry-After`).
 
 from __future__ import annotations
 
-from muse.errors import InterruptedReply, ProviderError, QuotaError
+from muse.types.errors import InterruptedReply, ProviderError, QuotaError
 
 _FIRST_S = 0.5
 _LONGEST_S = 8.0

@@ -20,8 +20,9 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from muse import journal, ledger
-from muse.policies.settings import Assess
+from muse.journal import paths
+from muse.journal.policy_config import Assess
+from muse.usage_log import ledger
 
 LOOK_AGAIN_S = 0.2
 _PIECE_BYTES = 8 * 1024 * 1024
@@ -207,7 +208,7 @@ _spendings: dict[str, Spending] = {}
 
 def spending(since: str, assess: Assess) -> Spending:
     """The sums of the journal in force, from `since` or an earlier day on, read up to now."""
-    folder = journal.folder_name()
+    folder = paths.journal_name()
     known = _spendings.get(folder)
     if known is None or since < known.since:
         known = _spendings[folder] = Spending(folder, since, assess)

@@ -12,12 +12,12 @@ import sys
 from collections.abc import Iterator
 from typing import Protocol
 
-from muse.ladder import Ladder
-from muse.messages import Reply, Request, Route
+from muse.journal.policy_config import Assess, Limit, ModelAt, Policies
 from muse.policies.adaptive import AdaptiveStep
 from muse.policies.breaker import BreakerStep
 from muse.policies.course import Step
-from muse.policies.settings import Assess, Limit, ModelAt, Policies
+from muse.routing.fallbacks import Ladder
+from muse.types.messages import Reply, Request, Route
 
 # What a model bears was learned from its answers, whatever journal.json says meanwhile.
 _adaptive = AdaptiveStep()

@@ -10,10 +10,10 @@ from typing import Literal
 
 from msgspec import Struct
 
-from muse.amounts import counted, usd
-from muse.policies.settings import Assess, Budget, Limit, Policies
+from muse.journal.policy_config import Assess, Budget, Limit, Policies
 from muse.policies.spending import Key, Spent, next_window, spending, window_start
 from muse.policies.store import is_alive, read
+from muse.types.formatting import counted, usd
 
 Unit = Literal["usd", "requests", "tokens", "calls"]
 Window = Literal["minute", "day", "week", "month", "at once"]

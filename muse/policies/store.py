@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from muse import journal
-from muse.database import begun_anew, connect, is_busy
+from muse.journal import paths
+from muse.journal.storage.sqlite import begun_anew, connect, is_busy
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ class Store:
 
 _stores: dict[str, tuple[int, Store]] = {}
 _lock = threading.Lock()
-if sys.platform != "win32":  # as in muse.journal: no child inherits a held lock
+if sys.platform != "win32":  # as in muse.journal.config_loader: no child inherits a held lock
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 _complained: set[str] = set()
 
@@ -200,7 +200,7 @@ def store() -> Store:
 
 def store_path() -> str:
     """Where the store of the journal in force is kept."""
-    return os.path.join(journal.folder_name(), NAME)
+    return os.path.join(paths.journal_name(), NAME)
 
 
 def _drop(shared: Store, why: object) -> None:

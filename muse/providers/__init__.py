@@ -24,16 +24,17 @@ from types import MappingProxyType, ModuleType
 from msgspec import Struct
 from msgspec.structs import replace
 
-from muse import __version__, journal
-from muse.config import Config, Entry, Gateway
-from muse.errors import ConfigError, TrustError, UnknownProviderError
-from muse.names import SHIPPED, folded, provider_files
+from muse import __version__
+from muse.journal import config_loader
+from muse.journal.config import Config, Entry, Gateway
 from muse.providers import _installed as installed
 from muse.providers import compatible
 from muse.providers._backend import Backend
 from muse.providers._loading import Loaded, Source, backend_around, load, refused
-from muse.routing import PROVIDER_ENV
-from muse.spec import Spec, Tier, TierModels, provider_of
+from muse.routing.router import PROVIDER_ENV
+from muse.types.errors import ConfigError, TrustError, UnknownProviderError
+from muse.types.provider_names import SHIPPED, folded, provider_files
+from muse.types.provider_spec import Spec, Tier, TierModels, provider_of
 
 __all__ = [
     "PROVIDER_DEFAULTS",
@@ -54,7 +55,7 @@ PROVIDER_REGISTRY: dict[str, str] = {name: f"{__name__}.{name}" for name in prov
 }
 _SHIPPED_AT: Mapping[str, str] = dict(PROVIDER_REGISTRY)
 _lock = threading.RLock()
-if sys.platform != "win32":  # as in muse.journal: no child inherits a held lock
+if sys.platform != "win32":  # as in muse.journal.config_loader: no child inherits a held lock
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 # Registered modules that could not be loaded, by name and place; those that are being loaded.
 _failed: dict[tuple[str, str], Loaded] = {}
@@ -179,7 +180,7 @@ def specs(config: Config | None = None) -> Mapping[str, Spec]:
 
     `config` is another configuration than the one in force.
     """
-    now = journal.load().config
+    now = config_loader.load().config
     if config is None or config is now:
         return _state(now).specs
     with _lock:
@@ -194,7 +195,7 @@ def is_current(known: Mapping[str, Spec]) -> bool:
 
 def problem_of(name: str, config: Config | None = None) -> ConfigError | None:
     """Why a provider cannot be used, whoever asks; None if nothing is known to stand in the way."""
-    error = _state(config or journal.load().config).errors.get(name)
+    error = _state(config or config_loader.load().config).errors.get(name)
     if error is None and any(one.name == name for one in installed.find().get(folded(name), ())):
         error = _loaded_plugin(name).error
     return error
@@ -228,7 +229,7 @@ def get_provider_module(name: str, config: Config | None = None) -> ModuleType:
     Raises:
         UnknownProviderError: (a `ValueError`) naming the valid ones.
     """
-    config = config or journal.load().config
+    config = config or config_loader.load().config
     state = _state(config)
     error = state.errors.get(name)
     if error is not None:
@@ -412,7 +413,7 @@ def _plugin(name: str) -> ModuleType:
     if not any(one.name == name for one in installed.find().get(folded(name), ())):
         installed.find(at_once=True)
     if not any(one.name == name for one in installed.find().get(folded(name), ())):
-        raise UnknownProviderError(name, [*PROVIDER_REGISTRY, *journal.load().config.gateways, *_plugin_names()])
+        raise UnknownProviderError(name, [*PROVIDER_REGISTRY, *config_loader.load().config.gateways, *_plugin_names()])
     return _loaded_plugin(name).module
 
 

@@ -10,12 +10,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from muse import in_flight, ledger, prices
-from muse.amounts import exact_usd
-from muse.call_ids import Attempted, new_call_id
-from muse.errors import BlockedReply, EmptyReply, MuseError, ProviderDown, ProviderError, ReplyError, TruncatedReply
-from muse.keys import mask_exception
-from muse.messages import Attempt, Reply, Request, Route
+from muse.journal.secrets import mask_exception
 from muse.policies.deadline import Deadline
 from muse.policies.once import STALE, Sending
 from muse.providers._faults import misread_error, timeout_error
@@ -23,7 +18,20 @@ from muse.providers._finish_reasons import is_transient_end
 from muse.providers._fitting import with_own_names
 from muse.providers._provider import Provider
 from muse.stream_state import MISREAD
-from muse.usage import Usage, estimate_usage, usage_of
+from muse.types.call_ids import Attempted, new_call_id
+from muse.types.errors import (
+    BlockedReply,
+    EmptyReply,
+    MuseError,
+    ProviderDown,
+    ProviderError,
+    ReplyError,
+    TruncatedReply,
+)
+from muse.types.formatting import exact_usd
+from muse.types.messages import Attempt, Reply, Request, Route
+from muse.types.usage import Usage, estimate_usage, usage_of
+from muse.usage_log import in_flight, ledger, prices
 
 
 class Origin(Struct, frozen=True):

@@ -13,11 +13,6 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from muse.call_ids import Attempted, CallNumber
-from muse.contents import make_request
-from muse.errors import ProviderDown, UnavailableError
-from muse.ledger import caller_context
-from muse.messages import Reply, Request
 from muse.policies.deadline import Deadline, time_limit
 from muse.policies.once import STALE
 from muse.providers._attempt import Account, Origin
@@ -25,9 +20,14 @@ from muse.providers._clients import Clients
 from muse.providers._faults import unreadable_error
 from muse.providers._provider import Access, Answer, Payload, Provider
 from muse.providers._sse import read_events
-from muse.spec import Spec
 from muse.streams import AsyncReplyStream, ReplyStream
-from muse.surrogates import mend_all
+from muse.types.call_ids import Attempted, CallNumber
+from muse.types.content import make_request
+from muse.types.errors import ProviderDown, UnavailableError
+from muse.types.messages import Reply, Request
+from muse.types.provider_spec import Spec
+from muse.types.surrogates import mend_all
+from muse.usage_log.ledger import caller_context
 
 if TYPE_CHECKING:
     from asyncio import Future
@@ -120,7 +120,7 @@ class ProviderBackend:
                 self._loading = None
 
     def reply(self, request: Request, origin: Origin, api_key: str | None = None) -> Reply:
-        """One call, answered, checked and logged; see `muse.errors` for what it raises."""
+        """One call, answered, checked and logged; see `muse.types.errors` for what it raises."""
         self.load(api_key)
         if origin.attempt is not None:
             return self._replied(request, origin, api_key)
@@ -210,7 +210,7 @@ class ProviderBackend:
         options; others are dropped.
 
         Raises:
-            MissingKeyError, ContentsError, ProviderError, ReplyError: see `muse.errors`.
+            MissingKeyError, ContentsError, ProviderError, ReplyError: see `muse.types.errors`.
         """
         options = _options(
             temperature, max_output_tokens, system_instruction, json_output, thinking_budget, timeout_s, kwargs

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from muse.providers._backend import ProviderBackend
 from muse.providers._faults import connection_error, status_error, timeout_error
 from muse.providers._provider import Access, Encoded, Payload, Provider
-from muse.spec import Capabilities, Profile, Spec
+from muse.types.provider_spec import Capabilities, Profile, Spec
 
 __all__ = [
     "Access",

@@ -17,8 +17,8 @@ from typing import IO, Any, ClassVar, Literal, TypeVar
 import msgspec
 from msgspec import Struct, field
 
-from muse.errors import MuseError, ProviderError, ProviderTimeout
-from muse.surrogates import mend_all
+from muse.types.errors import MuseError, ProviderError, ProviderTimeout
+from muse.types.surrogates import mend_all
 
 State = Literal["validating", "running", "done", "failed", "expired", "cancelled"]
 Outcome = Mapping[str, Any] | MuseError

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from io import IOBase
 from typing import IO, Any, cast
 
-from muse.errors import MuseError
 from muse.providers._batch import (
     LONG_WAIT_S,
     SHORT_WAIT_S,
@@ -28,6 +27,7 @@ from muse.providers._batch import (
     within,
 )
 from muse.providers._faults import status_error, unreadable_error
+from muse.types.errors import MuseError
 
 _NAME = "google"
 _PAGE = 100

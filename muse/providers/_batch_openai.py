@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import IO, Any
 
-from muse.errors import MuseError
 from muse.providers._batch import (
     LONG_WAIT_S,
     SHORT_WAIT_S,
@@ -29,6 +28,7 @@ from muse.providers._batch import (
 )
 from muse.providers._faults import status_error, unreadable_error
 from muse.providers._sdk import STREAM_STATUS, error_words
+from muse.types.errors import MuseError
 
 _NAME = "openai"
 _ENDPOINT = "/v1/responses"

@@ -13,8 +13,8 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from muse.messages import Assistant, Results, ToolCall, Turn
-from muse.surrogates import mend_all
+from muse.types.messages import Assistant, Results, ToolCall, Turn
+from muse.types.surrogates import mend_all
 
 _decode = msgspec.json.Decoder().decode
 # How ids begin that muse gives to calls without one.

@@ -10,15 +10,15 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from muse.messages import Assistant, File, Image, Part, Reply, Request, Results, ToolCall, Turn, User
 from muse.providers._calls import CallJoiner, IdRule, args_text, fit_ids, fresh_ids, parse_args, wire_name
 from muse.providers._finish_reasons import finish_of, is_no_end
 from muse.providers._provider import Payload
 from muse.providers._sdk import data_url, refuse_parts, stream_error
 from muse.providers._sse import DONE
-from muse.spec import Profile
-from muse.strict_schema import OPENAI, strict_form, unwrapped, with_object_root
-from muse.usage import Usage, merge_counts, usage_of
+from muse.types.json_schema.strict import OPENAI, strict_form, unwrapped, with_object_root
+from muse.types.messages import Assistant, File, Image, Part, Reply, Request, Results, ToolCall, Turn, User
+from muse.types.provider_spec import Profile
+from muse.types.usage import Usage, merge_counts, usage_of
 
 # What endpoints of this form take as the id of a call: OpenAI's has at most 40 characters, that of Mistral's models
 # exactly 9 letters and digits.

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 
 import httpx2
 
-from muse.errors import AnswerTooLarge
 from muse.providers._http1 import MEGABYTE, Head, Pairs, too_large
+from muse.types.errors import AnswerTooLarge
 
 ACCEPTED = b"gzip, deflate"
 _PIECE_BYTES = 262_144

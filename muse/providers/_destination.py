@@ -8,8 +8,8 @@ from functools import lru_cache
 import httpx2
 from msgspec import Struct
 
-from muse.errors import ConfigError
 from muse.providers._proxies import PORTS, VARIABLES, Proxy, is_loopback, proxy_for
+from muse.types.errors import ConfigError
 
 
 class Destination(Struct, frozen=True):

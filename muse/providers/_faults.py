@@ -5,7 +5,10 @@ from __future__ import annotations
 import errno
 from collections.abc import Mapping, Sequence
 
-from muse.errors import (
+from muse.journal.secrets import mask
+from muse.policies.allowance import retry_after_s
+from muse.providers._moderation import is_moderation
+from muse.types.errors import (
     AuthError,
     BlockedReply,
     ConfigError,
@@ -17,10 +20,7 @@ from muse.errors import (
     RateLimitError,
     RequestError,
 )
-from muse.keys import mask
-from muse.policies.allowance import retry_after_s
-from muse.providers._moderation import is_moderation
-from muse.surrogates import mend
+from muse.types.surrogates import mend
 
 _LONGEST_MESSAGE = 500
 _RETRYABLE = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})

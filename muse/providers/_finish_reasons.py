@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from muse.messages import Finish
+from muse.types.messages import Finish
 
 # Truncation and refusal are told in each other's words where one API is offered in the form of another.
 _TRUNCATED = frozenset(

@@ -16,7 +16,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from muse.messages import Assistant, Part, Reply, Request, Results, Tool, ToolCall, ToolResult, Turn, User
+from muse.types.messages import Assistant, Part, Reply, Request, Results, Tool, ToolCall, ToolResult, Turn, User
 
 log = logging.getLogger(__name__)
 NO_OUTPUT = "[no output]"
@@ -97,7 +97,7 @@ def _is_same(one: object, other: object) -> bool:
 
 
 def _with_tools(request: Request, rules: ToolRules) -> tuple[Request, tuple[str, ...]]:
-    from muse.tool_schema import tool_parameters  # only a request with tools pays it
+    from muse.types.json_schema.tool_parameters import tool_parameters  # only a request with tools pays it
 
     tools, left_out = _offered(request, rules.most)
     renamed = {tool.name: wire_name(tool.name, rules) for tool in request.tools}

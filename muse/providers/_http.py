@@ -16,11 +16,11 @@ from typing import Any
 import httpx2
 from httpx2 import USE_CLIENT_DEFAULT
 
-from muse.errors import ConfigError
 from muse.providers._async_transport import AsyncTransport
 from muse.providers._decoding import ACCEPTED
 from muse.providers._http1 import MEGABYTE
 from muse.providers._transport import Transport
+from muse.types.errors import ConfigError
 
 Response = httpx2.Response
 KEEP_ALIVE_S = 300.0

@@ -8,7 +8,7 @@ from typing import Literal
 import httpx2
 from msgspec import Struct
 
-from muse.errors import AnswerTooLarge
+from muse.types.errors import AnswerTooLarge
 
 Pairs = list[tuple[bytes, bytes]]
 Framing = Literal["length", "chunked", "close"]

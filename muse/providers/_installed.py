@@ -8,10 +8,10 @@ from typing import Any
 
 from msgspec import Struct
 
-from muse.entry_points import find_entry_points
-from muse.errors import PluginError
-from muse.names import folded
+from muse.journal.entry_points import find_entry_points
 from muse.providers._loading import Loaded, Source, load, refused
+from muse.types.errors import PluginError
+from muse.types.provider_names import folded
 
 GROUP = "muse.providers"
 

@@ -14,15 +14,15 @@ from typing import Any, NoReturn, TypeVar
 import msgspec
 from msgspec import Struct
 
-from muse import keys
-from muse.errors import ConfigError, PluginError
-from muse.messages import Reply, Request
-from muse.names import PREFIXES, SHIPPED
+from muse.journal import secrets
 from muse.providers._attempt import Origin
 from muse.providers._backend import Backend, ProviderBackend
 from muse.providers._plain import PlainBackend
-from muse.spec import Spec
 from muse.streams import AsyncReplyStream, ReplyStream
+from muse.types.errors import ConfigError, PluginError
+from muse.types.messages import Reply, Request
+from muse.types.provider_names import PREFIXES, SHIPPED
+from muse.types.provider_spec import Spec
 
 log = logging.getLogger(__name__)
 
@@ -160,4 +160,4 @@ def _in_words(exc: BaseException) -> str:
         said = ""
     if isinstance(exc, SystemExit):
         kind, said = "it ends the process when it is imported", f"SystemExit {said}".strip()
-    return keys.mask(f"{kind}: {said}" if said else kind)[:_LONGEST]
+    return secrets.mask(f"{kind}: {said}" if said else kind)[:_LONGEST]

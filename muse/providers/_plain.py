@@ -7,16 +7,16 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-from muse.call_ids import UNDER_WAY, Attempted, new_call_id
-from muse.errors import EmptyReply, ProviderError
-from muse.messages import Assistant, File, Image, Part, Reply, Request, User
 from muse.policies.deadline import Deadline
 from muse.policies.once import Sending
 from muse.providers._attempt import Origin
-from muse.spec import Spec
 from muse.streams import AsyncReplyStream, ReplyStream
-from muse.surrogates import mend
-from muse.usage import Usage, estimate_usage
+from muse.types.call_ids import UNDER_WAY, Attempted, new_call_id
+from muse.types.errors import EmptyReply, ProviderError
+from muse.types.messages import Assistant, File, Image, Part, Reply, Request, User
+from muse.types.provider_spec import Spec
+from muse.types.surrogates import mend
+from muse.types.usage import Usage, estimate_usage
 
 
 class PlainBackend:

@@ -12,16 +12,16 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit, urlunsplit
 from msgspec import Struct
 from msgspec.structs import replace
 
-from muse import journal, keys
-from muse.errors import ConfigError, MuseError
-from muse.messages import Reply, Request
+from muse.journal import config_loader, secrets
+from muse.journal.trust.consent import TrustError
 from muse.policies.deadline import Deadline
 from muse.providers._fitting import ToolRules, fitted
-from muse.redaction import shown_address
-from muse.routing import PROVIDER_ENV
-from muse.spec import Spec
+from muse.routing.router import PROVIDER_ENV
 from muse.stream_state import Gatherer
-from muse.trust import TrustError
+from muse.types.errors import ConfigError, MuseError
+from muse.types.messages import Reply, Request
+from muse.types.provider_spec import Spec
+from muse.types.redaction import shown_address
 
 if TYPE_CHECKING:
     from muse.providers._batch import NativeBatch
@@ -136,10 +136,10 @@ class Provider(ABC):
             MissingKeyError: the provider needs a key and there is none.
         """
         spec = self.spec
-        find = keys.need_key if spec.key_required else keys.find_key
-        most = journal.load().config.policies.answers.max_bytes(spec.name)
+        find = secrets.need_key if spec.key_required else secrets.find_key
+        most = config_loader.load().config.policies.answers.max_bytes(spec.name)
         address = base_url(spec)
-        keys.refuse_withheld(PROVIDER_ENV, spec.model_env, spec.base_url_env, "" if api_key else spec.env_key)
+        secrets.refuse_withheld(PROVIDER_ENV, spec.model_env, spec.base_url_env, "" if api_key else spec.env_key)
         return Access(find(spec.env_key, api_key), address, most)
 
 
@@ -155,7 +155,7 @@ def base_url(spec: Spec) -> str | None:
     """
     if spec.withheld is not None:
         raise TrustError(spec.withheld)
-    by_env = (keys.look_up_address(spec.base_url_env) or "").strip() if spec.base_url_env else ""
+    by_env = (secrets.look_up_address(spec.base_url_env) or "").strip() if spec.base_url_env else ""
     given = by_env or (spec.base_url or "").strip()
     if not given:
         return None

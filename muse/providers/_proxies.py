@@ -15,7 +15,7 @@ from urllib.request import getproxies, proxy_bypass
 
 from msgspec import Struct
 
-from muse.errors import ConfigError
+from muse.types.errors import ConfigError
 
 _LOWER = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 # What a decision depends on; urllib leaves HTTP_PROXY out of count in a CGI program.

@@ -14,15 +14,15 @@ from typing import Any, ClassVar
 import msgspec
 from msgspec.structs import replace
 
-from muse.errors import ContentsError, MuseError, ProviderError, ProviderTimeout
-from muse.messages import File, Image, Part
 from muse.policies.deadline import Deadline
 from muse.providers._faults import connection_error, local_error, status_error, unreadable_error
 from muse.providers._moderation import reasons_of
 from muse.providers._provider import Access, Payload, Provider, without_query
 from muse.providers._sse import aread_events, read_events
-from muse.redaction import RedactedStruct
-from muse.spec import Profile
+from muse.types.errors import ContentsError, MuseError, ProviderError, ProviderTimeout
+from muse.types.messages import File, Image, Part
+from muse.types.provider_spec import Profile
+from muse.types.redaction import RedactedStruct
 
 _TRANSPORTS = ("httpx2", "httpx")
 

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import msgspec
 
-from muse.errors import ProviderError
 from muse.providers._faults import unreadable_error
+from muse.types.errors import ProviderError
 
 _decode = msgspec.json.Decoder().decode
 _MARK = b"\xef\xbb\xbf"

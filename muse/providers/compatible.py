@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, ClassVar
 
-from muse.config import Gateway
-from muse.errors import UnavailableError
-from muse.messages import DEFAULT_TEMPERATURE, Reply, Request
+from muse.journal.config import Gateway
 from muse.providers._base import Access, Capabilities, Encoded, Payload, Profile, Spec, bind
 from muse.providers._chat import ChatGatherer, add_tools_and_format, chat_messages, decode_completion
 from muse.providers._fitting import ToolRules
 from muse.providers._sdk import SdkProvider
+from muse.types.errors import UnavailableError
+from muse.types.messages import DEFAULT_TEMPERATURE, Reply, Request
 
 _OPTIONS = frozenset({"top_p", "stop", "seed"})
 _SEES = Capabilities(vision=True, structured_output=True, function_calling=True)

@@ -13,11 +13,11 @@ from typing import Any
 
 from msgspec import Struct, structs
 
-from muse.errors import MuseError
-from muse.messages import Assistant, Finish, Part, Reply, Request, Results, ToolCall, User
 from muse.policies.deadline import Deadline
 from muse.providers._base import Access, Capabilities, Encoded, Payload, Profile, Provider, Spec, bind
-from muse.usage import Usage, estimate_usage
+from muse.types.errors import MuseError
+from muse.types.messages import Assistant, Finish, Part, Reply, Request, Results, ToolCall, User
+from muse.types.usage import Usage, estimate_usage
 
 __all__ = ["generate", "agenerate", "run_agent"]
 

@@ -19,20 +19,6 @@ from urllib.parse import urlencode
 
 from msgspec import Struct
 
-from muse.errors import MuseError
-from muse.messages import (
-    Assistant,
-    File,
-    Image,
-    Part,
-    Reply,
-    Request,
-    Results,
-    ToolCall,
-    ToolResult,
-    Turn,
-    User,
-)
 from muse.policies.deadline import Deadline
 from muse.providers._base import Access, Capabilities, Encoded, Payload, Profile, Provider, Spec, bind, status_error
 from muse.providers._calls import OWN_ID, IdRule, fit_ids, fresh_ids, parse_args
@@ -41,8 +27,10 @@ from muse.providers._fitting import ToolRules
 from muse.providers._provider import without_query
 from muse.providers._sdk import ONLY_JSON, STREAM_STATUS, refuse_parts, schema_words, transport_fault
 from muse.providers._sse import DONE, aread_events, read_events
-from muse.redaction import RedactedText
-from muse.usage import Usage, merge_counts, usage_of
+from muse.types.errors import MuseError
+from muse.types.messages import Assistant, File, Image, Part, Reply, Request, Results, ToolCall, ToolResult, Turn, User
+from muse.types.redaction import RedactedText
+from muse.types.usage import Usage, merge_counts, usage_of
 
 if TYPE_CHECKING:
     from muse.providers._batch_google import GoogleBatch

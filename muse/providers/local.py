@@ -12,16 +12,16 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from muse import journal, keys
-from muse.errors import MuseError, ProviderDown, RequestError, UnavailableError
-from muse.messages import Assistant, Reply, Request, User
+from muse.journal import config_loader, secrets
 from muse.policies.deadline import Deadline
 from muse.providers._base import Access, Capabilities, Encoded, Payload, Profile, Provider, Spec, bind
 from muse.providers._chat import ChatGatherer, add_tools_and_format, chat_messages, decode_completion
 from muse.providers._local.errors import EngineDied, EngineMissing, EngineRefused, WeightsMissing
 from muse.providers._local.task import Task, task_of, uses_tools
 from muse.providers._local.weights import SMOLLM2, find_weights
-from muse.routing import PROVIDER_ENV
+from muse.routing.router import PROVIDER_ENV
+from muse.types.errors import MuseError, ProviderDown, RequestError, UnavailableError
+from muse.types.messages import Assistant, Reply, Request, User
 
 if TYPE_CHECKING:
     from muse.providers._local.engine import Engine
@@ -68,9 +68,9 @@ class LocalProvider(Provider):
         Raises:
             UnavailableError: there is no model file; the text says how to get one.
         """
-        keys.refuse_withheld(PROVIDER_ENV, MODEL_ENV)
-        said = journal.load().config.local
-        named = keys.look_up(MODEL_ENV) or said.model_path
+        secrets.refuse_withheld(PROVIDER_ENV, MODEL_ENV)
+        said = config_loader.load().config.local
+        named = secrets.look_up(MODEL_ENV) or said.model_path
         try:
             weights = find_weights(named)
         except WeightsMissing as exc:

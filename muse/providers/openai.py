@@ -11,7 +11,14 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from muse.messages import (
+from muse.providers._base import Access, Capabilities, Encoded, Payload, Profile, Spec, bind
+from muse.providers._calls import IdRule, args_text, fit_ids, fresh_ids, parse_args, wire_name
+from muse.providers._finish_reasons import finish_of
+from muse.providers._fitting import ToolRules
+from muse.providers._sdk import ONLY_JSON, SdkProvider, data_url, refuse_parts, schema_words, stream_error
+from muse.providers._sse import DONE
+from muse.types.json_schema.strict import OPENAI, strict_form, unwrapped, with_object_root
+from muse.types.messages import (
     DEFAULT_TEMPERATURE,
     Assistant,
     File,
@@ -24,14 +31,7 @@ from muse.messages import (
     Turn,
     User,
 )
-from muse.providers._base import Access, Capabilities, Encoded, Payload, Profile, Spec, bind
-from muse.providers._calls import IdRule, args_text, fit_ids, fresh_ids, parse_args, wire_name
-from muse.providers._finish_reasons import finish_of
-from muse.providers._fitting import ToolRules
-from muse.providers._sdk import ONLY_JSON, SdkProvider, data_url, refuse_parts, schema_words, stream_error
-from muse.providers._sse import DONE
-from muse.strict_schema import OPENAI, strict_form, unwrapped, with_object_root
-from muse.usage import Usage, usage_of
+from muse.types.usage import Usage, usage_of
 
 if TYPE_CHECKING:
     from muse.providers._batch_openai import OpenAIBatch

@@ -12,10 +12,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from muse import journal, runs
-from muse.errors import ConfigError
-from muse.events import now_ms
-from muse.journal import ConflictError
+from muse import runs
+from muse.journal.config_loader import ConflictError
+from muse.journal.storage import atomic_files
+from muse.types.errors import ConfigError
+from muse.types.events import now_ms
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ def answer(agent_id: str, call_id: str, *, approved: bool, asked_ms: int | None 
 def _tell(agent_id: str, word: Mapping[str, Any]) -> None:
     """Leave a word, and wait until it is taken."""
     path = runs.folder() / f"{agent_id}_{time.time_ns()}{_SUFFIX}"
-    journal.write_atomic(path, json.dumps(word) + "\n")
+    atomic_files.write_atomic(path, json.dumps(word) + "\n")
     give_up_s = time.monotonic() + _HEARD_WITHIN_S
     while path.exists():
         if time.monotonic() > give_up_s and runs.is_under_way(agent_id):

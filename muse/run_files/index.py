@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from muse import runs
 from muse.cortex_client import before_of
-from muse.database import begun_anew, connect, patiently, writing
+from muse.journal.storage.sqlite import begun_anew, connect, patiently, writing
 from muse.runs import Run
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ CREATE INDEX run_before ON run (before);
 CREATE INDEX run_kind ON run (persona, state)
 """
 _COMMITTED_AT_ONCE = 500
-_SETTLED_NS = 50_000_000  # as in muse.journal: file systems stamp in steps of some milliseconds
+_SETTLED_NS = 50_000_000  # as in muse.journal.config_loader: file systems stamp in steps of some milliseconds
 
 
 class _Seen(Struct, frozen=True):

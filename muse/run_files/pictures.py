@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from muse import journal
-from muse.contents import sniff_media_type
-from muse.errors import ConfigError
-from muse.exif_orientation import upright
-from muse.messages import Image, Part
+from muse.journal import paths
+from muse.types.content import sniff_media_type
+from muse.types.errors import ConfigError
+from muse.types.exif_orientation import upright
+from muse.types.messages import Image, Part
 
 
 def read_pictures(names: Sequence[str]) -> tuple[Image, ...]:
@@ -38,7 +38,7 @@ def _recall(name: str, *, sees: bool) -> Part:
 
 
 def _read(name: str) -> Image:
-    home = journal.folder().resolve()
+    home = paths.journal_path().resolve()
     try:
         path = (home / name).resolve()
         data = path.read_bytes() if path.is_relative_to(home) else None

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from muse import ledger
-from muse.events import now_ms
 from muse.runs import Recorder
+from muse.types.events import now_ms
+from muse.usage_log import ledger
 
 log = logging.getLogger(__name__)
 Emit = Callable[[dict[str, Any]], None]

@@ -17,8 +17,8 @@ from typing import Any, TextIO
 
 from msgspec import Struct
 
-from muse.keys import mask
-from muse.terminal_text import escape_control
+from muse.journal.secrets import mask
+from muse.terminal.text import escape_control
 from muse.toolbox.results import repair_result
 
 _SESSION = "mcp-session-id"

@@ -12,8 +12,8 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import CodeType, ModuleType
 
-from muse.claim import Claim
-from muse.trust import digest_of
+from muse.journal.trust.consent import digest_of
+from muse.types.trust_claim import Claim
 
 _MAKEFILES = ("GNUmakefile", "makefile", "Makefile")  # in the order in which make looks for them
 _MOST_FILES = 5_000

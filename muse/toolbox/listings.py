@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from muse.schema import require_schema
+from muse.types.json_schema.validation import require_schema
 
 Told = Callable[[str], None]
 

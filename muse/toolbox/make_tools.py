@@ -23,12 +23,12 @@ from mcp.server.lowlevel import Server
 from mcp_types import CallToolRequestParams, CallToolResult, ListToolsResult, TextContent, Tool, ToolAnnotations
 from msgspec import Struct
 
-from muse import trust
-from muse.errors import ConfigError, ToolError, TrustError
-from muse.keys import mask
-from muse.messages import ToolCall
+from muse.journal.secrets import mask
+from muse.journal.trust import consent
 from muse.toolbox.files import makefile_claim, nearest_makefile
 from muse.tools import Approver, PreviewedCall
+from muse.types.errors import ConfigError, ToolError, TrustError
+from muse.types.messages import ToolCall
 
 log = logging.getLogger(__name__)
 
@@ -204,7 +204,7 @@ async def _make(path: Path, words: Sequence[str], timeout_s: float, env: Sequenc
         ToolError: there is no make on this machine, or it took longer than `timeout_s`.
         TrustError: the user has not consented to what the Makefile says now: to read it is to run its `$(shell ...)`.
     """
-    trust.require([makefile_claim(path)])
+    consent.require([makefile_claim(path)])
     process = await _start(path, words, env)
     try:
         async with asyncio.timeout(timeout_s):

@@ -11,8 +11,8 @@ from typing import Any, cast
 
 from pydantic import TypeAdapter
 
-from muse.messages import Tool
 from muse.toolbox.packs import LocalTool, Pack
+from muse.types.messages import Tool
 
 
 def offers(packs: Sequence[Pack]) -> tuple[Tool, ...]:

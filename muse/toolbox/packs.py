@@ -19,11 +19,11 @@ from typing import Any
 
 from msgspec import Struct
 
-from muse import journal
-from muse.entry_points import find_entry_points
-from muse.errors import ConfigError
+from muse.journal import config_loader
+from muse.journal.entry_points import find_entry_points
+from muse.journal.trust.consent import TrustError, is_trusted
 from muse.toolbox.files import code_claim, module_of
-from muse.trust import TrustError, is_trusted
+from muse.types.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def _named(name: str) -> ModuleType:
 def _further() -> Iterator[Path]:
     """The tool modules of the apps in folders that journal.json names; none while that file cannot be read."""
     try:
-        snapshot = journal.load()
+        snapshot = config_loader.load()
     except ConfigError as exc:
         log.warning("%s; tools of further folders are left out", exc)
         return

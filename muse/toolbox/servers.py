@@ -9,13 +9,13 @@ from typing import Any
 
 from msgspec import Struct
 
-from muse.errors import ConfigError, ToolError
-from muse.keys import mask, remember
-from muse.messages import Tool
-from muse.redaction import shown_address
+from muse.journal.secrets import mask, remember
 from muse.toolbox.addresses import secrets_in
 from muse.toolbox.channels import ATTEMPT, Attempt, error_output, http_client, mask_logs, watched
 from muse.toolbox.listings import output_schemas_in, repair_listing
+from muse.types.errors import ConfigError, ToolError
+from muse.types.messages import Tool
+from muse.types.redaction import shown_address
 
 log = logging.getLogger(__name__)
 

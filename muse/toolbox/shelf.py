@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from muse.errors import ToolError
-from muse.messages import Part, Tool
+from muse.types.errors import ToolError
+from muse.types.messages import Part, Tool
 
 READ_MORE = "read_more"
 _HEAD_CHARS = 8_000

@@ -8,11 +8,11 @@ from typing import Any
 from msgspec import Struct, field
 
 from muse import models
-from muse.amounts import total_usd
-from muse.contents import turns_of
 from muse.errors import InvalidReply
-from muse.messages import GenerateOptions, Reply, Request
-from muse.objects import read_object, repair
+from muse.types.content import turns_of
+from muse.types.formatting import total_usd
+from muse.types.messages import GenerateOptions, Reply, Request
+from muse.types.structured_output import read_object, repair
 
 _WRITES_FROM = 8_192
 _SMALL_CHARS, _LARGE_CHARS = 1_800, 40_000

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from muse import journal, models
+from muse import models
 from muse.errors import ConfigError, MissingKeyError
-from muse.keys import find_key, look_up
-from muse.messages import Route
+from muse.journal import paths
+from muse.journal.secrets import find_key, look_up
 from muse.providers import specs
-from muse.spec import Spec
+from muse.types.messages import Route
+from muse.types.provider_spec import Spec
 
 
 def require_sight(contexts: Iterable[str], *, pattern: str) -> None:
@@ -49,7 +50,7 @@ def _remedy(pattern: str) -> str:
     """What to put into journal.json; the provider in the example is one that sees, with a key if any has one."""
     seeing = [spec for spec in specs().values() if spec.capabilities.vision and spec.key_required and spec.tiers]
     if not seeing:
-        return f"route {pattern} to one in {journal.config_path()} (muse providers)"
+        return f"route {pattern} to one in {paths.config_path()} (muse providers)"
     chosen: Spec = next((spec for spec in seeing if look_up(spec.env_key)), seeing[0])
     entry = json.dumps({"providers": {"contexts": {pattern: {"provider": chosen.name}}}})
-    return f"put {entry} into {journal.config_path()}, with {chosen.env_key} set"
+    return f"put {entry} into {paths.config_path()}, with {chosen.env_key} set"

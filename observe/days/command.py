@@ -8,12 +8,12 @@ from pathlib import Path
 
 import msgspec
 
-from muse import journal
-from muse.amounts import usd
 from muse.cli._arguments import FAILED, add_day, complain
 from muse.cli._progress import progress
 from muse.cli._terminal import Column, draw, near, print_json, say
 from muse.errors import ConfigError
+from muse.journal import paths
+from muse.types.formatting import usd
 from observe.days.outcome import DayDone, Work
 from observe.days.segments import day_with
 
@@ -53,7 +53,7 @@ def show_day(name: str, found: DayDone, *, as_json: bool) -> int:
     say("")
     cost = usd(found.cost_usd, more=found.unpriced > 0)
     counts = f"{found.done} done, {found.skipped} unchanged, {found.failed} failed, {cost}"
-    say(f"{found.day}: {counts}. Kept in {near(str(journal.folder() / found.day))}")
+    say(f"{found.day}: {counts}. Kept in {near(str(paths.journal_path() / found.day))}")
     for problem in found.problems:
         complain(name, problem)
     if found.failed:
@@ -67,7 +67,7 @@ def chosen(what: str | None, wanted: tuple[str, ...]) -> str | Path:
     Raises:
         ConfigError: it is neither.
     """
-    if what is None or journal.is_day(what):
+    if what is None or paths.is_day(what):
         return day_with(wanted, what)
     path = Path(what)
     if not path.is_file():

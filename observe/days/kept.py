@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from muse.errors import InvalidReply
-from muse.journal import write_atomic
+from muse.journal.storage.atomic_files import write_atomic
 from observe.days.outcome import SegmentDone
 
 log = logging.getLogger(__name__)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from muse import journal
-from muse.days import find_day, segment_times
 from muse.errors import ConfigError, ContentsError
-from muse.path_containment import inside, is_inside
+from muse.journal import paths
+from muse.journal.days import find_day, segment_times
+from muse.journal.storage.path_containment import inside, is_inside
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +47,9 @@ def segments_of(day: str, only: str | None = None) -> tuple[Segment, ...]:
     Raises:
         ConfigError: there is none of that name.
     """
-    folder = journal.folder() / day
+    folder = paths.journal_path() / day
     found_here = folder.iterdir() if folder.is_dir() else ()
-    names = sorted(path.name for path in inside(found_here, journal.folder()) if path.is_dir())
+    names = sorted(path.name for path in inside(found_here, paths.journal_path()) if path.is_dir())
     found = tuple(_segment(day, folder / name, *times) for name in names if (times := segment_times(name)))
     if only is None:
         return found
@@ -66,7 +66,7 @@ def require_inside(path: Path, segment: Segment) -> None:
     Raises:
         ContentsError: it leads out of the segment and of the journal.
     """
-    if not (is_inside(path, segment.folder) or is_inside(path, journal.folder())):
+    if not (is_inside(path, segment.folder) or is_inside(path, paths.journal_path())):
         raise ContentsError(f"{path.name}: found a link that leads out of the journal, expected a file. Copy it there")
 
 

@@ -11,7 +11,7 @@ from msgspec import Struct
 from PIL import Image as Pictures
 
 from muse.errors import ContentsError
-from muse.messages import Image
+from muse.types.messages import Image
 from observe.days.segments import Segment, require_inside
 from observe.looking.pictures import CHANGED_SHARE, changed_share, clock_of, encoded, is_blank, opened, sketch
 from observe.looking.recordings import LOSSY, STILLS, VIDEOS, frames_of

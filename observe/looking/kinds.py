@@ -14,12 +14,12 @@ from typing import Any, Literal, get_args
 
 from msgspec import Struct
 
-from muse import descriptors, journal
-from muse.contexts import category_context
-from muse.descriptors import Descriptor
 from muse.errors import ConfigError
-from muse.prompts import identity_fields, load_prompt
-from muse.reading import Problem
+from muse.journal import config_loader, descriptors
+from muse.journal.descriptors import Descriptor
+from muse.journal.lenient_parser import Problem
+from muse.journal.prompts import identity_fields, load_prompt
+from muse.routing.contexts import category_context
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def find_categories() -> dict[str, Category]:
     Raises:
         ConfigError: journal.json cannot be read.
     """
-    snapshot = journal.load()
+    snapshot = config_loader.load()
     further = snapshot.config.descriptors
     base = os.path.dirname(snapshot.path)
     found = [one for one in descriptors.find(further, base).descriptors if one.kind == "category"]

@@ -21,7 +21,7 @@ from PIL import Image as Pictures
 from PIL import ImageChops, ImageOps
 
 from muse.errors import ContentsError
-from muse.messages import Image
+from muse.types.messages import Image
 
 MOST_BYTES = 150_000_000
 MOST_PIXELS = 40_000_000

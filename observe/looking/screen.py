@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from muse import journal
-from muse.journal import write_atomic
-from muse.path_containment import inside
+from muse.journal import paths
+from muse.journal.storage.atomic_files import write_atomic
+from muse.journal.storage.path_containment import inside
 from observe.days.segments import Segment
 
 log = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ def _text(value: Any) -> str:
 
 
 def _content(path: Path) -> bytes:
-    if not any(inside([path], journal.folder())):
+    if not any(inside([path], paths.journal_path())):
         return b""
     try:
         return path.read_bytes()

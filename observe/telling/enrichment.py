@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from muse.amounts import total_usd
+from muse.types.formatting import total_usd
 from observe.asking.prompts import prompt_of
 from observe.asking.question import Answer, Question, ask, object_of, room_of
 from observe.listening.pieces import chunks

@@ -8,7 +8,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from muse.amounts import total_usd
+from muse.types.formatting import total_usd
 from observe.asking.prompts import prompt_of
 from observe.asking.question import Answer, Question, Room, ask, object_of
 from observe.listening.pieces import chunks

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from muse.aside import set_aside
-from muse.journal import write_atomic
+from muse.journal.storage.atomic_files import write_atomic
+from muse.journal.storage.backups import set_aside
 from observe.days.kept import now
 from observe.telling.sources import Source
 from observe.telling.summary import Summary

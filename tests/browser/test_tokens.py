@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from muse.amounts import count, usd
+from muse.types.formatting import count, usd
 from tests.browser.harness import PHONE, Served, Watch, axe, is_within_width
 from tests.journal_folder import JournalFolder
 from tests.log_days import DAY, append, line, usage_says

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from muse import ledger
+from muse.usage_log import ledger
 from tests.chaos.caller import WINDOW_S
 from tests.journal_folder import ROOT, JournalFolder, environment
 

@@ -9,8 +9,8 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from muse import models
-from muse.messages import Reply
 from muse.providers import get_provider_module
+from muse.types.messages import Reply
 from tests.journal_folder import JournalFolder
 
 CONTEXT = "muse.test"

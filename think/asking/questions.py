@@ -13,8 +13,8 @@ from msgspec import Struct, field
 
 from muse import models
 from muse.errors import MuseError
-from muse.messages import GenerateOptions, Reply, Route
-from muse.usage import Usage
+from muse.types.messages import GenerateOptions, Reply, Route
+from muse.types.usage import Usage
 
 MOST_AT_ONCE = 4
 MOST_TOKENS = 2_000

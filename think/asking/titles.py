@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 
 from muse.errors import InvalidReply
-from muse.prompts import load_prompt
+from muse.journal.prompts import load_prompt
 from think.asking.folders import TOPICS
 from think.asking.questions import MOST_TOKENS, Question
 from think.asking.salience import telling_words, words, words_of

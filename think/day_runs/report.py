@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from muse.amounts import usd
 from muse.cli._terminal import Column, draw, fits, say
-from muse.journal import make_folder, write_atomic
+from muse.journal.storage.atomic_files import make_folder, write_atomic
+from muse.types.formatting import usd
 from think.day_runs.state import StepDone, report_path, sum_of
 from think.pages.look import day_title
 

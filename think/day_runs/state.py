@@ -12,9 +12,11 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from muse import journal, ledger, models, totals
-from muse.journal import make_folder, write_atomic
-from muse.totals import Line, Total
+from muse import models
+from muse.journal import paths
+from muse.journal.storage.atomic_files import make_folder, write_atomic
+from muse.usage_log import ledger, totals
+from muse.usage_log.totals import Line, Total
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +60,7 @@ class DayRun:
     """The run of one day: each step is noted before it begins and when it is over."""
 
     def __init__(self, day: str) -> None:
-        self._path = journal.folder() / "stamps" / "days" / f"{day}.json"
+        self._path = paths.journal_path() / "stamps" / "days" / f"{day}.json"
         known = self._load()
         self.state = known if known is not None and known.is_resumed else DayState(day, time.time())
         self.resumed = known is not None and known.is_resumed
@@ -113,7 +115,7 @@ def sum_of(steps: Sequence[StepDone]) -> tuple[int, int, float, int]:
 
 def report_path(day: str, ending: str) -> Path:
     """Where the page of a day's run stands (`.md`), and its data (`.json`)."""
-    return journal.folder() / day / f"daily_report{ending}"
+    return paths.journal_path() / day / f"daily_report{ending}"
 
 
 def _with_costs(step: StepDone, contexts: Sequence[str], since_s: float) -> StepDone:

@@ -12,11 +12,12 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from muse import journal, models
+from muse import models
 from muse.cli._terminal import near, say
-from muse.keys import look_up
-from muse.messages import Route
+from muse.journal import paths
+from muse.journal.secrets import look_up
 from muse.providers import specs
+from muse.types.messages import Route
 from think.asking.questions import Questions, served_by
 from think.digests.digest import CONTEXT, TITLE_CONTEXT, Digest, make_digest
 from think.digests.kept import KeptDigest, digest_shelf
@@ -113,5 +114,5 @@ def _next_steps() -> tuple[str, ...]:
     return (
         f"{muse} usage                          what all calls so far used and cost",
         f"{muse} route insight.daily --explain  why this model answers",
-        f"Another model: put {entry} under providers in {near(journal.config_path())}, with {other.env_key} set.",
+        f"Another model: put {entry} under providers in {near(paths.config_path())}, with {other.env_key} set.",
     )

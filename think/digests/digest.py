@@ -14,7 +14,7 @@ from typing import TypeVar
 from msgspec import Struct
 
 from muse.errors import ConfigError, MuseError
-from muse.prompts import load_prompt
+from muse.journal.prompts import load_prompt
 from think.asking.choices import MOST_CHOICES, choice_question, listed
 from think.asking.folders import TOPICS
 from think.asking.questions import Questions

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from muse.amounts import usd
 from muse.cli._terminal import Column, draw, fits, say
-from muse.messages import Route
-from muse.usage import Usage
+from muse.types.formatting import usd
+from muse.types.messages import Route
+from muse.types.usage import Usage
 from think.asking.questions import Call
 
 _COLUMNS = (

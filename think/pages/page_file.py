@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Collection
 from pathlib import Path
 
-from muse.aside import set_aside
-from muse.journal import write_atomic
+from muse.journal.storage.atomic_files import write_atomic
+from muse.journal.storage.backups import set_aside
 
 
 class PageFile:

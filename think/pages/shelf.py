@@ -10,8 +10,8 @@ from typing import Generic, TypeVar
 import msgspec
 from msgspec import Struct
 
-from muse import journal
-from muse.journal import make_folder, write_atomic
+from muse.journal import paths
+from muse.journal.storage.atomic_files import make_folder, write_atomic
 from think.pages.page_file import PageFile
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class Shelf(Generic[K]):
     """Where an insight of a day stands: `<name>.md`, and `<name>.json` with its state; `fresh` is the one of none."""
 
     def __init__(self, day: str, name: str, fresh: K) -> None:
-        folder = journal.folder() / day / "insights"
+        folder = paths.journal_path() / day / "insights"
         self.day = day
         self.name = name
         self.page_path = folder / f"{name}.md"

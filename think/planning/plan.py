@@ -10,14 +10,15 @@ from typing import Any, Self
 
 from msgspec import Struct
 
-from muse import descriptors, journal, models
+from muse import models
 from muse.cortex.schedules import occasions
-from muse.descriptors import Descriptor
 from muse.errors import ConfigError, InvalidReply
-from muse.personas import get_agents, text_fields
-from muse.prompts import fill, identity_fields, load_prompt
-from muse.schema import require_fit
+from muse.journal import config_loader, descriptors
+from muse.journal.descriptors import Descriptor
+from muse.journal.personas import get_agents, text_fields
+from muse.journal.prompts import fill, identity_fields, load_prompt
 from muse.toolbox.packs import Pack, find_packs
+from muse.types.json_schema.validation import require_fit
 from think.asking.folders import PROMPTS, TOPICS
 from think.asking.salience import telling_words
 from think.asking.titles import read_title, title_grammar
@@ -96,7 +97,7 @@ def require_usable(schedule: str, instruction: str) -> None:
     """
     if schedule != _NO_SCHEDULE:
         occasions(schedule, datetime(2026, 1, 1))
-    fill(instruction, text_fields(journal.load().config.identity), where="instruction")
+    fill(instruction, text_fields(config_loader.load().config.identity), where="instruction")
 
 
 def make_plan(wish: str) -> Plan:
@@ -122,7 +123,7 @@ def make_plan(wish: str) -> Plan:
 def _written(wish: str, made_by: str) -> Plan:
     known = "\n".join(f"- {name}: {fields['title']}" for name, fields in sorted(get_agents().items()))
     packs = "\n".join(map(_shown, find_packs()))
-    identity = identity_fields(journal.load().config.identity)
+    identity = identity_fields(config_loader.load().config.identity)
     prompt = load_prompt("planner", PROMPTS, {**identity, "wish": wish, "packs": packs, "known": known}).text
     form = models.generate_object(prompt, CONTEXT, PlanForm)
     entries = {
@@ -167,7 +168,7 @@ def _put_together(wish: str, made_by: str) -> Plan:
 
 def _templates(wish: str) -> Mapping[str, Descriptor]:
     """The personas of the house and the journal's own whose descriptions share most words with a wish, by title."""
-    snapshot = journal.load()
+    snapshot = config_loader.load()
     found = descriptors.find(snapshot.config.descriptors, os.path.dirname(snapshot.path)).descriptors
     agents = [one for one in found if one.kind == "agent" and one.owner == "system"]
     texts = [one for one in agents if _is_template(Path(one.path).with_suffix(".txt"))]

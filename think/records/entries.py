@@ -16,9 +16,9 @@ from typing import Any, Literal, get_args
 
 from msgspec import Struct
 
-from muse import journal
-from muse.days import every_day, is_segment, segment_times
-from muse.path_containment import is_inside, warn_of
+from muse.journal import paths as journal_paths
+from muse.journal.days import every_day, is_segment, segment_times
+from muse.journal.storage.path_containment import is_inside, warn_of
 from observe.listening.transcripts import TRANSCRIPTS, decode, parse_transcript
 from think.records.passages import Line, Passage, compose, gather, passages_of, pieces, plain, title_of
 from think.records.transcripts import NOTE
@@ -146,7 +146,7 @@ def kind_of(path: str) -> Kind | None:
     ('note', None, None)
     """
     found = _PATH.fullmatch(path)
-    if found is None or not journal.is_day(found[1]) or (found[2] and not is_segment(found[2])):
+    if found is None or not journal_paths.is_day(found[1]) or (found[2] and not is_segment(found[2])):
         return None
     if found[2]:
         return _MADE.get(found[3], "transcript")

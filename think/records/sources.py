@@ -10,10 +10,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from muse import journal
-from muse.aside import is_aside
-from muse.days import every_day, is_segment
-from muse.path_containment import inside
+from muse.journal import paths
+from muse.journal.days import every_day, is_segment
+from muse.journal.storage.backups import is_aside
+from muse.journal.storage.path_containment import inside
 from think.records.entries import read_events
 from think.records.transcripts import Part, Utterance, markdown_part, plain, read_day
 
@@ -29,7 +29,7 @@ _WHO_SAID = re.compile(r"\s*> – ")
 
 def read_sources(day: str, kinds: Collection[str]) -> tuple[Part, ...]:
     """The parts of a day of these kinds that have words in them, in order of time."""
-    folder = journal.folder() / day
+    folder = paths.journal_path() / day
     found = list(read_day(day, transcripts="transcripts" in kinds, notes="notes" in kinds))
     if "events" in kinds:
         found += _events(day)
@@ -53,7 +53,7 @@ def recorded_days() -> list[str]:
 
 def is_recorded(day: str) -> bool:
     """Whether anything was recorded on a day; what stands in it is not looked at."""
-    folder = journal.folder() / day
+    folder = paths.journal_path() / day
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     return any(name in (EVENTS, "notes") or is_segment(name) for name in names)
 
@@ -73,7 +73,7 @@ def week_of(day: str) -> tuple[str, ...]:
 
 
 def _pages(day: str, without: Collection[str]) -> Iterator[Part]:
-    for path in inside(sorted((journal.folder() / day / "insights").glob("*.md")), journal.folder()):
+    for path in inside(sorted((paths.journal_path() / day / "insights").glob("*.md")), paths.journal_path()):
         if path.stem in without or is_aside(path.stem):
             continue
         text = path.read_text(encoding="utf-8", errors="replace")
@@ -87,7 +87,7 @@ def _pages(day: str, without: Collection[str]) -> Iterator[Part]:
 def _events(day: str) -> Iterator[Part]:
     """All events of a day as one part; every field is something said in one go, so that it can be quoted."""
     said: list[Utterance] = []
-    for event in read_events(journal.folder(), day):
+    for event in read_events(paths.journal_path(), day):
         at = event.start[11:16]
         said.append(Utterance("appointment", at, event.title or "(no title)"))
         said += (Utterance("with", at, name) for name in event.participants)
@@ -97,7 +97,7 @@ def _events(day: str) -> Iterator[Part]:
 
 
 def _in_segments(folder: Path, name: str, read: Callable[[Path, str, str], Part]) -> Iterator[Part]:
-    for path in inside(sorted(folder.glob(f"*/{name}")), journal.folder()):
+    for path in inside(sorted(folder.glob(f"*/{name}")), paths.journal_path()):
         segment = path.parent.name
         if is_segment(segment) and path.is_file():
             yield read(path, f"{segment}/{name}", f"{segment[:2]}:{segment[2:4]}")

@@ -12,9 +12,9 @@ from typing import Any
 
 from msgspec import Struct
 
-from muse import journal
-from muse.days import find_day, is_segment, segment_times
-from muse.path_containment import inside
+from muse.journal import paths
+from muse.journal.days import find_day, is_segment, segment_times
+from muse.journal.storage.path_containment import inside
 from observe.listening.transcripts import TRANSCRIPTS, decode, parse_transcript
 from think.records.front_matter import body_of
 
@@ -69,29 +69,29 @@ def read_day(day: str, *, transcripts: bool = True, notes: bool = True) -> tuple
     Raises:
         OSError: a file cannot be read.
     """
-    folder = journal.folder() / day
+    folder = paths.journal_path() / day
     parts = [_transcript(path, folder) for path in _transcripts(folder)] if transcripts else []
     parts += [_note(path, folder) for path in _notes(folder)] if notes else []
     return tuple(sorted((part for part in parts if part.utterances), key=lambda part: (part.at, part.source)))
 
 
 def _has_transcript(day: str) -> bool:
-    return any(_transcripts(journal.folder() / day))
+    return any(_transcripts(paths.journal_path() / day))
 
 
 def _has_note(day: str) -> bool:
-    return any(_notes(journal.folder() / day))
+    return any(_notes(paths.journal_path() / day))
 
 
 def _notes(day: Path) -> Iterator[Path]:
     """The notes of a day's folder in order; none by way of a link that leads out of the journal."""
-    yield from inside(sorted((day / "notes").glob("*.md")), journal.folder())
+    yield from inside(sorted((day / "notes").glob("*.md")), paths.journal_path())
 
 
 def _transcripts(day: Path) -> Iterator[Path]:
     for folder in sorted(path for path in day.iterdir() if is_segment(path.name)) if day.is_dir() else ():
         named = (folder / name for name in TRANSCRIPTS)
-        yield from inside([path for path in named if path.is_file()][:1], journal.folder())
+        yield from inside([path for path in named if path.is_file()][:1], paths.journal_path())
 
 
 def _transcript(path: Path, day: Path) -> Part:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from muse.database import is_busy, is_damage, is_unwritable, writing
+from muse.journal.storage.sqlite import is_busy, is_damage, is_unwritable, writing
 from think.records.entries import WEEKDAYS, Entry, Stamp, find_files, read_entries
 from think.searching.index_file import BUSY_S, open_file, open_memory, remove_file
 
@@ -202,7 +202,7 @@ class _Opened(Struct, frozen=True):
 
 _opened: dict[Path, _Opened] = {}
 _opening = threading.Lock()
-if sys.platform != "win32":  # as in muse.journal: no child inherits a held lock
+if sys.platform != "win32":  # as in muse.journal.config_loader: no child inherits a held lock
     os.register_at_fork(before=_opening.acquire, after_in_parent=_opening.release, after_in_child=_opening.release)
 
 

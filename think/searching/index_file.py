@@ -6,7 +6,7 @@ import logging
 import sqlite3
 from pathlib import Path
 
-from muse.database import connect
+from muse.journal.storage.sqlite import connect
 
 log = logging.getLogger(__name__)
 

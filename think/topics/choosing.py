@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 
 from msgspec import Struct
 
-from muse import journal
 from muse.errors import ConfigError, MuseError
-from muse.prompts import load_prompt
-from muse.schema import require_fit
+from muse.journal import config_loader, paths
+from muse.journal.prompts import load_prompt
+from muse.types.json_schema.validation import require_fit
 from think.asking.choices import MOST_CHOICES, choice_question, listed
 from think.asking.folders import PROMPTS
 from think.asking.questions import Questions
@@ -92,7 +92,7 @@ async def choose_occurrences(topic: Topic, pools: Sequence[Pool], day: str, ques
     chosen = await _all([_choose(topic, topic.choose, pool, questions) for pool in pools])
     is_titled = _is_titled(topic)
     titles = await _all([_entitle(topic, text, questions) for text in chosen]) if is_titled else [""] * len(chosen)
-    events = read_events(journal.folder(), day)
+    events = read_events(paths.journal_path(), day)
     found: list[Occurrence] = []
     for pool, text, title in zip(pools, chosen, titles, strict=True):
         sentence, part = pool.choices[text]
@@ -121,7 +121,7 @@ def _groups(
             groups.setdefault(part.at if choose.by == "day" else part.source, []).append((sentence, part))
         yield from (("", group) for group in groups.values())
         return
-    for person in people_of(parts, events, journal.load().config.identity):
+    for person in people_of(parts, events, config_loader.load().config.identity):
         own = [one for one in every if one[0].speaker == person.short]
         yield person.name, own or [one for one in every if person.is_in(one[0].text)]
 

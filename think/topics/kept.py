@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Struct
 
 from muse.errors import ReplyError
-from muse.messages import Route
+from muse.types.messages import Route
 from think.pages.shelf import Kept, Shelf, write_json
 from think.topics.occurrences import Occurrence
 

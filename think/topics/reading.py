@@ -10,8 +10,8 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from muse.messages import Route
-from muse.prompts import fill, load_prompt
+from muse.journal.prompts import fill, load_prompt
+from muse.types.messages import Route
 from think.asking.folders import PROMPTS
 from think.records.transcripts import Part, Utterance
 from think.topics.occurrences import Checked, check_reply, merge, reply_schema

@@ -11,10 +11,11 @@ from typing import Literal
 
 from msgspec import Struct, field
 
-from muse import journal, models
+from muse import models
 from muse.batch import Batch, BatchRequest
 from muse.errors import ConfigError, MuseError, ReplyError
-from muse.messages import Route
+from muse.journal import paths
+from muse.types.messages import Route
 from think.asking.questions import Call, Questions, served_by
 from think.pages.look import brief
 from think.records.entries import read_events
@@ -157,7 +158,7 @@ def _prepare(job: _Job) -> None:
         if holds >= LEAST_TOKENS:
             job.asks = asks_of(topic, job.parts, job.route, (job.first_day(), job.day), holds)
         elif topic.choose is not None:
-            job.pools = pools_of(topic, topic.choose, job.parts, read_events(journal.folder(), job.day))
+            job.pools = pools_of(topic, topic.choose, job.parts, read_events(paths.journal_path(), job.day))
         else:
             found = f"{job.route.provider} {job.route.model}, which holds {holds:,} tokens"
             allowed = f"a model of {LEAST_TOKENS:,} tokens or more, or `choose` in {topic.path}"

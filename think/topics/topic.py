@@ -12,14 +12,14 @@ from typing import Any, Literal, get_args
 
 from msgspec import Struct
 
-from muse import journal
-from muse.aside import is_aside
 from muse.cortex.schedules import DAILY, WEEKLY, occasions
 from muse.errors import ConfigError
-from muse.path_containment import require_within
-from muse.prompts import fill, identity_fields
-from muse.reading import Reader
-from muse.schema import require_schema
+from muse.journal import config_loader
+from muse.journal.lenient_parser import Reader
+from muse.journal.prompts import fill, identity_fields
+from muse.journal.storage.backups import is_aside
+from muse.journal.storage.path_containment import require_within
+from muse.types.json_schema.validation import require_schema
 from think.asking.folders import TOPICS
 from think.digests.digest import BUILT_IN
 from think.records import front_matter
@@ -168,11 +168,11 @@ def prompt_fields(first: str, last: str) -> dict[str, str]:
         "first_date": f"{begin:%Y-%m-%d}",
         "week": f"{end:%G-W%V}",
     }
-    return identity_fields(journal.load().config.identity) | days
+    return identity_fields(config_loader.load().config.identity) | days
 
 
 def _files() -> Iterator[Path]:
-    snapshot = journal.load()
+    snapshot = config_loader.load()
     base = Path(snapshot.path).parent
     for folder in (_HOUSE, *(Path(os.path.normpath(base / name)) for name in snapshot.config.descriptors.insights)):
         yield from sorted(folder.glob("*.md")) if folder.is_dir() else ()
@@ -180,7 +180,7 @@ def _files() -> Iterator[Path]:
 
 def _text_of(path: Path) -> str:
     try:
-        require_within(path, journal.load().config.descriptors.project)
+        require_within(path, config_loader.load().config.descriptors.project)
         return path.read_text(encoding="utf-8")
     except OSError as exc:
         raise ConfigError(str(path), f"an unreadable file ({exc.strerror})", "a topic's text") from exc

@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from muse.messages import Tool
 from muse.providers._local.fields import fields_of, words_in
 from muse.providers._local.fill import Question, can_fill, is_search, names_choices
 from muse.providers._local.words import Rarity, telling
+from muse.types.messages import Tool
 
 _NAME, _DESCRIPTION, _ARGUMENT = 2.0, 0.6, 0.2
 _ASKED_FOR = 3.0

@@ -12,12 +12,12 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from muse.messages import Tool
 from muse.providers._local import shots
 from muse.providers._local.days import Span, without_days
 from muse.providers._local.fields import Field, fields_of
 from muse.providers._local.words import is_telling, stem, telling, words_of
-from muse.schema import require_fit
+from muse.types.json_schema.validation import require_fit
+from muse.types.messages import Tool
 
 Asked = tuple[Literal["chat", "complete"], dict[str, Any]]
 """An operation of the engine and its body; what is sent back is the engine's answer."""

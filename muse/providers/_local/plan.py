@@ -12,7 +12,6 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from datetime import date
 from typing import Any
 
-from muse.messages import Tool, ToolCall, ToolResult
 from muse.providers._local.answer import Wish, answer, formed_answer
 from muse.providers._local.choose import day_lister, rank, read_only, takes_days
 from muse.providers._local.days import days_in, known_days, needs_calendar, without_days
@@ -21,6 +20,7 @@ from muse.providers._local.fill import Asked, Question, fill, fits, is_search, s
 from muse.providers._local.passages import read_result
 from muse.providers._local.task import Task
 from muse.providers._local.words import telling
+from muse.types.messages import Tool, ToolCall, ToolResult
 
 MOST_CALLS = 3
 _SHOWN_ERROR_CHARS = 300

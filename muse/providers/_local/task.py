@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from muse.messages import Assistant, Request, Results, Tool, ToolCall, ToolResult, Turn, User
+from muse.types.messages import Assistant, Request, Results, Tool, ToolCall, ToolResult, Turn, User
 
 _MOST_QUESTION_CHARS = 2_000
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")

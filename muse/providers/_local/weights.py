@@ -8,7 +8,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from muse.atomic_files import home_folder
+from muse.journal.storage.atomic_files import home_folder
 from muse.providers._local.errors import WeightsMissing
 
 __all__ = [

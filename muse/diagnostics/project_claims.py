@@ -1,0 +1,57 @@
+"""All that the files of the working folder's project claim, gathered for whoever is asked for consent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from muse import runs
+from muse.cortex_client import claims_of_request, request_of
+from muse.journal import config_loader, descriptors, paths, secrets
+from muse.journal.config_loader import Snapshot
+from muse.providers import PROVIDER_REGISTRY, specs
+from muse.toolbox.files import code_claim, makefile_claim, nearest_makefile
+from muse.types.trust_claim import Claim
+
+
+def claims(*, with_makefile: bool = False) -> tuple[Claim, ...]:
+    """Return the claims of the journal.json, the personas, apps, Makefile and `.env` in force in the working folder.
+
+    The Makefile counts among them where a persona of the project names make targets, or `with_makefile`: a persona of
+    the user's own may name them too.
+
+    Raises:
+        ConfigError: journal.json cannot be read.
+        OSError: a file that is to be judged cannot be read.
+    """
+    snapshot = config_loader.load()
+    found = [*snapshot.config.claims, *_of_descriptors(snapshot), *_of_requests()]
+    found += secrets.project_addresses(_address_names())
+    makefile = None
+    if with_makefile or any(": make" in claim.place for claim in found):
+        makefile = nearest_makefile(Path(paths.working_folder()))
+    if makefile is not None:
+        found.append(makefile_claim(makefile))
+    return tuple(dict.fromkeys(found))
+
+
+def _of_requests() -> Iterator[Claim]:
+    """Yield the claims of the requests in the journal that a cortex would take up."""
+    if paths.is_project(paths.config_path()):
+        for agent_id in (*runs.ids_in("pending"), *runs.ids_in("active")):
+            yield from claims_of_request(request_of(agent_id))
+
+
+def _of_descriptors(snapshot: Snapshot) -> Iterator[Claim]:
+    said = snapshot.config.descriptors
+    if not said.project:
+        return
+    base = Path(snapshot.path).parent
+    yield from descriptors.find(said, str(base)).claims
+    for folder in said.apps:
+        code = (path for name in ("tools.py", "workspace.html") for path in (base / folder).glob(f"[!_.]*/{name}"))
+        yield from (code_claim(app, said.project) for app in sorted({path.parent for path in code}))
+
+
+def _address_names() -> list[str]:
+    return [spec.base_url_env for spec in specs().values() if spec.base_url_env and spec.name in PROVIDER_REGISTRY]

@@ -1,0 +1,1 @@
+"""The journal folder: its paths, journal.json, secrets, personas, prompts, and files that survive a crash."""

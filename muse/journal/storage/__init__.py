@@ -1,0 +1,1 @@
+"""Files and SQLite databases that survive crashes and concurrent writers."""

@@ -1,0 +1,1 @@
+"""Consent to a project's files that name commands, code or addresses."""

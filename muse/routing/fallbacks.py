@@ -1,0 +1,134 @@
+"""A context's ladder: its route, the fallbacks below it, the rules for its calls; pure, with the place of each rule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from muse.journal.lenient_parser import Problem
+from muse.journal.policy_config import RULES, CallRules, Rung
+from muse.routing.router import Layer, Router
+from muse.types.errors import ConfigError, UnknownProviderError
+from muse.types.messages import Route
+from muse.types.provider_spec import Spec, Tier
+
+
+class Bound(Struct, frozen=True):
+    """Who may serve a context, and which rule says so."""
+
+    where: str
+    providers: frozenset[str]
+
+
+class Ladder(Struct, frozen=True):
+    """Who is asked, in order, and how; `won` says which rule of journal.json gave each of the rules.
+
+    `left_out` are the rungs that are never tried, each with the reason.
+    """
+
+    rungs: tuple[Route, ...]
+    rules: CallRules
+    won: Mapping[str, str]
+    bounds: tuple[Bound, ...] = ()
+    left_out: tuple[Problem, ...] = ()
+
+    def starting(self, route: Route) -> Ladder:
+        """The same ladder for a call that names its own model.
+
+        Raises:
+            ConfigError: a bound keeps the context from that model's provider.
+        """
+        require_allowed(route, self.bounds)
+        return replace(self, rungs=(route, *(rung for rung in self.rungs[1:] if not _is_same(rung, route))))
+
+
+def ladder(route: Route, router: Router, environ: Mapping[str, str]) -> Ladder:
+    """The ladder of a route's context.
+
+    One fold, as for the route itself: the strongest layer that says a rule gives it. `allow` and `local_only` are
+    bounds: each layer that says one holds, whatever stands above it.
+
+    Raises:
+        ConfigError: the route leads where a bound forbids it.
+    """
+    layers = tuple(router.layers(route.context, environ))
+    rules, won = _folded(layers)
+    bounds = tuple(_bounds(layers, router.specs))
+    require_allowed(route, bounds)
+    rungs = [route]
+    left_out: list[Problem] = []
+    for place, rung in enumerate(rules.fallbacks or ()):
+        where = f"{won['fallbacks']}.fallbacks[{place}]"
+        try:
+            found = _routed(rung, route, router, environ, where)
+            require_allowed(found, bounds)
+        except ConfigError as exc:
+            left_out.append(Problem(where, exc.found, exc.allowed))
+            continue
+        if any(_is_same(found, above) for above in rungs):
+            asked = f"{found.provider} {found.model}, which is asked before it"
+            left_out.append(Problem(where, asked, "a provider or model that is not"))
+        else:
+            rungs.append(found)
+    return Ladder(tuple(rungs), rules, won, bounds, tuple(left_out))
+
+
+def require_allowed(route: Route, bounds: Sequence[Bound]) -> None:
+    """See that a route stays within its bounds.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    for bound in bounds:
+        if route.provider not in bound.providers:
+            found = f"{route.context or 'the default'} routed to {route.provider} (by {route.reason})"
+            allowed = f"{' or '.join(sorted(bound.providers)) or 'no provider'}: route it there, or change that rule"
+            raise ConfigError(bound.where, found, allowed)
+
+
+def _folded(layers: Sequence[Layer]) -> tuple[CallRules, Mapping[str, str]]:
+    said: dict[str, Any] = {}
+    won: dict[str, str] = {}
+    for layer in layers:
+        rules = layer.entry.rules
+        if layer.shadowed or rules == _SILENT:
+            continue
+        for name in RULES:
+            value = getattr(rules, name)
+            if value is not None and name not in said:
+                said[name], won[name] = value, layer.where
+    return (CallRules(**said) if said else _SILENT), won
+
+
+_SILENT = CallRules()
+
+
+def _bounds(layers: Sequence[Layer], specs: Mapping[str, Spec]) -> Iterator[Bound]:
+    """What every layer says of who may serve, shadowed ones too."""
+    for layer in layers:
+        rules = layer.entry.rules
+        if rules.local_only:
+            yield Bound(f"{layer.where}.local_only", frozenset(name for name, spec in specs.items() if spec.is_local))
+        if rules.allow is not None:
+            yield Bound(f"{layer.where}.allow", frozenset(rules.allow))
+
+
+def _routed(rung: Rung, route: Route, router: Router, environ: Mapping[str, str], where: str) -> Route:
+    """A rung as a route; what it leaves open is that of the context.
+
+    Raises:
+        ConfigError: no such provider, or no model of it at this tier.
+    """
+    tier = rung.tier or route.tier
+    provider = rung.provider or (router.owner_of(rung.model) if rung.model else None) or route.provider
+    if provider not in router.specs:
+        raise UnknownProviderError(provider, router.specs, path=where)
+    model = rung.model or router.model_at(provider, tier, environ, where=where)[0]
+    return Route(route.context, provider, model, Tier(tier), where)
+
+
+def _is_same(one: Route, other: Route) -> bool:
+    return (one.provider, one.model) == (other.provider, other.model)

@@ -1,0 +1,1 @@
+"""Text for terminals: escaping of control characters, and consoles that apply it."""

@@ -1,0 +1,1 @@
+"""JSON Schema: validation, strict forms for providers, and schemas of tools."""

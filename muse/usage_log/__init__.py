@@ -1,0 +1,1 @@
+"""The append-only usage log with prices and totals."""
