@@ -18,8 +18,8 @@ from statistics import median
 
 from benchmarks.report import Table
 from benchmarks.world import Json, World
-from muse import cortex_client, runs
 from muse.cortex.supervisor import Cortex
+from muse.runs import client, run_files
 from tests.cortex_process import threads, wait_until
 
 _RUNS, _QUICK_RUNS, _SOAK_RUNS = 100, 20, 500
@@ -48,7 +48,7 @@ def measure(*, what: str, runs_count: int = 0, at_once: int = 1, tools: bool = F
 
 
 def _ask(number: int, *, tools: bool = False) -> str:
-    return cortex_client.cortex_request(f"Tide {number}.", config={"disable_mcp": not tools})
+    return client.cortex_request(f"Tide {number}.", config={"disable_mcp": not tools})
 
 
 def _queue(runs_count: int, at_once: int) -> Json:
@@ -60,7 +60,7 @@ def _queue(runs_count: int, at_once: int) -> Json:
     started_s = time.perf_counter()
     asyncio.run(Cortex(max_concurrent=at_once).drain())
     whole_s = time.perf_counter() - started_s
-    states = [cortex_client.get_agent_end_state(agent_id) for agent_id in ids]
+    states = [client.get_agent_end_state(agent_id) for agent_id in ids]
     return {
         "whole_s": whole_s,
         "cpu_s": (_children_s() - spent) / runs_count,
@@ -109,8 +109,8 @@ async def _answer(count: int, *, tools: bool) -> Json:
     waits_ms: list[float] = []
     for number in range(count):
         agent_id = _ask(number, tools=tools)
-        await asyncio.to_thread(wait_until, runs.path_of(agent_id, "over").exists)
-        events = cortex_client.read_agent_events(agent_id)
+        await asyncio.to_thread(wait_until, run_files.path_of(agent_id, "over").exists)
+        events = client.read_agent_events(agent_id)
         waits_ms.append(events[-1]["ts"] - events[0]["ts"])
     cortex.stop()
     await serving

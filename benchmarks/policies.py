@@ -12,7 +12,7 @@ from benchmarks.report import Table, at_most
 from benchmarks.world import Json, World
 from muse import models
 from muse.providers import backend_of
-from muse.providers._attempt import Origin
+from muse.providers._backend.attempt import Origin
 
 _GOAL_US = 15.0
 _CONTEXT = "bench.policies"

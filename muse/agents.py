@@ -1,7 +1,7 @@
 """Requests for agent runs in, events out, one JSON line each: `muse-agents`; it knows no wire form and no tool.
 
 A request is `{"prompt": ..., "persona"?, "provider"?, "model"?, "tier"?, ...}` with any further entry of
-`muse.run_config.RunConfig`; a persona's own entries stand behind it. Standard output carries nothing but JSON lines.
+`RunConfig` (`muse.agent_loop.run_config`); a persona's own entries stand behind it. Standard output has JSON lines.
 """
 
 from __future__ import annotations
@@ -20,26 +20,27 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, ClassVar
 
-from muse import loop, models
-from muse.history import format_tool_summary, parse_agent_events_to_turns
+from muse import models
+from muse.agent_loop import loop
+from muse.agent_loop.mcp_client import LocalServer
+from muse.agent_loop.module_loader import makefile_claim, nearest_makefile
+from muse.agent_loop.parent_watch import tied_lines
+from muse.agent_loop.run_config import RunConfig
+from muse.agent_loop.stdin_protocol import Lines
+from muse.agent_loop.tool_registry import find_packs, packs
+from muse.agent_loop.toolset import Approver, PreviewedCall
 from muse.journal import config_loader, paths, secrets
 from muse.journal.config import Config
 from muse.journal.lenient_parser import nearest
 from muse.journal.persona_fields import names_in
 from muse.journal.personas import DEFAULT_PERSONA, claims_of, get_agent, problems_of
 from muse.journal.trust import consent
-from muse.ndjson import Lines
-from muse.policies.course import Fallback
+from muse.policies.execution import Fallback
 from muse.providers import backend_of, get_provider_module, specs
-from muse.providers._backend import ProviderBackend
-from muse.run_config import RunConfig
-from muse.run_files.recording import Emit, Recording, recording
+from muse.providers._backend.backend import ProviderBackend
+from muse.runs.history import format_tool_summary, parse_agent_events_to_turns
+from muse.runs.recorder import Emit, Recording, recording
 from muse.terminal.text import escape_output, log_to_stderr
-from muse.tether import tied_lines
-from muse.toolbox.files import makefile_claim, nearest_makefile
-from muse.toolbox.packs import find_packs, packs
-from muse.toolbox.servers import LocalServer
-from muse.tools import Approver, PreviewedCall
 from muse.types.errors import AgentError, ConfigError, cause_of
 from muse.types.events import (
     AgentUpdatedEvent,
@@ -255,7 +256,7 @@ async def _with_make(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: the targets are not usable.
     """
-    from muse.toolbox import make_tools
+    from muse.agent_loop import make_tools
 
     makefile = await make_tools.open_makefile(config["make"], env=config.get("make_env") or ())
     tools = config.get("tools")
@@ -270,7 +271,7 @@ async def _with_make(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def own_tools() -> Mapping[str, Any]:
     """The journal's own tools: the model is offered them at once, their server is made when the first is called."""
-    from muse.toolbox.offers import offers
+    from muse.agent_loop.tool_descriptions import offers
 
     def make() -> Any:
         from muse.mcp import build_server

@@ -17,21 +17,21 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from muse.batching.bar import Bar, drawn
-from muse.batching.bell import Bell
-from muse.batching.calls import answer_of, calls_of, check, feel, fit, note_model, outcome_of
-from muse.batching.crew import Crew
+from muse.batching.call import answer_of, calls_of, check, feel, fit, note_model, outcome_of
+from muse.batching.completed_queue import Outbox
+from muse.batching.concurrency import Pace
 from muse.batching.engine import Engine, Name, engine_of
-from muse.batching.feed import Feed
-from muse.batching.job import Job
-from muse.batching.keeper import Keeper, Key
-from muse.batching.night import Night, night_of
-from muse.batching.outage import Outage
-from muse.batching.outbox import Outbox
-from muse.batching.pace import Pace
+from muse.batching.notifier import Bell
+from muse.batching.outage_guard import Outage
+from muse.batching.progress_bar import Bar, drawn
+from muse.batching.provider_batches.lane import Night, night_of
+from muse.batching.queue_item import Job
 from muse.batching.request import BatchRequest
-from muse.batching.store import Store
-from muse.batching.tally import Tally
+from muse.batching.source import Feed
+from muse.batching.stats import Tally
+from muse.batching.store.store import Store
+from muse.batching.store.writer import Keeper, Key
+from muse.batching.worker_pool import Crew
 from muse.models import agenerate
 from muse.types.messages import Reply
 

@@ -29,10 +29,10 @@ from msgspec import Struct
 from pydantic import ValidationError
 
 from muse import __version__
+from muse.agent_loop.tool_descriptions import offer
+from muse.agent_loop.tool_registry import LocalTool, Pack, find_packs
 from muse.journal.lenient_parser import nearest
 from muse.terminal.text import escape_control, escape_message, escape_output, log_to_stderr
-from muse.toolbox.offers import offer
-from muse.toolbox.packs import LocalTool, Pack, find_packs
 from muse.types.errors import ConfigError, MuseError
 
 PROGRAM = "muse-mcp-tools"

@@ -9,29 +9,30 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
-from muse import log_lines, providers
-from muse.calls import Ready
+from muse import providers
+from muse.calls import log_pricing
+from muse.calls.execute import Ready
+from muse.calls.unknown_options import KNOWN, is_near_miss, refuse, unknown_in, warn_of
 from muse.journal import config, config_loader
 from muse.journal.config_loader import Snapshot
 from muse.journal.descriptors import LOOK_AGAIN_S
-from muse.policies.course import Fallback
-from muse.policies.stack import stack
+from muse.policies.execution import Fallback
+from muse.policies.pipeline import stack
 from muse.providers import backend_of, owner_of, specs
-from muse.providers._plain import PlainBackend
+from muse.providers._backend.function_adapter import PlainBackend
 from muse.routing import contexts
 from muse.routing.contexts import Registry
 from muse.routing.fallbacks import Ladder, ladder
 from muse.routing.router import PROVIDER_ENV, Explanation, Router
-from muse.streams import AsyncReplyStream, ReplyStream
+from muse.streaming.streams import AsyncReplyStream, ReplyStream
 from muse.types.content import make_request
 from muse.types.errors import ConfigError, InvalidReply, UnknownProviderError
 from muse.types.messages import GenerateOptions, Reply, Request, Route
 from muse.types.provider_spec import Spec, Tier
 from muse.types.structured_output import Form, Model, read_object, repair, schema_of
-from muse.unknown_options import KNOWN, is_near_miss, refuse, unknown_in, warn_of
 
 if TYPE_CHECKING:
-    from muse.policies.standing import Standing
+    from muse.policies.usage_status import Standing
 
 TIER_PRO = Tier.PRO
 TIER_FLASH = Tier.FLASH
@@ -52,8 +53,8 @@ GEMINI_PRO, GEMINI_FLASH, GEMINI_LITE = _models_of("google")
 GPT_5, GPT_5_MINI, GPT_5_NANO = _models_of("openai")
 CLAUDE_OPUS_4, CLAUDE_SONNET_4, CLAUDE_HAIKU_4 = _models_of("anthropic")
 
-calc_token_cost = log_lines.calc_token_cost
-log_token_usage = log_lines.log_token_usage
+calc_token_cost = log_pricing.calc_token_cost
+log_token_usage = log_pricing.log_token_usage
 
 _MOST_ROUTES = 10_000
 _M = TypeVar("_M", bound=Model)
@@ -396,7 +397,7 @@ def prepare(contents: Any, context: str, options: Mapping[str, Any], *, needs_te
     if given.get("timeout_s") is None:
         given["timeout_s"] = found.rules.timeout_s
     request = make_request(contents, found.rungs[0].model, given, needs_text=needs_text)
-    return Ready(request, found, stack(current.policies, log_lines.assess), current, desk.model_at, segment, api_key)
+    return Ready(request, found, stack(current.policies, log_pricing.assess), current, desk.model_at, segment, api_key)
 
 
 def _see_to_unknown(given: Mapping[str, Any], provider: str, known: Mapping[str, Spec], *, is_strict: bool) -> None:
@@ -459,7 +460,7 @@ class Asked:
         return Ready(
             request,
             found,
-            stack(desk.snapshot.config.policies, log_lines.assess),
+            stack(desk.snapshot.config.policies, log_pricing.assess),
             desk.snapshot.config,
             desk.model_at,
             segment,
@@ -469,15 +470,15 @@ class Asked:
 
 
 def standings(found: Ladder) -> tuple[Standing, ...]:
-    """How much of each limit and budget of a ladder's context is used now; see `muse.policies.standing.Standing`.
+    """How much of each limit and budget of a ladder's context is used now; see `muse.policies.usage_status.Standing`.
 
     Raises:
         OSError: the usage log cannot be read.
     """
-    from muse.policies.standing import standings as look  # 5 ms, and only who asks for it pays it
+    from muse.policies.usage_status import standings as look  # 5 ms, and only who asks for it pays it
 
     first = found.rungs[0]
-    return look(_front_desk().snapshot.config.policies, first.context, first.provider, first.model, log_lines.assess)
+    return look(_front_desk().snapshot.config.policies, first.context, first.provider, first.model, log_pricing.assess)
 
 
 def _require_context(context: object) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from muse.batch import Batch
-from muse.batching.store import path_of
-from muse.cli._arguments import day_of, parsed, parser_for
+from muse.batching.store.store import path_of
+from muse.cli._terminal.arguments import day_of, parsed, parser_for
 from muse.errors import ConfigError
 from observe.asking.sight import require_sight
 from observe.days.command import add_choice, run_day

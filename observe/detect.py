@@ -9,8 +9,8 @@ from pathlib import Path
 
 import msgspec
 
-from muse.cli._arguments import FAILED, complain, parsed, parser_for
-from muse.cli._terminal import Column, draw, print_json, say
+from muse.cli._terminal.arguments import FAILED, complain, parsed, parser_for
+from muse.cli._terminal.terminal import Column, draw, print_json, say
 from muse.errors import ConfigError
 from observe.asking.sight import require_key
 from observe.finding import boundaries

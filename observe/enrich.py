@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from muse.cli._terminal import say
+from muse.cli._terminal.terminal import say
 from muse.errors import InvalidReply
 from observe.days.kept import drop_failed, load_json, not_usable, now, save_json
 from observe.days.outcome import DayDone, OnStep, SegmentDone, ignore_step

@@ -6,7 +6,7 @@ and what stands in quotation marks stands word for word in the source.
 
 from __future__ import annotations
 
-from muse.cli._terminal import is_terminal, say
+from muse.cli._terminal.terminal import is_terminal, say
 from muse.errors import InvalidReply
 from observe.asking.question import room_of
 from observe.days.kept import drop_failed, not_usable

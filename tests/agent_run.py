@@ -11,7 +11,7 @@ import pytest
 
 from muse import providers, testing
 from muse.providers.echo import Script
-from muse.runs import Recorder
+from muse.runs.run_files import Recorder
 from muse.testing import Say
 from muse.types.messages import Results, ToolResult
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from muse.batch import Batch, BatchRequest
-from muse.batching.bell import Bell
+from muse.batching.notifier import Bell
 
 CONTEXT = "app.tides"
 

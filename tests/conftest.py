@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, settings
 
 from muse import models, providers
 from muse.journal import config_loader, descriptors, paths, secrets
-from muse.log_index.index import close_indexes
-from muse.policies import cache, spending, stack, store
-from muse.policies.adaptive import AdaptiveStep
+from muse.policies import cache, pipeline, shared_state, spend
+from muse.policies.adaptive_concurrency import AdaptiveStep
 from muse.routing import contexts
 from muse.routing.router import PROVIDER_ENV
+from muse.usage_index.index import close_indexes
 from muse.usage_log import in_flight, ledger
 from tests.journal_folder import JournalFolder
 
@@ -59,13 +59,13 @@ def _forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         for name in names:
             monkeypatch.setattr(module, name, set() if name in {"_used", "_said", "_complained"} else {})
     monkeypatch.setattr(models, "_desk", None)
-    monkeypatch.setattr(stack, "_stack", None)
-    monkeypatch.setattr(stack, "_adaptive", AdaptiveStep())
+    monkeypatch.setattr(pipeline, "_stack", None)
+    monkeypatch.setattr(pipeline, "_adaptive", AdaptiveStep())
     yield
     for path in list(ledger._handles):
         ledger._drop(path)
     in_flight.close_all()
-    for _, kept in store._stores.values():
+    for _, kept in shared_state._stores.values():
         kept.close()
     close_indexes()
     for opened in cache._caches.values():
@@ -80,9 +80,9 @@ _MEMORY = (
     (secrets, ("_files", "_said", "_used", "_withheld")),
     (descriptors, ("_looks",)),
     (contexts, ("_registries",)),
-    (store, ("_stores", "_complained")),
+    (shared_state, ("_stores", "_complained")),
     (cache, ("_caches", "_complained", "_not_before_s")),
-    (spending, ("_spendings",)),
+    (spend, ("_spendings",)),
 )
 
 

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from muse import cortex_client, runs
 from muse.cortex.supervisor import Cortex
+from muse.runs import client, run_files
 from tests.journal_folder import environment
 
 CHEAP: Mapping[str, Any] = {"disable_mcp": True}
@@ -50,25 +50,25 @@ def drain(**options: Any) -> None:
 
 def ask(prompt: str = "Hello.", persona: str = "default", **config: Any) -> str:
     """Ask for a run on the echo provider without tools."""
-    return cortex_client.cortex_request(prompt, persona, config={**CHEAP, **config})
+    return client.cortex_request(prompt, persona, config={**CHEAP, **config})
 
 
 def wait_until(is_true: Callable[[], bool], *, timeout_s: float = 180) -> None:
     """Wait until a condition on the files of the runs holds; it looks often, as nothing tells of a file's end."""
     give_up_s = time.monotonic() + timeout_s
     while not is_true():
-        assert time.monotonic() < give_up_s, f"not so in {timeout_s} s: {sorted(os.listdir(runs.folder()))}"
+        assert time.monotonic() < give_up_s, f"not so in {timeout_s} s: {sorted(os.listdir(run_files.folder()))}"
         time.sleep(0.01)
 
 
 def names(agent_id: str) -> list[str]:
     """The kinds of the events of a run."""
-    return [str(event.get("event")) for event in cortex_client.read_agent_events(agent_id)]
+    return [str(event.get("event")) for event in client.read_agent_events(agent_id)]
 
 
 def last(agent_id: str) -> dict[str, Any]:
     """The last event of a run."""
-    return cortex_client.read_agent_events(agent_id)[-1]
+    return client.read_agent_events(agent_id)[-1]
 
 
 class Hanging:
@@ -82,7 +82,7 @@ class Hanging:
     def ask(self, **config: Any) -> str:
         """Ask for a run that will hang."""
         url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/mcp"
-        return cortex_client.cortex_request("Wait.", config={"mcp_server_url": url, **config})
+        return client.cortex_request("Wait.", config={"mcp_server_url": url, **config})
 
     def wait_for_run(self) -> None:
         """Wait until a run hangs."""

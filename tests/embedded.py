@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from muse.providers._local import link
+from muse.providers._local import process
 from muse.providers._local.engine import Engine
 from muse.providers._local.weights import WeightsMissing, find_weights
 
@@ -22,7 +22,7 @@ def _weights() -> Path | None:
 
 WEIGHTS = _weights()
 needs_model = pytest.mark.skipif(
-    WEIGHTS is None or importlib.util.find_spec(link.PACKAGE) is None,
+    WEIGHTS is None or importlib.util.find_spec(process.PACKAGE) is None,
     reason="needs xllamacpp and the weights: muse local fetch",
 )
 

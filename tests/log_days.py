@@ -10,8 +10,8 @@ from typing import Any
 from msgspec.structs import replace
 
 from muse import models
-from muse.log_index.index import LogIndex
-from muse.log_index.sums import Where, count_bad_lines, sums
+from muse.usage_index.index import LogIndex
+from muse.usage_index.queries import Where, count_bad_lines, sums
 from muse.usage_log import ledger
 from muse.usage_log.totals import Field, Summary, Total, summarize
 from tests.journal_folder import JournalFolder

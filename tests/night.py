@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import pytest
 
-from muse.batching.overnight import Item, Overnight
-from muse.batching.service import Rhythm
+from muse.batching.provider_batches.service import Rhythm
+from muse.batching.provider_batches.submitter import Item, Overnight
 from muse.errors import MuseError
-from muse.providers._attempt import Origin
+from muse.providers._backend.attempt import Origin
 from muse.types.content import make_request
 from muse.types.messages import Reply, Route
 from muse.types.provider_spec import Tier

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any
 
-from muse.providers._local.plan import Walk, plan
-from muse.providers._local.task import Task
+from muse.providers._local.tool_planner.planner import Walk, plan
+from muse.providers._local.tool_planner.task import Task
 from muse.types.messages import Tool, ToolCall, ToolResult
 
 TODAY = date(2026, 11, 20)

@@ -20,7 +20,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from muse.batch import Batch
-from muse.batching.asker import Asker, Host
+from muse.batching.ray.actor import Asker, Host
 
 CONTEXT = "app.tides"
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from muse.errors import ProviderTimeout, RateLimitError
 from muse.journal.policy_config import CallRules
-from muse.policies import adaptive
-from muse.policies.adaptive import AdaptiveStep
-from muse.policies.course import Call
+from muse.policies import adaptive_concurrency
+from muse.policies.adaptive_concurrency import AdaptiveStep
 from muse.policies.deadline import Deadline
+from muse.policies.execution import Call
 from muse.types.messages import Assistant, Attempt, Reply, Route
 from muse.types.provider_spec import Tier
 from muse.types.usage import Usage
@@ -28,7 +28,7 @@ class Model:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.at_s = 1_000.0
         self.step = AdaptiveStep()
-        monkeypatch.setattr(adaptive, "time", SimpleNamespace(monotonic=lambda: self.at_s))
+        monkeypatch.setattr(adaptive_concurrency, "time", SimpleNamespace(monotonic=lambda: self.at_s))
 
     def ask(self) -> tuple[Call, float]:
         """A new call, and how long it has to wait."""
@@ -69,7 +69,7 @@ def test_a_silent_server_does_not_hold_the_only_place(model: Model) -> None:
     silent = model.sent()
     waiting, wait_s = model.ask()
     assert wait_s > 0
-    model.pass_time(adaptive._SHORTEST_OVERDUE_S + 0.1)
+    model.pass_time(adaptive_concurrency._SHORTEST_OVERDUE_S + 0.1)
     assert model.step.before(waiting, ROUTE) == 0
     model.step.after(silent, ROUTE, ProviderTimeout("silent"))
     assert model.ask()[1] > 0, "the one that waited has the place now"
@@ -107,4 +107,6 @@ def test_a_call_goes_out_in_time_however_many_hang(hung: int) -> None:
             while wait_s > 0:
                 model.pass_time(wait_s)
                 wait_s = model.step.before(call, ROUTE)
-        assert model.at_s - began_s <= hung * (adaptive._SHORTEST_OVERDUE_S + adaptive._LONGEST_S)
+        assert model.at_s - began_s <= hung * (
+            adaptive_concurrency._SHORTEST_OVERDUE_S + adaptive_concurrency._LONGEST_S
+        )

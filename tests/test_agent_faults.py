@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from muse import runs
-from muse.history import INTERRUPTED
+from muse.runs import run_files
+from muse.runs.history import INTERRUPTED
 from tests.agent_process import Agents, agents, completion
 from tests.agent_run import is_well_formed
 from tests.agent_tools import STDIO
@@ -55,7 +55,7 @@ def _left(desk: Desk) -> list[dict[str, Any]]:
     """The events that the one run has recorded; it has the name of a run that is over."""
     (path,) = (desk.journal.path / "agents").glob("*.jsonl")
     assert "_active" not in path.name
-    return list(runs.read_events(path))[1:]
+    return list(run_files.read_events(path))[1:]
 
 
 HOW = ["SIGINT", "SIGTERM", "closed pipe"]
@@ -158,7 +158,7 @@ def test_a_killed_run_goes_on_from_its_log(desk: Desk, killed: str, web: ToolSer
         if message["role"] == "tool"
     }
     assert results == {"call_0": "2 hits for 'release'", "call_1": f"Error: {INTERRUPTED}"}
-    found = runs.summarize(killed)
+    found = run_files.summarize(killed)
     assert found is not None
     assert found.state == "completed"
     again = _muse("run", "--resume", killed)
@@ -186,7 +186,7 @@ def _muse(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 _FULL = """
 import asyncio, resource, sys
-from muse import runs
+from muse.runs import run_files
 from muse.agents import main_async
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
 sys.exit(asyncio.run(main_async()))

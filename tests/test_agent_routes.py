@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from apps.settings.plans import Plans
-from muse import agents, check, cli, cortex_client, models, whatif
+from muse import agents, cli, models
+from muse.agent_loop.run_config import RunConfig
+from muse.diagnostics import check, whatif
 from muse.errors import ConfigError, UnknownProviderError
 from muse.journal import personas
 from muse.journal.config import parse
 from muse.journal.config_loader import load as journal_now
-from muse.run_config import RunConfig
+from muse.runs import client
 from tests.cortex_process import drain
 from tests.desk import Desk
 from tests.journal_folder import JournalFolder
@@ -106,9 +108,9 @@ def test_a_run_from_the_queue_is_served_by_the_same_route(
 ) -> None:
     journal.route(default={"provider": "echo"}, contexts={"agent.*": {"model": "my-finetune"}})
     for persona in ("default", "daily_review", "chat:chat"):
-        agent_id = cortex_client.cortex_request("Moin.", persona, config={"disable_mcp": True})
+        agent_id = client.cortex_request("Moin.", persona, config={"disable_mcp": True})
         drain()
-        start = next(event for event in cortex_client.read_agent_events(agent_id) if event["event"] == "start")
+        start = next(event for event in client.read_agent_events(agent_id) if event["event"] == "start")
         assert (start["provider"], start["model"]) == ("echo", "my-finetune")
 
 
@@ -120,12 +122,12 @@ def test_a_run_that_is_handed_on_follows_the_route_of_its_own_context(
         contexts={"agent.system.default": {"model": "first"}, "agent.system.librarian": {"model": "second"}},
     )
     handoff = {"persona": "librarian", "disable_mcp": True}
-    agent_id = cortex_client.cortex_request("Moin.", "default", config={"disable_mcp": True, "handoff": handoff})
+    agent_id = client.cortex_request("Moin.", "default", config={"disable_mcp": True, "handoff": handoff})
     drain()
-    following = cortex_client.handed_to(agent_id)
+    following = client.handed_to(agent_id)
     assert following is not None
     starts = [
-        next(event for event in cortex_client.read_agent_events(one) if event["event"] == "start")
+        next(event for event in client.read_agent_events(one) if event["event"] == "start")
         for one in (agent_id, following)
     ]
     assert [start["model"] for start in starts] == ["first", "second"]

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from muse import runs, testing
+from muse import testing
+from muse.agent_loop.stdin_protocol import Lines
 from muse.agents import main_async, own_tools
 from muse.agents import run as run_request
-from muse.ndjson import Lines
+from muse.runs import run_files
 from muse.testing import Say
 from tests.agent_process import agents
 from tests.agent_tools import Odd
@@ -82,9 +83,9 @@ async def test_every_run_is_recorded_with_its_request(
     ids = list(dict.fromkeys(event["agent_id"] for event in events))
     assert len(ids) == 2
     for agent_id in ids:
-        found = runs.find(agent_id)
+        found = run_files.find(agent_id)
         assert found is not None
-        kept = list(runs.read_events(found[0]))
+        kept = list(run_files.read_events(found[0]))
         assert kept[0]["event"] == "request"
         assert kept[1:] == [event for event in events if event["agent_id"] == agent_id]
 

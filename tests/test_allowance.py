@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muse import models
-from muse.policies.allowance import PAIRS, reset_s, retry_after_s, span_s
+from muse.policies.rate_limit_headers import PAIRS, reset_s, retry_after_s, span_s
 from tests.desk import CONTEXT, QUESTION, WAYS, Desk
 from tests.loopback.behaviours import Answer
 from tests.loopback.outcomes import TEXT

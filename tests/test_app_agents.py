@@ -14,12 +14,13 @@ import pytest
 from starlette.testclient import TestClient
 
 from apps.agents import listing
-from muse import cortex_client, runs
+from muse import cortex_client
 from muse.journal.personas import get_agents
 from muse.journal.storage.atomic_files import write_atomic
-from muse.run_files import control, tail
-from muse.run_files.index import INDEX
-from muse.run_files.tail import Line
+from muse.runs import control, follow, run_files
+from muse.runs.client import request_of
+from muse.runs.follow import Line
+from muse.runs.index import INDEX
 from tests.cortex_process import Hanging, ask, cortex, drain, kill, processes_of, wait_until
 from tests.journal_folder import ROOT, JournalFolder
 from tests.pages import client
@@ -62,10 +63,10 @@ def _start(site: TestClient, prompt: str, **fields: str) -> str:
 def _put_over(number: int, *events: Mapping[str, Any], **request: Any) -> str:
     """The log of a run that is over."""
     agent_id = str(1_700_000_000_000 + number)
-    runs.folder().mkdir(parents=True, exist_ok=True)
+    run_files.folder().mkdir(parents=True, exist_ok=True)
     first = {"event": "request", "ts": int(agent_id), "prompt": f"Question {number}", "persona": "default", **request}
     lines = [first, *({"ts": int(agent_id) + 1000, "agent_id": agent_id, **event} for event in events)]
-    write_atomic(runs.path_of(agent_id, "over"), "".join(json.dumps(line) + "\n" for line in lines))
+    write_atomic(run_files.path_of(agent_id, "over"), "".join(json.dumps(line) + "\n" for line in lines))
     return agent_id
 
 
@@ -123,7 +124,7 @@ def test_a_bad_start_says_what_is_wrong_and_asks_for_nothing(
     answer = site.post("/app/agents/start", data=fields)
     assert answer.status_code == 400
     assert words in answer.text
-    assert runs.newest_ids() == []
+    assert run_files.newest_ids() == []
 
 
 def test_a_persona_with_a_schedule_and_no_words_does_its_scheduled_work_for_today(site: TestClient) -> None:
@@ -141,7 +142,7 @@ def test_a_run_is_continued_with_a_new_prompt_and_the_pages_lead_to_each_other(s
     wait_until(lambda: _is_over(second))
     assert f'href="/app/agents/run/{first}"' in site.get(f"/app/agents/run/{second}").text
     assert f'href="/app/agents/run/{second}"' in site.get(f"/app/agents/run/{first}").text
-    assert runs.summarize(second).persona == "chat:title"  # type: ignore[union-attr]
+    assert run_files.summarize(second).persona == "chat:title"  # type: ignore[union-attr]
 
 
 def test_the_lines_of_the_token_log_of_a_run_are_its_own(site: TestClient, journal: JournalFolder) -> None:
@@ -154,7 +155,7 @@ def test_the_lines_of_the_token_log_of_a_run_are_its_own(site: TestClient, journ
 
 def test_a_persona_with_a_prompt_of_its_own_needs_none(site: TestClient) -> None:
     agent_id = _start(site, "", persona="weekly_digest")
-    assert time.strftime("%Y%m%d") in str(cortex_client.request_of(agent_id)["prompt"])
+    assert time.strftime("%Y%m%d") in str(request_of(agent_id)["prompt"])
     control.cancel(agent_id)
 
 
@@ -182,12 +183,12 @@ def test_a_run_under_way_is_cancelled_from_the_page(site: TestClient, hanging: H
     assert site.post(f"/app/agents/runs/{agent_id}/cancel").status_code == 303
     wait_until(lambda: _is_over(agent_id))
     assert cortex_client.read_agent_events(agent_id)[-1]["reason"] == "cancelled"
-    assert list(runs.folder().glob("*.told")) == []
+    assert list(run_files.folder().glob("*.told")) == []
 
 
 def test_a_run_cancelled_before_its_process_listens_says_so(site: TestClient, hanging: Hanging) -> None:
     agent_id = hanging.ask()
-    wait_until(lambda: runs.path_of(agent_id, "active").is_file())
+    wait_until(lambda: run_files.path_of(agent_id, "active").is_file())
     assert site.post(f"/app/agents/runs/{agent_id}/cancel").status_code == 303
     wait_until(lambda: _is_over(agent_id))
     assert cortex_client.read_agent_events(agent_id)[-1]["reason"] == "cancelled"
@@ -226,7 +227,7 @@ def test_a_broken_run_is_resumed_once_as_a_new_one_and_a_finished_one_is_not(sit
 def test_a_killed_run_says_so_on_its_page(site: TestClient, hanging: Hanging) -> None:
     agent_id = hanging.ask()
     hanging.wait_for_run()
-    for pid in (pid for pid in processes_of(runs.folder().parent) if _is_run(pid)):
+    for pid in (pid for pid in processes_of(run_files.folder().parent) if _is_run(pid)):
         kill(pid)
     wait_until(lambda: _is_over(agent_id))
     found = _events_of(site.get(f"/app/agents/api/runs/{agent_id}/events").text)
@@ -241,32 +242,32 @@ def _is_run(pid: int) -> bool:
 async def test_a_run_whose_process_is_gone_ends_its_stream_with_that(
     journal: JournalFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tail, "_LOOK_AFTER_S", 0.0)
-    recorder = runs.Recorder.begin()
+    monkeypatch.setattr(follow, "_LOOK_AFTER_S", 0.0)
+    recorder = run_files.Recorder.begin()
     recorder.write({"event": "start", "prompt": "x"})
     recorder.let_go()
-    pieces = [piece async for piece in tail.follow(recorder.agent_id)]
+    pieces = [piece async for piece in follow.follow(recorder.agent_id)]
     assert [line.event["event"] for piece in pieces for line in piece.lines] == ["start"]
     assert pieces[-1].reason == "cut off"
 
 
 async def test_half_a_line_is_not_read_before_it_is_whole(journal: JournalFolder) -> None:
-    recorder = runs.Recorder.begin()
-    path = runs.path_of(recorder.agent_id, "active")
+    recorder = run_files.Recorder.begin()
+    path = run_files.path_of(recorder.agent_id, "active")
     recorder.write({"event": "start", "prompt": "x"})
     whole = path.read_bytes()
     path.write_bytes(whole + b'{"event": "fin')
-    first = tail.read(recorder.agent_id)
+    first = follow.read(recorder.agent_id)
     assert (first.number, first.state) == (1, "running")
     path.write_bytes(whole + b'{"event": "finish", "result": "y"}\n')
     recorder.end()
-    assert tail.read(recorder.agent_id, first).lines == (Line(2, {"event": "finish", "result": "y"}),)
+    assert follow.read(recorder.agent_id, first).lines == (Line(2, {"event": "finish", "result": "y"}),)
 
 
 def test_runs_go_on_after_their_folder_was_deleted(site: TestClient) -> None:
     agent_id = _start(site, "First")
     wait_until(lambda: _is_over(agent_id))
-    shutil.rmtree(runs.folder())
+    shutil.rmtree(run_files.folder())
     assert "No runs yet" in site.get("/app/agents/").text
     agent_id = _start(site, "Second")
     wait_until(lambda: _is_over(agent_id))
@@ -294,7 +295,7 @@ def test_runs_are_paged_newest_first_and_filtered(site: TestClient) -> None:
 def test_a_deleted_run_leaves_the_list_and_a_damaged_index_is_made_anew(journal: JournalFolder) -> None:
     kept, gone = _put_over(1, {"event": "finish"}), _put_over(2, {"event": "finish"})
     assert listing.page_of_runs().total == 2
-    runs.path_of(gone, "over").unlink()
+    run_files.path_of(gone, "over").unlink()
     assert [run.agent_id for run in listing.page_of_runs().runs] == [kept]
     INDEX.close()
     (journal.path / "index" / "runs.sqlite").write_bytes(b"no database" * 100)
@@ -311,8 +312,8 @@ def test_a_run_that_is_over_is_read_once_however_often_and_by_whom_it_is_listed(
     journal: JournalFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[str] = []
-    summarize = runs.summarize
-    monkeypatch.setattr(runs, "summarize", lambda agent_id: read.append(agent_id) or summarize(agent_id))
+    summarize = run_files.summarize
+    monkeypatch.setattr(run_files, "summarize", lambda agent_id: read.append(agent_id) or summarize(agent_id))
     for number in range(300):
         _put_over(number, {"event": "finish", "result": "y"})
     for page in (1, 5, 12, 1):
@@ -381,10 +382,10 @@ HOSTILE_LINES = {
 
 @pytest.mark.parametrize("name", HOSTILE_LINES)
 def test_a_hostile_line_in_one_run_leaves_its_page_and_all_lists_readable(site: TestClient, name: str) -> None:
-    agent_id, path = runs.new_file("active")
+    agent_id, path = run_files.new_file("active")
     first = b'{"event": "request", "prompt": "Question 1"}\n{"event": "tool_start", "tool": "look", "call_id": "a"}\n'
     path.write_bytes(first + HOSTILE_LINES[name] + b"\n")
-    path.rename(runs.path_of(agent_id, "over"))
+    path.rename(run_files.path_of(agent_id, "over"))
     assert "Question 1" in site.get("/app/agents/").text
     for address in (f"run/{agent_id}", f"run/{agent_id}/ledger", f"api/runs/{agent_id}/events"):
         answer = site.get(f"/app/agents/{address}")

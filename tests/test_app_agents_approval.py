@@ -13,12 +13,12 @@ import pytest
 from starlette.testclient import TestClient
 
 from apps.todos import todos
-from muse import cortex_client, runs
+from muse import cortex_client
 from muse.errors import ConfigError
 from muse.journal.config_loader import ConflictError
 from muse.journal.storage.atomic_files import write_atomic
-from muse.run_files import control, tail
-from muse.run_files.index import INDEX
+from muse.runs import control, follow, run_files
+from muse.runs.index import INDEX
 from tests.agent_process import completion
 from tests.cortex_process import drain, wait_until
 from tests.desk import Desk
@@ -80,7 +80,7 @@ async def _until_asked(agent_id: str) -> str:
 async def _approval(agent_id: str, number: int) -> dict[str, Any]:
     """Follow a run until it asks for the `number`th time; that event."""
     asked: list[dict[str, Any]] = []
-    async for piece in tail.follow(agent_id):
+    async for piece in follow.follow(agent_id):
         asked += [line.event for line in piece.lines if line.event.get("event") == "approval"]
         if len(asked) >= number:
             return asked[number - 1]
@@ -99,7 +99,7 @@ def test_an_answer_that_comes_twice_or_late_allows_no_other_call(
     second = asyncio.run(_approval(agent_id, 2))
     assert second["call_id"] != first["call_id"]  # the model's ids are made unique within a run
     assert site.post(address, data=said).status_code == 400
-    word = runs.folder() / f"{agent_id}_{time.time_ns()}.told"  # as one that was on its way already
+    word = run_files.folder() / f"{agent_id}_{time.time_ns()}.told"  # as one that was on its way already
     write_atomic(word, json.dumps({"approval": first["call_id"], "asked": first["ts"], "approved": True}))
     wait_until(lambda: not word.exists())
     said |= {"call_id": second["call_id"], "approved": "no", "asked": str(second["ts"])}
@@ -111,7 +111,7 @@ def test_an_answer_that_comes_twice_or_late_allows_no_other_call(
 
 
 def test_an_answer_to_nothing_is_refused(journal: JournalFolder) -> None:
-    recorder = runs.Recorder.begin()
+    recorder = run_files.Recorder.begin()
     with pytest.raises(ConfigError, match="waits for an answer"):
         control.answer(recorder.agent_id, "call-1", approved=True)
     recorder.end()
@@ -131,8 +131,8 @@ def test_a_run_that_nobody_attends_is_refused_at_once(desk: Desk, journal: Journ
 
 def test_a_run_whose_program_takes_no_words_says_so(journal: JournalFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control, "_HEARD_WITHIN_S", 0.05)
-    recorder = runs.Recorder.begin()
+    recorder = run_files.Recorder.begin()
     with pytest.raises(ConflictError, match="takes no words"):
         control.cancel(recorder.agent_id)
-    assert list(runs.folder().glob("*.told")) == []
+    assert list(run_files.folder().glob("*.told")) == []
     recorder.end()

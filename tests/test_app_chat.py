@@ -18,10 +18,12 @@ from starlette.testclient import TestClient
 from apps.chat import conversations, titles
 from apps.chat.conversations import Message
 from apps.host.uploads import Upload
-from muse import cortex_client, runs, testing
+from muse import cortex_client, testing
 from muse.errors import ConfigError
-from muse.history import past_of
 from muse.journal.config_loader import ConflictError
+from muse.runs import run_files
+from muse.runs.client import request_of
+from muse.runs.history import past_of
 from muse.types.messages import Image as Sent
 from muse.types.messages import User
 from tests.cortex_process import drain, wait_until
@@ -107,12 +109,12 @@ def test_a_second_question_waits_for_the_answer_and_a_stopped_one_makes_room(ech
         conversations.delete(chat_id)
     _end_waiting(turn.agent_id)
     _, second = conversations.say(chat_id, Message("Two"))
-    assert cortex_client.request_of(second.agent_id).get("continue_from") is None
+    assert request_of(second.agent_id).get("continue_from") is None
 
 
 def _end_waiting(agent_id: str) -> None:
     """End a run that waits."""
-    recorder = runs.claim(agent_id)
+    recorder = run_files.claim(agent_id)
     assert recorder is not None
     recorder.write({"event": "error", "error": "cancelled", "reason": "cancelled"})
     recorder.end()
@@ -155,7 +157,7 @@ def test_a_question_right_behind_an_answer_waits_for_the_end_of_its_run(
     echo: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chat_id, turn = conversations.say(None, Message("First"))
-    recorder = runs.claim(turn.agent_id)
+    recorder = run_files.claim(turn.agent_id)
     assert recorder is not None
     recorder.write({"event": "start", "prompt": "First"})
     recorder.write({"event": "finish", "result": "Yes"})
@@ -166,16 +168,16 @@ def test_a_question_right_behind_an_answer_waits_for_the_end_of_its_run(
             recorder.end()
             ended.append(turn.agent_id)
 
-    monkeypatch.setattr("muse.run_files.tail.time.sleep", pause)
+    monkeypatch.setattr("muse.runs.follow.time.sleep", pause)
     _, second = conversations.say(chat_id, Message("Second"))
-    assert cortex_client.request_of(second.agent_id)["continue_from"] == turn.agent_id == ended[0]
+    assert request_of(second.agent_id)["continue_from"] == turn.agent_id == ended[0]
 
 
 def test_an_answer_whose_process_was_killed_does_not_hold_up_the_conversation(
     site: TestClient, echo: None, journal: JournalFolder
 ) -> None:
     chat_id, _ = _say("First")
-    recorder = runs.Recorder.begin()
+    recorder = run_files.Recorder.begin()
     recorder.write({"event": "start", "prompt": "Second"})
     recorder.let_go()
     path = conversations.folder() / f"{chat_id}.jsonl"
@@ -261,7 +263,7 @@ def test_an_empty_question_is_refused_and_leaves_nothing(site: TestClient, echo:
     with pytest.raises(ConfigError, match="100,000 at most"):
         conversations.say(None, Message("x" * 100_001))
     assert conversations.recent(limit=10) == ((), 0)
-    assert runs.newest_ids() == []
+    assert run_files.newest_ids() == []
 
 
 # Pictures
@@ -322,7 +324,7 @@ def test_a_bad_picture_is_refused_with_its_name_and_nothing_is_kept(
     assert answer.status_code in (400, 413, 415)
     assert name in answer.json()["error"]
     assert words in answer.json()["error"]
-    assert runs.newest_ids() == []
+    assert run_files.newest_ids() == []
     assert conversations.recent(limit=10) == ((), 0)
 
 
@@ -337,7 +339,7 @@ def test_more_files_than_go_are_an_error_of_the_page(site: TestClient, echo: Non
     files = [("pictures", (f"{number}.png", _png(), "image/png")) for number in range(5)]
     answer = site.post("/app/chat/say", data={"message": "See?"}, files=files)
     assert (answer.status_code, "files is 4" in answer.text) == (400, True)
-    assert runs.newest_ids() == []
+    assert run_files.newest_ids() == []
 
 
 # Text of others

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from muse import call_sites, check, models
+from muse import models
+from muse.diagnostics import call_sites, check
 from muse.journal.config import parse
 from tests.journal_folder import JournalFolder, start
 from tests.pages import client

@@ -7,7 +7,8 @@ import os
 import pytest
 from starlette.testclient import TestClient
 
-from muse import check, health, models
+from muse import models
+from muse.diagnostics import check, health
 from muse.errors import ConfigError
 from muse.journal import dotenv_file, secrets
 from muse.providers import specs
@@ -209,5 +210,5 @@ def test_an_open_breaker_is_on_the_card(
 
 def test_what_another_process_finds_is_said_without_its_value(journal: JournalFolder) -> None:
     dotenv_file.save("OPENAI_API_KEY", KEY)
-    out = run("from muse.journal.config_loader import secrets; print(secrets.origin('OPENAI_API_KEY'))")
+    out = run("from muse.journal import secrets; print(secrets.origin('OPENAI_API_KEY'))")
     assert out.strip() == os.path.join(journal.path, ".env")

@@ -15,8 +15,8 @@ from urllib.parse import quote
 import pytest
 from starlette.testclient import TestClient
 
-from muse.log_index.index import close_indexes
 from muse.types.formatting import count, usd
+from muse.usage_index.index import close_indexes
 from muse.usage_log import ledger
 from tests.journal_folder import ROOT, JournalFolder
 from tests.log_days import DAY, append, line, usage_says
@@ -337,8 +337,8 @@ def test_while_the_log_is_read_the_page_says_how_far_and_comes_anew(
     journal: JournalFolder, pages: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("apps.tokens.view._READ_S", 0.0)
-    monkeypatch.setattr("muse.log_index.index._BATCH_LINES", 5)
-    monkeypatch.setattr("muse.log_index.index.LogIndex.read_on", Mock())
+    monkeypatch.setattr("muse.usage_index.index._BATCH_LINES", 5)
+    monkeypatch.setattr("muse.usage_index.index.LogIndex.read_on", Mock())
     append(journal, *[line()] * 10)
     text = page(pages, "/")
     assert "Reading the log: 50 %" in text

@@ -19,101 +19,113 @@ PACKAGES = ("muse", "think", "observe", "apps")
 # ceiling. A new module is entered here, as low as its imports allow.
 PLAN = """
 muse.terminal.text muse.journal.storage.atomic_files muse.types.trust_claim muse.types.formatting muse.types.redaction
-muse.diagnostics muse.journal muse.journal.storage muse.journal.trust muse.routing muse.terminal
-muse.types muse.types.json_schema muse.usage_log
+muse.diagnostics muse.journal muse.journal.storage muse.journal.trust muse.routing muse.terminal muse.types
+muse.types.json_schema muse.usage_log muse.agent_loop muse.batching.io muse.batching.provider_batches
+muse.batching.ray muse.batching.store muse.calls muse.cli._batch muse.cli._docs muse.cli._terminal
+muse.providers._backend muse.providers._batch muse.providers._http muse.providers._local.tool_planner
+muse.providers._replies muse.runs muse.streaming muse.usage_index
 
-muse.journal.paths muse.types.errors
-muse muse.types.provider_names muse.journal.entry_points muse.types.events muse.types.usage
-muse.types.provider_spec muse.types.json_schema.patterns muse.routing.glob_overlap muse.journal.lenient_parser
-muse.policies muse.cortex muse.batching muse.ndjson muse.tether muse.cortex.run_process muse.cli._summary
-muse.cli._terminal muse.providers._local muse.providers._local.errors muse.providers._local.child
-muse.providers._local.days muse.providers._local.words muse.batching.bell muse.batching.pace
-muse.journal.storage.sqlite muse.policies.once muse.policies.allowance muse.batching.plain muse.types.call_ids
-muse.run_files muse.toolbox muse.cli._doc_map muse.journal.storage.backups muse.usage_log.in_flight
-muse.providers._moderation muse.types.json_text muse.types.json_schema.merge muse.types.surrogates
+muse.journal.paths muse.types.errors muse muse.types.provider_names muse.journal.entry_points muse.types.events
+muse.types.usage muse.types.provider_spec muse.types.json_schema.patterns muse.routing.glob_overlap
+muse.journal.lenient_parser muse.policies muse.cortex muse.batching muse.agent_loop.stdin_protocol
+muse.agent_loop.parent_watch muse.cortex.run_process muse.cli._docs.summary muse.cli._terminal.terminal
+muse.providers._local muse.providers._local.errors muse.providers._local.server
+muse.providers._local.tool_planner.date_parsing muse.providers._local.tool_planner.tokenization muse.batching.notifier
+muse.batching.concurrency muse.journal.storage.sqlite muse.policies.resend_guard muse.policies.rate_limit_headers
+muse.batching.io.cells muse.types.call_ids muse.cli._docs.module_map muse.journal.storage.backups
+muse.usage_log.in_flight muse.providers._replies.moderation muse.types.json_text muse.types.json_schema.merge
+muse.types.surrogates
 
-muse.batching.kinds muse.errors
+muse.batching.io.column_types muse.errors
 
 muse.journal.storage.path_containment muse.journal.trust.consent muse.journal.persona_fields muse.types.messages
-muse.usage_log.prices muse.journal.prompts muse.usage_log.totals muse.policies.deadline muse.cortex.folder_watch
-muse.cortex.schedules muse.cli._live muse.providers._batch muse.providers._local.link muse.providers._local.weights
-muse.providers._local.fields muse.providers._local.shots muse.providers._local.passages muse.batching.parquet
-muse.batching.tables muse.batching.template muse.types.json_schema.validation muse.types.json_schema.strict
-muse.types.json_schema.tool_parameters muse.providers._http1 muse.providers._proxies muse.providers._sockets
-muse.policies.retry muse.journal.policy_config muse.batching.cluster muse.cli._progress muse.terminal.console
+muse.usage_log.prices muse.journal.prompts muse.usage_log.totals muse.policies.deadline muse.cortex.watcher
+muse.cortex.schedules muse.cli._terminal.run_view muse.providers._batch.base muse.providers._local.process
+muse.providers._local.weights muse.providers._local.tool_planner.argument_schema
+muse.providers._local.tool_planner.few_shot_prompts muse.providers._local.tool_planner.result_passages
+muse.batching.io.parquet muse.batching.store.schema muse.batching.io.template muse.types.json_schema.validation
+muse.types.json_schema.strict muse.types.json_schema.tool_parameters muse.providers._http.http1
+muse.providers._http.proxies muse.providers._http.sockets muse.policies.retry muse.journal.policy_config
+muse.batching.ray.cluster muse.cli._terminal.progress muse.terminal.console
 
 muse.types.exif_orientation
 
-muse.journal.config muse.toolbox.files muse.call_sites muse.types.content muse.types.structured_output
-muse.toolbox.shelf muse.toolbox.listings muse.toolbox.results muse.providers._local.engine muse.providers._local.fetch
-muse.providers._local.fill muse.providers._decoding muse.providers._destination muse.batching.request
-muse.batching.files muse.batching.jobs muse.policies.course muse.stream_state muse.batching.parts muse.log_index.tally
-muse.providers._local.task muse.providers._finish_reasons muse.providers._calls muse.providers._fitting
+muse.journal.config muse.agent_loop.module_loader muse.diagnostics.call_sites muse.types.content
+muse.types.structured_output muse.agent_loop.result_truncation muse.agent_loop.mcp_listings
+muse.agent_loop.tool_results muse.providers._local.engine muse.providers._local.fetch
+muse.providers._local.tool_planner.argument_filling muse.providers._http.decoding muse.providers._http.destination
+muse.batching.request muse.batching.io.formats muse.batching.provider_batches.job_table muse.policies.execution
+muse.streaming.stream_base muse.batching.ray.quota_shares muse.usage_index.aggregate
+muse.providers._local.tool_planner.task muse.providers._replies.finish_reasons muse.providers._replies.tool_calls
+muse.providers._backend.fitting
 
 muse.journal.trust.project_config
 
-muse.journal.config_loader muse.streams muse.journal.descriptors muse.providers._transport
-muse.providers._local.choose muse.hedging muse.providers._local.answer muse.batching.packing muse.batching.scan
-muse.batching.tally muse.batching.job muse.batching.outbox muse.batching.outage muse.policies.adaptive
-muse.unknown_options
+muse.journal.config_loader muse.streaming.streams muse.journal.descriptors muse.providers._http.transport
+muse.providers._local.tool_planner.tool_ranking muse.calls.hedging
+muse.providers._local.tool_planner.answer_extraction muse.batching.store.serialization muse.batching.io.scan
+muse.batching.stats muse.batching.queue_item muse.batching.completed_queue muse.batching.outage_guard
+muse.policies.adaptive_concurrency muse.calls.unknown_options
 
-muse.providers._async_transport muse.toolbox.packs muse.journal.secrets muse.usage_log.ledger muse.routing.contexts
-muse.journal.personas muse.journal.input_changes muse.cortex.keeping muse.providers._local.plan muse.batching.feed
-muse.batching.bar muse.policies.cache muse.policies.store muse.run_files.pictures muse.cli._arguments
-muse.journal.days
+muse.providers._http.async_transport muse.agent_loop.tool_registry muse.journal.secrets muse.usage_log.ledger
+muse.routing.contexts muse.journal.personas muse.journal.input_changes muse.runs.artifacts
+muse.providers._local.tool_planner.planner muse.batching.source muse.batching.progress_bar muse.policies.cache
+muse.policies.shared_state muse.runs.images muse.cli._terminal.arguments muse.journal.days
 
-muse.runs muse.toolbox.addresses muse.toolbox.channels
+muse.runs.run_files muse.agent_loop.server_addresses muse.agent_loop.mcp_channels
 
-muse.toolbox.servers
+muse.agent_loop.mcp_client
 
-muse.tools
+muse.agent_loop.toolset
 
-muse.providers._http muse.toolbox.offers muse.cli._approval muse.log_index.scan muse.history muse.routing.router
-muse.run_config muse.cortex_client muse.cortex.stamps muse.run_files.recording muse.toolbox.make_tools
-muse.batching.store muse.policies.breaker muse.policies.limiter muse.policies.spending muse.journal.dotenv_file
-muse.run_files.tail muse.run_files.control
+muse.providers._http.clients muse.agent_loop.tool_descriptions muse.cli._terminal.approval muse.usage_index.log_reader
+muse.runs.history muse.routing.router muse.agent_loop.run_config muse.runs.client muse.cortex.schedule_log
+muse.runs.recorder muse.agent_loop.make_tools muse.batching.store.store muse.policies.circuit_breaker
+muse.policies.rate_limiter muse.policies.spend muse.journal.dotenv_file muse.runs.follow muse.runs.control
 
-muse.cortex.run_log muse.routing.unreachable_rules muse.loop muse.cortex.orders muse.cortex.daily muse.batching.keeper
-muse.providers._provider muse.providers._faults muse.routing.fallbacks muse.policies.budget muse.policies.standing
-muse.run_files.index
+muse.cortex.event_log muse.routing.unreachable_rules muse.agent_loop.loop muse.cortex.run_request muse.cortex.due_runs
+muse.batching.store.writer muse.providers._backend.provider muse.providers._replies.errors muse.routing.fallbacks
+muse.policies.budget muse.policies.usage_status muse.runs.index
 
-muse.cortex.supervisor muse.providers._attempt muse.providers._clients muse.providers._sse muse.policies.stack
-muse.routing.explain
+muse.cortex.supervisor muse.providers._backend.attempt muse.providers._http.client_cache muse.providers._http.sse
+muse.policies.pipeline muse.routing.explain
 
-muse.providers._sdk
+muse.providers._sdk_base
 
-muse.providers._backend muse.providers._plain muse.providers._chat muse.providers._batch_openai
-muse.providers._batch_anthropic muse.providers._batch_google muse.batching.service muse.cortex.turns
+muse.providers._backend.backend muse.providers._backend.function_adapter muse.providers._chat
+muse.providers._batch.openai muse.providers._batch.anthropic muse.providers._batch.google
+muse.batching.provider_batches.service muse.cortex.scheduled_runs
 
-muse.providers._base muse.providers._loading muse.batching.errand
+muse.providers._base muse.providers._backend.loader muse.batching.provider_batches.job_runner
 
 muse.providers.google muse.providers.openai muse.providers.anthropic muse.providers.compatible muse.providers.local
-muse.providers.echo muse.providers._installed
+muse.providers.echo muse.providers._backend.installed
 
 muse.providers
 
 muse.diagnostics.project_claims
 
-muse.testing muse.check muse.cli._doc_tables muse.mcp muse.batching.overnight muse.calls muse.batching.luggage
-muse.log_lines
+muse.testing muse.diagnostics.check muse.cli._docs.tables muse.mcp muse.batching.provider_batches.submitter
+muse.calls.execute muse.batching.ray.worker_config muse.calls.log_pricing
 
-muse.models muse.cli._consent muse.health muse.batching.home muse.batching.outpost muse.log_index.book
+muse.models muse.cli._terminal.consent muse.diagnostics.health muse.batching.ray.driver
+muse.batching.ray.worker_journal muse.usage_index.writer
 
-muse.agents muse.batching.calls muse.batching.crew muse.cli muse.log_index muse.log_index.index
+muse.cortex_client muse.agents muse.batching.call muse.batching.worker_pool muse.cli muse.usage_index.index
 
-muse.batching.night muse.cli.agent muse.cli.agents muse.cli.check muse.cli.cortex muse.cli.docs muse.cli.local
-muse.cli.providers muse.cli.route muse.cli.routes muse.cli.runs muse.cli.trust muse.cli.usage muse.batching.worker
-muse.log_index.sums
+muse.batching.provider_batches.lane muse.cli.agent muse.cli.agents muse.cli.check muse.cli.cortex muse.cli.docs
+muse.cli.local muse.cli.providers muse.cli.route muse.cli.routes muse.cli.runs muse.cli.trust muse.cli.usage
+muse.batching.ray.worker muse.usage_index.queries
 
-muse.cli.run muse.batching.asker muse.batching.ray_engine muse.whatif muse.log_index.lines
+muse.cli.run muse.batching.ray.actor muse.batching.ray.engine muse.diagnostics.whatif muse.usage_index.line_queries
 
 muse.batching.engine muse.cli.whatif
 
 muse.batch muse.__main__
 
-muse.cli._batch_order muse.cli._batch_stop
+muse.cli._batch.options muse.cli._batch.interrupt
 
-muse.cli._batch_run
+muse.cli._batch.runner
 
 muse.cli.batch
 """
@@ -121,10 +133,10 @@ FLOORS: Sequence[Sequence[str]] = [floor.split() for floor in PLAN.split("\n\n")
 
 # Imports that wait until they are used: (module or package, what it imports inside a function, why).
 LATE: Sequence[tuple[str, str, str]] = (
-    ("muse.calls", "muse.hedging", "it brings asyncio, and only who hedges pays its 20 ms"),
+    ("muse.calls.execute", "muse.calls.hedging", "it brings asyncio, and only who hedges pays its 20 ms"),
     ("muse.policies.retry", "random", "1 ms, and only who tries again pays it"),
-    ("muse.providers._calls", "random", "1 ms, and only an id that does not fit pays it"),
-    ("muse.providers._backend", "muse.loop", "6 ms, and only who runs agents pays it"),
+    ("muse.providers._replies.tool_calls", "random", "1 ms, and only an id that does not fit pays it"),
+    ("muse.providers._backend.backend", "muse.agent_loop.loop", "6 ms, and only who runs agents pays it"),
     ("muse.models", "muse.types.json_schema.patterns", "1 ms, and only who asks for objects pays it"),
     ("muse.types.structured_output", "muse.types.json_text", "1 ms, and only who asks for objects pays it"),
     (
@@ -133,70 +145,80 @@ LATE: Sequence[tuple[str, str, str]] = (
         "1 ms, and only who asks for objects pays it",
     ),
     (
-        "muse.providers._fitting",
+        "muse.providers._backend.fitting",
         "muse.types.json_schema.tool_parameters",
         "1 ms, and only a request with tools pays it",
     ),
-    ("muse.providers._fitting", "hashlib", "3 ms, and only a tool's name that does not fit pays it"),
-    ("muse.check", "muse.providers._proxies", "20 ms: urllib.request brings http.client, and only a check needs it"),
+    ("muse.providers._backend.fitting", "hashlib", "3 ms, and only a tool's name that does not fit pays it"),
+    (
+        "muse.diagnostics.check",
+        "muse.providers._http.proxies",
+        "20 ms: urllib.request brings http.client, and only a check needs it",
+    ),
     ("muse.usage_log.prices", "genai_prices", "0.1 s, and only a model's first look-up of the day pays it"),
     ("muse.journal.storage.sqlite", "sqlite3", "5 ms, and only who keeps something pays it"),
-    ("muse.policies.store", "sqlite3", "5 ms, and only who has a limit or a failing provider pays it"),
+    ("muse.policies.shared_state", "sqlite3", "5 ms, and only who has a limit or a failing provider pays it"),
     ("muse.policies.cache", "sqlite3", "5 ms, and only who keeps answers pays it"),
-    ("muse.policies.stack", "muse.policies.cache", "3 ms, and only who keeps answers pays it"),
-    ("muse.policies.stack", "muse.policies.budget", "5 ms, and only who sets limits or budgets pays it"),
-    ("muse.models", "muse.policies.standing", "5 ms, and only who asks what is left pays it"),
-    ("muse.policies.stack", "muse.policies.limiter", "5 ms, and only who sets limits pays it"),
-    ("muse.policies.allowance", "email", "8 ms, and only a response that names a date pays it"),
+    ("muse.policies.pipeline", "muse.policies.cache", "3 ms, and only who keeps answers pays it"),
+    ("muse.policies.pipeline", "muse.policies.budget", "5 ms, and only who sets limits or budgets pays it"),
+    ("muse.models", "muse.policies.usage_status", "5 ms, and only who asks what is left pays it"),
+    ("muse.policies.pipeline", "muse.policies.rate_limiter", "5 ms, and only who sets limits pays it"),
+    ("muse.policies.rate_limit_headers", "email", "8 ms, and only a response that names a date pays it"),
     ("muse.types.exif_orientation", "PIL", "30 ms, and only a picture with metadata pays it"),
     ("muse.journal.secrets", "dotenv", "7 ms, and only who has a .env file pays it"),
-    ("muse.toolbox.servers", "mcp", "0.4 s, and only who uses tools pays it"),
-    ("muse.toolbox.channels", "mcp", "0.4 s, and only who uses tools pays it"),
-    ("muse.agents", "muse.toolbox.offers", "40 ms, and only a run that may use tools pays it"),
+    ("muse.agent_loop.mcp_client", "mcp", "0.4 s, and only who uses tools pays it"),
+    ("muse.agent_loop.mcp_channels", "mcp", "0.4 s, and only who uses tools pays it"),
+    ("muse.agents", "muse.agent_loop.tool_descriptions", "40 ms, and only a run that may use tools pays it"),
     ("muse.agents", "muse.mcp", "0.4 s, and only a run that calls a tool pays it"),
-    ("muse.agents", "muse.toolbox.make_tools", "it brings mcp, and only a persona with make targets pays it"),
-    ("muse.check", "muse.toolbox.packs", "0.1 s, and only a whole look pays it"),
+    ("muse.agents", "muse.agent_loop.make_tools", "it brings mcp, and only a persona with make targets pays it"),
+    ("muse.diagnostics.check", "muse.agent_loop.tool_registry", "0.1 s, and only a whole look pays it"),
     ("muse.types.json_schema.patterns", "urllib.parse", "4 ms, and only who has a schema with references pays it"),
     ("muse.types.json_schema.patterns", "subprocess", "4 ms, and only who has a pattern that may take long pays it"),
     ("muse.types.json_schema.validation", "jsonschema", "50 ms, and only who checks an object pays it"),
     ("muse.types.json_schema.validation", "referencing", "comes with jsonschema"),
     ("muse.journal.entry_points", "importlib", "15 ms, and only who looks for packages pays it"),
     ("muse.journal.lenient_parser", "difflib", "3 ms, and only who misspells something pays it"),
-    ("muse.providers.openai", "muse.providers._batch_openai", "it brings asyncio, and only batch services need it"),
-    ("muse.providers.anthropic", "muse.providers._batch_anthropic", "as openai's"),
-    ("muse.providers.google", "muse.providers._batch_google", "as openai's"),
+    ("muse.providers.openai", "muse.providers._batch.openai", "it brings asyncio, and only batch services need it"),
+    ("muse.providers.anthropic", "muse.providers._batch.anthropic", "as openai's"),
+    ("muse.providers.google", "muse.providers._batch.google", "as openai's"),
     ("muse.providers.local", "muse.providers._local.engine", "4 ms, and only who asks the embedded model pays it"),
-    ("muse.providers.local", "muse.providers._local.plan", "4 ms, and only tools on the embedded model need it"),
-    ("muse.providers._local.child", "xllamacpp", "the engine, loaded in its own process"),
-    ("muse.cli", "muse.cli._summary", "only the help of commands from outside reads them"),
-    ("muse.cli._terminal", "rich", "60 ms, and only a terminal draws"),
-    ("muse.cli._live", "rich", "60 ms, and only a terminal draws"),
+    (
+        "muse.providers.local",
+        "muse.providers._local.tool_planner.planner",
+        "4 ms, and only tools on the embedded model need it",
+    ),
+    ("muse.providers._local.server", "xllamacpp", "the engine, loaded in its own process"),
+    ("muse.cli", "muse.cli._docs.summary", "only the help of commands from outside reads them"),
+    ("muse.cli._terminal.terminal", "rich", "60 ms, and only a terminal draws"),
+    ("muse.cli._terminal.run_view", "rich", "60 ms, and only a terminal draws"),
     ("muse.cli.run", "muse.cli.agent", "only who resumes a run pays for what runs agents"),
     ("observe.looking.recordings", "av", "an extra of its own, and only who has videos needs it"),
-    ("muse.cli._progress", "rich", "60 ms, and only a terminal draws"),
-    ("muse.batching.bar", "rich", "60 ms, and only a terminal draws"),
-    ("muse.batching.parquet", "pyarrow", "0.2 s, and only who has Parquet files pays it"),
-    ("muse.batching.cluster", "ray", "0.5 s, and only who asks for it pays it"),
-    ("muse.batching.engine", "muse.batching.ray_engine", "only who asks for Ray needs it"),
-    ("muse.batching.asker", "pyarrow", "comes with ray.data, and only its pipelines need it"),
+    ("muse.cli._terminal.progress", "rich", "60 ms, and only a terminal draws"),
+    ("muse.batching.progress_bar", "rich", "60 ms, and only a terminal draws"),
+    ("muse.batching.io.parquet", "pyarrow", "0.2 s, and only who has Parquet files pays it"),
+    ("muse.batching.ray.cluster", "ray", "0.5 s, and only who asks for it pays it"),
+    ("muse.batching.engine", "muse.batching.ray.engine", "only who asks for Ray needs it"),
+    ("muse.batching.ray.actor", "pyarrow", "comes with ray.data, and only its pipelines need it"),
     ("muse.cli.local", "rich", "60 ms, and only a progress bar needs it"),
     ("muse.cli.local", "muse.terminal.console", "it brings rich"),
-    ("muse.cli", "muse.cli._consent", "30 ms for the providers, and only a command that calls models pays it"),
+    ("muse.cli", "muse.cli._terminal.consent", "30 ms for the providers, and only a command that calls models pays it"),
     ("muse.journal.trust.consent", "hashlib", "2 ms, and only who has something to consent to pays it"),
-    ("muse.cli._terminal", "muse.terminal.console", "it brings rich"),
-    ("muse.cli._live", "muse.terminal.console", "it brings rich"),
-    ("muse.cli._progress", "muse.terminal.console", "it brings rich"),
-    ("muse.batching.bar", "muse.terminal.console", "it brings rich"),
+    ("muse.cli._terminal.terminal", "muse.terminal.console", "it brings rich"),
+    ("muse.cli._terminal.run_view", "muse.terminal.console", "it brings rich"),
+    ("muse.cli._terminal.progress", "muse.terminal.console", "it brings rich"),
+    ("muse.batching.progress_bar", "muse.terminal.console", "it brings rich"),
+    ("muse.providers._http", "httpx2", "60 ms, and only who makes a client pays it"),
+    ("muse.providers._http", "muse.providers._http.transport", "it brings httpx2"),
     ("muse.terminal.console", "rich", "20 ms, and only a progress bar needs it"),
 )
 # Modules that may import by a name they compute: registries of providers, commands and tools, SDKs behind providers.
 BY_NAME = {
     "muse.providers",
-    "muse.providers._sdk",
+    "muse.providers._sdk_base",
     "muse.providers._local.engine",
     "muse.providers.google",
     "muse.cli",
-    "muse.toolbox.packs",
+    "muse.agent_loop.tool_registry",
     "apps.host.discovery",
 }
 VENDORS = ("openai", "anthropic", "google", "xllamacpp", "aiohttp")

@@ -11,7 +11,7 @@ from muse import models
 from muse.errors import ConfigError
 from muse.journal import secrets
 from muse.providers import _http, specs
-from muse.providers._provider import base_url
+from muse.providers._backend.provider import base_url
 from tests.desk import CONTEXT, QUESTION, WAYS, Desk
 from tests.journal_folder import JournalFolder
 from tests.provider_cases import CASES, FAMILY, GATEWAY, WIRES, Case

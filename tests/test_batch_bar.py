@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from muse.batching.bar import drawn, words
+from muse.batching.progress_bar import drawn, words
 from muse.batching.request import BatchRequest
-from muse.batching.tally import Tally
+from muse.batching.stats import Tally
 from muse.types.usage import Usage
 from tests.at_terminal import STYLE, Terminal
 
@@ -30,7 +30,7 @@ asyncio.run(main())
 
 
 def _at(monkeypatch: pytest.MonkeyPatch, now_s: float) -> None:
-    monkeypatch.setattr("muse.batching.tally.time.monotonic", lambda: now_s)
+    monkeypatch.setattr("muse.batching.stats.time.monotonic", lambda: now_s)
 
 
 def test_it_says_how_far_the_batch_is_and_how_long_it_will_take(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from muse import batch as batches
 from muse.batch import Batch, BatchRequest
-from muse.batching.pace import Pace
+from muse.batching.concurrency import Pace
 from muse.errors import RateLimitError
 from tests.batch_calls import CONTEXT, Calls, ask, drained, turns
 

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from muse.batch import Batch
-from muse.batching import ray_engine
-from muse.batching.bell import Bell
-from muse.batching.cluster import WorkerBroken, WorkerLost
-from muse.batching.luggage import Luggage
-from muse.batching.packing import unpack
-from muse.batching.parts import REST_S
-from muse.batching.worker import Answer, Numbered
+from muse.batching.notifier import Bell
+from muse.batching.ray import engine
+from muse.batching.ray.cluster import WorkerBroken, WorkerLost
+from muse.batching.ray.quota_shares import REST_S
+from muse.batching.ray.worker import Answer, Numbered
+from muse.batching.ray.worker_config import Luggage
+from muse.batching.store.serialization import unpack
 from tests.batch_calls import ask, drained, turns
 from tests.journal_folder import JournalFolder
 
@@ -118,8 +118,8 @@ class Nodes:
 @pytest.fixture(name="nodes")
 def _nodes(monkeypatch: pytest.MonkeyPatch, journal: JournalFolder) -> Nodes:
     nodes = Nodes(2)
-    monkeypatch.setattr(ray_engine, "Cluster", lambda: nodes)
-    monkeypatch.setattr(ray_engine, "_LOOK_AGAIN_S", 0.001)
+    monkeypatch.setattr(engine, "Cluster", lambda: nodes)
+    monkeypatch.setattr(engine, "_LOOK_AGAIN_S", 0.001)
     return nodes
 
 
@@ -211,7 +211,7 @@ async def test_all_make_room_before_one_more_worker_may_use_a_limit(
 
     pause = asyncio.sleep
     with monkeypatch.context() as patched:
-        patched.setattr(ray_engine.asyncio, "sleep", rest)
+        patched.setattr(engine.asyncio, "sleep", rest)
         nodes.count = 3
         await until(lambda: len(nodes.hired) == 3 and bool(nodes.hired[2].told))
         assert [node.told[-1].providers["limits"] for node in nodes.hired] == [[{"requests_per_minute": 20}]] * 3

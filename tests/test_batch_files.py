@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from muse.batching.files import Broken, Row, read, sink
-from muse.batching.scan import Question, scan
-from muse.batching.template import Template
+from muse.batching.io.formats import Broken, Row, read, sink
+from muse.batching.io.scan import Question, scan
+from muse.batching.io.template import Template
 from muse.errors import ConfigError
 from tests.journal_folder import run
 
@@ -155,9 +155,9 @@ class Nowhere:
         return None
 
 sys.meta_path.insert(0, Nowhere())
-from muse.batching import files
+from muse.batching.io import formats
 from muse.errors import ConfigError
-for work in (lambda: list(files.read(Path("a.parquet"))), lambda: files.sink(Path("b.parquet"), {})):
+for work in (lambda: list(formats.read(Path("a.parquet"))), lambda: formats.sink(Path("b.parquet"), {})):
     try:
         work()
     except ConfigError as exc:

@@ -8,7 +8,7 @@ from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
-from muse.batching.store import Store
+from muse.batching.store.store import Store
 from tests.journal_folder import JournalFolder, start
 
 KILLS, ITEMS, AT_ONCE = 50, 2_500, 8

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muse.batching.files import sink
-from muse.batching.kinds import Kind, column_of, joint, kind_of, note_kinds
-from muse.batching.plain import json_text
+from muse.batching.io.cells import json_text
+from muse.batching.io.column_types import Kind, column_of, joint, kind_of, note_kinds
+from muse.batching.io.formats import sink
 from muse.cli import main
 from tests.journal_folder import JournalFolder
 

@@ -15,9 +15,9 @@ import pytest
 from muse import batch as batches
 from muse import cli
 from muse.batch import Batch, BatchRequest
-from muse.batching import night as nights
-from muse.batching.overnight import Overnight
-from muse.batching.store import Store
+from muse.batching.provider_batches import lane as nights
+from muse.batching.provider_batches.submitter import Overnight
+from muse.batching.store.store import Store
 from muse.errors import AuthError, ConfigError, ProviderError, RequestError
 from tests.journal_folder import start
 from tests.loopback.batch_forms import reply_text
@@ -275,10 +275,10 @@ def test_a_lane_that_cannot_be_is_refused(options: dict[str, object], text: str,
 CHILD = """
 import asyncio, sys
 from muse.batch import Batch
-from muse.batching import night
+from muse.batching.provider_batches import lane
 from tests.night import QUICK
 
-night.RHYTHM = QUICK
+lane.RHYTHM = QUICK
 
 async def main():
     batch = Batch(ledger="a", lane="overnight")

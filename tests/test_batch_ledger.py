@@ -13,8 +13,8 @@ import pytest
 from muse import batch as batches
 from muse import testing
 from muse.batch import Batch, BatchRequest
-from muse.batching.packing import pack, unpack
-from muse.batching.store import Store, names, path_of, requests
+from muse.batching.store.serialization import pack, unpack
+from muse.batching.store.store import Store, names, path_of, requests
 from muse.errors import BudgetExceeded, ConfigError, ContentsError, ProviderDown
 from muse.types.messages import Assistant, File, Image, User
 from muse.types.usage import Usage

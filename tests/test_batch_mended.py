@@ -11,7 +11,7 @@ import pytest
 
 from muse import batch as batches
 from muse.batch import Batch, BatchRequest
-from muse.batching.night import seconds_until
+from muse.batching.provider_batches.lane import seconds_until
 from muse.errors import ConfigError, InvalidReply
 from tests.batch_calls import CONTEXT, Calls, ask, drained, turns
 

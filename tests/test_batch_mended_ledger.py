@@ -15,11 +15,11 @@ import pytest
 
 from muse import batch as batches
 from muse.batch import Batch, BatchRequest
-from muse.batching.bell import Bell
-from muse.batching.errand import Answer
-from muse.batching.night import keep
-from muse.batching.packing import pack
-from muse.batching.store import Store, path_of, requests
+from muse.batching.notifier import Bell
+from muse.batching.provider_batches.job_runner import Answer
+from muse.batching.provider_batches.lane import keep
+from muse.batching.store.serialization import pack
+from muse.batching.store.store import Store, path_of, requests
 from muse.errors import (
     AuthError,
     CircuitOpen,
@@ -241,7 +241,7 @@ def test_what_a_service_answered_another_run_fits_its_schema(journal: JournalFol
 
 _MAKE = """
 import sys
-from muse.batching.store import Store
+from muse.batching.store.store.store import Store
 print("ready", flush=True)
 sys.stdin.readline()
 for number in range(60):

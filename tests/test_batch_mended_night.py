@@ -8,8 +8,8 @@ import threading
 import pytest
 
 from muse.batch import Batch, BatchRequest
-from muse.batching import night as nights
-from muse.batching.store import Store
+from muse.batching.provider_batches import lane as nights
+from muse.batching.store.store import Store
 from muse.errors import ConfigError
 from tests.loopback.batch_forms import reply_text
 from tests.loopback.batch_jobs import Script

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from muse.batching.store import Store
+from muse.batching.store.store import Store
 from tests.desk import Desk
 from tests.journal_folder import ROOT, environment
 from tests.loopback.server import LoopbackServer

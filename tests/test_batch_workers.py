@@ -17,12 +17,12 @@ from hypothesis import strategies as some
 import muse
 from muse import errors, models, testing
 from muse.batch import Batch, BatchRequest
-from muse.batching.home import Home
-from muse.batching.luggage import Luggage, Told, Variables, variables
-from muse.batching.outpost import Outpost
-from muse.batching.packing import pack
-from muse.batching.parts import REST_S, Parts, most_parts, one_part
-from muse.batching.worker import Worker
+from muse.batching.ray.driver import Home
+from muse.batching.ray.quota_shares import REST_S, Parts, most_parts, one_part
+from muse.batching.ray.worker import Worker
+from muse.batching.ray.worker_config import Luggage, Told, Variables, variables
+from muse.batching.ray.worker_journal import Outpost
+from muse.batching.store.serialization import pack
 from muse.errors import BudgetExceeded, ConfigError, MuseError, ProviderDown
 from muse.journal.policy_config import Limit
 from muse.types.messages import Attempt

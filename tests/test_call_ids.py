@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from muse import models
-from muse.log_index.index import LogIndex
-from muse.log_index.lines import lines_of_call, list_lines
 from muse.providers import backend_of
-from muse.providers._attempt import Origin
-from muse.providers._plain import PlainBackend
+from muse.providers._backend.attempt import Origin
+from muse.providers._backend.function_adapter import PlainBackend
 from muse.types.call_ids import entered, new_call_id
 from muse.types.messages import Request, User
+from muse.usage_index.index import LogIndex
+from muse.usage_index.line_queries import lines_of_call, list_lines
 from tests.desk import CONTEXT, QUESTION, WAYS, Desk
 from tests.journal_folder import UNMEASURED, JournalFolder, run
 from tests.log_days import ALL, append, line

@@ -1,4 +1,4 @@
-"""Shows that `muse.check` finds each kind of mistake, names its place, and finds nothing where nothing is wrong."""
+"""Shows that `muse.diagnostics.check` finds each kind of mistake, names its place, and else finds nothing."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from muse import check, health
-from muse.check import Finding
+from muse.diagnostics import check, health
+from muse.diagnostics.check import Finding
 from muse.routing.glob_overlap import example, overlap
 from tests.desk import Desk
 from tests.journal_folder import JournalFolder

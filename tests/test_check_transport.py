@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from muse import check
-from muse.check import Finding
+from muse.diagnostics import check
+from muse.diagnostics.check import Finding
 from tests.journal_folder import JournalFolder
 
 KEY = "sk-very-secret-0123456789"

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from muse import runs, testing
+from muse import testing
 from muse.cli import main
 from muse.errors import DeadlineExceeded, MuseError, ProviderTimeout
+from muse.runs import run_files
 from muse.testing import Say
 from tests.at_terminal import STYLE, Terminal
 from tests.journal_folder import JournalFolder, run, start
@@ -24,7 +25,8 @@ ECHO = {"default": {"provider": "echo", "tier": 2}}
 # A process that plays `steps` (a Python expression over Say and calls) and runs `muse` with its arguments.
 PLAYED = """
 import sys
-from muse import runs, testing
+from muse.runs import run_files
+from muse import testing
 from muse.cli import main
 from muse.testing import Say, calls
 with testing.script(*eval(sys.argv[1])):
@@ -289,11 +291,11 @@ def test_another_process_sees_that_a_run_at_a_terminal_waits(journal: JournalFol
     steps = "[calls(('add_todo', {'text': 'A'})), 'Done.']"
     with Terminal(PLAYED, steps, "agent", "keeper", "Paint.") as terminal:
         terminal.read_until("[y/N] ")
-        [agent_id] = runs.newest_ids()
-        waiting = runs.summarize(agent_id)
+        [agent_id] = run_files.newest_ids()
+        waiting = run_files.summarize(agent_id)
         terminal.type("y\n")
         assert terminal.end() == 0
-    over = runs.summarize(agent_id)
+    over = run_files.summarize(agent_id)
     assert waiting is not None
     assert over is not None
     assert (waiting.state, over.state) == ("waiting", "completed")

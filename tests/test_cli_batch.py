@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from muse import testing
-from muse.batching.store import names, path_of
+from muse.batching.store.store import names, path_of
 from muse.cli import main
 from muse.errors import BudgetExceeded, ProviderDown
 from tests.at_terminal import STYLE, Terminal

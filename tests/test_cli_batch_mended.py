@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from muse.batch import Batch
-from muse.batching.store import names, path_of
+from muse.batching.store.store import names, path_of
 from muse.cli import main
 from tests.at_terminal import STYLE, Terminal
 from tests.batch_calls import drained

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from muse import runs, testing
+from muse import testing
 from muse.cli import main
 from muse.errors import MuseError
+from muse.runs import run_files
 from muse.testing import Say
 from muse.types.events import now_ms
 from tests.at_terminal import STYLE, Terminal
@@ -50,7 +51,7 @@ def _ask(prompt: str, *steps: Any, status: int = 0) -> str:
     """Run the default agent: the run's id."""
     with testing.script(*steps):
         assert main(["agent", "default", prompt]) == status
-    return runs.newest_ids()[0]
+    return run_files.newest_ids()[0]
 
 
 def _rows(capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, Any]]:
@@ -67,7 +68,7 @@ def _cut_off() -> str:
             assert line, "the run ended before it was cut off"
         os.kill(child.pid, signal.SIGKILL)
         child.communicate(timeout=60)
-    return runs.newest_ids()[0]
+    return run_files.newest_ids()[0]
 
 
 def test_runs_lists_state_persona_provider_and_sums(kept: JournalFolder, capsys: pytest.CaptureFixture[str]) -> None:
@@ -144,7 +145,7 @@ def test_a_page_has_prompt_tools_answer_and_sums_in_order(
 def test_the_chain_of_handoffs_is_shown(kept: JournalFolder, capsys: pytest.CaptureFixture[str]) -> None:
     first = _ask("Gather.", "Three boats.")
     request = {"event": "request", "ts": now_ms(), "prompt": "Three boats.", "persona": "default"}
-    second, path = runs.new_file("over", json.dumps({**request, "handoff_from": first}) + "\n")
+    second, path = run_files.new_file("over", json.dumps({**request, "handoff_from": first}) + "\n")
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps({"event": "finish", "ts": now_ms(), "result": "3"}) + "\n")
     assert _rows(capsys)[second]["handoff_from"] == first
@@ -181,14 +182,14 @@ def test_a_run_that_ended_in_an_error_is_taken_up_in_a_new_log(
     with testing.script("Nothing."):
         assert main(["run", "--resume", failed]) == 0
     assert capsys.readouterr().out == "Nothing.\n"
-    assert len(runs.newest_ids()) == 2
+    assert len(run_files.newest_ids()) == 2
 
 
 def test_what_is_finished_unknown_or_under_way_is_not_resumed(
     kept: JournalFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     done = _ask("What is open?", "Nothing.")
-    recorder = runs.Recorder.begin()
+    recorder = run_files.Recorder.begin()
     recorder.write({"event": "start", "ts": now_ms(), "prompt": "x", "persona": "default"})
     for agent_id, reason in (
         (done, "is finished"),
@@ -252,7 +253,7 @@ def test_what_is_suggested_names_who_answered(kept: JournalFolder, capsys: pytes
     kept.route(default={"provider": "google"})
     with testing.script("Nothing."):
         assert main(["agent", "default", "What is open?", "--provider", "echo", "--tier", "3"]) == 0
-    words = _suggested(runs.newest_ids()[0], capsys)
+    words = _suggested(run_files.newest_ids()[0], capsys)
     assert words[2:6] == ["--provider", "echo", "--tier", "3"]
     with testing.script("Still nothing."):
         assert main(words) == 0

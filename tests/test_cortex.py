@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from muse import cortex_client, runs
 from muse.cortex import run_process
 from muse.cortex.supervisor import Cortex
-from muse.cortex_client import get_agent_end_state, get_agent_status, read_agent_events
 from muse.errors import ConfigError
-from muse.history import past_of
+from muse.runs import client, run_files
+from muse.runs.client import get_agent_end_state, get_agent_status, read_agent_events
+from muse.runs.history import past_of
 from muse.types.messages import Assistant, Results, User
 from tests.cortex_process import (
     Hanging,
@@ -61,9 +61,9 @@ def _play(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
 
 def _put_active(agent_id: str, *events: dict[str, Any], tail: str = "") -> str:
     """The log of a run whose owner is gone."""
-    runs.folder().mkdir(parents=True, exist_ok=True)
+    run_files.folder().mkdir(parents=True, exist_ok=True)
     text = "".join(json.dumps(event) + "\n" for event in events)
-    runs.path_of(agent_id, "active").write_text(text + tail, encoding="utf-8")
+    run_files.path_of(agent_id, "active").write_text(text + tail, encoding="utf-8")
     return agent_id
 
 
@@ -131,14 +131,14 @@ def test_a_line_of_megabytes_is_recorded_whole(monkeypatch: pytest.MonkeyPatch) 
 )
 def test_a_request_that_cannot_be_carried_out_is_one_error(config: dict[str, Any], words: str) -> None:
     request = {"event": "request", "prompt": "Hello.", "disable_mcp": True, **config}
-    agent_id, _ = runs.new_file("pending", json.dumps(request) + "\n")
+    agent_id, _ = run_files.new_file("pending", json.dumps(request) + "\n")
     drain()
     assert names(agent_id) == ["request", "error"]
     assert words in last(agent_id)["error"]
 
 
 def test_a_request_is_not_taken_before_it_is_whole() -> None:
-    agent_id, path = runs.new_file("pending", '{"event": "request", ')
+    agent_id, path = run_files.new_file("pending", '{"event": "request", ')
     drain()
     assert path.exists()
     with path.open("a", encoding="utf-8") as file:
@@ -195,7 +195,7 @@ def test_what_is_asked_for_while_it_is_up_runs_at_once_and_sigterm_ends_it() -> 
     with cortex() as process:
         for _ in range(3):
             agent_id = ask()
-            wait_until(runs.path_of(agent_id, "over").exists)
+            wait_until(run_files.path_of(agent_id, "over").exists)
             assert last(agent_id)["event"] == "finish"
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=180)
@@ -247,7 +247,7 @@ def test_stopped_it_ends_what_is_under_way_after_the_grace_time(hanging: Hanging
         assert process.wait(180) == 0
     assert last(agent_id)["event"] == "error"
     assert last(agent_id)["reason"] == "stopped"
-    assert runs.ids_in("pending") == [waiting]
+    assert run_files.ids_in("pending") == [waiting]
     assert processes_of(journal.path) == []
     once()
     assert last(waiting)["event"] == "finish"
@@ -265,7 +265,7 @@ def test_after_kill_9_nothing_runs_on_and_the_next_cortex_ends_the_orphan(
         kill(process.pid)
         _wait_for_exit(handle)
     assert processes_of(journal.path) == []
-    assert runs.path_of(agent_id, "active").exists()
+    assert run_files.path_of(agent_id, "active").exists()
     once()
     assert last(agent_id)["reason"] == "orphaned"
 
@@ -284,7 +284,7 @@ def test_killed_at_random_moments_every_run_has_one_end() -> None:
             threading.Event().wait(chance.uniform(0.2, 1.5))
             kill(process.pid)
     once()
-    assert runs.ids_in("pending") == runs.ids_in("active") == []
+    assert run_files.ids_in("pending") == run_files.ids_in("active") == []
     for agent_id in ids:
         kinds = names(agent_id)
         assert [kinds.count(kind) for kind in ("request", "start")] in ([1, 0], [1, 1])
@@ -293,16 +293,16 @@ def test_killed_at_random_moments_every_run_has_one_end() -> None:
 
 
 def test_a_run_whose_owner_lives_is_let_alone() -> None:
-    recorder = runs.Recorder.begin()
+    recorder = run_files.Recorder.begin()
     once()
-    assert runs.find(recorder.agent_id) == (runs.path_of(recorder.agent_id, "active"), "active")
+    assert run_files.find(recorder.agent_id) == (run_files.path_of(recorder.agent_id, "active"), "active")
     recorder.end()
 
 
 def test_an_orphan_with_a_torn_last_line_gets_whole_lines() -> None:
     agent_id = _put_active("1700000000001", {"event": "request", "prompt": "Hello."}, tail='{"event": "thin')
     drain()
-    lines = runs.path_of(agent_id, "over").read_text(encoding="utf-8").splitlines()
+    lines = run_files.path_of(agent_id, "over").read_text(encoding="utf-8").splitlines()
     assert lines[1] == '{"event": "thin'
     assert json.loads(lines[2])["event"] == "error"
 
@@ -317,7 +317,7 @@ def test_an_orphan_that_had_finished_keeps_its_answer_and_is_handed_on() -> None
     agent_id = _put_active("1700000000002", request, {"event": "finish", "result": "Done."})
     drain()
     assert names(agent_id) == ["request", "finish"]
-    following = cortex_client.handed_to(agent_id)
+    following = client.handed_to(agent_id)
     assert following is not None
     assert last(following)["result"] == "Done."
 
@@ -354,7 +354,7 @@ def test_a_full_disk_neither_hangs_nor_tears_a_line() -> None:
     )
     run(code, timeout_s=30)
     assert get_agent_status(agent_id) == "completed"
-    assert [json.loads(line)["event"] for line in runs.path_of(agent_id, "over").read_text().splitlines()] == [
+    assert [json.loads(line)["event"] for line in run_files.path_of(agent_id, "over").read_text().splitlines()] == [
         "request"
     ]
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from muse import cortex_client, runs
-from muse.cortex_client import (
+from muse.errors import ConfigError
+from muse.runs import client, run_files
+from muse.runs.client import (
     cortex_agents,
     cortex_request,
     get_agent_end_state,
@@ -19,17 +20,16 @@ from muse.cortex_client import (
     get_agent_thread,
     read_agent_events,
 )
-from muse.errors import ConfigError
-from muse.runs import Recorder
+from muse.runs.run_files import Recorder
 from tests.journal_folder import JournalFolder, run
 
 pytestmark = pytest.mark.usefixtures("journal")
 
 
-def _put(agent_id: str, *events: dict[str, Any], state: runs.State = "over") -> str:
-    runs.folder().mkdir(parents=True, exist_ok=True)
+def _put(agent_id: str, *events: dict[str, Any], state: run_files.State = "over") -> str:
+    run_files.folder().mkdir(parents=True, exist_ok=True)
     text = "".join(json.dumps(event) + "\n" for event in events)
-    runs.path_of(agent_id, state).write_text(text, encoding="utf-8")
+    run_files.path_of(agent_id, state).write_text(text, encoding="utf-8")
     return agent_id
 
 
@@ -38,7 +38,7 @@ def _put(agent_id: str, *events: dict[str, Any], state: runs.State = "over") -> 
 
 def test_a_request_is_one_line_in_a_file_that_waits() -> None:
     agent_id = cortex_request("When?", "librarian", provider="echo", config={"day": "20261103", "facet": None})
-    (line,) = runs.path_of(agent_id, "pending").read_text(encoding="utf-8").splitlines()
+    (line,) = run_files.path_of(agent_id, "pending").read_text(encoding="utf-8").splitlines()
     request = json.loads(line)
     assert request.pop("ts") == pytest.approx(time.time() * 1000, abs=5_000)
     assert request == {
@@ -52,24 +52,24 @@ def test_a_request_is_one_line_in_a_file_that_waits() -> None:
 
 def test_nothing_is_left_beside_the_request() -> None:
     agent_id = cortex_request("When?")
-    assert [path.name for path in runs.folder().iterdir()] == [f"{agent_id}_pending.jsonl"]
+    assert [path.name for path in run_files.folder().iterdir()] == [f"{agent_id}_pending.jsonl"]
 
 
 def test_ids_rise_and_are_milliseconds() -> None:
     ids = [cortex_request("When?") for _ in range(50)]
     assert ids == sorted(set(ids))
-    assert all(runs.is_agent_id(agent_id) for agent_id in ids)
+    assert all(run_files.is_agent_id(agent_id) for agent_id in ids)
     assert int(ids[0]) == pytest.approx(time.time() * 1000, abs=5_000)
 
 
 def test_many_threads_and_processes_get_ids_of_their_own() -> None:
-    code = "from muse.cortex_client import cortex_request\nfor _ in range(100): cortex_request('When?')"
+    code = "from muse.runs.run_files.client import cortex_request\nfor _ in range(100): cortex_request('When?')"
     with ThreadPoolExecutor(4) as pool:
         processes = [pool.submit(run, code) for _ in range(2)]
         own = list(pool.map(lambda _: cortex_request("When?"), range(100)))
         assert [process.result() for process in processes] == ["", ""]
     assert len(set(own)) == 100
-    assert len(runs.ids_in("pending")) == 300
+    assert len(run_files.ids_in("pending")) == 300
 
 
 @pytest.mark.parametrize("prompt", ["", "  \n"])
@@ -88,7 +88,7 @@ def test_a_result_stays_in_the_folder_of_its_day(save: str, journal: JournalFold
     if save:
         with pytest.raises(ConfigError, match="save"):
             cortex_request("When?", config={"day": "20261103"}, save=save)
-        assert runs.newest_ids() == []
+        assert run_files.newest_ids() == []
 
 
 def test_a_day_is_a_day() -> None:
@@ -114,7 +114,7 @@ def test_states_of_a_run() -> None:
     assert (get_agent_status("1700000000001"), get_agent_end_state("1700000000001")) == ("not_found", "unknown")
     waiting = cortex_request("When?")
     assert (get_agent_status(waiting), get_agent_end_state(waiting)) == ("running", "running")
-    recorder = runs.claim(waiting)
+    recorder = run_files.claim(waiting)
     assert recorder is not None
     assert (get_agent_status(waiting), get_agent_end_state(waiting)) == ("running", "running")
     recorder.write({"event": "error", "error": "no"})
@@ -126,7 +126,7 @@ def test_states_of_a_run() -> None:
 
 def test_a_run_with_a_finished_log_is_completed_even_if_an_active_one_is_left_beside_it() -> None:
     _put("1700000000003", {"event": "start"})
-    runs.path_of("1700000000003", "active").write_text("{}\n", encoding="utf-8")
+    run_files.path_of("1700000000003", "active").write_text("{}\n", encoding="utf-8")
     assert get_agent_status("1700000000003") == "completed"
 
 
@@ -140,7 +140,7 @@ def test_what_is_no_id_is_not_found(agent_id: str) -> None:
 
 
 def test_bad_lines_of_a_log_are_passed_over() -> None:
-    path = runs.path_of(_put("1700000000001", {"event": "start"}), "over")
+    path = run_files.path_of(_put("1700000000001", {"event": "start"}), "over")
     path.write_bytes(path.read_bytes() + b'not json\n[1]\n\xff\xfe\n{"event": "finish"}\n{"torn')
     assert [event["event"] for event in read_agent_events("1700000000001")] == ["start", "finish"]
 
@@ -201,7 +201,7 @@ def test_another_kind_of_runs_is_refused() -> None:
 
 def test_an_empty_journal_has_no_runs() -> None:
     assert cortex_agents()["agents"] == []
-    assert cortex_client.handed_to("1700000000001") is None
+    assert client.handed_to("1700000000001") is None
 
 
 # The files
@@ -209,18 +209,18 @@ def test_an_empty_journal_has_no_runs() -> None:
 
 def test_an_active_file_is_locked_from_its_first_moment_to_its_last() -> None:
     recorder = Recorder.begin()
-    assert runs.adopt(recorder.agent_id) is None
-    assert runs.claim(recorder.agent_id) is None
+    assert run_files.adopt(recorder.agent_id) is None
+    assert run_files.claim(recorder.agent_id) is None
     recorder.end()
-    assert runs.adopt(recorder.agent_id) is None
+    assert run_files.adopt(recorder.agent_id) is None
 
 
 def test_a_run_is_claimed_once() -> None:
     agent_id = cortex_request("When?")
-    recorder = runs.claim(agent_id)
+    recorder = run_files.claim(agent_id)
     assert recorder is not None
-    assert runs.claim(agent_id) is None
+    assert run_files.claim(agent_id) is None
     recorder.let_go()
-    adopted = runs.adopt(agent_id)
+    adopted = run_files.adopt(agent_id)
     assert adopted is not None
     adopted.end()

@@ -23,9 +23,9 @@ from muse.errors import (
     TruncatedReply,
 )
 from muse.journal.policy_config import CallRules
-from muse.policies.course import Call, Fallback, Outcome, Try, Wait, course
 from muse.policies.deadline import Deadline
-from muse.policies.once import STALE
+from muse.policies.execution import Call, Fallback, Outcome, Try, Wait, course
+from muse.policies.resend_guard import STALE
 from muse.types.messages import Assistant, Attempt, Reply, Route
 from muse.types.provider_spec import Tier
 from muse.types.usage import Usage

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from muse.cli import main
-from muse.cli._doc_map import PACKAGES, rooms
+from muse.cli._docs.module_map import PACKAGES, rooms
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])

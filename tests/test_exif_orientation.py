@@ -11,7 +11,7 @@ import pytest
 from PIL import Image as Pictures
 from PIL import ImageOps
 
-from muse.tools import _part as tool_part
+from muse.agent_loop.toolset import _part as tool_part
 from muse.types.content import turns_of
 from muse.types.exif_orientation import upright
 from muse.types.messages import Image, Results, ToolResult, User

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from muse import models
-from muse.policies import spending
+from muse.policies import spend
 from muse.usage_log import prices
 from tests import journal_folder
 from tests.desk import Desk
@@ -119,9 +119,9 @@ async def test_a_first_look_up_of_a_price_does_not_hold_the_loop(
 async def test_a_first_look_at_the_log_does_not_hold_the_loop(
     desk: Desk, rule: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    threads, read_on = list[int](), spending.Spending._read_on
+    threads, read_on = list[int](), spend.Spending._read_on
     monkeypatch.setattr(
-        spending.Spending, "_read_on", lambda *asked: threads.append(threading.get_ident()) or read_on(*asked)
+        spend.Spending, "_read_on", lambda *asked: threads.append(threading.get_ident()) or read_on(*asked)
     )
     desk.reach(FAMILY[0])
     desk.journal.route(default={"provider": FAMILY[0].name, "model": FAMILY[0].model}, **rule)

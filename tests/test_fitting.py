@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muse.providers import backend_of
-from muse.providers._backend import ProviderBackend
-from muse.providers._fitting import NO_OUTPUT, ToolRules, fitted, wire_name, with_own_names
-from muse.providers._provider import Payload, Provider
+from muse.providers._backend.backend import ProviderBackend
+from muse.providers._backend.fitting import NO_OUTPUT, ToolRules, fitted, wire_name, with_own_names
+from muse.providers._backend.provider import Payload, Provider
 from muse.types.json_schema.tool_parameters import tool_parameters
 from muse.types.messages import Assistant, Image, Reply, Request, Results, Tool, ToolCall, ToolResult, Turn, User
 from muse.types.usage import Usage

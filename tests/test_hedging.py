@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from muse import models
+from muse.calls.hedging import stop_background
 from muse.errors import AuthError, ProviderDown, ProviderTimeout
-from muse.hedging import stop_background
 from muse.models import Asked
-from muse.policies.course import Fallback
+from muse.policies.execution import Fallback
 from muse.types.messages import Request, User
 from tests.desk import CONTEXT, QUESTION, Desk
 from tests.loopback.behaviours import Answer, Hang

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from muse.history import format_tool_summary, parse_agent_events_to_turns, past_of
+from muse.runs.history import format_tool_summary, parse_agent_events_to_turns, past_of
 from muse.types.messages import Assistant, Results, ToolCall, ToolResult, User
 from tests.journal_folder import JournalFolder
 

@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from muse import runs
-from muse.cortex_client import cortex_request
+from muse.agent_loop.module_loader import code_claim, makefile_claim
 from muse.diagnostics import project_claims
 from muse.errors import ConfigError
 from muse.journal import config_loader, descriptors, paths
@@ -23,7 +22,8 @@ from muse.journal.personas import get_agent, get_agents
 from muse.journal.storage.atomic_files import home_folder
 from muse.journal.trust import consent
 from muse.journal.trust.project_config import server_claim
-from muse.toolbox.files import code_claim, makefile_claim
+from muse.runs import run_files
+from muse.runs.client import cortex_request
 from muse.types.json_schema import patterns
 from muse.usage_log import prices
 from tests.test_trust import MUSE, Project, _cloned, _inside
@@ -235,7 +235,7 @@ def test_caches_of_compiled_code_that_python_writes_change_no_consent(tmp_path: 
 
 @pytest.mark.usefixtures("journal")
 def test_requests_of_a_journal_of_the_users_own_need_no_consent() -> None:
-    runs.new_file("pending", json.dumps({"event": "request", "prompt": "x", "make": ["all"]}) + "\n")
+    run_files.new_file("pending", json.dumps({"event": "request", "prompt": "x", "make": ["all"]}) + "\n")
     assert project_claims.claims() == ()
 
 

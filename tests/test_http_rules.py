@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muse.providers import _http
-from muse.providers._http1 import Inbox
+from muse.providers._http import clients
+from muse.providers._http.http1 import Inbox
 from tests.odd_server import OddServer
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -100,11 +100,11 @@ def outcome(way: str, answer: bytes) -> bytes | Exception:
 def post(way: str, url: str, **asked: Any) -> bytes:
     """The body of the answer to one request."""
     if way == "sync":
-        with _http.sync_client() as client:
+        with clients.sync_client() as client:
             return client.send(client.build_request("POST", url, **asked)).content
 
     async def post() -> bytes:
-        async with _http.async_client() as client:
+        async with clients.async_client() as client:
             return (await client.send(client.build_request("POST", url, **asked))).content
 
     return asyncio.run(post())

@@ -17,11 +17,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from muse.log_index.index import LogIndex
-from muse.log_index.sums import sums
-from muse.log_lines import assess
-from muse.policies.spending import spending, window_start
+from muse.calls.log_pricing import assess
+from muse.policies.spend import spending, window_start
 from muse.types.call_ids import new_call_id
+from muse.usage_index.index import LogIndex
+from muse.usage_index.queries import sums
 from muse.usage_log import in_flight, ledger
 from muse.usage_log.in_flight import SLOT_BYTES, Record
 from tests.desk import CONTEXT, WAYS, Desk
@@ -120,7 +120,7 @@ def test_every_reader_counts_it(journal: JournalFolder) -> None:
 
 def time_passes() -> None:
     """Have the next look at what was spent read the log."""
-    from muse.policies import spending as module
+    from muse.policies import spend as module
 
     for known in module._spendings.values():
         known._look_at_s = 0.0

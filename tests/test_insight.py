@@ -14,7 +14,7 @@ import pytest
 
 from muse import testing
 from muse.errors import ConfigError, MissingKeyError, ProviderDown
-from muse.providers._local import link
+from muse.providers._local import process
 from muse.providers._local.weights import WeightsMissing, find_weights
 from tests.journal_folder import ROOT, JournalFolder
 from think.asking.choices import MOST_CHOICES
@@ -340,7 +340,7 @@ def _has_model() -> bool:
         find_weights(None)
     except WeightsMissing:
         return False
-    return importlib.util.find_spec(link.PACKAGE) is not None
+    return importlib.util.find_spec(process.PACKAGE) is not None
 
 
 @pytest.mark.skipif(not _has_model(), reason="needs xllamacpp and the weights: muse local fetch")

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from muse import models
 from muse.errors import AnswerTooLarge, MuseError, ProviderError
 from muse.journal.config import parse
-from muse.policies.once import STALE
-from muse.providers._decoding import Decoder
-from muse.providers._http1 import Head
+from muse.policies.resend_guard import STALE
+from muse.providers._http.decoding import Decoder
+from muse.providers._http.http1 import Head
 from tests.desk import QUESTION, WAYS, Desk
 from tests.loopback.behaviours import Raw
 from tests.loopback.outcomes import TEXT

@@ -80,7 +80,7 @@ def _killed(child: subprocess.Popen[str], name: str, after: int) -> set[tuple[st
 
 CONFIG_AND_LOG = """
 import sys
-from muse.journal.config_loader import config_loader
+from muse.journal import config_loader
 from muse.usage_log import ledger
 for number in range(100):
     config_loader.update(lambda data: data.setdefault("identity", {}).update({sys.argv[1]: number}))

@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from muse.journal.policy_config import CallRules, Limit
-from muse.policies import limiter
-from muse.policies.course import Call
+from muse.policies import rate_limiter
 from muse.policies.deadline import Deadline
-from muse.policies.limiter import LimiterStep
-from muse.policies.store import Busy, write
+from muse.policies.execution import Call
+from muse.policies.rate_limiter import LimiterStep
+from muse.policies.shared_state import Busy, write
 from muse.types.messages import Route
 from muse.types.provider_spec import Tier
 from tests.journal_folder import JournalFolder
@@ -37,8 +37,8 @@ class Line:
                 raise Busy
             return write(action)
 
-        monkeypatch.setattr(limiter, "write", asked)
-        monkeypatch.setattr(limiter, "time", SimpleNamespace(monotonic=lambda: self.at_s))
+        monkeypatch.setattr(rate_limiter, "write", asked)
+        monkeypatch.setattr(rate_limiter, "time", SimpleNamespace(monotonic=lambda: self.at_s))
 
     def call(self) -> Call:
         return Call("app.tides", (ROUTE,), CallRules(), Deadline.after(600))
@@ -69,7 +69,7 @@ def test_a_call_that_found_the_file_busy_for_long_is_not_put_at_the_end_of_the_l
     assert line.wait_s(first) > 0
     line.step.after(sent, ROUTE, None)
     assert line.wait_s(second) > 0, "it came second"
-    line.at_s += limiter._LONGEST_SLOT_TURN_S
+    line.at_s += rate_limiter._LONGEST_SLOT_TURN_S
     assert line.wait_s(first) == 0
 
 
@@ -89,7 +89,7 @@ def test_who_asks_again_after_any_time_has_the_place_of_its_coming(
             assert line.wait_s(waiting[place]) > 0
         line.step.after(sent, ROUTE, None)
         for place, call in enumerate(waiting):
-            line.at_s += limiter._LONGEST_SLOT_TURN_S
+            line.at_s += rate_limiter._LONGEST_SLOT_TURN_S
             assert all(line.wait_s(later) > 0 for later in waiting[place + 1 :])
             assert line.wait_s(call) == 0
             line.step.after(call, ROUTE, None)

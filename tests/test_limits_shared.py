@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from muse.policies import limiter
-from muse.policies.store import NAME, is_alive, process
+from muse.policies import rate_limiter
+from muse.policies.shared_state import NAME, is_alive, process
 from tests.journal_folder import JournalFolder, run, start
 
 _MINUTE_S = 1.5
 CALLER = """
 import json, sys, time
 from muse import models
-from muse.policies import limiter
-limiter._MINUTE_S = float(sys.argv[1])
-limiter._STOCK_S = 0.2
-limiter._FIRST_SLACK_S = limiter._SLACK_S  # the provider here has no SDK to load
+from muse.policies import rate_limiter
+rate_limiter._MINUTE_S = float(sys.argv[1])
+rate_limiter._STOCK_S = 0.2
+rate_limiter._FIRST_SLACK_S = rate_limiter._SLACK_S  # the provider here has no SDK to load
 began = []
 for number in range(int(sys.argv[2])):
     models.generate("When?", context="app.tides", max_output_tokens=int(sys.argv[3]))
@@ -31,7 +31,7 @@ print(json.dumps(began))
 HOLDER = """
 import time
 from muse import models
-from muse.policies.course import Call
+from muse.policies.execution import Call
 from muse.policies.deadline import Deadline
 call = models.prepare("When?", "app.tides", {})
 held = Call("app.tides", call.ladder.rungs, call.ladder.rules, Deadline.after(60))
@@ -75,7 +75,7 @@ def test_tokens_are_counted_as_they_were_used_and_never_exceeded(journal: Journa
     assert most_in_a_window(began) * max(used) <= 200
 
 
-@pytest.mark.parametrize(("most", "slack_s"), [(1, limiter._FIRST_SLACK_S), (2, limiter._SLACK_S)])
+@pytest.mark.parametrize(("most", "slack_s"), [(1, rate_limiter._FIRST_SLACK_S), (2, rate_limiter._SLACK_S)])
 def test_the_first_request_may_arrive_late_as_its_process_may_have_an_sdk_to_load(
     journal: JournalFolder, most: int, slack_s: float
 ) -> None:
@@ -173,7 +173,7 @@ with testing.script(ProviderDown("down", retryable=True)):
     probing = """
 import time
 from muse import models
-from muse.policies.breaker import _key
+from muse.policies.circuit_breaker import _key
 call = models.prepare("x", "x", {})
 print(call.stack.steps[0]._may_probe(_key(call.ladder.rungs[0]), time.monotonic()))
 """

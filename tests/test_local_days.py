@@ -6,7 +6,7 @@ from datetime import date
 
 import pytest
 
-from muse.providers._local.days import days_in, needs_calendar, without_days
+from muse.providers._local.tool_planner.date_parsing import days_in, needs_calendar, without_days
 from tests.planned import TODAY
 
 NEAR: tuple[tuple[str, date | None], ...] = (

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from muse.providers._local import child, link
+from muse.providers._local import process, server
 from muse.providers._local.engine import (
     Engine,
     EngineDied,
@@ -240,14 +240,14 @@ def test_a_file_that_is_no_model_is_refused_with_its_path(tmp_path: Path, conten
 
 
 def test_a_missing_engine_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link, "PACKAGE", "no_such_engine")
+    monkeypatch.setattr(process, "PACKAGE", "no_such_engine")
     with pytest.raises(EngineMissing, match="'no_such_engine' is not installed"):
         Engine.shared(Path("any.gguf")).request("chat", chat("Hi"))
 
 
 def test_both_sides_agree_on_the_exit_codes() -> None:
-    assert link.EXIT_NOT_LOADED == child.EXIT_NOT_LOADED
-    assert link.EXIT_NO_PACKAGE == child.EXIT_NO_PACKAGE
+    assert process.EXIT_NOT_LOADED == server.EXIT_NOT_LOADED
+    assert process.EXIT_NO_PACKAGE == server.EXIT_NO_PACKAGE
 
 
 def test_streamed_tool_calls_are_joined_by_their_index() -> None:
@@ -257,7 +257,7 @@ def test_streamed_tool_calls_are_joined_by_their_index() -> None:
         {"tool_calls": [{"index": 0, "function": {"arguments": '{"x":'}}]},
         {"tool_calls": [{"index": 0, "function": {"arguments": "1}"}}]},
     ]
-    whole = child.Assembly()
+    whole = server.Assembly()
     for piece in pieces:
         choice = {"index": 0, "delta": piece, "finish_reason": None}
         whole.add({"object": "chat.completion.chunk", "choices": [choice]})

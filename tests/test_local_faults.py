@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from muse.errors import ConfigError
-from muse.policies import breaker
-from muse.providers import _http
-from muse.providers._sdk import transport_fault
+from muse.policies import circuit_breaker
+from muse.providers._http import clients
+from muse.providers._sdk_base import transport_fault
 from tests.desk import WAYS, Desk
 from tests.provider_cases import WIRES, Case
 
@@ -22,9 +22,9 @@ every_way = pytest.mark.parametrize("way", WAYS)
 @pytest.fixture(autouse=True)
 def fresh_tls() -> Iterator[None]:
     """No TLS context of another test, and none left for the next."""
-    _http.tls_context.cache_clear()
+    clients.tls_context.cache_clear()
     yield
-    _http.tls_context.cache_clear()
+    clients.tls_context.cache_clear()
 
 
 def _blame(desk: Desk, case: Case, way: str) -> ConfigError:
@@ -37,7 +37,7 @@ def _blame(desk: Desk, case: Case, way: str) -> ConfigError:
     assert isinstance(error, ConfigError), repr(error)
     assert not desk.server.requests
     assert [line["error"]["class"] for line in desk.journal.lines()] == ["ConfigError"]
-    assert list(breaker.states()) == []
+    assert list(circuit_breaker.states()) == []
     return error
 
 
@@ -86,13 +86,13 @@ def test_a_key_that_no_header_can_carry_is_refused_before_anything_is_sent(desk:
     [
         OSError(errno.EMFILE, "Too many open files"),
         FileNotFoundError(errno.ENOENT, "No such file", "/gone/cert.pem"),
-        _http.httpx2.UnsupportedProtocol("no http"),
-        _http.httpx2.LocalProtocolError("Illegal header value"),
+        clients.httpx2.UnsupportedProtocol("no http"),
+        clients.httpx2.LocalProtocolError("Illegal header value"),
     ],
     ids=lambda exc: type(exc).__name__,
 )
 def test_a_fault_of_the_machine_is_found_beneath_a_transports_error(exc: Exception) -> None:
-    outer = _http.httpx2.ConnectError("connection failed")
+    outer = clients.httpx2.ConnectError("connection failed")
     outer.__cause__ = exc
     assert isinstance(transport_fault(outer, "openai", "m"), ConfigError)
-    assert not isinstance(transport_fault(_http.httpx2.ConnectError("refused"), "openai", "m"), ConfigError)
+    assert not isinstance(transport_fault(clients.httpx2.ConnectError("refused"), "openai", "m"), ConfigError)

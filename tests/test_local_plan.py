@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from muse.policies.deadline import Deadline
-from muse.providers._local.passages import best, is_backed, read_result
-from muse.providers._local.task import Task, task_of
+from muse.providers._local.tool_planner.result_passages import best, is_backed, read_result
+from muse.providers._local.tool_planner.task import Task, task_of
 from muse.providers.local import LocalProvider
 from muse.types.messages import Assistant, Request, Results, Tool, ToolCall, ToolResult, User
 from tests.desk import WAYS

@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from muse.log_index.index import LogIndex
-from muse.log_index.lines import Wanted, find_line, list_lines
-from muse.log_index.sums import count_bad_lines, sums
 from muse.types.usage import Usage
+from muse.usage_index.index import LogIndex
+from muse.usage_index.line_queries import Wanted, find_line, list_lines
+from muse.usage_index.queries import count_bad_lines, sums
 from muse.usage_log import prices
 from muse.usage_log.totals import FIELDS, Field
 from tests.journal_folder import ROOT, JournalFolder
@@ -254,7 +254,7 @@ def test_a_log_whose_past_has_changed_is_read_anew(journal: JournalFolder, index
 def test_a_long_log_is_read_in_portions_with_the_newest_days_first(
     journal: JournalFolder, index: LogIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("muse.log_index.index._BATCH_LINES", 3)
+    monkeypatch.setattr("muse.usage_index.index._BATCH_LINES", 3)
     for day in ("20261101", "20261102", DAY):
         append(journal, *[line()] * 6, day=day)
     shares = []
@@ -290,7 +290,7 @@ def test_a_line_of_ten_megabytes_is_a_line(journal: JournalFolder, index: LogInd
 def test_long_lines_are_read_a_few_at_a_time(
     journal: JournalFolder, index: LogIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("muse.log_index.scan._MOST_BYTES", 10_000)
+    monkeypatch.setattr("muse.usage_index.log_reader._MOST_BYTES", 10_000)
     append(journal, *(line(note="x" * 4_000, context=f"c{number}") for number in range(20)))
     assert not index.refresh(0).is_complete
     assert sums(index, ALL).total.total.calls == 3

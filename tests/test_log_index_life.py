@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from muse.log_index.index import FILE, LogIndex, close_indexes, log_index
-from muse.log_index.sums import sums
+from muse.usage_index.index import FILE, LogIndex, close_indexes, log_index
+from muse.usage_index.queries import sums
 from tests.journal_folder import JournalFolder, start
 from tests.log_days import ALL, DAY, append, calls, line, same_as_usage
 
@@ -117,8 +117,8 @@ def test_one_index_serves_a_journal_until_it_is_closed(journal: JournalFolder) -
 _READ = """
 import sys
 from pathlib import Path
-from muse.log_index.index import LogIndex
-from muse.log_index.sums import Where, sums
+from muse.usage_index.index import LogIndex
+from muse.usage_index.queries import Where, sums
 index = LogIndex(Path(sys.argv[1]))
 while not index.refresh().is_complete:
     pass
@@ -145,10 +145,10 @@ def test_processes_share_an_index_that_none_has_made_before(journal: JournalFold
 _HALFWAY = """
 import sys
 from pathlib import Path
-from muse.log_index import book, index
-from muse.log_index.index import LogIndex
+from muse.usage_index import writer, index
+from muse.usage_index.index import LogIndex
 index._BATCH_LINES = 100
-keep, batches = book._keep_sums, []
+keep, batches = writer._keep_sums, []
 def slow(*arguments):
     made = keep(*arguments)
     batches.append(1)
@@ -156,7 +156,7 @@ def slow(*arguments):
         print("halfway", flush=True)
         sys.stdin.read()
     return made
-book._keep_sums = slow
+writer._keep_sums = slow
 LogIndex(Path(sys.argv[1])).refresh()
 """
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from muse.errors import ConfigError
-from muse.history import INTERRUPTED
-from muse.runs import Recorder
+from muse.runs.history import INTERRUPTED
+from muse.runs.run_files import Recorder
 from muse.types.messages import Assistant, Results, User
 from tests.agent_run import PROMPT, Run, is_well_formed, record, replay, results
 from tests.agent_tools import Odd

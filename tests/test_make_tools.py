@@ -14,11 +14,11 @@ import pytest
 from mcp import Client
 
 from muse import agents, testing
+from muse.agent_loop import make_tools
+from muse.agent_loop.module_loader import makefile_claim
+from muse.agent_loop.toolset import PreviewedCall
 from muse.errors import ConfigError
 from muse.journal.trust import consent
-from muse.toolbox import make_tools
-from muse.toolbox.files import makefile_claim
-from muse.tools import PreviewedCall
 from muse.types.messages import ToolCall
 from tests.at_terminal import Terminal
 from tests.journal_folder import JournalFolder, start

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from muse import agents
+from muse.agent_loop.mcp_client import servers_of
+from muse.agent_loop.server_addresses import secrets_in
 from muse.errors import ConfigError
 from muse.journal import secrets
-from muse.toolbox.addresses import secrets_in
-from muse.toolbox.servers import servers_of
 from muse.types.redaction import shown_address
 from tests.agent_run import calls, replay
 from tests.journal_folder import JournalFolder

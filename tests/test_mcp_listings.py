@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muse import testing
+from muse.agent_loop.mcp_listings import repair_listing, repair_schema
 from muse.errors import ToolError
-from muse.toolbox.listings import repair_listing, repair_schema
 from tests.agent_run import calls, replay
 from tests.raw_server import calls_in, one, stdio, tool
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mcp_types import CallToolResult
 
-from muse.toolbox.results import repair_result
+from muse.agent_loop.tool_results import repair_result
 from tests.agent_run import calls, replay
 from tests.raw_server import calls_in, one, stdio, tool
 

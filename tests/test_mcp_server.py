@@ -21,9 +21,9 @@ import pytest
 from mcp import Client, StdioServerParameters
 
 from muse import mcp as server_module
+from muse.agent_loop.tool_registry import LocalTool, Pack, find_packs, packs
 from muse.errors import ConfigError, ToolError
 from muse.mcp import Place, build_server, place_of
-from muse.toolbox.packs import LocalTool, Pack, find_packs, packs
 from tests.journal_folder import ROOT, JournalFolder, environment
 
 QUESTION = {"query": "thermal camera"}

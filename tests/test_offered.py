@@ -7,11 +7,11 @@ from typing import Any
 
 from mcp import Client
 
+from muse.agent_loop.mcp_client import Link, LocalServer, ToolServer
+from muse.agent_loop.tool_descriptions import offers
+from muse.agent_loop.tool_registry import find_packs
 from muse.agents import own_tools
 from muse.mcp import build_server
-from muse.toolbox.offers import offers
-from muse.toolbox.packs import find_packs
-from muse.toolbox.servers import Link, LocalServer, ToolServer
 from tests.journal_folder import JournalFolder, run
 from tests.loopback.server import LoopbackServer
 

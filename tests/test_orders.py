@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from muse import cortex_client, runs
-from muse.cortex_client import get_agent_end_state, read_agent_events
+from muse.runs import client, run_files
+from muse.runs.client import get_agent_end_state, read_agent_events
 from tests.cortex_process import ask, drain, last, names
 from tests.journal_folder import ROOT, JournalFolder
 
@@ -29,7 +29,7 @@ def _personas(journal: JournalFolder, **personas: dict[str, Any]) -> None:
 
 
 def test_a_result_is_saved_in_the_folder_of_its_day(journal: JournalFolder) -> None:
-    agent_id = cortex_client.cortex_request(
+    agent_id = client.cortex_request(
         "Quiet day.", "default", config={"disable_mcp": True, "day": "20261103"}, save="insights/review.md"
     )
     drain()
@@ -50,21 +50,21 @@ def test_a_run_is_handed_on_with_provider_and_model_and_its_result() -> None:
     handoff = {"persona": "librarian", "prompt": "Check: $result", "disable_mcp": True}
     agent_id = ask("Low water at six.", provider="echo", model="echo-1", handoff=handoff, day="20261103")
     drain()
-    following = cortex_client.handed_to(agent_id)
+    following = client.handed_to(agent_id)
     assert following is not None
     request = read_agent_events(following)[0]
     assert (request["provider"], request["model"], request["day"]) == ("echo", "echo-1", "20261103")
     assert last(following)["result"] == "Check: Low water at six."
-    assert cortex_client.get_agent_thread(following) == [agent_id, following]
+    assert client.get_agent_thread(following) == [agent_id, following]
 
 
 def test_a_persona_names_who_goes_on(journal: JournalFolder) -> None:
     _personas(journal, writer={"handoff": "editor"}, editor={})
     agent_id = ask(persona="writer", tools=[])
-    (waiting, active) = (runs.ids_in("pending"), runs.ids_in("active"))
+    (waiting, active) = (run_files.ids_in("pending"), run_files.ids_in("active"))
     assert (waiting, active) == ([agent_id], [])
     drain()
-    following = cortex_client.handed_to(agent_id)
+    following = client.handed_to(agent_id)
     assert following is not None
     assert read_agent_events(following)[0]["persona"] == "editor"
 
@@ -74,7 +74,7 @@ def test_a_circle_of_handoffs_is_refused(journal: JournalFolder) -> None:
     _personas(journal, writer={"handoff": "editor", **quiet}, editor={"handoff": {"persona": "writer"}, **quiet})
     first = ask(persona="writer")
     drain()
-    chain = cortex_client.get_agent_thread(first)
+    chain = client.get_agent_thread(first)
     assert [get_agent_end_state(agent_id) for agent_id in chain] == ["finish", "finish", "error"]
     assert "writer -> editor -> writer" in last(chain[2])["error"]
 
@@ -82,7 +82,7 @@ def test_a_circle_of_handoffs_is_refused(journal: JournalFolder) -> None:
 def test_nothing_is_handed_on_after_an_error() -> None:
     agent_id = ask(persona="nobody", handoff="default")
     drain()
-    assert runs.newest_ids() == [agent_id]
+    assert run_files.newest_ids() == [agent_id]
 
 
 def test_a_persona_without_text_or_with_bad_json_is_one_error(journal: JournalFolder) -> None:

@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace as changed
 
 from muse import providers
-from muse.batching.overnight import Item, window_s
+from muse.batching.provider_batches.submitter import Item, window_s
 from muse.errors import (
     AuthError,
     ConfigError,
@@ -25,7 +25,7 @@ from muse.errors import (
     RequestError,
     TruncatedReply,
 )
-from muse.providers._backend import ProviderBackend
+from muse.providers._backend.backend import ProviderBackend
 from muse.types.messages import Reply
 from muse.usage_log import prices
 from tests.loopback.batch_forms import reply_text
@@ -138,7 +138,7 @@ async def test_a_broken_line_costs_at_most_its_own_answer(case: Case, mends: boo
 
 
 async def test_a_broken_line_of_a_gemini_file_does_too(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("muse.providers._batch_google._INLINE_BYTES", 0)
+    monkeypatch.setattr("muse.providers._batch.google._INLINE_BYTES", 0)
     night.server.plan("google", Script(fates={1: "broken"}, mends=True))
     outcomes = await night.run(items_for(GOOGLE, 4))
     assert len(texts(outcomes, list(outcomes))) == 4

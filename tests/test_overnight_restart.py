@@ -10,8 +10,8 @@ from contextlib import aclosing
 
 import pytest
 
-from muse.batching import overnight
-from muse.batching.overnight import Item
+from muse.batching.provider_batches import submitter
+from muse.batching.provider_batches.submitter import Item
 from muse.errors import ConfigError, ProviderDown
 from muse.types.messages import Reply
 from tests.journal_folder import start
@@ -29,7 +29,7 @@ CHILD = """
 import asyncio, sys
 from tests.night import QUICK, items_for
 from tests.provider_cases import FAMILY
-from muse.batching.overnight import Overnight
+from muse.batching.provider_batches.submitter import Overnight
 
 async def main():
     case = next(case for case in FAMILY if case.name == sys.argv[1])
@@ -157,7 +157,7 @@ async def test_leaving_the_iteration_leaves_the_job_at_the_service(night: Night)
 async def test_an_answer_that_comes_while_requests_are_read_is_not_asked_for_again(
     night: Night, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(overnight, "_TURN", 1)  # let the other jobs go on after each request that is read
+    monkeypatch.setattr(submitter, "_TURN", 1)  # let the other jobs go on after each request that is read
     items = items_for(ANTHROPIC, 4)
     left = night.lane()
     async with aclosing(left.run(items)) as answers:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from muse.toolbox import packs as packs_module
-from muse.toolbox.packs import find_packs, packs
+from muse.agent_loop import tool_registry as packs_module
+from muse.agent_loop.tool_registry import find_packs, packs
 from tests.journal_folder import JournalFolder
 
 
@@ -20,7 +20,7 @@ def _house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, modules: Mapping[str
         folder.mkdir(parents=True)
         (folder / "tools.py").write_text(text, encoding="utf-8")
     monkeypatch.setattr(packs_module, "_HOUSE", tmp_path)
-    monkeypatch.setattr(packs_module, "GROUP", "muse.tools.of.nobody")
+    monkeypatch.setattr(packs_module, "GROUP", "muse.agent_loop.toolset.of.nobody")
     monkeypatch.setattr(packs_module, "import_module", lambda name: _module(tmp_path, name))
 
 
@@ -32,7 +32,7 @@ def _module(root: Path, name: str) -> Any:
 
 
 _GOOD = """
-from muse.toolbox.packs import LocalTool
+from muse.agent_loop.tool_registry import LocalTool
 def wave() -> str:
     "Wave."
     return "hello"

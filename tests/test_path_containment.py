@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 from apps.chat import conversations
 from apps.todos import todos
-from muse import runs
 from muse.errors import ContentsError, ToolError
-from muse.history import parse_agent_events_to_turns
 from muse.journal import config_loader as journals
 from muse.journal import paths
 from muse.journal.storage.atomic_files import make_folder
 from muse.journal.storage.path_containment import is_inside
-from muse.run_files.index import RunIndex
+from muse.runs import run_files
+from muse.runs.history import parse_agent_events_to_turns
+from muse.runs.index import RunIndex
 from muse.usage_log import ledger
 from observe.days.segments import segments_of
 from observe.looking import screen
@@ -139,8 +139,8 @@ def test_runs_and_conversations_are_read_through_no_link(lay: Lay) -> None:
         f'{{"event": "start", "ts": 1, "prompt": "{SECRET}"}}\n{{"event": "finish", "ts": 2, "result": "{SECRET}"}}\n'
     )
     lay(f"agents/{agent_id}.jsonl", line)
-    assert runs.find(agent_id) is None
-    assert runs.newest_ids() == []
+    assert run_files.find(agent_id) is None
+    assert run_files.newest_ids() == []
     assert RunIndex().page(limit=9).runs == ()
     assert parse_agent_events_to_turns(agent_id) == []
     lay(f"chats/{agent_id}.jsonl", f'{{"event": "title", "title": "{SECRET}"}}\n')
@@ -177,7 +177,7 @@ def test_folders_of_a_journal_are_the_users_alone(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("JOURNAL_PATH", str(tmp_path / "new" / "journal"))
     paths.day_path(DAY)
     journals.update(lambda data: data.update(identity={"name": "Maren"}))
-    runs.new_file("over")
+    run_files.new_file("over")
     ledger.append({"model": "m"})
     made = [path for path in (tmp_path / "new").rglob("*") if path.is_dir()]
     assert {path.name for path in made} >= {"journal", DAY, "config", "agents", "tokens"}

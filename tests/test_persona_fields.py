@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from apps.agents.listing import list_personas
-from muse import agents, check, cli, testing
+from muse import agents, cli, testing
+from muse.agent_loop.run_config import RunConfig
+from muse.diagnostics import check
 from muse.errors import ConfigError
 from muse.journal import persona_fields, personas
-from muse.run_config import RunConfig
 from tests.journal_folder import JournalFolder
 
 ALLOWED = ["search_journal"]

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from muse import check, models, testing
+from muse import models, testing
+from muse.calls.log_pricing import assess
+from muse.diagnostics import check
 from muse.errors import (
     BudgetExceeded,
     CircuitOpen,
@@ -21,9 +23,8 @@ from muse.errors import (
     MuseError,
     ProviderDown,
 )
-from muse.log_lines import assess
-from muse.policies.spending import Spending, window_start
-from muse.policies.store import NAME, Busy, process, store, write
+from muse.policies.shared_state import NAME, Busy, process, store, write
+from muse.policies.spend import Spending, window_start
 from muse.providers import backend_of
 from muse.usage_log import ledger
 from tests.desk import CONTEXT, QUESTION, Desk
@@ -273,7 +274,7 @@ def test_the_place_in_line_of_a_killed_process_holds_nobody_up(
         values = (key, time.monotonic(), "4194304.1")  # no process has this number
         connection.execute("INSERT INTO line (key, again, process) VALUES (?, ?, ?)", values)
     waits: list[float] = []
-    monkeypatch.setattr("muse.calls.time.sleep", waits.append)
+    monkeypatch.setattr("muse.calls.execute.time.sleep", waits.append)
     models.generate(QUESTION, CONTEXT)
     assert waits == []
     assert store().rows("SELECT * FROM line") == []
@@ -328,6 +329,6 @@ def test_where_there_is_room_for_all_in_line_nobody_waits_for_those_before(
         values = [(key, time.monotonic(), process())] * 7
         connection.executemany("INSERT INTO line (key, again, process) VALUES (?, ?, ?)", values)
     waits: list[float] = []
-    monkeypatch.setattr("muse.calls.time.sleep", waits.append)
+    monkeypatch.setattr("muse.calls.execute.time.sleep", waits.append)
     models.generate(QUESTION, CONTEXT)
     assert waits == []

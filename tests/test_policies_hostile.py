@@ -14,8 +14,8 @@ import pytest
 
 from muse import models, testing
 from muse.errors import BudgetExceeded, CircuitOpen, InvalidReply, LimitReached, ProviderDown
-from muse.policies import stack
-from muse.policies.store import NAME, process, store
+from muse.policies import pipeline
+from muse.policies.shared_state import NAME, process, store
 from tests.desk import CONTEXT, QUESTION, Desk
 from tests.journal_folder import JournalFolder, run
 from tests.loopback.behaviours import Answer
@@ -193,7 +193,7 @@ def test_no_header_stops_a_model_for_good(desk: Desk, header: str) -> None:
     desk.journal.route(default={"provider": "openai", "model": OPENAI.model, "retries": 0})
     desk.play(OPENAI, Answer({"error": {"message": "slowly"}}, 429, {"retry-after": header}))
     desk.fail("sync")
-    flow = stack._adaptive._flows["openai", OPENAI.model]
+    flow = pipeline._adaptive._flows["openai", OPENAI.model]
     assert flow.held_until_s - time.monotonic() <= 300
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from muse.errors import ConfigError, ProviderDown
-from muse.providers import _http
-from muse.providers._destination import destination
-from muse.providers._proxies import is_loopback, proxy_for
+from muse.providers._http import clients
+from muse.providers._http.destination import destination
+from muse.providers._http.proxies import is_loopback, proxy_for
 from tests.desk import WAYS, Desk
 from tests.loopback.outcomes import TEXT
 from tests.loopback.proxy import LoopbackProxy
@@ -58,7 +58,7 @@ def test_a_scheme_has_its_proxy_or_the_one_of_all(
 ) -> None:
     for name, value in said.items():
         monkeypatch.setenv(name, value)
-    proxy = destination(_http.parsed(address)).proxy
+    proxy = destination(clients.parsed(address)).proxy
     assert (proxy.port if proxy else None) == port
 
 
@@ -157,7 +157,7 @@ def test_a_key_for_https_passes_a_proxy_only_within_tls(
 ) -> None:
     certificate = self_signed(tmp_path)
     trusting = ssl.create_default_context(cafile=str(certificate))
-    monkeypatch.setattr(_http, "tls_context", lambda: trusting)
+    monkeypatch.setattr(clients, "tls_context", lambda: trusting)
     serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     serving.load_cert_chain(certificate)
     with LoopbackProxy() as proxy, OddServer([FINE, FINE], tls=serving) as server:
@@ -177,7 +177,7 @@ def test_a_proxy_may_itself_be_reached_over_tls(
 ) -> None:
     certificate = self_signed(tmp_path)
     trusting = ssl.create_default_context(cafile=str(certificate))
-    monkeypatch.setattr(_http, "tls_context", lambda: trusting)
+    monkeypatch.setattr(clients, "tls_context", lambda: trusting)
     serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     serving.load_cert_chain(certificate)
     long = b"{" + b" " * 300_000 + b"}"
@@ -250,11 +250,11 @@ def _posts(way: str, url: str, times: int) -> list[bytes]:
     headers = [("Content-Type", "application/json"), ("X-Api-Key", "sk-test")]
     asked = {"content": b"{}", "headers": headers, "timeout": 10.0}
     if way == "sync":
-        with _http.sync_client() as client:
+        with clients.sync_client() as client:
             return [client.send(client.build_request("POST", url, **asked)).content for _ in range(times)]
 
     async def post() -> list[bytes]:
-        async with _http.async_client() as client:
+        async with clients.async_client() as client:
             return [(await client.send(client.build_request("POST", url, **asked))).content for _ in range(times)]
 
     return asyncio.run(post())

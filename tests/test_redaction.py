@@ -11,14 +11,15 @@ import msgspec
 import pytest
 
 from apps.settings.standing import stand
-from muse import agents, calls, models
-from muse.batching.luggage import variables
+from muse import agents, models
+from muse.agent_loop.mcp_client import servers_of
+from muse.agent_loop.run_config import RunConfig
+from muse.batching.ray.worker_config import variables
+from muse.calls import execute
 from muse.journal import config_loader, secrets
 from muse.journal.config import Gateway
 from muse.providers import backend_of, specs
-from muse.providers._provider import Access
-from muse.run_config import RunConfig
-from muse.toolbox.servers import servers_of
+from muse.providers._backend.provider import Access
 from muse.types.redaction import shown_address
 from tests.desk import Desk
 from tests.journal_folder import JournalFolder
@@ -77,14 +78,14 @@ def test_clients_and_calls_show_no_key(desk: Desk, case: Any, monkeypatch: pytes
 def test_a_call_with_its_own_key_shows_none(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.use(WIRES[0])
     seen: list[str] = []
-    run = calls.Ready.run
+    run = execute.Ready.run
 
     def noted(self: Any) -> Any:
         seen.extend(leaks(self, depth=2))
         assert self.api_key == CANARY
         return run(self)
 
-    monkeypatch.setattr(calls.Ready, "run", noted)
+    monkeypatch.setattr(execute.Ready, "run", noted)
     models.generate("Hello", "app.tides", api_key=CANARY)
     assert seen == []
 

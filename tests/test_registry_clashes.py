@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from muse import check, models, providers
+from muse import models, providers
+from muse.diagnostics import check
 from muse.errors import ConfigError, PluginError, UnknownProviderError
 from muse.providers import compatible
 from muse.types import provider_names

@@ -9,8 +9,8 @@ import pytest
 from muse import models
 from muse.errors import BlockedReply, EmptyReply, InterruptedReply, MuseError, ProviderDown, TruncatedReply
 from muse.providers import backend_of
-from muse.providers._backend import ProviderBackend
-from muse.providers._provider import Provider
+from muse.providers._backend.backend import ProviderBackend
+from muse.providers._backend.provider import Provider
 from muse.types.messages import Request, User
 from tests.desk import CONTEXT, QUESTION, WAYS, Desk
 from tests.provider_cases import WIRES, Case

@@ -10,7 +10,7 @@ import pytest
 
 from muse import models
 from muse.errors import LimitReached, ProviderDown
-from muse.policies import breaker
+from muse.policies import circuit_breaker
 from muse.providers import backend_of
 from tests.desk import CONTEXT, QUESTION, WAYS, Desk
 from tests.loopback.behaviours import Close
@@ -103,7 +103,7 @@ def test_it_is_no_failure_of_the_provider(desk: Desk, way: str) -> None:
     desk.play(OPENAI, "text", Close(), "text")
     _, second = ask_on_one_connection(desk, way, 2)
     assert second.text == TEXT
-    assert dict(breaker.states()) == {}
+    assert dict(circuit_breaker.states()) == {}
 
 
 def test_it_goes_past_other_kept_connections(desk: Desk) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from muse.providers import backend_of
-from muse.providers._backend import ProviderBackend
+from muse.providers._backend.backend import ProviderBackend
 from muse.providers._chat import ChatGatherer, chat_messages, decode_completion
 from muse.types.messages import Reply, Request, Results, ToolResult, User
 from muse.types.provider_spec import Profile

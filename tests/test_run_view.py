@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from apps.host.run_view import RunView
-from muse.run_files.tail import Line
+from muse.runs.follow import Line
 
 
 def test_deltas_are_joined_and_give_way_to_the_answer() -> None:

@@ -13,9 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muse import runs
-from muse.run_files import tail
-from muse.runs import Recorder
+from muse.runs import follow, run_files
+from muse.runs.run_files import Recorder
 from muse.usage_log import ledger
 from tests.journal_folder import JournalFolder, run, start
 
@@ -25,7 +24,7 @@ FINISH = {"event": "finish", "ts": 3_500, "result": "At six.", "usage": {"reques
 
 _HOLD = """
 import sys
-from muse.runs import Recorder
+from muse.runs.run_files.run_files import Recorder
 recorder = Recorder.begin()
 recorder.write({"event": "start", "prompt": "Hold"})
 print(recorder.agent_id, flush=True)
@@ -48,11 +47,11 @@ def _end(child: subprocess.Popen[str]) -> None:
 def test_a_run_is_a_file_that_is_renamed_when_it_is_over(journal: JournalFolder) -> None:
     recorder = Recorder.begin()
     recorder.write(START)
-    assert runs.find(recorder.agent_id) == (runs.path_of(recorder.agent_id, "active"), "active")
+    assert run_files.find(recorder.agent_id) == (run_files.path_of(recorder.agent_id, "active"), "active")
     recorder.end()
-    found = runs.find(recorder.agent_id)
+    found = run_files.find(recorder.agent_id)
     assert found == (journal.path / "agents" / f"{recorder.agent_id}.jsonl", "over")
-    assert list(runs.read_events(found[0])) == [{**START, "agent_id": recorder.agent_id}]
+    assert list(run_files.read_events(found[0])) == [{**START, "agent_id": recorder.agent_id}]
     assert found[0].stat().st_mode & 0o777 == 0o600
 
 
@@ -70,37 +69,37 @@ def test_a_run_that_ends_while_it_is_looked_for_is_found(monkeypatch: pytest.Mon
         return found
 
     monkeypatch.setattr(Path, "is_file", end_meanwhile)
-    assert runs.find(recorder.agent_id) == (runs.path_of(recorder.agent_id, "over"), "over")
+    assert run_files.find(recorder.agent_id) == (run_files.path_of(recorder.agent_id, "over"), "over")
 
 
 def test_a_run_that_ends_before_its_file_is_opened_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = Recorder.begin()
     recorder.write(START)
     recorder.write(FINISH)
-    stale = [runs.find(recorder.agent_id)]
+    stale = [run_files.find(recorder.agent_id)]
     recorder.end()
-    find = runs.find
-    monkeypatch.setattr(runs, "find", lambda agent_id: stale.pop() if stale else find(agent_id))
-    found = runs.summarize(recorder.agent_id)
+    find = run_files.find
+    monkeypatch.setattr(run_files, "find", lambda agent_id: stale.pop() if stale else find(agent_id))
+    found = run_files.summarize(recorder.agent_id)
     assert found is not None
     assert found.state == "completed"
 
 
 def test_ids_rise_and_are_never_given_twice() -> None:
     with ThreadPoolExecutor(8) as pool:
-        made = list(pool.map(lambda _: runs.new_file("pending", "{}\n")[0], range(200)))
+        made = list(pool.map(lambda _: run_files.new_file("pending", "{}\n")[0], range(200)))
     assert len(set(made)) == 200
-    assert all(runs.is_agent_id(agent_id) for agent_id in made)
-    assert runs.ids_in("pending") == sorted(made)
-    assert runs.newest_ids() == sorted(made, reverse=True)
+    assert all(run_files.is_agent_id(agent_id) for agent_id in made)
+    assert run_files.ids_in("pending") == sorted(made)
+    assert run_files.newest_ids() == sorted(made, reverse=True)
 
 
 @pytest.mark.parametrize("text", ["", "12", "../../secret", "179000000000a", "\uff11" * 13, "1790000000000.jsonl"])
 def test_what_is_no_id_finds_no_file(text: str) -> None:
-    assert not runs.is_agent_id(text)
-    assert runs.find(text) is None
-    assert runs.summarize(text) is None
-    assert not runs.is_under_way(text)
+    assert not run_files.is_agent_id(text)
+    assert run_files.find(text) is None
+    assert run_files.summarize(text) is None
+    assert not run_files.is_under_way(text)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +112,7 @@ def test_every_event_is_one_whole_line(event: dict[str, Any]) -> None:
     recorder.write(event)
     recorder.write(FINISH)
     recorder.end()
-    lines = runs.path_of(recorder.agent_id, "over").read_bytes().split(b"\n")
+    lines = run_files.path_of(recorder.agent_id, "over").read_bytes().split(b"\n")
     assert len(lines) == 3
     assert lines[-1] == b""
     assert json.loads(lines[1])["event"] == "finish"
@@ -122,45 +121,46 @@ def test_every_event_is_one_whole_line(event: dict[str, Any]) -> None:
 def test_who_is_at_work_is_known_by_the_lock_and_not_by_the_file(journal: JournalFolder) -> None:
     child, agent_id = _holder(journal)
     try:
-        assert runs.is_under_way(agent_id)
-        assert runs.adopt(agent_id) is None
+        assert run_files.is_under_way(agent_id)
+        assert run_files.adopt(agent_id) is None
     finally:
         _end(child)
-    assert runs.find(agent_id) == (runs.path_of(agent_id, "active"), "active")
-    assert not runs.is_under_way(agent_id)
-    adopted = runs.adopt(agent_id)
+    assert run_files.find(agent_id) == (run_files.path_of(agent_id, "active"), "active")
+    assert not run_files.is_under_way(agent_id)
+    adopted = run_files.adopt(agent_id)
     assert adopted is not None
-    assert runs.is_under_way(agent_id)
+    assert run_files.is_under_way(agent_id)
     assert [event["event"] for event in adopted.events()] == ["start"]
     adopted.write(FINISH)
     adopted.end()
-    assert not runs.is_under_way(agent_id)
+    assert not run_files.is_under_way(agent_id)
 
 
 def test_a_line_that_was_torn_by_a_kill_costs_itself(journal: JournalFolder) -> None:
     child, agent_id = _holder(journal)
     _end(child)
-    with runs.path_of(agent_id, "active").open("ab") as file:
+    with run_files.path_of(agent_id, "active").open("ab") as file:
         file.write(b'{"event": "tool_st')
-    adopted = runs.adopt(agent_id)
+    adopted = run_files.adopt(agent_id)
     assert adopted is not None
     adopted.write(FINISH)
     adopted.end()
-    events = list(runs.read_events(runs.path_of(agent_id, "over")))
+    events = list(run_files.read_events(run_files.path_of(agent_id, "over")))
     assert [event["event"] for event in events] == ["start", "finish"]
 
 
 def test_a_waiting_run_is_taken_once(journal: JournalFolder) -> None:
-    agent_id, _ = runs.new_file("pending", '{"event": "request"}\n')
-    taken = [runs.claim(agent_id), runs.claim(agent_id)]
+    agent_id, _ = run_files.new_file("pending", '{"event": "request"}\n')
+    taken = [run_files.claim(agent_id), run_files.claim(agent_id)]
     assert [one is not None for one in taken] == [True, False]
-    code = "import sys; from muse import runs; print(runs.claim(sys.argv[1]), runs.adopt(sys.argv[1]))"
+    code = "import sys\nfrom muse.runs import run_files\n"
+    code += "print(run_files.claim(sys.argv[1]), run_files.adopt(sys.argv[1]))"
     assert run(code, agent_id, JOURNAL_PATH=str(journal.path)).split() == ["None", "None"]
 
 
 def test_a_request_that_is_still_being_written_is_left(journal: JournalFolder) -> None:
-    agent_id, path = runs.new_file("pending", '{"event": "requ')
-    assert runs.claim(agent_id) is None
+    agent_id, path = run_files.new_file("pending", '{"event": "requ')
+    assert run_files.claim(agent_id) is None
     assert path.exists()
 
 
@@ -170,7 +170,7 @@ def test_a_run_at_a_glance() -> None:
     call = {"event": "tool_start", "ts": 2_000, "tool": "find", "call_id": "a"}
     for event in (START, call, {**call, "event": "tool_end"}, FINISH):
         recorder.write(event)
-    found = runs.summarize(recorder.agent_id)
+    found = run_files.summarize(recorder.agent_id)
     assert found is not None
     assert (found.persona, found.provider, found.model, found.prompt) == ("p", "echo", "echo-1", "When?")
     assert (found.state, found.turns, found.tool_calls, found.tokens) == ("completed", 2, 1, 30)
@@ -195,23 +195,23 @@ def test_the_state_of_a_run_that_is_over(events: list[dict[str, Any]], state: st
     for event in events:
         recorder.write(event)
     recorder.end()
-    found = runs.summarize(recorder.agent_id)
+    found = run_files.summarize(recorder.agent_id)
     assert found is not None
     assert (found.state, found.reason) == (state, reason)
-    seen = tail.read(recorder.agent_id)
+    seen = follow.read(recorder.agent_id)
     assert (seen.state, seen.reason, seen.is_over) == (state, reason, True)
 
 
 def test_a_run_whose_file_is_taken_away_ends_without_a_crash(caplog: pytest.LogCaptureFixture) -> None:
     recorder = Recorder.begin()
-    runs.path_of(recorder.agent_id, "active").unlink()
+    run_files.path_of(recorder.agent_id, "active").unlink()
     recorder.write(START)
     recorder.end()
     assert "is gone" in caplog.text
 
 
 def test_a_journal_without_runs_has_none() -> None:
-    assert (runs.newest_ids(), runs.ids_in("active"), runs.find("1790000000000")) == ([], [], None)
+    assert (run_files.newest_ids(), run_files.ids_in("active"), run_files.find("1790000000000")) == ([], [], None)
 
 
 APPROVAL = {"event": "approval", "ts": 1_500, "tool": "add", "call_id": "a"}
@@ -233,19 +233,19 @@ def test_a_run_waits_while_somebody_is_asked(events: list[dict[str, Any]], state
     recorder = Recorder.begin()
     for event in events:
         recorder.write(event)
-    found = runs.summarize(recorder.agent_id)
+    found = run_files.summarize(recorder.agent_id)
     assert found is not None
-    assert (found.state, tail.read(recorder.agent_id).state) == (state, state)
-    pieces = tail.read(recorder.agent_id, tail.Read())
+    assert (found.state, follow.read(recorder.agent_id).state) == (state, state)
+    pieces = follow.read(recorder.agent_id, follow.Read())
     assert pieces.state == state
     recorder.end()
 
 
 def test_a_run_that_has_not_begun_is_queued() -> None:
-    agent_id, _ = runs.new_file("pending", '{"event": "request"}\n')
-    found = runs.summarize(agent_id)
+    agent_id, _ = run_files.new_file("pending", '{"event": "request"}\n')
+    found = run_files.summarize(agent_id)
     assert found is not None
-    assert (found.state, tail.read(agent_id).state, tail.read(agent_id).is_over) == ("queued", "queued", False)
+    assert (found.state, follow.read(agent_id).state, follow.read(agent_id).is_over) == ("queued", "queued", False)
 
 
 def _line(agent_id: str, tokens: int, cost: float | None, **more: Any) -> None:
@@ -264,7 +264,7 @@ def test_what_a_run_used_is_the_sum_of_its_lines(end: dict[str, Any] | None) -> 
     if end is not None:
         recorder.write(end)
         recorder.end()
-    found = runs.summarize(recorder.agent_id)
+    found = run_files.summarize(recorder.agent_id)
     assert found is not None
     assert (found.tokens, found.turns, found.cost_usd) == (302, 1, 0.75)
     assert found.usage["input_tokens"] == 300
@@ -274,7 +274,7 @@ def test_the_cost_of_a_run_is_unknown_if_that_of_one_line_is() -> None:
     recorder = Recorder.begin()
     _line(recorder.agent_id, 100, 0.25)
     _line(recorder.agent_id, 100, None)
-    found = runs.summarize(recorder.agent_id)
+    found = run_files.summarize(recorder.agent_id)
     assert found is not None
     assert (found.tokens, found.cost_usd) == (202, None)
     recorder.end()
@@ -287,5 +287,5 @@ def test_the_lines_of_a_run_are_found_whatever_stands_between_them(ids: list[str
         patched.setattr(ledger, "_BLOCK_BYTES", 64)
         for number, agent_id in enumerate(ids):
             _line(agent_id, number, 0.0)
-        found = [line["usage"]["input_tokens"] for line in runs.read_lines("1790000000001")]
+        found = [line["usage"]["input_tokens"] for line in run_files.read_lines("1790000000001")]
     assert found == [number for number, agent_id in enumerate(ids) if agent_id == "1790000000001"]

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from muse import cli, runs
-from muse.cortex import daily, stamps
+from muse import cli
+from muse.cortex import due_runs, schedule_log
 from muse.cortex.schedules import occasions
-from muse.cortex_client import get_agent_end_state, read_agent_events
 from muse.errors import ConfigError
+from muse.runs import run_files
+from muse.runs.client import get_agent_end_state, read_agent_events
 from tests.journal_folder import ROOT, JournalFolder
 
 NOW = datetime(2026, 11, 4, 6, 30)  # a Wednesday
@@ -43,18 +44,18 @@ class House:
     def due(self, now: datetime = NOW, day: str | None = None) -> list[tuple[str, str]]:
         """`(persona or persona/facet, day)` of what is to be carried out, the system's own personas left out."""
         own = {path.stem for path in self._personas.glob("*.json")}
-        found = [one for one in daily.plan(now, day=day) if one.persona in own and one.state == "due"]
+        found = [one for one in due_runs.plan(now, day=day) if one.persona in own and one.state == "due"]
         return [(f"{one.persona}/{one.facet}" if one.facet else one.persona, one.occasion.day) for one in found]
 
     def carry_out(self, now: datetime = NOW) -> None:
         """Let every due turn have a run that finished."""
-        for one in daily.plan(now):
+        for one in due_runs.plan(now):
             if one.state == "due":
-                self.end(daily.ask_for(one))
+                self.end(due_runs.ask_for(one))
 
     def end(self, agent_id: str, event: str = "finish") -> None:
         """Let a run that waits be over."""
-        recorder = runs.claim(agent_id)
+        recorder = run_files.claim(agent_id)
         assert recorder is not None
         recorder.write({"event": event})
         recorder.end()
@@ -135,10 +136,10 @@ def test_missed_nights_are_made_up_for_up_to_a_week_back(house: House) -> None:
 def test_a_failed_run_is_due_again_and_a_waiting_one_is_not(house: House) -> None:
     house.record("20261103")
     house.add("review", schedule="daily")
-    (one,) = (one for one in daily.plan(NOW) if one.persona == "review")
-    agent_id = daily.ask_for(one)
-    (again,) = (one for one in daily.plan(NOW) if one.persona == "review")
-    assert (again.state, daily.ask_for(again)) == ("under way", agent_id)
+    (one,) = (one for one in due_runs.plan(NOW) if one.persona == "review")
+    agent_id = due_runs.ask_for(one)
+    (again,) = (one for one in due_runs.plan(NOW) if one.persona == "review")
+    assert (again.state, due_runs.ask_for(again)) == ("under way", agent_id)
     house.end(agent_id, "error")
     assert house.due() == [("review", "20261103")]
 
@@ -147,7 +148,7 @@ def test_a_run_whose_log_was_cleared_away_is_done(house: House) -> None:
     house.record("20261103")
     house.add("review", schedule="daily")
     house.carry_out()
-    for path in runs.folder().iterdir():
+    for path in run_files.folder().iterdir():
         path.unlink()
     assert house.due() == []
 
@@ -192,7 +193,7 @@ def test_an_unusable_schedule_does_not_keep_the_others_from_their_turn(house: Ho
     house.add("broken", schedule="sometimes")
     house.add("review", schedule="daily")
     assert house.due() == [("review", "20261103")]
-    (broken,) = (one for one in daily.plan(NOW) if one.persona == "broken")
+    (broken,) = (one for one in due_runs.plan(NOW) if one.persona == "broken")
     assert broken.state == "unusable"
     assert "sometimes" in broken.note
 
@@ -200,8 +201,8 @@ def test_an_unusable_schedule_does_not_keep_the_others_from_their_turn(house: Ho
 def test_the_prompt_names_the_days(house: House) -> None:
     house.record("20261101")
     house.add("digest", schedule="weekly", prompt="Sum up $day.")
-    (one,) = (one for one in daily.plan(NOW) if one.persona == "digest")
-    request = read_agent_events(daily.ask_for(one))[0]
+    (one,) = (one for one in due_runs.plan(NOW) if one.persona == "digest")
+    request = read_agent_events(due_runs.ask_for(one))[0]
     week = "the week from Monday, 2026-10-26 (20261026) to Sunday, 2026-11-01 (20261101)"
     assert request["prompt"] == f"Sum up {week}."
     assert request["day"] == "20261101"
@@ -217,7 +218,7 @@ def test_a_dry_run_prints_the_plan_and_runs_nothing(house: House, capsys: pytest
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["DAY", "PRIORITY", "PERSONA", "FACET", "SCHEDULE", "STATE"]
     assert lines[1].split() == ["20200105", "3", "review", "-", "daily", "due"]
-    assert runs.newest_ids() == []
+    assert run_files.newest_ids() == []
 
 
 def test_muse_daily_runs_in_order_with_handoffs_and_a_second_time_nothing(
@@ -230,9 +231,9 @@ def test_muse_daily_runs_in_order_with_handoffs_and_a_second_time_nothing(
     house.add("first", schedule="daily", priority=1, handoff={"persona": "editor", "prompt": "Edit: $result"})
     house.add("editor")
     assert cli.main(["daily", "--only", "agents", "--day", "20200104"]) == 0
-    made = [read_agent_events(agent_id)[0]["persona"] for agent_id in reversed(runs.newest_ids())]
+    made = [read_agent_events(agent_id)[0]["persona"] for agent_id in reversed(run_files.newest_ids())]
     assert made == ["first", "editor", "second"]
-    assert {get_agent_end_state(agent_id) for agent_id in runs.newest_ids()} == {"finish"}
+    assert {get_agent_end_state(agent_id) for agent_id in run_files.newest_ids()} == {"finish"}
     assert capsys.readouterr().out.count("✓") == 3
     assert cli.main(["daily", "--only", "agents", "--day", "20200104"]) == 0
     assert "Nothing is due." in capsys.readouterr().out
@@ -252,6 +253,6 @@ def test_a_failed_run_makes_the_command_fail_and_the_next_still_run(
 
 
 def test_two_at_once_are_refused(house: House, capsys: pytest.CaptureFixture[str]) -> None:
-    with stamps.held():
+    with schedule_log.held():
         assert cli.main(["daily", "--only", "agents"]) == 1
     assert "another `muse daily` is at work" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muse.errors import ProviderDown
-from muse.providers._sse import DONE, EventReader, aread_events, read_events
+from muse.providers._http.sse import DONE, EventReader, aread_events, read_events
 
 texts = st.text(st.characters(codec="utf-8"), max_size=8)
 values = st.dictionaries(texts, texts | st.integers(-5, 5) | st.lists(texts, max_size=2), max_size=3)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from muse import cli, models
-from muse.policies.standing import Standing
+from muse.policies.usage_status import Standing
 from tests.journal_folder import JournalFolder
 
 BUDGETS = [{"context": "a.*", "usd": 0.5, "window": "month", "unpriced_usd": 0.01}, {"usd": 0.001, "degrade_at": 1}]

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from muse import cli, runs
-from muse.cortex import stamps
+from muse import cli
+from muse.cortex import schedule_log
 from muse.errors import ConfigError
+from muse.runs import run_files
 from tests.embedded import needs_model
 from tests.journal_folder import ROOT, JournalFolder, start
 from tests.loopback.behaviours import Hang, Step
@@ -202,7 +203,7 @@ def _kept(day: Path) -> list[str]:
 
 def test_one_process_at_a_time(routed: JournalFolder, capsys: pytest.CaptureFixture[str]) -> None:
     only_notes(routed)
-    with stamps.held():
+    with schedule_log.held():
         assert cli.main(["daily", "--only", "think"]) == 1
     assert "another `muse daily` is at work" in capsys.readouterr().err
 
@@ -219,7 +220,7 @@ def test_a_dry_run_asks_nothing_and_writes_nothing(routed: JournalFolder, capsys
     assert [step["step"] for step in json.loads(capsys.readouterr().out)["steps"]] == [*STEPS, "first"]
     assert not (day / "insights").exists()
     assert not (day / "daily_report.md").exists()
-    assert runs.newest_ids() == []
+    assert run_files.newest_ids() == []
 
 
 def test_without_a_day_the_latest_is_gone_through_where_the_last_week_has_none(routed: JournalFolder) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from muse import testing
+from muse.agent_loop.tool_registry import packs
 from muse.errors import ConfigError, InvalidReply, MissingKeyError
 from muse.journal.personas import get_agent, get_agents
-from muse.toolbox.packs import packs
 from tests.embedded import needs_model
 from tests.journal_folder import JournalFolder
 from tests.provider_cases import WIRES, Case

@@ -15,7 +15,7 @@ import pytest
 
 from muse import agents, models
 from muse.errors import DeadlineExceeded, MuseError, ProviderTimeout
-from muse.providers import _sockets
+from muse.providers._http import sockets
 from tests.desk import QUESTION, WAYS, Desk
 from tests.loopback.proxy import Habit, LoopbackProxy
 from tests.provider_cases import GATEWAYS
@@ -130,7 +130,7 @@ def test_a_name_that_nobody_resolves_holds_no_call_beyond_its_time(
             release.wait(30)
         return real("127.0.0.1" if host == "stuck.example" else host, *place, **options)
 
-    monkeypatch.setattr(_sockets.socket, "getaddrinfo", stuck)
+    monkeypatch.setattr(sockets.socket, "getaddrinfo", stuck)
     if variable == "proxy":
         monkeypatch.setenv("ALL_PROXY", "http://stuck.example:3128")
         _route(desk, {"stuck": "http://a.example/v1"})

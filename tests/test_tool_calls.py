@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from muse.errors import TruncatedReply
 from muse.providers import backend_of
-from muse.providers._backend import ProviderBackend
-from muse.providers._calls import CallJoiner, IdRule, args_text, fit_ids, fresh_ids, parse_args
-from muse.providers._provider import Provider
+from muse.providers._backend.backend import ProviderBackend
+from muse.providers._backend.provider import Provider
+from muse.providers._replies.tool_calls import CallJoiner, IdRule, args_text, fit_ids, fresh_ids, parse_args
 from muse.types.messages import Assistant, Request, Results, ToolCall, ToolResult, Turn, User
 from tests.desk import WAYS, Desk
 from tests.provider_cases import WIRES, Case

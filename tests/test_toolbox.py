@@ -10,8 +10,8 @@ from mcp.server import MCPServer
 from mcp_types import ToolAnnotations
 
 from muse import testing
+from muse.agent_loop.mcp_client import servers_of
 from muse.errors import ConfigError
-from muse.toolbox.servers import servers_of
 from muse.types.messages import Image, ToolCall
 from tests.agent_run import Run, calls, replay, results
 from tests.agent_tools import BIG_CHARS, INJECTION, PNG, Odd

@@ -14,7 +14,7 @@ import httpx2
 import pytest
 
 from muse.policies.deadline import Deadline, time_limit
-from muse.providers import _http
+from muse.providers._http import clients
 from tests.odd_server import HANG_UP, Drip, OddServer, Reset, Step
 from tests.tls import self_signed
 
@@ -41,7 +41,7 @@ def _post(way: str, url: str, times: int = 1, server: OddServer | None = None) -
 
 def _posted(url: str, times: int, server: OddServer | None) -> list[Outcome]:
     outcomes: list[Outcome] = []
-    with _http.sync_client() as client:
+    with clients.sync_client() as client:
         for number in range(times):
             try:
                 reply = client.send(_asked(client, url))
@@ -55,7 +55,7 @@ def _posted(url: str, times: int, server: OddServer | None) -> list[Outcome]:
 
 async def _posted_async(url: str, times: int, server: OddServer | None) -> list[Outcome]:
     outcomes: list[Outcome] = []
-    async with _http.async_client() as client:
+    async with clients.async_client() as client:
         for number in range(times):
             try:
                 reply = await client.send(_asked(client, url))
@@ -185,7 +185,7 @@ def test_a_request_whose_answer_had_begun_is_not_sent_again(way: str, begun: byt
 
 def test_the_second_time_goes_past_other_kept_connections() -> None:
     stream = OK + TEXT + b"content-length: 2\r\n\r\n{}"
-    with OddServer([stream, HANG_UP], [FINE, HANG_UP], [FINE]) as server, _http.sync_client() as client:
+    with OddServer([stream, HANG_UP], [FINE, HANG_UP], [FINE]) as server, clients.sync_client() as client:
         with closing(client.send(_asked(client, server.url), stream=True)) as one:
             assert client.send(_asked(client, server.url)).content == one.read() == b"{}"
         assert client.send(_asked(client, server.url)).content == b"{}"
@@ -194,7 +194,7 @@ def test_the_second_time_goes_past_other_kept_connections() -> None:
 
 def test_the_second_time_goes_past_other_kept_connections_of_a_loop_too() -> None:
     async def several(url: str) -> list[bytes]:
-        async with _http.async_client() as client:
+        async with clients.async_client() as client:
             both = await asyncio.gather(*(client.send(_asked(client, url)) for _ in range(2)))
             return [reply.content for reply in (*both, await client.send(_asked(client, url)))]
 
@@ -273,7 +273,7 @@ def test_a_tls_connection_is_kept_and_asked_again_like_any_other(
     way: str, certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trusting = ssl.create_default_context(cafile=str(certificate))
-    monkeypatch.setattr(_http, "tls_context", lambda: trusting)
+    monkeypatch.setattr(clients, "tls_context", lambda: trusting)
     with _serving_tls(certificate, [FINE, FINE, HANG_UP], [FINE]) as server:
         assert _post(way, server.url, 3) == [(200, b"{}")] * 3
     assert _numbers(server) == [0, 0, 0, 1]

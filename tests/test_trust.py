@@ -248,7 +248,7 @@ def _apps(cloned: Project) -> Project:
     return cloned
 
 
-FIND = "from apps.host.discovery import find_apps\nfrom muse.toolbox.packs import find_packs\n"
+FIND = "from apps.host.discovery import find_apps\nfrom muse.agent_loop.tool_registry import find_packs\n"
 FIND += "find_packs()\nprint([app.problem for app in find_apps() if app.name == 'boats'][0])"
 
 

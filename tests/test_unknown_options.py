@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
-from muse import check, models, unknown_options
+from muse import models
 from muse.batch import Batch
+from muse.calls import unknown_options
+from muse.calls.unknown_options import KNOWN, meant
+from muse.diagnostics import check
 from muse.errors import MuseError, OptionError
-from muse.unknown_options import KNOWN, meant
 from tests.journal_folder import JournalFolder
 from tests.plugin_packages import install, site
 

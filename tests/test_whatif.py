@@ -13,17 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muse.cli import main
+from muse.diagnostics.whatif import Move, WhatIf, compare, moves
 from muse.errors import ConfigError
 from muse.journal.config import Config, parse
-from muse.log_index.index import LogIndex
-from muse.log_index.sums import sums_by_context
 from muse.models import generate
 from muse.providers import specs
 from muse.routing import contexts
 from muse.types.usage import Usage
+from muse.usage_index.index import LogIndex
+from muse.usage_index.queries import sums_by_context
 from muse.usage_log import prices
 from muse.usage_log.totals import Total
-from muse.whatif import Move, WhatIf, compare, moves
 from tests.journal_folder import ROOT, JournalFolder
 from tests.log_days import append, line, usage_says
 

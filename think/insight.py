@@ -10,9 +10,9 @@ from datetime import date
 import msgspec
 from msgspec import Struct
 
-from muse.cli._arguments import add_day, complain, day_of, misused, parsed, parser_for
-from muse.cli._progress import Counter, progress
-from muse.cli._terminal import near, print_json, say
+from muse.cli._terminal.arguments import add_day, complain, day_of, misused, parsed, parser_for
+from muse.cli._terminal.progress import Counter, progress
+from muse.cli._terminal.terminal import near, print_json, say
 from muse.errors import ConfigError, MuseError
 from muse.journal import paths
 from think.digests.day import DailyMade, make_daily, show_daily

@@ -9,11 +9,11 @@ from datetime import datetime, timedelta
 from msgspec import Struct
 from msgspec.structs import replace
 
-from muse.cortex import daily
-from muse.cortex.daily import Planned
-from muse.cortex.turns import Ended, carry_out, wanted_of
+from muse.agent_loop.run_config import RunConfig
+from muse.cortex import due_runs
+from muse.cortex.due_runs import Planned
+from muse.cortex.scheduled_runs import Ended, carry_out, wanted_of
 from muse.errors import ConfigError, MuseError
-from muse.run_config import RunConfig
 from observe.days.outcome import OnStep, Work
 from observe.describe import describe_day
 from observe.enrich import enrich_day
@@ -198,7 +198,7 @@ def _ran(one: Ended) -> StepDone:
 
 def plan_agents(day: str | None) -> list[Planned]:
     """The agents' scheduled runs that are due, in order."""
-    return daily.plan(datetime.now(), day=day)
+    return due_runs.plan(datetime.now(), day=day)
 
 
 def _counts(*counts: tuple[int, str]) -> str:

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from muse.cli._arguments import misused, parsed, parser_for
-from muse.cli._terminal import near, print_json, say
+from muse.cli._terminal.arguments import misused, parsed, parser_for
+from muse.cli._terminal.terminal import near, print_json, say
 from muse.errors import ConfigError
 from muse.journal import config_loader, paths
 from muse.journal.personas import get_agents

@@ -10,10 +10,10 @@ from typing import Annotated, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict  # pydantic takes the standard one from Python 3.12 on
 
+from muse.agent_loop.tool_registry import LocalTool
 from muse.errors import ToolError
 from muse.journal import paths
 from muse.journal.days import every_day
-from muse.toolbox.packs import LocalTool
 from think.records.entries import WEEKDAYS, Entry, Kind, files_of_day, kind_of, read_entries, read_events
 from think.search import Hit, Query, QueryError, search
 from think.searching.index import open_index

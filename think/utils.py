@@ -13,6 +13,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from muse.agent_loop.mcp_client import open_client, require_url
 from muse.journal import config_loader, paths, prompts
 from muse.journal.paths import day_path
 from muse.journal.personas import get_agent, get_agents
@@ -20,7 +21,6 @@ from muse.journal.prompts import Prompt, identity_fields
 from muse.journal.secrets import fill_from
 from muse.journal.storage import atomic_files
 from muse.terminal.text import log_to_stderr
-from muse.toolbox.servers import open_client, require_url
 
 __all__ = [
     "create_mcp_client",

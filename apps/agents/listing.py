@@ -10,19 +10,20 @@ from typing import Any
 
 from msgspec import Struct
 
-from muse import models, runs
+from muse import models
+from muse.agent_loop.run_config import RunConfig
 from muse.cortex import schedules
-from muse.cortex.daily import SCHEDULED_PROMPT
+from muse.cortex.due_runs import SCHEDULED_PROMPT
 from muse.errors import ConfigError
 from muse.journal.personas import get_agent, get_agents, listed, problems_of, tools_in_words
 from muse.providers import obstacle_to
-from muse.run_config import RunConfig
-from muse.run_files.index import INDEX
-from muse.runs import Run
+from muse.runs import run_files
+from muse.runs.index import INDEX
+from muse.runs.run_files import Run
 
 PAGE_RUNS = 25
 _WAITED_S = 86_400  # a run may have been queued
-STATES = runs.RUN_STATES
+STATES = run_files.RUN_STATES
 
 
 class Persona(Struct, frozen=True):
@@ -156,4 +157,4 @@ def chain_of(agent_id: str, facts: Mapping[str, Any]) -> Chain:
 def ledger_lines(run: Run) -> list[dict[str, Any]]:
     """What a run wrote into the token log, in order of time."""
     ended_s = int(run.agent_id) / 1000 + (run.duration_s or 0) + _WAITED_S
-    return runs.read_lines(run.agent_id, None if run.state in runs.LIVE_STATES else round(ended_s * 1000))
+    return run_files.read_lines(run.agent_id, None if run.state in run_files.LIVE_STATES else round(ended_s * 1000))

@@ -18,14 +18,13 @@ from apps.agents import listing
 from apps.host.carrying import carrying_out
 from apps.host.page import MOST_PROMPT_CHARS, render
 from apps.host.run_pages import RUN_ROUTES, asked_of, cost_of, done, provider_choices, show
-from muse import runs
-from muse.cortex_client import cortex_request, get_agent_end_state, queue, request_of
 from muse.errors import ConfigError
 from muse.journal.config_loader import ConflictError
 from muse.journal.personas import get_agents
 from muse.journal.storage import atomic_files
-from muse.run_files import control, tail
-from muse.run_files.index import INDEX
+from muse.runs import control, follow, run_files
+from muse.runs.client import cortex_request, get_agent_end_state, queue, request_of
+from muse.runs.index import INDEX
 
 __all__ = ["ROUTES", "lifespan", "warm", "workspace"]
 
@@ -83,7 +82,7 @@ def live(request: Request) -> Response:
 
 def run_page(request: Request) -> Response:
     """One run to read, live as long as it lasts."""
-    shown, run = show(_agent_id(request)), runs.summarize(_agent_id(request))
+    shown, run = show(_agent_id(request)), run_files.summarize(_agent_id(request))
     if run is None:
         raise FileNotFoundError(f"run {_agent_id(request)!r}: not found")
     return render(
@@ -98,15 +97,15 @@ def run_page(request: Request) -> Response:
 
 def head(request: Request) -> Response:
     """The head of a run alone, for the page that looks again as long as it lasts."""
-    run = runs.summarize(_agent_id(request))
+    run = run_files.summarize(_agent_id(request))
     if run is None:
         raise FileNotFoundError(f"run {_agent_id(request)!r}: not found")
     return render(request, "agents/_head.html", **_head(run))
 
 
-def _head(run: runs.Run) -> dict[str, Any]:
+def _head(run: run_files.Run) -> dict[str, Any]:
     """What the head of a run's page shows."""
-    is_live = run.state in runs.LIVE_STATES
+    is_live = run.state in run_files.LIVE_STATES
     lasted_s = (
         max(0.0, time.time() - int(run.agent_id) / 1000) if run.state in ("running", "waiting") else run.duration_s
     )
@@ -115,7 +114,7 @@ def _head(run: runs.Run) -> dict[str, Any]:
 
 def ledger(request: Request) -> Response:
     """The lines that a run wrote into the token log."""
-    run = runs.summarize(_agent_id(request))
+    run = run_files.summarize(_agent_id(request))
     if run is None:
         raise FileNotFoundError(f"run {_agent_id(request)!r}: not found")
     return render(request, "agents/_ledger.html", lines=listing.ledger_lines(run))
@@ -141,7 +140,7 @@ async def go_on(request: Request) -> Response:
     persona = str((await run_in_threadpool(request_of, before)).get("persona") or "default")
     config = {**asked_of(form), "stream": True, "attended": True, "continue_from": before}
     prompt = str(form.get("prompt") or "").strip()
-    await run_in_threadpool(tail.settle, before)
+    await run_in_threadpool(follow.settle, before)
     agent_id = await run_in_threadpool(lambda: cortex_request(_checked(prompt), persona, config=config))
     return await done(request, f"{BASE}/run/{agent_id}")
 
@@ -159,16 +158,16 @@ def _resume(before: str) -> str:
         FileNotFoundError: there is no such run.
         ConflictError: it has an end with a result, or is under way.
     """
-    if runs.find(before) is None:
+    if run_files.find(before) is None:
         raise FileNotFoundError(f"run {before!r}: not found")
-    with atomic_files.file_lock(runs.folder() / ".resume.lock"):
+    with atomic_files.file_lock(run_files.folder() / ".resume.lock"):
         later = (found for found in INDEX.later_than(before) if request_of(found).get("resume_from") == before)
         return next(later, "") or _begin_again(before)
 
 
 def _begin_again(before: str) -> str:
-    tail.settle(before)
-    if runs.is_under_way(before) or get_agent_end_state(before) == "finish":
+    follow.settle(before)
+    if run_files.is_under_way(before) or get_agent_end_state(before) == "finish":
         raise ConflictError(f"run {before}: it has not broken off; continue it with a new prompt instead")
     entries = request_of(before)
     control.cancel(before)  # one whose process is gone is still open

@@ -20,14 +20,13 @@ from msgspec import Struct, field
 from apps.chat import pictures
 from apps.host.page import MOST_PROMPT_CHARS
 from apps.host.uploads import Upload
-from muse import runs
-from muse.cortex_client import cortex_request
 from muse.errors import ConfigError
 from muse.journal import paths
 from muse.journal.config_loader import ConflictError
 from muse.journal.storage import atomic_files
 from muse.journal.storage.path_containment import inside, is_inside
-from muse.run_files import control, tail
+from muse.runs import control, follow, run_files
+from muse.runs.client import cortex_request
 from muse.types.events import now_ms
 
 PERSONA = "chat:chat"
@@ -111,7 +110,7 @@ def find(chat_id: str) -> Conversation:
         FileNotFoundError: there is none of this id.
     """
     path = _path_of(chat_id)
-    if not runs.is_agent_id(chat_id) or not path.is_file() or not is_inside(path, paths.journal_path()):
+    if not run_files.is_agent_id(chat_id) or not path.is_file() or not is_inside(path, paths.journal_path()):
         raise FileNotFoundError(f"conversation {chat_id[:40]!r}: not found; it may have been deleted")
     return _read(chat_id)
 
@@ -212,19 +211,19 @@ def _require_quiet(conversation: Conversation) -> None:
         ConflictError: one is.
     """
     last = conversation.turns[-1].agent_id if conversation.turns else ""
-    if not last or runs.find(last) is None or tail.settle(last):
+    if not last or run_files.find(last) is None or follow.settle(last):
         return
-    if tail.with_owner(last, tail.read(last)).reason != runs.CUT_OFF:
+    if follow.with_owner(last, follow.read(last)).reason != run_files.CUT_OFF:
         raise ConflictError("An answer is still being written: wait for its end, or stop it.")
     control.cancel(last)  # its process is gone: nobody else may end it
 
 
 def _can_go_on(agent_id: str) -> bool:
     """Whether the next turn can go on from this one: it has an answer, or was stopped after it had begun."""
-    found = runs.find(agent_id)
+    found = run_files.find(agent_id)
     if found is None or found[1] != "over":
         return False
-    events = list(runs.read_events(found[0]))
+    events = list(run_files.read_events(found[0]))
     has_begun = any(event.get("event") == "start" for event in events)
     last = events[-1] if events else {}
     return has_begun and (last.get("event") == "finish" or last.get("reason") in ("cancelled", "stopped"))
@@ -253,16 +252,16 @@ def _path_of(chat_id: str) -> Path:
 def _id_in(name: str) -> str:
     """The conversation that a file name belongs to; empty if it is none."""
     chat_id = name.removesuffix(".jsonl")
-    return chat_id if name.endswith(".jsonl") and runs.is_agent_id(chat_id) else ""
+    return chat_id if name.endswith(".jsonl") and run_files.is_agent_id(chat_id) else ""
 
 
 def _read(chat_id: str) -> Conversation:
     """A conversation from its lines; bad ones are passed over."""
     title, turns = "", dict[str, Turn]()
-    for line in runs.read_events(_path_of(chat_id)):
+    for line in run_files.read_events(_path_of(chat_id)):
         if line.get("event") == "title":
             title = str(line.get("title") or "")
-        elif line.get("event") == "turn" and runs.is_agent_id(str(line.get("agent_id"))):
+        elif line.get("event") == "turn" and run_files.is_agent_id(str(line.get("agent_id"))):
             turns.pop(str(line.get("instead_of")), None)
             turns[str(line["agent_id"])] = _turn_of(line)
     return Conversation(chat_id, title, tuple(turns.values()))

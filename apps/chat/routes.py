@@ -19,10 +19,10 @@ from apps.host.carrying import carrying_out as lifespan
 from apps.host.page import render
 from apps.host.run_pages import RUN_ROUTES, Shown, answerer, asked_of, done, provider_choices, show
 from apps.host.uploads import read_images
+from muse.agent_loop.run_config import RunConfig
 from muse.journal import paths
 from muse.journal.storage.path_containment import is_inside
 from muse.providers._local.fetch import fetch_weights
-from muse.run_config import RunConfig
 
 __all__ = ["MOST_BODY_BYTES", "ROUTES", "lifespan", "workspace"]
 

@@ -19,10 +19,10 @@ from msgspec.structs import replace
 from starlette.requests import Request
 from starlette.routing import BaseRoute
 
+from muse.agent_loop.module_loader import code_claim, module_of
 from muse.errors import ConfigError
 from muse.journal import config_loader
 from muse.journal.trust.consent import TrustError, is_trusted
-from muse.toolbox.files import code_claim, module_of
 
 log = logging.getLogger(__name__)
 

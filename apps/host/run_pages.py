@@ -18,13 +18,15 @@ from starlette.routing import BaseRoute, Route
 from apps.host.page import Pages, app_name, came_from
 from apps.host.run_view import Block, Change, RunView
 from apps.host.text import markdown
-from muse import check, models, providers, runs
+from muse import models, providers
+from muse.agent_loop.run_config import RunConfig
+from muse.diagnostics import check
 from muse.errors import ConfigError, MuseError
 from muse.journal import secrets
 from muse.providers._local.errors import WeightsMissing
-from muse.run_config import RunConfig
-from muse.run_files import control, tail
-from muse.run_files.tail import Read
+from muse.runs import control, run_files
+from muse.runs import follow as tail
+from muse.runs.follow import Read
 
 _PART = "_run_block.html"
 _KEEP_ALIVE_S = 15
@@ -40,14 +42,14 @@ class Shown(Struct, frozen=True):
     blocks: tuple[Block, ...]
     facts: Mapping[str, Any]
     end: Mapping[str, Any]
-    state: runs.RunState
+    state: run_files.RunState
     reason: str
     line: int
 
     @property
     def is_live(self) -> bool:
         """Whether more is to come."""
-        return self.state in runs.LIVE_STATES
+        return self.state in run_files.LIVE_STATES
 
     @property
     def context(self) -> str:
@@ -59,7 +61,7 @@ class Shown(Struct, frozen=True):
     @property
     def is_cut_off(self) -> bool:
         """Whether its process is gone: nobody has it, and it can be cancelled or resumed."""
-        return self.reason == runs.CUT_OFF
+        return self.reason == run_files.CUT_OFF
 
 
 def show(agent_id: str) -> Shown:
@@ -74,7 +76,7 @@ def show(agent_id: str) -> Shown:
     return Shown(agent_id, tuple(view.blocks.values()), view.facts, view.end, seen.state, seen.reason, seen.number)
 
 
-def cost_of(run: runs.Run) -> float | None:
+def cost_of(run: run_files.Run) -> float | None:
     """What a run cost (US dollars): by its lines in the usage log, else by its model and token sums; None: unknown."""
     if run.cost_usd is not None:
         return run.cost_usd
@@ -152,7 +154,7 @@ async def follow(request: Request) -> Response:
     {key} takes one away, `end` {state, reason} is the last. An event's id is the number of the line that it is up to.
     """
     agent_id = request.path_params["agent_id"]
-    if runs.find(agent_id) is None:
+    if run_files.find(agent_id) is None:
         raise HTTPException(404, detail=f"run {agent_id!r}: not found")
     after = _number_in(request.headers.get("Last-Event-ID")) or _number_in(request.query_params.get("after"))
     return EventSourceResponse(_events(request, agent_id, after), ping=_KEEP_ALIVE_S)

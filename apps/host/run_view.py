@@ -9,9 +9,9 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from muse.run_config import RunConfig
-from muse.run_files.tail import Line
-from muse.runs import time_of
+from muse.agent_loop.run_config import RunConfig
+from muse.runs.follow import Line
+from muse.runs.run_files import time_of
 from muse.terminal.text import escape_control
 
 Kind = Literal["started", "said", "thinking", "tool", "approval", "fallback", "info", "answer", "error"]

@@ -18,8 +18,8 @@ from typing import TextIO
 
 from msgspec import Struct
 
-from muse.cli._arguments import parsed, parser_for
-from muse.cli._terminal import near
+from muse.cli._terminal.arguments import parsed, parser_for
+from muse.cli._terminal.terminal import near
 from muse.errors import ConfigError
 from muse.journal import paths
 

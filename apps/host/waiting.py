@@ -8,9 +8,8 @@ import time
 
 from msgspec import Struct
 
-from muse import runs
-from muse.run_files import tail
-from muse.run_files.tail import Read
+from muse.runs import follow, run_files
+from muse.runs.follow import Read
 
 _SETTLED_NS = 50_000_000  # file systems stamp in steps of some milliseconds
 
@@ -43,18 +42,18 @@ class Look:
     def _active(self) -> list[str]:
         """Return the ids of the runs at work; a folder that has not changed is not listed again."""
         try:
-            stamp = os.stat(runs.folder()).st_mtime_ns
+            stamp = os.stat(run_files.folder()).st_mtime_ns
         except FileNotFoundError:
             return []
         if stamp != self._ids[0]:
             is_settled = time.time_ns() - stamp > _SETTLED_NS
-            self._ids = (stamp if is_settled else -1, sorted(runs.ids_in("active")))
+            self._ids = (stamp if is_settled else -1, sorted(run_files.ids_in("active")))
         return self._ids[1]
 
     def _look(self, agent_id: str) -> Waiting | None:
         before, persona, tool = self._seen.get(agent_id, (None, "default", ""))
         try:
-            seen = tail.read(agent_id, before)
+            seen = follow.read(agent_id, before)
         except FileNotFoundError:
             return None
         for line in seen.lines:
@@ -63,7 +62,7 @@ class Look:
             elif line.event.get("event") == "approval":
                 tool = str(line.event.get("tool") or "a tool")
         self._seen[agent_id] = seen, persona, tool
-        if seen.state != "waiting" or not runs.is_under_way(agent_id):
+        if seen.state != "waiting" or not run_files.is_under_way(agent_id):
             return None
         return Waiting(agent_id, persona, tool)
 

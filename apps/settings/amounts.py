@@ -11,12 +11,13 @@ from typing import Any
 
 from apps.settings.entries import Delta
 from apps.settings.standing import Standing
-from muse import log_lines, models
+from muse import models
+from muse.calls import log_pricing
 from muse.errors import ConfigError
 from muse.journal.config import Config
 from muse.journal.policy_config import Budget
-from muse.policies.standing import Standing as Used
-from muse.policies.standing import all_standings, standings
+from muse.policies.usage_status import Standing as Used
+from muse.policies.usage_status import all_standings, standings
 from muse.types.formatting import usd
 
 # The first part of a flat name, and the list in which such rows stand.
@@ -89,12 +90,12 @@ def used(now: Standing, context: str | None) -> tuple[Used, ...]:
     """
     policies = now.config.policies
     if context is None:
-        return all_standings(policies, log_lines.assess)
+        return all_standings(policies, log_pricing.assess)
     try:
         route = models.route(context)
     except ConfigError:
         return ()
-    return standings(policies, context, route.provider, route.model, log_lines.assess)
+    return standings(policies, context, route.provider, route.model, log_pricing.assess)
 
 
 def count_of(config: Config) -> int:

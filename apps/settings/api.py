@@ -15,7 +15,8 @@ from apps.settings.entries import applied
 from apps.settings.masking import masked_data, whole
 from apps.settings.proposals import DEFAULT, Change, object_at, require_readable
 from apps.settings.standing import Standing, section, stamp_from, stand
-from muse import check, models
+from muse import models
+from muse.diagnostics import check
 from muse.errors import ConfigError
 from muse.journal.config_loader import Stamp
 from muse.providers import backend_of, get_provider_list, specs

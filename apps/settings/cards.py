@@ -9,12 +9,12 @@ from typing import Literal
 
 from msgspec import Struct
 
-from muse import check, health
+from muse.diagnostics import check, health
+from muse.diagnostics.health import Health
 from muse.errors import ConfigError
-from muse.health import Health
 from muse.journal import dotenv_file, secrets
 from muse.journal.config import Config
-from muse.policies import breaker
+from muse.policies import circuit_breaker
 from muse.providers import backend_of, get_provider_list, problem_of, specs
 from muse.types.provider_spec import Spec, Tier
 from muse.usage_log import prices
@@ -148,7 +148,7 @@ def _look(config: Config) -> _Seen:
     monotonic_at_0 = time.time() - time.monotonic()
     failed_at = {
         key: state.until - config.policies.breaker.cool_down_s + monotonic_at_0
-        for key, state in breaker.states()
+        for key, state in circuit_breaker.states()
         if state.failures
     }
     failing = (key for key, at in failed_at.items() if key not in tested or tested[key].at < at)

@@ -10,7 +10,7 @@ from apps.host.page import render
 from apps.settings import cards, forms
 from apps.settings.cards import Card
 from apps.settings.standing import stand
-from muse import health
+from muse.diagnostics import health
 from muse.errors import ConfigError
 from muse.journal import dotenv_file, secrets
 

@@ -10,7 +10,7 @@ from apps.host.page import render
 from apps.settings import amounts, api, key_pages, raw_pages, rule_pages, view
 from apps.settings.forms import MOST_BODY_BYTES
 from apps.settings.standing import stand
-from muse import check
+from muse.diagnostics import check
 
 __all__ = ["MOST_BODY_BYTES", "ROUTES", "workspace"]
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from msgspec import Struct
 
 from apps.settings.places import lines_by_path, nearest_line, steps
-from muse.check import shown
+from muse.diagnostics.check import shown
 from muse.errors import ConfigError
 from muse.journal import config_loader, paths
 from muse.journal.config import Config, parse, read

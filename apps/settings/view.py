@@ -19,9 +19,9 @@ from apps.settings.places import Path, steps
 from apps.settings.plans import Plan, Plans, grouped
 from apps.settings.proposals import DEFAULT, Proposal, entry_of
 from apps.settings.standing import Standing, Trouble, stand
-from muse import whatif
+from muse.diagnostics import whatif
+from muse.diagnostics.whatif import WhatIf
 from muse.routing.unreachable_rules import place_of
-from muse.whatif import WhatIf
 
 log = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from typing_extensions import TypedDict  # pydantic takes the standard one from 
 
 from apps.todos import todos
 from apps.todos.todos import Todo, TodoError
+from muse.agent_loop.tool_registry import LocalTool
 from muse.errors import ToolError
 from muse.journal import paths
-from muse.toolbox.packs import LocalTool
 
 PACK = "todo"
 MOST_RESULTS = 100

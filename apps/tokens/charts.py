@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from apps.tokens.choice import Choice
-from muse.log_index.sums import Groups, Sum, Sums
+from muse.usage_index.queries import Groups, Sum, Sums
 
 _MOST_SERIES = 7
 _MOST_EMPTY_DAYS = 120

@@ -14,8 +14,8 @@ from starlette.exceptions import HTTPException
 
 from muse.errors import ConfigError
 from muse.journal import paths
-from muse.log_index.lines import ONLY, Only, Wanted
-from muse.log_index.sums import Days, Where
+from muse.usage_index.line_queries import ONLY, Only, Wanted
+from muse.usage_index.queries import Days, Where
 from muse.usage_log import ledger
 from muse.usage_log.totals import Field
 

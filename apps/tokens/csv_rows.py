@@ -7,10 +7,10 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
-from muse.log_index.index import LogIndex
-from muse.log_index.lines import LoggedLine, Wanted, list_lines
-from muse.log_index.sums import Sums, Where
 from muse.types.formatting import plain
+from muse.usage_index.index import LogIndex
+from muse.usage_index.line_queries import LoggedLine, Wanted, list_lines
+from muse.usage_index.queries import Sums, Where
 
 _BLOCK_ROWS = 2_000
 # A cell that begins so is taken for a formula (OWASP, CSV injection); the last four are the full-width forms.

@@ -16,9 +16,9 @@ from starlette.routing import Route
 from apps.host.page import render
 from apps.tokens import csv_rows, view
 from apps.tokens.choice import GROUPS, Choice, read_choice, read_day
-from muse.log_index.index import close_indexes, log_index
-from muse.log_index.lines import find_line, text_of
-from muse.log_index.sums import sums
+from muse.usage_index.index import close_indexes, log_index
+from muse.usage_index.line_queries import find_line, text_of
+from muse.usage_index.queries import sums
 from muse.usage_log.totals import Field
 
 _COLUMNS: tuple[Field, ...] = (*GROUPS, "day")

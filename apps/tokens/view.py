@@ -12,9 +12,9 @@ from starlette.exceptions import HTTPException
 from apps.tokens.charts import TITLES, by_day, largest
 from apps.tokens.choice import GROUPS, SHOWS, SPANS, STACKS, Choice
 from apps.tokens.words import WORDS
-from muse.log_index.index import LogIndex, Progress, log_index
-from muse.log_index.lines import LoggedLine, count_only, lines_of_call, list_lines
-from muse.log_index.sums import Days, Sum, Sums, Where, count_bad_lines, days_of, grouped, sums
+from muse.usage_index.index import LogIndex, Progress, log_index
+from muse.usage_index.line_queries import LoggedLine, count_only, lines_of_call, list_lines
+from muse.usage_index.queries import Days, Sum, Sums, Where, count_bad_lines, days_of, grouped, sums
 from muse.usage_log.totals import Field
 
 PAGE_LINES = 100

@@ -8,8 +8,8 @@ from typing import Any
 from apps.host.text import day
 from apps.tokens.charts import Picture
 from apps.tokens.choice import ALL, Choice
-from muse.log_index.lines import Only
 from muse.types.formatting import count, duration, usd
+from muse.usage_index.line_queries import Only
 
 ONLY_WORDS: Mapping[Only, str] = {
     "failed": "failed",

@@ -1,1 +1,1 @@
-"""The parts of a batch, one noun each; `muse.batch` puts them together."""
+"""Batches: bounded concurrency, a store that survives crashes, provider batch services, Ray."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Protocol
 
-from muse.batching.pace import Pace
+from muse.batching.concurrency import Pace
 from muse.batching.request import BatchRequest
 from muse.types.errors import ConfigError
 from muse.types.messages import Reply
@@ -36,6 +36,6 @@ def engine_of(name: object, pace: Pace, lane: str, client: Any) -> Engine | None
         raise ConfigError("engine", f"'ray' with lane {lane!r}", "lane 'now': a batch service needs no workers of ours")
     if client is not None:
         raise ConfigError("client", "one for engine 'ray'", "none: each worker makes its own")
-    from muse.batching.ray_engine import RayEngine  # only who asks for it needs Ray
+    from muse.batching.ray.engine import RayEngine  # only who asks for it needs Ray
 
     return RayEngine(pace)

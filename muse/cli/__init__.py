@@ -21,8 +21,8 @@ from typing import Protocol, TextIO
 from msgspec import Struct
 
 from muse import __version__
-from muse.cli import _terminal
-from muse.cli._arguments import FAILED, INTERRUPTED, MISUSED
+from muse.cli._terminal import terminal
+from muse.cli._terminal.arguments import FAILED, INTERRUPTED, MISUSED
 from muse.journal import config_loader, secrets
 from muse.journal.entry_points import find_entry_points
 from muse.journal.lenient_parser import nearest
@@ -95,7 +95,7 @@ def _run(words: list[str], debug: bool) -> int:
             status = _dispatch(words)
         _flush(sys.stdout)
     except KeyboardInterrupt:
-        _terminal.complain("muse: interrupted")
+        terminal.complain("muse: interrupted")
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the interpreter's last flush is silent
@@ -103,7 +103,7 @@ def _run(words: list[str], debug: bool) -> int:
     except (MuseError, OSError) as exc:
         if debug:
             traceback.print_exception(exc)
-        _terminal.complain(f"muse: {exc}")
+        terminal.complain(f"muse: {exc}")
         return FAILED
     return status
 
@@ -121,7 +121,7 @@ def _dispatch(words: list[str]) -> int:
     if words and words[0] == "help":
         words = [*words[1:2], "--help"]
     if not words or words[0] in ("-h", "--help"):
-        _terminal.write_styled(overview())
+        terminal.write_styled(overview())
         return 0
     name, *rest = words
     if name == "--version":
@@ -161,7 +161,7 @@ def _parsed(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.N
 
 
 def _fill_environment() -> None:
-    from muse.cli._consent import ask_for_trust
+    from muse.cli._terminal.consent import ask_for_trust
 
     try:
         ask_for_trust()
@@ -182,7 +182,7 @@ def _run_further(name: str, words: list[str]) -> int:
     except (ImportError, AttributeError) as exc:
         log.debug("entry point %s", point, exc_info=True)
         owner = point.dist.name if point.dist else "an unknown package"
-        _terminal.complain(f"muse: {name}: {owner} names {point.value}, which cannot be loaded ({exc})")
+        terminal.complain(f"muse: {name}: {owner} names {point.value}, which cannot be loaded ({exc})")
         return FAILED
     _fill_environment()
     try:
@@ -195,7 +195,7 @@ def _status(code: object) -> int:
     """Return the exit status that a `SystemExit` stands for; a message is printed, as the interpreter does."""
     if code is None or isinstance(code, int):
         return code or 0
-    _terminal.complain(str(code))
+    terminal.complain(str(code))
     return FAILED
 
 
@@ -203,7 +203,7 @@ def _misused(what: str) -> int:
     names = [*COMMANDS, *(name for name, _ in further())]
     near = nearest(what.split("'")[1], names)
     guess = f"did you mean {near!r}?" if near else f"expected one of {', '.join(names)}"
-    _terminal.complain(f"muse: {what}; {guess} (muse --help)")
+    terminal.complain(f"muse: {what}; {guess} (muse --help)")
     return MISUSED
 
 
@@ -224,7 +224,7 @@ def overview() -> Iterator[tuple[str, str]]:
 
 def further(packages: Collection[str] = ()) -> Iterator[tuple[str, str]]:
     """`(name, what it is)` of each command of another package (only of these, if any are named); none is imported."""
-    from muse.cli._summary import summary_of
+    from muse.cli._docs.summary import summary_of
 
     for point in sorted(set(find_entry_points(GROUP)), key=lambda point: point.name):
         if point.name not in COMMANDS and (not packages or point.module.partition(".")[0] in packages):

@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from muse import agents
-from muse.cli import _arguments
-from muse.cli._approval import Person
-from muse.cli._arguments import FAILED, INTERRUPTED
-from muse.cli._live import JsonView, PlainView, TerminalView, View
-from muse.cli._terminal import complain, say
-from muse.cortex_client import require_completed
+from muse.cli._terminal import arguments
+from muse.cli._terminal.approval import Person
+from muse.cli._terminal.arguments import FAILED, INTERRUPTED
+from muse.cli._terminal.run_view import JsonView, PlainView, TerminalView, View
+from muse.cli._terminal.terminal import complain, say
 from muse.journal import input_changes
 from muse.journal.lenient_parser import nearest
 from muse.journal.personas import get_agent, get_agents
 from muse.journal.storage import atomic_files
+from muse.runs.client import require_completed
 from muse.terminal.text import escape_message
 from muse.types.errors import ConfigError
 
@@ -43,11 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--continue", dest="continue_from", metavar="ID", help="take up an earlier run")
     parser.add_argument("--save", metavar="FILE", type=Path, help="write the result to a file too")
     parser.add_argument(
-        "--day", metavar="YYYYMMDD", type=_arguments.day, help="the $day of the persona's own prompt (today)"
+        "--day", metavar="YYYYMMDD", type=arguments.day, help="the $day of the persona's own prompt (today)"
     )
-    parser.add_argument("--max-turns", type=_arguments.count, metavar="N", help="at most so many replies of the model")
+    parser.add_argument("--max-turns", type=arguments.count, metavar="N", help="at most so many replies of the model")
     parser.add_argument(
-        "--timeout", dest="timeout_s", type=_arguments.seconds, metavar="S", help="seconds for the whole run"
+        "--timeout", dest="timeout_s", type=arguments.seconds, metavar="S", help="seconds for the whole run"
     )
     parser.add_argument("--no-tools", dest="disable_mcp", action="store_true", help="run without any tool")
     parser.add_argument("--if-changed", action="store_true", help="run only if the persona's inputs changed since")

@@ -6,11 +6,11 @@ import argparse
 from typing import Any
 
 from muse import models
-from muse.cli import _terminal
-from muse.cli._terminal import Column
+from muse.agent_loop.run_config import RunConfig
+from muse.cli._terminal import terminal
+from muse.cli._terminal.terminal import Column
 from muse.journal.personas import get_agents, listed, problems_of, tools_in_words
 from muse.providers import obstacle_to
-from muse.run_config import RunConfig
 from muse.types.errors import ConfigError
 
 HELP = "List the personas with their contexts, routes, tools and schedules."
@@ -26,12 +26,12 @@ def run(args: argparse.Namespace) -> int:
     """Print the list; 0."""
     rows = [_row(name, fields) for name, fields in sorted(get_agents().items())]
     if args.json:
-        _terminal.print_json(rows)
+        terminal.print_json(rows)
     else:
         _draw(rows)
         for row in rows:
             if row["problem"]:
-                _terminal.say(f"{row['persona']}: {row['problem']}", "red")
+                terminal.say(f"{row['persona']}: {row['problem']}", "red")
         print("\nRun one: muse agent default 'What did I decide about the release on Tuesday?'")
     return 0
 
@@ -40,14 +40,14 @@ def _draw(rows: list[dict[str, Any]]) -> None:
     """A table; in a window too narrow for it some lines a persona, so that no name is folded."""
     columns = [Column(name, style="bold" if name == "persona" else "") for name in _COLUMNS]
     cells = [[str(row[name]) for name in _COLUMNS] for row in rows]
-    if _terminal.fits(columns, cells):
-        _terminal.draw(columns, cells)
+    if terminal.fits(columns, cells):
+        terminal.draw(columns, cells)
         return
     for row in rows:
-        _terminal.say(f"  {row['context']}", lead=row["persona"])
+        terminal.say(f"  {row['context']}", lead=row["persona"])
         route = f"{row['provider']} {row['model']}"
-        _terminal.wrap("    ", filter(None, (route, row["schedule"])), " · ", "dim")
-        _terminal.wrap("    ", row["tools"].split(", "), ", ", "dim")
+        terminal.wrap("    ", filter(None, (route, row["schedule"])), " · ", "dim")
+        terminal.wrap("    ", row["tools"].split(", "), ", ", "dim")
 
 
 def _row(name: str, fields: dict[str, Any]) -> dict[str, Any]:

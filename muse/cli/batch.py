@@ -14,17 +14,18 @@ from typing import Any, Literal
 from msgspec.structs import asdict, replace
 
 from muse.batch import BatchRequest
-from muse.batching import files, store
-from muse.batching.jobs import Jobs
-from muse.batching.kinds import Kind, column_of, note_kinds
-from muse.batching.night import LANES
-from muse.batching.packing import unpack
-from muse.batching.store import Kept, Store, Sum
-from muse.cli import _terminal
-from muse.cli._arguments import MISUSED
-from muse.cli._batch_order import RESULTS, Order, order_of, refuse_input, require_free, require_same
-from muse.cli._batch_run import end_jobs, outcome, run_open, run_order, when
-from muse.cli._terminal import Column
+from muse.batching.io import formats
+from muse.batching.io.column_types import Kind, column_of, note_kinds
+from muse.batching.provider_batches.job_table import Jobs
+from muse.batching.provider_batches.lane import LANES
+from muse.batching.store import store
+from muse.batching.store.serialization import unpack
+from muse.batching.store.store import Kept, Store, Sum
+from muse.cli._batch.options import RESULTS, Order, order_of, refuse_input, require_free, require_same
+from muse.cli._batch.runner import end_jobs, outcome, run_open, run_order, when
+from muse.cli._terminal import terminal
+from muse.cli._terminal.arguments import MISUSED
+from muse.cli._terminal.terminal import Column
 from muse.types.errors import ConfigError
 from muse.types.formatting import usd
 from muse.types.json_schema.validation import require_schema
@@ -103,7 +104,7 @@ def _run(args: argparse.Namespace) -> int:
     try:
         order = _order(args)
     except ConfigError as exc:
-        _terminal.complain(f"muse: {exc}")
+        terminal.complain(f"muse: {exc}")
         return MISUSED
     name = args.ledger or order.ledger
     require_free(order, name, resume=args.resume, force=args.force)
@@ -118,9 +119,9 @@ def _order(args: argparse.Namespace) -> Order:
     Raises:
         ConfigError: they make no sense, whatever there is in the journal and in the input.
     """
-    files.form_of(args.input, "INPUT")
+    formats.form_of(args.input, "INPUT")
     if args.output is not None:
-        files.form_of(args.output, "--output")
+        formats.form_of(args.output, "--output")
     if args.ledger is not None:
         store.path_of(args.ledger)
     if not args.context.strip():
@@ -157,17 +158,17 @@ def _resume(args: argparse.Namespace) -> int:
 def _list(args: argparse.Namespace) -> int:
     found = [(name, *_looked(name)) for name in store.names()]
     if args.json:
-        _terminal.print_json([{"name": name, **counts, "problem": problem} for name, counts, problem in found])
+        terminal.print_json([{"name": name, **counts, "problem": problem} for name, counts, problem in found])
         return 0
     if not found:
-        _terminal.say(f"No batches in {store.folder()}.")
+        terminal.say(f"No batches in {store.folder()}.")
         return 0
     columns = [Column("batch"), *(Column(state, numbers=True) for state in _STATES)]
     columns += [Column("tokens", numbers=True), Column("cost", numbers=True), Column("last result")]
-    _terminal.draw(columns, [_cells(name, counts) for name, counts, _ in found])
+    terminal.draw(columns, [_cells(name, counts) for name, counts, _ in found])
     for name, _, problem in found:
         if problem is not None:
-            _terminal.say(f"{name}: {problem}", "yellow")
+            terminal.say(f"{name}: {problem}", "yellow")
     return 0
 
 
@@ -209,29 +210,29 @@ def _show(args: argparse.Namespace) -> int:
         errors = [
             {"key": item.key, "state": item.state, "error": item.error, "class": item.error_class} for item in wrong
         ]
-        _terminal.print_json(
+        terminal.print_json(
             {"name": args.name, **counts, "jobs": [asdict(job) for job in jobs], **about, "errors": errors}
         )
         return 0
     columns = [Column("batch"), *(Column(state, numbers=True) for state in _STATES)]
     columns += [Column("tokens", numbers=True), Column("cost", numbers=True), Column("last result")]
-    _terminal.draw(columns, [_cells(args.name, counts)])
+    terminal.draw(columns, [_cells(args.name, counts)])
     if order is not None:
-        _terminal.say(f"{order.input} → {order.output or 'standard output'}, {order.context}", "dim")
+        terminal.say(f"{order.input} → {order.output or 'standard output'}, {order.context}", "dim")
     for item in wrong:
         row = _row(item)
-        _terminal.say(f"{item.state} {item.key if row is None else row[0]}: {item.error_class}: {item.error}", "yellow")
+        terminal.say(f"{item.state} {item.key if row is None else row[0]}: {item.error_class}: {item.error}", "yellow")
     for job in jobs:
         what = f"{job.model}, {job.size:,} requests, {job.state}, {job.done:,} done ({job.remote_id or 'no name yet'})"
-        _terminal.say(f"at {job.provider}: {what}; to end it: muse batch cancel {args.name}")
+        terminal.say(f"at {job.provider}: {what}; to end it: muse batch cancel {args.name}")
     if counts["open"] or counts["deferred"]:
-        _terminal.say(f"To go on: muse batch resume {args.name}")
+        terminal.say(f"To go on: muse batch resume {args.name}")
     return 0
 
 
 def _export(args: argparse.Namespace) -> int:
     if args.output is not None:
-        files.form_of(args.output, "--output")
+        formats.form_of(args.output, "--output")
         if args.output.exists() and not args.force:
             raise ConfigError("--output", f"{str(args.output)!r}, which exists", "a new file; --force writes over it")
     with closing(Store(args.name, is_read_only=True)) as kept:
@@ -265,7 +266,7 @@ def _columns(kept: Store) -> dict[str, Kind]:
 
 
 def _write_results(kept: Store, output: Path | None, columns: dict[str, Kind], source: Path | None) -> None:
-    with closing(files.sink(output, columns, spelled_from=source)) as sink:
+    with closing(formats.sink(output, columns, spelled_from=source)) as sink:
         for item in kept.items(*_ENDED):
             sink.write(_exported(item))
 

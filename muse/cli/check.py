@@ -8,9 +8,9 @@ from pathlib import Path
 
 from msgspec.structs import asdict
 
-from muse import check, health
-from muse.cli import _terminal
-from muse.cli._terminal import Column
+from muse.cli._terminal import terminal
+from muse.cli._terminal.terminal import Column
+from muse.diagnostics import check, health
 from muse.journal import config_loader, secrets
 from muse.types.errors import ConfigError
 from muse.types.formatting import counted
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the findings; 1 if there are any."""
     missing = [folder for folder in args.folders if not folder.exists()]
     if missing:
-        _terminal.complain(f"muse check: {missing[0]}: found nothing there, expected a folder or a file")
+        terminal.complain(f"muse check: {missing[0]}: found nothing there, expected a folder or a file")
         return 2
     if not args.verbose and not args.debug:
         logging.getLogger("muse").setLevel(logging.ERROR)  # what would be warned of is a finding here
@@ -44,16 +44,16 @@ def run(args: argparse.Namespace) -> int:
     report = _examine(args.folders)
     if args.json:
         rows = [asdict(finding) for finding in report.findings]
-        _terminal.print_json({"ok": not rows, "findings": rows, "looked_at": dict(report.looked_at)})
+        terminal.print_json({"ok": not rows, "findings": rows, "looked_at": dict(report.looked_at)})
         return int(bool(rows))
     for finding in report.findings:
-        _terminal.say(str(finding).removeprefix(finding.where), lead=finding.where)
+        terminal.say(str(finding).removeprefix(finding.where), lead=finding.where)
     looked_at = ", ".join(_number_of(what, count) for what, count in report.looked_at.items())
     count = len(report.findings)
     if count:
-        _terminal.say(f"{counted(count, 'finding')} ({looked_at})", "bold red")
+        terminal.say(f"{counted(count, 'finding')} ({looked_at})", "bold red")
         return 1
-    _terminal.say(f"Nothing is wrong ({looked_at}).", "green")
+    terminal.say(f"Nothing is wrong ({looked_at}).", "green")
     return 0
 
 
@@ -69,14 +69,14 @@ def _live(*, as_json: bool) -> int:
     secrets.fill_from(config_loader.load().config)
     rows = health.probe_routed()
     if as_json:
-        _terminal.print_json([{**asdict(row), "tier": int(row.tier)} for row in rows])
+        terminal.print_json([{**asdict(row), "tier": int(row.tier)} for row in rows])
     else:
         columns = [Column(name) for name in ("provider", "model", "tier", "state", "seconds", "why")]
         cells = [
             [row.provider, row.model, str(int(row.tier)), row.state, f"{row.seconds:.2f}", row.why or "-"]
             for row in rows
         ]
-        _terminal.draw(columns, cells)
+        terminal.draw(columns, cells)
     return int(any(row.state == "failing" for row in rows))
 
 

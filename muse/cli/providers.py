@@ -9,9 +9,9 @@ from typing import Any
 
 from msgspec import Struct
 
-from muse import check, health
-from muse.cli import _terminal
-from muse.cli._terminal import Column
+from muse.cli._terminal import terminal
+from muse.cli._terminal.terminal import Column
+from muse.diagnostics import check, health
 from muse.providers import backend_of, get_provider_list, problem_of, specs
 from muse.types.provider_spec import Tier
 
@@ -38,8 +38,8 @@ def run(args: argparse.Namespace) -> int:
     seen = _Seen(health.last(), health.left_alone())
     rows = [_row(entry["name"], routed, seen) for entry in get_provider_list()]
     if args.json:
-        _terminal.print_json(rows)
-    elif _terminal.is_terminal():
+        terminal.print_json(rows)
+    elif terminal.is_terminal():
         _cards(rows)
     else:
         _table(rows)
@@ -49,11 +49,11 @@ def run(args: argparse.Namespace) -> int:
 def _test(name: str, *, as_json: bool) -> int:
     report = health.test_connection(name)
     if as_json:
-        _terminal.print_json(report)
+        terminal.print_json(report)
     elif report["success"]:
-        _terminal.say(f"{name}: {report['model']} answered in {report['duration_s']:.2f} s", "green")
+        terminal.say(f"{name}: {report['model']} answered in {report['duration_s']:.2f} s", "green")
     else:
-        _terminal.complain(f"{name}: {report['error']}")
+        terminal.complain(f"{name}: {report['error']}")
     return 0 if report["success"] else 1
 
 
@@ -126,31 +126,31 @@ def _table(rows: list[dict[str, Any]]) -> None:
         ]
         for row in rows
     ]
-    _terminal.draw([Column(name) for name in names], cells)
+    terminal.draw([Column(name) for name in names], cells)
 
 
 def _cards(rows: list[dict[str, Any]]) -> None:
     """A few lines a provider: what a window of any width has room for."""
     for row in rows:
-        _terminal.say(f"{row['name']}  {row.get('label', '')}", "bold")
+        terminal.say(f"{row['name']}  {row.get('label', '')}", "bold")
         if "problem" in row:
-            _terminal.say(f"  {row['problem']}", "red")
+            terminal.say(f"  {row['problem']}", "red")
             continue
         usable = row["key"] in _USABLE and row["sdk_installed"]
         use = f"enabled, {row['contexts']} contexts" if row["enabled"] else f"not enabled, {row['contexts']} contexts"
         key = f"key {row['key']}" + (f" ({row['env_key']})" if row["env_key"] else "")
         sdk = "SDK installed" if row["sdk_installed"] else f"SDK missing: pip install 'muse-router[{row['extra']}]'"
-        _terminal.say(f"  {use}; {key}, {sdk}", "green" if usable else "yellow")
-        _terminal.wrap("  models     ", _tiers(row["models"]) or ["none until journal.json names one"], "   ")
-        _terminal.wrap("  abilities  ", (name.replace("_", " ") for name in row["capabilities"]), ", ")
-        _terminal.say(f"  address    {row['address']}")
+        terminal.say(f"  {use}; {key}, {sdk}", "green" if usable else "yellow")
+        terminal.wrap("  models     ", _tiers(row["models"]) or ["none until journal.json names one"], "   ")
+        terminal.wrap("  abilities  ", (name.replace("_", " ") for name in row["capabilities"]), ", ")
+        terminal.say(f"  address    {row['address']}")
         for model, found in row["health"].items():
-            _terminal.say(
+            terminal.say(
                 f"  {model}: {found['state']}, {found['seconds']:.1f} s {found['why']}".rstrip(),
                 _STYLES[found["state"]],
             )
         for model, words in row["breakers"].items():
-            _terminal.say(f"  {model}: breaker {words}", "yellow")
+            terminal.say(f"  {model}: breaker {words}", "yellow")
         print()
 
 

@@ -9,8 +9,8 @@ from typing import Any
 from msgspec import to_builtins
 
 from muse import models
-from muse.cli import _terminal
-from muse.policies.standing import Standing
+from muse.cli._terminal import terminal
+from muse.policies.usage_status import Standing
 from muse.providers import obstacle_to
 from muse.routing.explain import FIELDS, decisions, policies, rules, says
 from muse.routing.fallbacks import Ladder
@@ -38,16 +38,16 @@ def run(args: argparse.Namespace) -> int:
     standings = models.standings(below) if args.explain else ()
     if args.json:
         shown = _as_json(found, below) | ({} if problem is None else {"problem": str(problem)})
-        _terminal.print_json(shown | (_explained(found, below, standings) if args.explain else {}))
+        terminal.print_json(shown | (_explained(found, below, standings) if args.explain else {}))
         return status
     line = f"{found.route.context or '(no context)'} -> {_answer(found.route)}"
     if not args.explain:
         then = "".join(f", then {rung.provider} {rung.model}" for rung in below.rungs[1:])
-        _terminal.say(f"{line}, by {found.route.reason}{then}")
+        terminal.say(f"{line}, by {found.route.reason}{then}")
     else:
-        _terminal.say(line, "bold")
+        terminal.say(line, "bold")
     if problem is not None:
-        _terminal.say(str(problem), "red")
+        terminal.say(str(problem), "red")
     if args.explain:
         _explain(found, below, standings)
     return status
@@ -57,9 +57,9 @@ def _explain(found: Explanation, below: Ladder, standings: Sequence[Standing]) -
     """Print what decides the route, what bounds its calls, and every rule that matches."""
     print()
     bounds = ((row.kind, f"{row.selects}: {row}" if row.selects else str(row), row.where) for row in standings)
-    _terminal.align([*decisions(found), *policies(below), *bounds])
+    terminal.align([*decisions(found), *policies(below), *bounds])
     print("\nRules that match, strongest first:\n")
-    _terminal.align(list(rules(found)))
+    terminal.align(list(rules(found)))
 
 
 def _answer(route: Route) -> str:

@@ -12,8 +12,8 @@ from typing import Any
 from msgspec import Struct
 
 from muse import models
-from muse.cli import _terminal
-from muse.cli._terminal import Column
+from muse.cli._terminal import terminal
+from muse.cli._terminal.terminal import Column
 from muse.journal import config_loader
 from muse.providers import obstacle_to
 from muse.routing import contexts
@@ -47,11 +47,11 @@ def run(args: argparse.Namespace) -> int:
     """Print the table; 1 if a context has no route, or one to a provider that cannot be used; else 0."""
     rows = [_row(name, declared) for name, declared in _names() if fnmatchcase(name, args.glob)]
     if args.json:
-        _terminal.print_json([_as_json(row) for row in rows])
+        terminal.print_json([_as_json(row) for row in rows])
     elif rows:
         _print(rows)
     else:
-        _terminal.say(f"No known context is of the form {args.glob!r}.")
+        terminal.say(f"No known context is of the form {args.glob!r}.")
     return int(any(row.problem for row in rows))
 
 
@@ -82,14 +82,14 @@ def _print(rows: list[Row]) -> None:
     """One line a context where there is room for it (always in a pipe), else the sources in a line of their own."""
     good = [row for row in rows if not row.problem]
     columns, cells = _in_one_line(good)
-    if good and _terminal.fits(columns, cells):
-        _terminal.draw(columns, cells)
+    if good and terminal.fits(columns, cells):
+        terminal.draw(columns, cells)
     elif good:
         _print_grouped(good)
     for row in rows:
         if row.problem:
             served = " ".join(row.values[:2]) if row.values[0] else "no route"
-            _terminal.say(f"{row.context}: {served}: {row.problem}", "red")
+            terminal.say(f"{row.context}: {served}: {row.problem}", "red")
 
 
 def _in_one_line(rows: list[Row]) -> tuple[list[Column], list[list[str]]]:
@@ -108,10 +108,10 @@ def _print_grouped(rows: list[Row]) -> None:
         places: dict[str, list[str]] = {}
         for name, source in zip(FIELDS, sources, strict=True):
             places.setdefault(source, []).append(name)
-        _terminal.wrap("", (f"{' and '.join(names)} from {source}" for source, names in places.items()), ", ", "dim")
+        terminal.wrap("", (f"{' and '.join(names)} from {source}" for source, names in places.items()), ", ", "dim")
         for row in group:
             cells = (escape_control(text).ljust(size) for text, size in zip(_columns(row), sizes, strict=True))
-            _terminal.say(f"  {'  '.join(cells)}".rstrip())
+            terminal.say(f"  {'  '.join(cells)}".rstrip())
         print()
 
 

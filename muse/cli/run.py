@@ -9,11 +9,11 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from muse import runs
-from muse.cli import _terminal
-from muse.cli._live import named
+from muse.cli._terminal import terminal
+from muse.cli._terminal.run_view import named
 from muse.cli.runs import cost_of, state_in_words
-from muse.cortex_client import get_agent_thread
+from muse.runs import run_files
+from muse.runs.client import get_agent_thread
 from muse.types.errors import ConfigError
 from muse.types.formatting import counted, usd
 
@@ -33,16 +33,16 @@ def run(args: argparse.Namespace) -> int:
     """Print or resume it; 0, or the exit status of `muse agent` for a resumed one."""
     if args.resume:
         return _resume(args.resume)
-    agent_id = args.id or next(iter(runs.newest_ids()), None)
-    found = runs.find(agent_id) if agent_id else None
+    agent_id = args.id or next(iter(run_files.newest_ids()), None)
+    found = run_files.find(agent_id) if agent_id else None
     if found is None:
         raise ConfigError("ID", repr(agent_id), "the id of a run: muse runs lists them")
-    events = list(runs.read_events(found[0]))
+    events = list(run_files.read_events(found[0]))
     if args.json:
-        _terminal.print_json(events)
+        terminal.print_json(events)
         return 0
     for line in _page(str(agent_id), events):
-        _terminal.say(line)
+        terminal.say(line)
     return 0
 
 
@@ -50,13 +50,13 @@ def _resume(agent_id: str) -> int:
     """Go on with a cut-off run: in its own log if nobody else has that, in a new one if the run has ended in it."""
     from muse.cli.agent import watch  # 0.5 s for the tools, and only who resumes pays it
 
-    found = runs.find(agent_id)
+    found = run_files.find(agent_id)
     if found is None or found[1] == "pending":
         raise ConfigError("--resume", repr(agent_id), "the id of a run that was begun: muse runs lists them")
-    recorder = runs.adopt(agent_id) if found[1] == "active" else None
+    recorder = run_files.adopt(agent_id) if found[1] == "active" else None
     if found[1] == "active" and recorder is None:
         raise ConfigError("--resume", f"run {agent_id}, which is under way", "one that was cut off")
-    request = _request_of(agent_id, list(runs.read_events(found[0]))) | {"resume_from": agent_id}
+    request = _request_of(agent_id, list(run_files.read_events(found[0]))) | {"resume_from": agent_id}
     if recorder is None:
         return watch(request)[0]
     try:
@@ -90,7 +90,7 @@ def _page(agent_id: str, events: list[dict[str, Any]]) -> Iterator[str]:
         yield "Chain: " + " -> ".join(f"[{one}]" if one == agent_id else one for one in chain)
     for event in events:
         yield from _said(event, began_ms)
-    yield from _sums(runs.summarize(agent_id), events)
+    yield from _sums(run_files.summarize(agent_id), events)
 
 
 def _said(event: Mapping[str, Any], began_ms: int) -> Iterator[str]:
@@ -131,7 +131,7 @@ def _shown(result: object) -> str:
     return text if len(text) <= _SHOWN_RESULT else text[:_SHOWN_RESULT] + " …"
 
 
-def _sums(found: runs.Run | None, events: list[dict[str, Any]]) -> Iterator[str]:
+def _sums(found: run_files.Run | None, events: list[dict[str, Any]]) -> Iterator[str]:
     """Turns, tools, tokens, cost and seconds, and what can be done with the run."""
     if found is None:
         return

@@ -8,9 +8,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from muse.cli import _terminal
-from muse.cli._arguments import FAILED
-from muse.cli._consent import ask, is_somebody_there, show
+from muse.cli._terminal import terminal
+from muse.cli._terminal.arguments import FAILED
+from muse.cli._terminal.consent import ask, is_somebody_there, show
 from muse.diagnostics import project_claims
 from muse.journal import paths
 from muse.journal.trust import consent
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         folders = {os.path.realpath(claim.folder) for claim in claims} | {os.path.realpath(paths.working_folder())}
     if args.revoke:
         taken = [place for place in sorted(folders) if consent.revoke(place)]
-        _terminal.say(f"Not trusted any more: {', '.join(taken)}" if taken else "Nothing was trusted there.")
+        terminal.say(f"Not trusted any more: {', '.join(taken)}" if taken else "Nothing was trusted there.")
         return 0
     if args.show:
         return _show(claims, as_json=args.json)
@@ -54,14 +54,14 @@ def run(args: argparse.Namespace) -> int:
 def _trust(claims: Sequence[Claim], folder: str, *, is_sure: bool) -> int:
     """Show the claims and record consent; at a terminal only after a yes. To type the command elsewhere is consent."""
     if not claims:
-        _terminal.say(f"{folder}: its files name no command, code or address; there is nothing to trust.")
+        terminal.say(f"{folder}: its files name no command, code or address; there is nothing to trust.")
         return 0
     show(claims)
     if not is_sure and is_somebody_there() and not ask("Trust these entries, as long as they stay as they are?"):
-        _terminal.say("Nothing was changed.")
+        terminal.say("Nothing was changed.")
         return FAILED
     consent.record(claims)
-    _terminal.say(f"Trusted until they change. To take it back: {trust_command(folder)} --revoke", "green")
+    terminal.say(f"Trusted until they change. To take it back: {trust_command(folder)} --revoke", "green")
     return 0
 
 
@@ -71,23 +71,23 @@ def _show(claims: Sequence[Claim], *, as_json: bool) -> int:
         for one in claims
     ]
     if as_json:
-        _terminal.print_json(rows)
+        terminal.print_json(rows)
     elif rows:
         show(claims)
     else:
-        _terminal.say("There is nothing to trust.")
+        terminal.say("There is nothing to trust.")
     return 0
 
 
 def _list(*, as_json: bool) -> int:
     found = consent.listed()
     if as_json:
-        _terminal.print_json({folder: dict(places) for folder, places in found.items()})
+        terminal.print_json({folder: dict(places) for folder, places in found.items()})
         return 0
     for folder, places in sorted(found.items()):
-        _terminal.say(folder, lead="")
+        terminal.say(folder, lead="")
         for place in sorted(places):
-            _terminal.say(f"  {place}", "dim")
+            terminal.say(f"  {place}", "dim")
     if not found:
-        _terminal.say(f"No folder is trusted ({consent.record_path()}).")
+        terminal.say(f"No folder is trusted ({consent.record_path()}).")
     return 0

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from muse import models
-from muse.cli import _arguments, _terminal
-from muse.cli._terminal import Column
+from muse.cli._terminal import arguments, terminal
+from muse.cli._terminal.terminal import Column
 from muse.journal import paths
 from muse.terminal.text import escape_control
 from muse.types.errors import ConfigError
@@ -27,7 +27,7 @@ _NUMBERS = ("calls", "failed", "unpriced", "input_tokens", "cached_tokens", "out
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which days, grouped how, in which form."""
     days = parser.add_mutually_exclusive_group()
-    days.add_argument("--day", metavar="YYYYMMDD", type=_arguments.day, help="one day")
+    days.add_argument("--day", metavar="YYYYMMDD", type=arguments.day, help="one day")
     days.add_argument(
         "--since", metavar="7d|YYYYMMDD", type=_since, help="the last 7 days with today, or from a day on"
     )
@@ -50,13 +50,13 @@ def run(args: argparse.Namespace) -> int:
     unreadable = ledger.count_bad_lines(days)
     if args.json:
         whole = found.total.counts()
-        _terminal.print_json({"by": args.by, "rows": _as_dicts(found), "total": whole, "unreadable": unreadable})
+        terminal.print_json({"by": args.by, "rows": _as_dicts(found), "total": whole, "unreadable": unreadable})
     elif args.csv:
         _print_csv(found)
     elif found.total.calls:
         _print(found, _span(days), unreadable)
     else:
-        _terminal.say(f"No calls in the token log of {_span(days)} ({_folder()}).")
+        terminal.say(f"No calls in the token log of {_span(days)} ({_folder()}).")
     return 0
 
 
@@ -96,7 +96,7 @@ def _print_csv(found: Summary) -> None:
 
 
 def _print(found: Summary, span: str, unreadable: int) -> None:
-    _terminal.say(f"{counted(found.total.calls, 'call')}, {span}", "bold")
+    terminal.say(f"{counted(found.total.calls, 'call')}, {span}", "bold")
     print()
     _print_table(found)
     for title, value, text in _PICTURES:
@@ -104,9 +104,9 @@ def _print(found: Summary, span: str, unreadable: int) -> None:
     if found.total.unpriced:
         have = "has" if found.total.unpriced == 1 else "have"
         calls = counted(found.total.unpriced, "call")
-        _terminal.say(f"{calls} {have} no known price; their cost is not in the sums.", "yellow")
+        terminal.say(f"{calls} {have} no known price; their cost is not in the sums.", "yellow")
     if unreadable:
-        _terminal.say(f"{counted(unreadable, 'line')} of the log cannot be read and are left out.", "yellow")
+        terminal.say(f"{counted(unreadable, 'line')} of the log cannot be read and are left out.", "yellow")
 
 
 def _print_table(found: Summary) -> None:
@@ -116,9 +116,9 @@ def _print_table(found: Summary) -> None:
     for dropped in (None, "reasoning_tokens", "cached_tokens"):
         numbers = [name for name in numbers if name != dropped]
         columns, rows = _table(found, numbers)
-        if _terminal.fits(columns, rows):
+        if terminal.fits(columns, rows):
             break
-    _terminal.draw(columns, rows[:-1], total=rows[-1])
+    terminal.draw(columns, rows[:-1], total=rows[-1])
     print()
 
 
@@ -140,17 +140,17 @@ def _print_bars(found: Summary, title: str, value: Callable[[Total], float], tex
     if not rows:
         return
     names = [escape_control(" ".join(total.key)) for total in rows[:_MOST_BARS]]
-    size = min(max(map(len, names)), max(_terminal.width() // 3, 16))
-    cells = max(min(_terminal.width() - size - 24, 60), 8)
+    size = min(max(map(len, names)), max(terminal.width() // 3, 16))
+    cells = max(min(terminal.width() - size - 24, 60), 8)
     whole, most = sum(map(value, rows)), value(rows[0])
-    _terminal.say(title, "bold")
+    terminal.say(title, "bold")
     for name, total in zip(names, rows, strict=False):
-        drawn = _terminal.bar(value(total) / most, cells).ljust(cells)
+        drawn = terminal.bar(value(total) / most, cells).ljust(cells)
         label = name if len(name) <= size else name[: size - 3] + "..."
-        _terminal.say(f"  {label.ljust(size)}  {drawn}  {text(total):>9}  {value(total) / whole:4.0%}")
+        terminal.say(f"  {label.ljust(size)}  {drawn}  {text(total):>9}  {value(total) / whole:4.0%}")
     if len(rows) > _MOST_BARS:
         rest = sum(map(value, rows[_MOST_BARS:]))
-        _terminal.say(f"  and {len(rows) - _MOST_BARS} more with {rest / whole:.0%} together", "dim")
+        terminal.say(f"  and {len(rows) - _MOST_BARS} more with {rest / whole:.0%} together", "dim")
     print()
 
 

@@ -11,19 +11,19 @@ from typing import Any
 
 import msgspec
 
-from muse import whatif
-from muse.cli import _terminal
-from muse.cli._arguments import misused
-from muse.cli._progress import progress
-from muse.cli._terminal import Column
+from muse.cli._terminal import terminal
+from muse.cli._terminal.arguments import misused
+from muse.cli._terminal.progress import progress
+from muse.cli._terminal.terminal import Column
+from muse.diagnostics import whatif
+from muse.diagnostics.whatif import Move, WhatIf
 from muse.journal import config_loader
 from muse.journal.config import Config, parse
-from muse.log_index.index import LogIndex, close_indexes, log_index
-from muse.log_index.sums import contexts_of, days_since
 from muse.providers import get_provider_list
 from muse.types.errors import ConfigError
 from muse.types.formatting import counted, usd
-from muse.whatif import Move, WhatIf
+from muse.usage_index.index import LogIndex, close_indexes, log_index
+from muse.usage_index.queries import contexts_of, days_since
 
 HELP = (
     "Say which calls of the last days would have gone elsewhere with another journal.json, and what they would have"
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     finally:
         close_indexes()
     if args.json:
-        _terminal.print_json(msgspec.to_builtins(found))
+        terminal.print_json(msgspec.to_builtins(found))
     else:
         _print(found, args.since, idle)
     return 0
@@ -143,17 +143,17 @@ def _read_log(index: LogIndex) -> None:
 
 def _print(found: WhatIf, since: str, idle: Sequence[str]) -> None:
     if not found.calls:
-        _terminal.say(f"No calls in the token log since {since}; nothing would have moved.")
+        terminal.say(f"No calls in the token log since {since}; nothing would have moved.")
         return
-    _terminal.say(f"{found.moved:,} of {found.calls:,} calls since {since} would have gone elsewhere.", "bold")
+    terminal.say(f"{found.moved:,} of {found.calls:,} calls since {since} would have gone elsewhere.", "bold")
     if found.rows:
         print()
         is_unknown = found.moved == sum(move.calls if move.problem else move.unpriced for move in found.rows)
         total = ["all", f"{found.moved:,}", "", "", *(_UNKNOWN if is_unknown else _money(found))]
-        _terminal.draw(_COLUMNS, [_row(move) for move in found.rows], total=total)
+        terminal.draw(_COLUMNS, [_row(move) for move in found.rows], total=total)
         print()
     for line in (*(f"{pattern!r} matches no context of these calls." for pattern in idle), *_notes(found)):
-        _terminal.say(line, "dim")
+        terminal.say(line, "dim")
 
 
 _COLUMNS = (

@@ -16,14 +16,13 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
-from muse import runs
-from muse.cortex.folder_watch import watching
-from muse.cortex.orders import Order, handoff_of, next_request, order_of, wanted
-from muse.cortex.run_log import RunLog
+from muse.cortex.event_log import RunLog
 from muse.cortex.run_process import RunProcess
-from muse.cortex_client import handed_to, queue
-from muse.run_files import control
-from muse.runs import Recorder
+from muse.cortex.run_request import Order, handoff_of, next_request, order_of, wanted
+from muse.cortex.watcher import watching
+from muse.runs import control, run_files
+from muse.runs.client import handed_to, queue
+from muse.runs.run_files import Recorder
 from muse.types.errors import ConfigError, MuseError
 
 log = logging.getLogger(__name__)
@@ -77,7 +76,7 @@ class Cortex:
         """Wait until a folder that was deleted is there again."""
         while self._has_lost_folder and not self._is_stopping:
             await self._wait(_LOOK_FOR_FOLDER_S)
-            self._has_lost_folder = not runs.folder().is_dir()
+            self._has_lost_folder = not run_files.folder().is_dir()
 
     async def drain(self) -> None:
         """Carry out what waits now and what it hands on to, then return."""
@@ -109,7 +108,7 @@ class Cortex:
     async def _until_over(self, agent_id: str) -> None:
         while not self._is_stopping and _is_open(agent_id):
             if agent_id not in self._carried:
-                recorder = _taken(runs.claim, agent_id)
+                recorder = _taken(run_files.claim, agent_id)
                 if recorder is not None:
                     self._carry(recorder)
                 else:
@@ -124,13 +123,13 @@ class Cortex:
         def hear(name: str) -> None:
             loop.call_soon_threadsafe(self._hear, name)
 
-        return watching(runs.folder(), hear)
+        return watching(run_files.folder(), hear)
 
     def _hear(self, name: str) -> None:
         """A file appeared in the folder, or the folder is gone."""
         if name.startswith("."):
             return
-        self._has_lost_folder |= name == runs.folder().name
+        self._has_lost_folder |= name == run_files.folder().name
         told = control.named_in(name)
         if told is not None:
             self._obey(told)
@@ -173,17 +172,17 @@ class Cortex:
 
     def _look(self) -> None:
         """Read the folder: what waits, and what has lost its owner."""
-        self._waiting = runs.ids_in("pending")
+        self._waiting = run_files.ids_in("pending")
         self._recover()
 
     def _recover(self) -> None:
         mine = {*self._carried, *(recorder.agent_id for recorder in self._cut_off)}
-        others = [agent_id for agent_id in runs.ids_in("active") if agent_id not in mine]
+        others = [agent_id for agent_id in run_files.ids_in("active") if agent_id not in mine]
         self._has_others = len([agent_id for agent_id in others if not self._recover_one(agent_id)]) > 0
 
     def _recover_one(self, agent_id: str) -> bool:
         """End a run whose owner is gone, or take it up again; False if it has an owner."""
-        recorder = _taken(runs.adopt, agent_id)
+        recorder = _taken(run_files.adopt, agent_id)
         if recorder is None:
             return False
         log.info("run %s was cut off", agent_id)
@@ -209,10 +208,10 @@ class Cortex:
 
     def _begin_what_fits(self) -> None:
         if not self._waiting and not self._carried:
-            self._waiting = runs.ids_in("pending")  # should a notice have been lost
+            self._waiting = run_files.ids_in("pending")  # should a notice have been lost
         self._begin_cut_off()
         while self._waiting and len(self._carried) < self._max_concurrent and not self._is_stopping:
-            recorder = _taken(runs.claim, heapq.heappop(self._waiting))
+            recorder = _taken(run_files.claim, heapq.heappop(self._waiting))
             if recorder is not None:
                 self._carry(recorder)
 
@@ -307,7 +306,7 @@ def _taken(take: Callable[[str], Recorder | None], agent_id: str) -> Recorder | 
 
 
 def _is_open(agent_id: str) -> bool:
-    found = runs.find(agent_id)
+    found = run_files.find(agent_id)
     return found is not None and found[1] != "over"
 
 

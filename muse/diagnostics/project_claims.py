@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from muse import runs
-from muse.cortex_client import claims_of_request, request_of
+from muse.agent_loop.module_loader import code_claim, makefile_claim, nearest_makefile
 from muse.journal import config_loader, descriptors, paths, secrets
 from muse.journal.config_loader import Snapshot
 from muse.providers import PROVIDER_REGISTRY, specs
-from muse.toolbox.files import code_claim, makefile_claim, nearest_makefile
+from muse.runs import run_files
+from muse.runs.client import claims_of_request, request_of
 from muse.types.trust_claim import Claim
 
 
@@ -38,7 +38,7 @@ def claims(*, with_makefile: bool = False) -> tuple[Claim, ...]:
 def _of_requests() -> Iterator[Claim]:
     """Yield the claims of the requests in the journal that a cortex would take up."""
     if paths.is_project(paths.config_path()):
-        for agent_id in (*runs.ids_in("pending"), *runs.ids_in("active")):
+        for agent_id in (*run_files.ids_in("pending"), *run_files.ids_in("active")):
             yield from claims_of_request(request_of(agent_id))
 
 

@@ -1,6 +1,6 @@
 """Dollars for contexts, and tokens and dollars a day: what is left decides whether a call goes out, and on which tier.
 
-Sums come from the token log (`muse.policies.spending`), so they are those of all processes and of what was spent before
+Sums come from the token log (`muse.policies.spend`), so they are those of all processes and of what was spent before
 this one began. A limit can be overrun by the calls that are under way when it is reached.
 """
 
@@ -16,8 +16,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from muse.journal.policy_config import Assess, Budget, Limit, ModelAt, Policies
-from muse.policies.course import Call, Outcome
-from muse.policies.spending import LOOK_AGAIN_S, Key, Spending, Spent, next_window, spending, window_start
+from muse.policies.execution import Call, Outcome
+from muse.policies.spend import LOOK_AGAIN_S, Key, Spending, Spent, next_window, spending, window_start
 from muse.types import formatting
 from muse.types.errors import BudgetExceeded, LimitReached
 from muse.types.messages import Route

@@ -27,10 +27,10 @@ from msgspec.structs import replace
 from muse import __version__
 from muse.journal import config_loader
 from muse.journal.config import Config, Entry, Gateway
-from muse.providers import _installed as installed
 from muse.providers import compatible
-from muse.providers._backend import Backend
-from muse.providers._loading import Loaded, Source, backend_around, load, refused
+from muse.providers._backend import installed
+from muse.providers._backend.backend import Backend
+from muse.providers._backend.loader import Loaded, Source, backend_around, load, refused
 from muse.routing.router import PROVIDER_ENV
 from muse.types.errors import ConfigError, TrustError, UnknownProviderError
 from muse.types.provider_names import SHIPPED, folded, provider_files

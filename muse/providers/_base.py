@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from muse.providers._backend import ProviderBackend
-from muse.providers._faults import connection_error, status_error, timeout_error
-from muse.providers._provider import Access, Encoded, Payload, Provider
+from muse.providers._backend.backend import ProviderBackend
+from muse.providers._backend.provider import Access, Encoded, Payload, Provider
+from muse.providers._replies.errors import connection_error, status_error, timeout_error
 from muse.types.provider_spec import Capabilities, Profile, Spec
 
 __all__ = [

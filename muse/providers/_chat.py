@@ -10,11 +10,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from muse.providers._calls import CallJoiner, IdRule, args_text, fit_ids, fresh_ids, parse_args, wire_name
-from muse.providers._finish_reasons import finish_of, is_no_end
-from muse.providers._provider import Payload
-from muse.providers._sdk import data_url, refuse_parts, stream_error
-from muse.providers._sse import DONE
+from muse.providers._backend.provider import Payload
+from muse.providers._http.sse import DONE
+from muse.providers._replies.finish_reasons import finish_of, is_no_end
+from muse.providers._replies.tool_calls import CallJoiner, IdRule, args_text, fit_ids, fresh_ids, parse_args, wire_name
+from muse.providers._sdk_base import data_url, refuse_parts, stream_error
 from muse.types.json_schema.strict import OPENAI, strict_form, unwrapped, with_object_root
 from muse.types.messages import Assistant, File, Image, Part, Reply, Request, Results, ToolCall, Turn, User
 from muse.types.provider_spec import Profile

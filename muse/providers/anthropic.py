@@ -10,12 +10,12 @@ import base64
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from muse.providers._backend.fitting import ToolRules
 from muse.providers._base import Access, Capabilities, Encoded, Payload, Profile, Spec, bind
-from muse.providers._calls import IdRule, fit_ids, fresh_ids, index_of, parse_args
-from muse.providers._finish_reasons import finish_of
-from muse.providers._fitting import ToolRules
-from muse.providers._sdk import ONLY_JSON, SdkProvider, refuse_parts, schema_words, stream_error
-from muse.providers._sse import DONE
+from muse.providers._http.sse import DONE
+from muse.providers._replies.finish_reasons import finish_of
+from muse.providers._replies.tool_calls import IdRule, fit_ids, fresh_ids, index_of, parse_args
+from muse.providers._sdk_base import ONLY_JSON, SdkProvider, refuse_parts, schema_words, stream_error
 from muse.types.json_schema.strict import ANTHROPIC, strict_form, unwrapped, with_object_root
 from muse.types.messages import (
     DEFAULT_TEMPERATURE,
@@ -33,7 +33,7 @@ from muse.types.messages import (
 from muse.types.usage import Usage, merge_counts, usage_of
 
 if TYPE_CHECKING:
-    from muse.providers._batch_anthropic import AnthropicBatch
+    from muse.providers._batch.anthropic import AnthropicBatch
 
 __all__ = ["generate", "agenerate", "run_agent"]
 
@@ -148,9 +148,7 @@ class AnthropicProvider(SdkProvider):
         return _Gatherer()
 
     def native_batch(self) -> AnthropicBatch:
-        from muse.providers._batch_anthropic import (
-            AnthropicBatch,  # it brings asyncio, and only the overnight lane needs it
-        )
+        from muse.providers._batch.anthropic import AnthropicBatch
 
         return AnthropicBatch()
 

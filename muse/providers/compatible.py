@@ -10,10 +10,10 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 from muse.journal.config import Gateway
+from muse.providers._backend.fitting import ToolRules
 from muse.providers._base import Access, Capabilities, Encoded, Payload, Profile, Spec, bind
 from muse.providers._chat import ChatGatherer, add_tools_and_format, chat_messages, decode_completion
-from muse.providers._fitting import ToolRules
-from muse.providers._sdk import SdkProvider
+from muse.providers._sdk_base import SdkProvider
 from muse.types.errors import UnavailableError
 from muse.types.messages import DEFAULT_TEMPERATURE, Reply, Request
 

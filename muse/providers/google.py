@@ -20,20 +20,20 @@ from urllib.parse import urlencode
 from msgspec import Struct
 
 from muse.policies.deadline import Deadline
+from muse.providers._backend.fitting import ToolRules
+from muse.providers._backend.provider import without_query
 from muse.providers._base import Access, Capabilities, Encoded, Payload, Profile, Provider, Spec, bind, status_error
-from muse.providers._calls import OWN_ID, IdRule, fit_ids, fresh_ids, parse_args
-from muse.providers._finish_reasons import finish_of
-from muse.providers._fitting import ToolRules
-from muse.providers._provider import without_query
-from muse.providers._sdk import ONLY_JSON, STREAM_STATUS, refuse_parts, schema_words, transport_fault
-from muse.providers._sse import DONE, aread_events, read_events
+from muse.providers._http.sse import DONE, aread_events, read_events
+from muse.providers._replies.finish_reasons import finish_of
+from muse.providers._replies.tool_calls import OWN_ID, IdRule, fit_ids, fresh_ids, parse_args
+from muse.providers._sdk_base import ONLY_JSON, STREAM_STATUS, refuse_parts, schema_words, transport_fault
 from muse.types.errors import MuseError
 from muse.types.messages import Assistant, File, Image, Part, Reply, Request, Results, ToolCall, ToolResult, Turn, User
 from muse.types.redaction import RedactedText
 from muse.types.usage import Usage, merge_counts, usage_of
 
 if TYPE_CHECKING:
-    from muse.providers._batch_google import GoogleBatch
+    from muse.providers._batch.google import GoogleBatch
 
 __all__ = ["generate", "agenerate", "run_agent"]
 
@@ -105,12 +105,12 @@ class GoogleProvider(Provider):
     tool_rules: ClassVar[ToolRules | None] = ToolRules("[A-Za-z_][A-Za-z0-9_-]{0,63}", 512, _KEYWORDS)
 
     def client(self, access: Access) -> _Line:
-        genai, http = import_module(self.sdk), import_module("muse.providers._http")
+        genai, http = import_module(self.sdk), import_module("muse.providers._http.clients")
         options = self._options(genai, access, http)
         return _Line(_connected(genai, access, options), genai.types)
 
     def aclient(self, access: Access) -> _Line:
-        genai, http = import_module(self.sdk), import_module("muse.providers._http")
+        genai, http = import_module(self.sdk), import_module("muse.providers._http.clients")
         options = self._options(genai, access, http)
         return _Line(_connected(genai, access, options), genai.types, options.httpx_async_client)
 
@@ -210,7 +210,7 @@ class GoogleProvider(Provider):
         return _Gatherer()
 
     def native_batch(self) -> GoogleBatch:
-        from muse.providers._batch_google import GoogleBatch  # it brings asyncio, and only the overnight lane needs it
+        from muse.providers._batch.google import GoogleBatch  # it brings asyncio, and only the overnight lane needs it
 
         return GoogleBatch()
 

@@ -17,7 +17,7 @@ from muse.policies.deadline import Deadline
 from muse.providers._base import Access, Capabilities, Encoded, Payload, Profile, Provider, Spec, bind
 from muse.providers._chat import ChatGatherer, add_tools_and_format, chat_messages, decode_completion
 from muse.providers._local.errors import EngineDied, EngineMissing, EngineRefused, WeightsMissing
-from muse.providers._local.task import Task, task_of, uses_tools
+from muse.providers._local.tool_planner.task import Task, task_of, uses_tools
 from muse.providers._local.weights import SMOLLM2, find_weights
 from muse.routing.router import PROVIDER_ENV
 from muse.types.errors import MuseError, ProviderDown, RequestError, UnavailableError
@@ -25,7 +25,7 @@ from muse.types.messages import Assistant, Reply, Request, User
 
 if TYPE_CHECKING:
     from muse.providers._local.engine import Engine
-    from muse.providers._local.plan import Walk
+    from muse.providers._local.tool_planner.planner import Walk
 
 __all__ = ["generate", "agenerate", "run_agent"]
 
@@ -169,7 +169,10 @@ class LocalProvider(Provider):
 
 def _walk(task: Task) -> Walk:
     """A plan for a task, as of today."""
-    from muse.providers._local.plan import Walk, plan  # 4 ms, and only tools on the embedded model need it
+    from muse.providers._local.tool_planner.planner import (  # 4 ms, and only tools on the embedded model need it
+        Walk,
+        plan,
+    )
 
     return Walk(plan(task, date.today()))
 

@@ -11,12 +11,12 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from muse.providers._backend.fitting import ToolRules
 from muse.providers._base import Access, Capabilities, Encoded, Payload, Profile, Spec, bind
-from muse.providers._calls import IdRule, args_text, fit_ids, fresh_ids, parse_args, wire_name
-from muse.providers._finish_reasons import finish_of
-from muse.providers._fitting import ToolRules
-from muse.providers._sdk import ONLY_JSON, SdkProvider, data_url, refuse_parts, schema_words, stream_error
-from muse.providers._sse import DONE
+from muse.providers._http.sse import DONE
+from muse.providers._replies.finish_reasons import finish_of
+from muse.providers._replies.tool_calls import IdRule, args_text, fit_ids, fresh_ids, parse_args, wire_name
+from muse.providers._sdk_base import ONLY_JSON, SdkProvider, data_url, refuse_parts, schema_words, stream_error
 from muse.types.json_schema.strict import OPENAI, strict_form, unwrapped, with_object_root
 from muse.types.messages import (
     DEFAULT_TEMPERATURE,
@@ -34,7 +34,7 @@ from muse.types.messages import (
 from muse.types.usage import Usage, usage_of
 
 if TYPE_CHECKING:
-    from muse.providers._batch_openai import OpenAIBatch
+    from muse.providers._batch.openai import OpenAIBatch
 
 __all__ = ["generate", "agenerate", "run_agent"]
 
@@ -141,7 +141,7 @@ class OpenAIProvider(SdkProvider):
         return _Gatherer()
 
     def native_batch(self) -> OpenAIBatch:
-        from muse.providers._batch_openai import OpenAIBatch  # it brings asyncio, and only the overnight lane needs it
+        from muse.providers._batch.openai import OpenAIBatch  # it brings asyncio, and only the overnight lane needs it
 
         return OpenAIBatch()
 

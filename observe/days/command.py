@@ -8,9 +8,9 @@ from pathlib import Path
 
 import msgspec
 
-from muse.cli._arguments import FAILED, add_day, complain
-from muse.cli._progress import progress
-from muse.cli._terminal import Column, draw, near, print_json, say
+from muse.cli._terminal.arguments import FAILED, add_day, complain
+from muse.cli._terminal.progress import progress
+from muse.cli._terminal.terminal import Column, draw, near, print_json, say
 from muse.errors import ConfigError
 from muse.journal import paths
 from muse.types.formatting import usd

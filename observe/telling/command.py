@@ -10,8 +10,8 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from muse.cli._arguments import FAILED, complain, day_of, misused, parsed, parser_for
-from muse.cli._terminal import print_json
+from muse.cli._terminal.arguments import FAILED, complain, day_of, misused, parsed, parser_for
+from muse.cli._terminal.terminal import print_json
 from observe.asking.sight import require_key
 from observe.days.command import add_choice, chosen, run_day
 from observe.days.outcome import Work

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from muse import runs
+from muse.runs import run_files
 from tests.agent_process import completion
 from tests.browser.harness import PHONE, Served, Watch, axe, focused, is_within_width, serving
 from tests.embedded import needs_model
@@ -117,9 +117,9 @@ def test_the_pages_are_readable_in_both_looks_and_on_a_phone(watch: Watch, schem
     expect(page.locator("#state")).to_have_text("completed", timeout=30_000)
     assert axe(page) == []
     assert is_within_width(page)
-    agent_id, path = runs.new_file("active")
+    agent_id, path = run_files.new_file("active")
     path.write_text(json.dumps({"event": "start", "persona": "p" * 90, "model": "m" * 90, "prompt": "x"}) + "\n")
-    path.rename(runs.path_of(agent_id, "over"))
+    path.rename(run_files.path_of(agent_id, "over"))
     page.goto(f"/app/agents/run/{agent_id}")
     assert is_within_width(page)
     page.goto("/app/agents/")
@@ -266,8 +266,8 @@ def test_personas_stand_before_runs_and_a_run_page_is_named(served: Served, watc
 
 
 def test_markdown_is_shown_while_it_is_written_and_does_not_jump_at_the_end(served: Served, watch: Watch) -> None:
-    agent_id, path = runs.new_file("active")
-    recorder = runs.adopt(agent_id)
+    agent_id, path = run_files.new_file("active")
+    recorder = run_files.adopt(agent_id)
     assert recorder is not None
     table = "| what | when |\n|---|---|\n| soak | Monday |\n"
     text = f"The release **1.8** is out.\n\n{table}\n```python\nprint(1)\n```\n\n<script>document.title = 'x'</script>"

@@ -200,7 +200,9 @@ def test_a_key_that_is_saved_is_set_but_not_tested_and_is_never_shown(page: Page
     expect(card.locator(".badge").first).to_have_text("not tested")
     expect(page.locator("#chip-openai .badge")).to_have_text("not tested")
     assert KEY not in page.content()
-    state = "from muse import check; from muse.providers import specs; print(check.key_state(specs()['openai']))"
+    state = """from muse.diagnostics import check
+from muse.providers import specs
+print(check.key_state(specs()['openai']))"""
     assert run(state).strip() == "present"
     assert (served.journal.path / ".env").stat().st_mode & 0o777 == 0o600
     card.get_by_text("Replace or delete the key").click()

@@ -19,7 +19,7 @@ import openai  # noqa: F401
 
 from muse import models
 from muse.errors import MuseError
-from muse.policies import limiter
+from muse.policies import rate_limiter
 
 WINDOW_S = 2.0
 
@@ -29,8 +29,8 @@ async def main() -> None:
     path, first, count, at_once, timeout_s = Path(sys.argv[1]), *map(int, sys.argv[2:5]), float(sys.argv[5])
     if sys.argv[6] == "jumps":
         _let_the_clock_jump()
-    limiter._MINUTE_S = WINDOW_S
-    limiter._STOCK_S = 0.2
+    rate_limiter._MINUTE_S = WINDOW_S
+    rate_limiter._STOCK_S = 0.2
     done = _done(path)
     left = iter([number for number in range(first, first + count) if number not in done])
     handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from muse.cli._terminal import Column, draw, say
-from muse.cortex.daily import Planned
-from muse.cortex.turns import Ended
+from muse.cli._terminal.terminal import Column, draw, say
+from muse.cortex.due_runs import Planned
+from muse.cortex.scheduled_runs import Ended
 
 _COLUMNS = (
     Column("day"),

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from muse.cli._terminal import Column, draw, fits, say
+from muse.cli._terminal.terminal import Column, draw, fits, say
 from muse.journal.storage.atomic_files import make_folder, write_atomic
 from muse.types.formatting import usd
 from think.day_runs.state import StepDone, report_path, sum_of

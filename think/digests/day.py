@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from muse import models
-from muse.cli._terminal import near, say
+from muse.cli._terminal.terminal import near, say
 from muse.journal import paths
 from muse.journal.secrets import look_up
 from muse.providers import specs

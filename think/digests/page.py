@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from urllib.parse import quote
 
-from muse.cli._terminal import say
+from muse.cli._terminal.terminal import say
 from think.digests.digest import Digest, Finding
 from think.pages.look import Line, day_title, wrapped
 from think.records.front_matter import join

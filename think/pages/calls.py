@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from muse.cli._terminal import Column, draw, fits, say
+from muse.cli._terminal.terminal import Column, draw, fits, say
 from muse.types.formatting import usd
 from muse.types.messages import Route
 from muse.types.usage import Usage

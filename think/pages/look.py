@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator
 from datetime import datetime
 
-from muse.cli._terminal import width
+from muse.cli._terminal.terminal import width
 
 _WIDEST = 100
 _LONGEST_ERROR = 400

@@ -11,13 +11,13 @@ from typing import Any, Self
 from msgspec import Struct
 
 from muse import models
+from muse.agent_loop.tool_registry import Pack, find_packs
 from muse.cortex.schedules import occasions
 from muse.errors import ConfigError, InvalidReply
 from muse.journal import config_loader, descriptors
 from muse.journal.descriptors import Descriptor
 from muse.journal.personas import get_agents, text_fields
 from muse.journal.prompts import fill, identity_fields, load_prompt
-from muse.toolbox.packs import Pack, find_packs
 from muse.types.json_schema.validation import require_fit
 from think.asking.folders import PROMPTS, TOPICS
 from think.asking.salience import telling_words

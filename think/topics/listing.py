@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from muse.cli._terminal import Column, draw, fits, print_json, say
+from muse.cli._terminal.terminal import Column, draw, fits, print_json, say
 from think.digests.digest import BUILT_IN, CONTEXT
 from think.digests.kept import digest_shelf
 from think.pages.look import brief

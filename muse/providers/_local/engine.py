@@ -24,7 +24,7 @@ from muse.providers._local.errors import (
     EngineRefused,
     WeightsMissing,
 )
-from muse.providers._local.link import Launch, Link, Message
+from muse.providers._local.process import Launch, Link, Message
 
 __all__ = [
     "Engine",

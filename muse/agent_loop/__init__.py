@@ -1,0 +1,1 @@
+"""The agent loop: model calls and tool calls in turns, with MCP servers, approvals and limits."""

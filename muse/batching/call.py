@@ -1,0 +1,165 @@
+"""What stands around the calls of a batch: answers that fit a schema, what a failed call came to."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any
+
+from msgspec import Struct
+
+from muse.batching.concurrency import Pace
+from muse.batching.notifier import is_being_cancelled
+from muse.batching.request import BatchRequest, Call
+from muse.models import calc_token_cost, resolve_provider
+from muse.types.content import turns_of
+from muse.types.errors import ConfigError, InvalidReply, MuseError, RateLimitError
+from muse.types.json_schema.patterns import has_patterns
+from muse.types.json_schema.validation import require_schema
+from muse.types.messages import Assistant, Attempt, Reply, Request
+from muse.types.structured_output import read_object, repair
+from muse.types.usage import Usage
+
+
+class Lost(Struct, frozen=True):
+    """A call that failed: what its attempts came to."""
+
+    model: str
+    provider: str
+    usage: Usage
+    cost_usd: float | None
+    attempts: tuple[Attempt, ...]
+
+
+def calls_of(replies: Sequence[Reply], problem: BaseException | None) -> Sequence[Call]:
+    """All that was heard for a request, with the call that failed, if one did."""
+    if not isinstance(problem, MuseError) or not problem.attempts:
+        return replies
+    attempts: tuple[Attempt, ...] = problem.attempts
+    costs = [_cost_of(attempt) for attempt in attempts]
+    whole = None if None in costs else sum(cost for cost in costs if cost is not None)
+    usage = sum((attempt.usage for attempt in attempts), Usage())
+    return [*replies, Lost(attempts[-1].model, attempts[-1].provider, usage, whole, attempts)]
+
+
+def note_model(request: BatchRequest) -> None:
+    """Note the model of a request of which no reply tells it: the request's own, else the routed one."""
+    if request.model_used is None and not request.attempts:
+        with suppress(ConfigError):  # what stands at muse.batch.agenerate needs no route of ours
+            request.model_used = request.model or resolve_provider(request.context)[1]
+
+
+def _cost_of(attempt: Attempt) -> float | None:
+    if not attempt.usage.total_tokens:
+        return 0.0
+    entry = {"model": attempt.model, "provider": attempt.provider, "usage": attempt.usage.as_dict()}
+    cost = calc_token_cost(entry)
+    return float(cost["total_cost"]) if cost else None
+
+
+def feel(pace: Pace, request: BatchRequest, began_s: float) -> None:
+    """Tell a pace that feels its way how a call went that began at `began_s` (`time.perf_counter`)."""
+    if not pace.is_auto:
+        return
+    limited = any(attempt.error == RateLimitError.__name__ for attempt in request.attempts)
+    if limited or isinstance(request.exception, RateLimitError):
+        pace.limited(began_s)
+    elif request.state == "done":
+        pace.succeeded()
+
+
+async def outcome_of(call: Awaitable[str]) -> tuple[str, BaseException | None]:
+    """What a call gives: its text, or the error that is its result, whatever that is.
+
+    Raises:
+        asyncio.CancelledError: the running task is being cancelled; one that the call raises by itself is a result.
+    """
+    try:
+        return await call, None
+    except asyncio.CancelledError as exc:
+        if is_being_cancelled():
+            raise
+        return "", exc
+    except Exception as exc:  # noqa: BLE001 - whatever stands at muse.batch.agenerate, its errors are results
+        return "", exc
+
+
+async def answer_of(ask: Callable[..., Awaitable[str]], request: BatchRequest, client: Any) -> str:
+    """The text that `ask` gives for a request; with a schema it is JSON that fits.
+
+    Raises:
+        ConfigError: the schema is none; nothing was asked.
+        InvalidReply: there is no text, or it does not fit.
+    """
+    check(request.json_schema)
+    text = await ask(**request.options(client))
+    if request.json_schema is not None:
+        return await fit(ask, request, client, text)
+    if text is None:
+        raise InvalidReply("found None, expected text")
+    return text
+
+
+def check(schema: Mapping[str, Any] | None) -> None:
+    """See that a schema can be used, before anything is asked by it.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if schema is None:
+        return
+    try:
+        _check_once(json.dumps(schema))
+    except (ValueError, TypeError, RecursionError) as exc:
+        raise ConfigError("json_schema", f"none that can be used ({exc})", "a JSON Schema") from exc
+
+
+@lru_cache(maxsize=64)
+def _check_once(schema: str) -> None:
+    require_schema(json.loads(schema))
+
+
+async def fit(ask: Callable[..., Awaitable[str]], request: BatchRequest, client: Any, text: str) -> str:
+    """The JSON of an answer without what models put around it; one that does not fit the schema is sent back once.
+
+    Raises:
+        InvalidReply: the second answer does not fit either.
+    """
+    schema = request.json_schema or {}
+    try:
+        return await _fitting(text, schema)
+    except InvalidReply as problem:
+        if not isinstance(text, str):
+            raise
+        contents = _repaired(request.contents, text, problem)
+    return await _fitting(await ask(**{**request.options(client), "contents": contents}), schema)
+
+
+async def _fitting(text: object, schema: Mapping[str, Any]) -> str:
+    """As `fitting`; a schema with patterns, which may take long to match, does not hold the event loop."""
+    return await asyncio.to_thread(fitting, text, schema) if has_patterns(schema) else fitting(text, schema)
+
+
+def fitting(text: object, schema: Mapping[str, Any]) -> str:
+    """The JSON of an answer that fits.
+
+    Raises:
+        InvalidReply: it does not.
+    """
+    if not isinstance(text, str):
+        raise InvalidReply(f"found {type(text).__name__}, expected text")
+    return json.dumps(read_object(_as_reply(text), schema), ensure_ascii=False)
+
+
+def _repaired(contents: Any, text: str, problem: InvalidReply) -> list[Any]:
+    """The contents once more, with the answer that did not fit and what is wrong with it."""
+    system, turns = turns_of(contents)
+    asked = repair(Request("", turns), _as_reply(text), problem)
+    return [*([{"role": "system", "content": system}] if system else []), *asked.turns]
+
+
+def _as_reply(text: str) -> Reply:
+    return Reply(text, Assistant(text), Usage(), "stop", "", "")

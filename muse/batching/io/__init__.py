@@ -1,0 +1,1 @@
+"""Rows of a batch in and out: CSV, JSON Lines, Parquet, and prompt templates."""

@@ -1,0 +1,79 @@
+"""The line at the foot of a terminal that says how far a batch is; it counts nothing itself."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from muse.batching.stats import Tally
+from muse.types.formatting import usd
+
+_CELLS = 24
+_TIMES_A_SECOND = 8
+
+
+class Bar:
+    """Drawn by a thread of its own while it stands, from the tally as it is at that moment."""
+
+    def __init__(self, tally: Tally) -> None:
+        from muse.terminal.console import console  # it brings rich, and only who watches pays for it
+
+        self._tally = tally
+        self._console = console(stderr=True)
+        self._live: Any = None
+
+    def start(self) -> None:
+        """Draw it from now on."""
+        from rich.live import Live
+
+        from muse.terminal.console import start_live
+
+        if self._live is None:
+            self._live = Live(self, console=self._console, refresh_per_second=_TIMES_A_SECOND, transient=True)
+            start_live(self._live)
+
+    def stop(self) -> None:
+        """Take it away."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def __rich_console__(self, console: Any, options: Any) -> Iterable[Any]:
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        tally = self._tally
+        line = Table.grid(padding=(0, 1))
+        whole = ProgressBar(total=max(tally.expected, 1), completed=tally.ended, width=_CELLS)
+        line.add_row(whole, Text(words(tally), overflow="ellipsis", no_wrap=True))
+        yield line
+
+
+def drawn(tally: Tally) -> Bar | None:
+    """A bar, if somebody looks at standard error."""
+    return Bar(tally) if sys.stderr.isatty() else None
+
+
+def words(tally: Tally) -> str:
+    """How far it is: done, failed, in flight, tokens, cost so far, time to go."""
+    parts = [f"{tally.ended:,}/{tally.expected:,}", f"{tally.done:,} done", f"{tally.failed:,} failed"]
+    parts += [f"{tally.deferred:,} deferred"] if tally.deferred else []
+    cost = usd(tally.cost_usd, more=tally.unpriced > 0)
+    parts += [f"{tally.in_flight:,} in flight", f"{_short(tally.tokens)} tokens", cost]
+    left_s = tally.left_s
+    parts.append(f"ETA {_clock(left_s)}" if left_s is not None else "ETA –")
+    return " · ".join(parts)
+
+
+def _short(count: int) -> str:
+    if count < 10_000:
+        return f"{count:,}"
+    return f"{count / 1_000:.0f}k" if count < 1_000_000 else f"{count / 1e6:.2f}M"
+
+
+def _clock(seconds: float) -> str:
+    minutes, left = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{left:02d}" if hours else f"{minutes}:{left:02d}"

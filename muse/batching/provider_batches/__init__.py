@@ -1,0 +1,1 @@
+"""Batches handed to a provider's own batch service: upload, poll, fetch."""

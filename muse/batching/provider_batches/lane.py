@@ -1,0 +1,315 @@
+"""A batch's requests on their way through the overnight lane, and back to the batch; it knows no service.
+
+The requests of a batch are put together first: they go out when its feeds have ended and somebody drains it. Its
+results come as results of live calls do, at the price of a batch service.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import aclosing
+from datetime import datetime, timedelta
+from typing import Any, Literal, Protocol
+
+from msgspec.structs import replace
+
+from muse.batching.call import Lost, calls_of, check, fitting
+from muse.batching.notifier import Bell
+from muse.batching.provider_batches.job_runner import Answer
+from muse.batching.provider_batches.service import Rhythm
+from muse.batching.provider_batches.submitter import Item, Overnight, window_s
+from muse.batching.queue_item import Job
+from muse.batching.request import BatchRequest
+from muse.batching.source import Feed
+from muse.batching.store.serialization import unpack
+from muse.batching.store.store import Store
+from muse.models import hearing, prepare
+from muse.providers import specs
+from muse.providers._backend.attempt import Origin
+from muse.providers._batch.base import CANCELLED
+from muse.types.errors import ConfigError, MuseError, ProviderError
+from muse.types.messages import Attempt, Reply
+
+Lane = Literal["now", "overnight", "auto"]
+Deadline = float | timedelta | datetime
+LANES: tuple[Lane, ...] = ("now", "overnight", "auto")
+# All services aim at a day. What is left when it ends is asked live, in the last tenth of the time or two hours.
+LEAST_S = 86_400.0
+_LIVE_SHARE, _MOST_LIVE_S = 0.1, 7_200.0
+_LONGEST_S = 3_600.0 * 24 * 366 * 100
+_DEADLINE = "a number of seconds above 0 (100 years at most), a timedelta, or a datetime to come"
+_TURN = 100
+RHYTHM = Rhythm()
+
+
+class Owner(Protocol):
+    """The batch that a night belongs to, as far as it knows it."""
+
+    def _settle(self, job: Job, began_s: float) -> None:
+        """Take a job whose request has its result."""
+
+    def _forget(self) -> None:
+        """Leave out a job whose request was updated since."""
+
+    def _take_back(self, job: Job) -> None:
+        """Put a job in the row of those that are asked live."""
+
+    def _resume(self) -> None:
+        """Have what is left to do done."""
+
+    def _has_room(self) -> bool:
+        """Whether results are drained fast enough."""
+
+    def _may_take(self) -> bool:
+        """Whether a request that is asked live would be asked at once."""
+
+    async def _fit(self, request: BatchRequest, text: str) -> str:
+        """See to the form of an answer."""
+
+
+class Night:
+    """Between a batch and the services; `bell` rings when a feed ends, or the batch has done something."""
+
+    def __init__(
+        self, owner: Owner, store: Store, feed: Feed, bell: Bell, *, is_auto: bool, deadline_s: float | None
+    ) -> None:
+        self._owner = owner
+        self._store = store
+        self._feed = feed
+        self._bell = bell
+        self._is_auto = is_auto
+        self._end_s = None if deadline_s is None else time.monotonic() + deadline_s
+        self._jobs: dict[int, Job] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._may_be_left = store.jobs_under_way() > 0  # of a run that was killed between two of its last steps
+
+    def takes(self, job: Job) -> bool:
+        """Take a request in, if this is its way; one that cannot be sent at all is asked live, which says why."""
+        is_near = self._end_s is not None and self._end_s - time.monotonic() < LEAST_S
+        if self._is_auto and is_near and not self._store.jobs_under_way(job.number):
+            return False
+        try:
+            route = _item(job).origin.route
+        except (MuseError, ValueError, TypeError):
+            return False
+        if self._is_auto and (route is None or window_s(route.provider) is None):
+            return False
+        before = self._jobs.get(job.number)
+        if before is not None:  # the same question, added again
+            self._owner._forget()
+        self._jobs[job.number] = job
+        return True
+
+    def start(self, ended: Callable[[BaseException | None], None]) -> None:
+        """See that what was taken in is sent, once the feeds have ended; `ended` is told when there is nothing left."""
+        if self._task is not None and not self._task.done():
+            return
+        if not self._jobs and self._feed.is_over and not self._may_be_left:
+            return
+        task = self._task = asyncio.get_running_loop().create_task(self._run())
+        task.add_done_callback(lambda done: ended(None if done.cancelled() else done.exception()))
+
+    def tasks(self) -> list[asyncio.Task[None]]:
+        """What runs; cancelled, it leaves the jobs at the services, and `start` goes on with them."""
+        return [self._task] if self._task is not None and not self._task.done() else []
+
+    def drop(self) -> list[Job]:
+        """Take nothing more from the services in this run; the requests that were on their way."""
+        dropped = list(self._jobs.values())
+        self._jobs.clear()
+        for task in self.tasks():
+            task.cancel()
+        return dropped
+
+    async def _run(self) -> None:
+        while True:
+            await self._gather()
+            if not self._jobs and not (self._may_be_left and self._store.jobs_under_way()):
+                return
+            self._may_be_left = False
+            lane = Overnight(self._store.connection, rhythm=RHYTHM)
+            async with aclosing(lane.run(self._items(), deadline_s=self._left_s())) as answers:
+                async for answer in answers:
+                    await self._conclude(answer)
+
+    async def _gather(self) -> None:
+        """Take everything from the feeds; each request passes `takes`."""
+        taken = 0
+        while not self._feed.is_over:
+            if self._feed.has_plain and self._owner._may_take():
+                self._feed.pull()
+                taken += 1
+            else:
+                await self._bell.wait()
+            if not taken % _TURN:
+                await asyncio.sleep(0)
+
+    def _items(self) -> Iterator[Item]:
+        for job in list(self._jobs.values()):
+            try:
+                item = _item(job)
+            except (MuseError, ValueError, TypeError):  # journal.json changed meanwhile
+                del self._jobs[job.number]
+                self._go_live(job)
+            else:
+                yield item
+
+    def _left_s(self) -> float | None:
+        """Seconds until what is not finished is cancelled."""
+        if self._end_s is None:
+            return None
+        left_s = max(self._end_s - time.monotonic(), 0.0)
+        return left_s - min(left_s * _LIVE_SHARE, _MOST_LIVE_S) if self._is_auto else left_s
+
+    async def _conclude(self, answer: Answer) -> None:
+        """Give a request its result, or let it be asked live; and wait while too many results are not drained."""
+        while not self._owner._has_room():
+            await self._feed.room.wait()
+        job = self._jobs.pop(int(answer.key), None)
+        if job is None:
+            keep(self._store, answer)
+            return
+        if not job.is_current():
+            self._owner._forget()
+            return
+        error = answer.outcome if isinstance(answer.outcome, MuseError) else None
+        if self._is_auto and answer.is_final and isinstance(error, ProviderError) and error.retryable:
+            self._go_live(job)
+            return
+        began_s = time.perf_counter()
+        await self._note(job.request, answer)
+        self._owner._settle(job, began_s)
+
+    def _go_live(self, job: Job) -> None:
+        self._owner._take_back(job)
+        self._owner._resume()
+
+    async def _note(self, request: BatchRequest, answer: Answer) -> None:
+        outcome = answer.outcome
+        if isinstance(outcome, Reply):
+            replies = [outcome]
+            try:
+                with hearing(replies):
+                    is_free = request.json_schema is None
+                    request.answered(outcome.text if is_free else await self._owner._fit(request, outcome.text))
+            except MuseError as error:
+                request.refused(error, deferrable=True)
+            request.spent(replies, _duration_s(outcome))
+            return
+        request.refused(outcome, deferrable=False)
+        if not answer.is_final:
+            request.state = "deferred"
+        request.spent(_lost(outcome), _duration_s(outcome))
+
+
+def night_of(
+    owner: Owner, store: Store | None, feed: Feed, bell: Bell, lane: object, deadline: Deadline | None
+) -> Night | None:
+    """The night of a batch in this lane; None if all its calls are live.
+
+    Raises:
+        ConfigError: the lane or the deadline is not one, no ledger could remember the jobs, or live calls would ask
+            again what is at a service.
+    """
+    if lane not in LANES:
+        raise ConfigError("lane", repr(lane), "'now', 'overnight' or 'auto'")
+    if lane == "now":
+        if deadline is not None:
+            raise ConfigError("deadline", "one for live calls", "lane='overnight' or 'auto' with it")
+        if store is not None and store.jobs_under_way():
+            found = f"'now', while ledger {store.name!r} has jobs at batch services ({store.jobs_under_way()})"
+            raise ConfigError("lane", found, f"'overnight' or 'auto'; muse batch cancel {store.name} ends them")
+        return None
+    if store is None:
+        raise ConfigError("lane", f"{lane!r} without a ledger", "ledger=NAME: the services' jobs are kept in it")
+    deadline_s = None if deadline is None else seconds_until(deadline)
+    is_near = deadline_s is not None and deadline_s < LEAST_S
+    if lane == "auto" and is_near and not store.jobs_under_way():
+        return None
+    return Night(owner, store, feed, bell, is_auto=lane == "auto", deadline_s=deadline_s)
+
+
+def keep(store: Store, answer: Answer) -> None:
+    """Keep the result of a request that another run had sent; one that was cancelled or put off stays open.
+
+    Nothing is asked here, so that an answer that does not fit its schema is a failure.
+    """
+    outcome, body = answer.outcome, store.asked(int(answer.key))
+    if body is None or not answer.is_final or (isinstance(outcome, ProviderError) and outcome.code == CANCELLED):
+        return
+    request = BatchRequest("", "")
+    if isinstance(outcome, Reply):
+        schema = unpack(body).json_schema
+        try:
+            request.answered(outcome.text if schema is None else fitting(outcome.text, schema))
+        except MuseError as error:
+            request.refused(error, deferrable=False)
+        request.spent([outcome], _duration_s(outcome))
+    else:
+        request.refused(outcome, deferrable=False)
+        request.spent(_lost(outcome), _duration_s(outcome))
+    store.finish(int(answer.key), request)
+
+
+async def cancel(store: Store) -> int:
+    """Have the services end what is under way for a ledger, and keep what is finished; how many requests that was."""
+    store.hold()
+    lane = Overnight(store.connection, rhythm=RHYTHM)
+    lane.cancel()
+    kept = 0
+    async with aclosing(lane.run(())) as answers:
+        async for answer in answers:
+            keep(store, answer)
+            kept += isinstance(answer.outcome, Reply)
+    store.commit()
+    return kept
+
+
+def seconds_until(deadline: Deadline) -> float:
+    """The seconds from now until a deadline: a number of them, a span of time, or a moment.
+
+    Raises:
+        ConfigError: it is not in the future.
+    """
+    if isinstance(deadline, datetime):
+        seconds = (deadline - datetime.now(deadline.tzinfo)).total_seconds()
+    elif isinstance(deadline, timedelta):
+        seconds = deadline.total_seconds()
+    elif type(given := deadline) in (int, float):  # True is no number of seconds
+        seconds = given
+    else:
+        raise ConfigError("deadline", f"{deadline!r}", _DEADLINE)
+    if not 0 < seconds < _LONGEST_S:
+        raise ConfigError("deadline", "100 years or more" if seconds >= _LONGEST_S else repr(deadline), _DEADLINE)
+    return float(seconds)
+
+
+def _item(job: Job) -> Item:
+    """A request as it would be asked live: routed, under its budgets.
+
+    Raises:
+        MuseError, ValueError, TypeError: it cannot be.
+    """
+    check(job.request.json_schema)
+    options = job.request.options()
+    ready = prepare(options.pop("contents"), options.pop("context"), options, needs_text=True)
+    route = ready.stack.rungs(ready.ladder, ready.model_at)[0]
+    request = ready.request if route.model == ready.request.model else replace(ready.request, model=route.model)
+    return Item(str(job.number), request, Origin(route.context or None, route, ready.segment))
+
+
+def _duration_s(outcome: Reply | MuseError) -> float:
+    attempts: tuple[Attempt, ...] = outcome.attempts
+    return attempts[-1].duration_s if attempts else 0.0
+
+
+def _lost(error: MuseError) -> list[Any]:
+    """What a request that failed came to, at the price of its lane."""
+    whole = list(calls_of((), error))
+    for place, call in enumerate(whole):
+        spec = specs().get(call.provider)
+        if isinstance(call, Lost) and call.cost_usd is not None and spec is not None and spec.batch_price is not None:
+            whole[place] = replace(call, cost_usd=call.cost_usd * spec.batch_price)
+    return whole

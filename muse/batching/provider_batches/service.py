@@ -1,0 +1,67 @@
+"""A batch service as a run asks it: whose it is, how often it is asked, what its errors mean; it knows no job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any
+
+from msgspec import Struct
+
+from muse.providers._backend.attempt import translate
+from muse.providers._backend.provider import Provider
+from muse.providers._batch.base import LONG_WAIT_S, NativeBatch
+
+
+class Rhythm(Struct, frozen=True):
+    """How often a job is looked at: after `first_s`, then ever less often, at least every `most_s`.
+
+    `settle_s` is how long a service is given to list a job that it may have been sent just before a kill,
+    `cancel_wait_s` how long it may take to confirm a cancellation.
+    """
+
+    first_s: float = 10.0
+    growth: float = 1.5
+    most_s: float = 300.0
+    settle_s: float = 30.0
+    cancel_wait_s: float = 900.0
+
+    def waits(self) -> Iterator[float]:
+        """One pause after the other, in seconds, without an end."""
+        wait_s = self.first_s
+        while True:
+            yield wait_s
+            wait_s = min(wait_s * self.growth, self.most_s)
+
+
+class Service(Struct, frozen=True):
+    """A provider with its batch service, and the client for it."""
+
+    provider: Provider
+    native: NativeBatch
+    client: Any
+
+    @property
+    def name(self) -> str:
+        """The provider's name."""
+        return self.provider.spec.name
+
+
+class Translated:
+    """Turns what a service's SDK raises within it into muse's errors."""
+
+    def __init__(self, service: Service, model: str) -> None:
+        self._service = service
+        self._model = model
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if exc is None:
+            return
+        error = translate(self._service.provider, self._model, LONG_WAIT_S, exc)
+        if error is not exc:
+            raise error from exc

@@ -1,0 +1,347 @@
+"""Requests sent by way of the providers' own batch services, at their price, and their answers; it knows no wire form.
+
+Requests are put together by provider and model into jobs as large as the service takes; each job is sent, watched and
+fetched by an `Errand`; `Jobs` remembers them, so a run that was killed is taken up again by the same call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import secrets
+import sqlite3
+import time
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+from typing import Any
+
+from msgspec import Struct
+
+from muse.batching.provider_batches.job_runner import Answer, Errand
+from muse.batching.provider_batches.job_table import Job, Jobs, Row, Sender
+from muse.batching.provider_batches.service import Rhythm, Service
+from muse.providers import backend_of, specs
+from muse.providers._backend.attempt import Origin
+from muse.providers._backend.backend import ProviderBackend
+from muse.providers._batch.base import Limits, Parcel, cancelled_error, encode_line
+from muse.types.errors import ConfigError, ContentsError, MuseError
+from muse.types.messages import Request
+from muse.usage_log import ledger
+
+_READ_AHEAD = 256
+_TURN = 100
+DEFAULT_PARCEL_BYTES = 100_000_000
+
+
+class Item(Struct, frozen=True):
+    """One request: the caller's own key of it, what is asked, and where it comes from, its route included."""
+
+    key: str
+    request: Request
+    origin: Origin
+
+
+def window_s(provider: str) -> float | None:
+    """How long the provider's batch service may take, in seconds; None if it has none."""
+    backend = backend_of(provider)
+    native = backend.provider.native_batch() if isinstance(backend, ProviderBackend) else None
+    return native.limits.window_s if native is not None else None
+
+
+class _Group:
+    """The requests for one provider and model that wait to be a job."""
+
+    def __init__(self, service: Service, model: str, limits: Limits) -> None:
+        self.service = service
+        self.model = model
+        self.limits = limits
+        self.begin()
+
+    def begin(self) -> None:
+        """Start an empty job."""
+        self.mark = f"muse-{secrets.token_hex(8)}"
+        self.parcel = Parcel(self.mark, self.model)
+        self.rows: list[Row] = []
+
+
+class Overnight:
+    """The overnight lane; `where` is the SQLite file (or an open connection) that remembers its jobs.
+
+    A job holds at most `parcel_bytes` of requests, or what the service takes if that is less: it is in memory while it
+    is sent.
+    """
+
+    def __init__(
+        self,
+        where: str | os.PathLike[str] | sqlite3.Connection,
+        *,
+        rhythm: Rhythm | None = None,
+        parcel_bytes: int = DEFAULT_PARCEL_BYTES,
+    ) -> None:
+        self._jobs = Jobs(where)
+        self._rhythm = rhythm or Rhythm()
+        self._parcel_bytes = parcel_bytes
+        self._stop = asyncio.Event()
+        self._services: dict[str, Service] = {}
+        self._logged: set[str] = set()
+        # Jobs of earlier runs, and what was given of them while requests are still read: by key, its digest.
+        self._remembered: set[str] = set()
+        self._just_given: dict[str, str] = {}
+
+    def close(self) -> None:
+        """Close the file; what is under way at the services goes on there."""
+        self._jobs.close()
+
+    @property
+    def jobs(self) -> list[Job]:
+        """Every job that is remembered, oldest first."""
+        return self._jobs.all()
+
+    def cancel(self) -> None:
+        """Have the services end what is under way; `run` gives what is finished, and errors for the rest."""
+        self._stop.set()
+
+    async def run(self, items: Iterable[Item], *, deadline_s: float | None = None) -> AsyncGenerator[Answer, None]:
+        """Send what is not under way yet, and give what comes of each request as it comes.
+
+        Jobs that are remembered are taken up, their requests included that are not among `items`. A key names one
+        request. After `deadline_s` seconds the rest is cancelled. An error that is `retryable` may be mended by a live
+        call; an answer that is not final may still be had, by another run. Leaving the iteration leaves the jobs as
+        they are; an answer counts as taken when the next is asked for.
+
+        Raises:
+            ConfigError: another run is at it.
+        """
+        self._services.clear()  # their clients belong to the running loop
+        with self._jobs.alone():
+            async with aclosing(self._answers(items, deadline_s)) as answers:
+                async for answer in answers:
+                    yield answer
+                    self._note(answer)
+            for job in self._jobs.all(closed=False):
+                if not self._jobs.is_waiting(job.mark):
+                    self._jobs.closed(job.mark)
+
+    def _note(self, answer: Answer) -> None:
+        """The caller has taken an answer."""
+        if answer.is_final:
+            if answer.mark in self._remembered:
+                self._just_given[answer.key] = self._jobs.digest_of(answer.mark, answer.place)
+            self._jobs.given(answer.mark, answer.place)
+
+    async def discard(self) -> int:
+        """Delete the jobs whose answers were all given at their services, and forget them; how many they were.
+
+        Raises:
+            MuseError: a service refuses; those before it are deleted.
+        """
+        closed = [job for job in self._jobs.all() if job.state == "closed"]
+        for job in closed:
+            errand = Errand(
+                await self._service(job.provider), self._jobs, job.mark, asyncio.Queue(), self._stop, self._rhythm
+            )
+            await errand.discard()
+            self._jobs.forget(job.mark)
+        return len(closed)
+
+    async def _answers(self, items: Iterable[Item], deadline_s: float | None) -> AsyncGenerator[Answer, None]:
+        """The answers as the work that goes on beside them brings them; leaving the iteration ends that work."""
+        answers: asyncio.Queue[Answer] = asyncio.Queue(_READ_AHEAD)
+        timer = asyncio.get_running_loop().call_later(deadline_s, self._stop.set) if deadline_s is not None else None
+        work = asyncio.create_task(self._work(items, answers))
+        try:
+            while (answer := await _next(answers, work)) is not None:
+                yield answer
+        finally:
+            if timer is not None:
+                timer.cancel()
+            work.cancel()
+            await asyncio.wait({work})
+            self._stop = asyncio.Event()
+        if (problem := work.exception()) is not None:
+            raise _alone(problem)
+
+    async def _work(self, items: Iterable[Item], answers: asyncio.Queue[Answer]) -> None:
+        """Take up what is remembered, send what is new, and watch it all to its end."""
+        async with asyncio.TaskGroup() as group:
+            remembered = self._jobs.all(closed=False)
+            self._logged = _logged_items(remembered)
+            self._remembered, self._just_given = {job.mark for job in remembered}, {}
+            async with asyncio.TaskGroup() as recovery:
+                for job in remembered:
+                    recovery.create_task(self._take_up(job, answers, group))
+            await self._send_all(items, answers, group)
+            self._remembered, self._just_given = set(), {}
+
+    async def _take_up(self, job: Job, answers: asyncio.Queue[Answer], group: asyncio.TaskGroup) -> None:
+        """Go on with a job of an earlier run; one that never arrived is struck out, so that its requests are new."""
+        if job.remote_id is None and job.tries == 0:
+            self._jobs.forget(job.mark)
+            return
+        try:
+            service = await self._service(job.provider)
+            errand = self._errand(service, job.mark, answers)
+            if job.remote_id is None and not await errand.recover():
+                self._jobs.forget(job.mark)
+                return
+        except MuseError as error:
+            group.create_task(_refuse_all(self._jobs, job.mark, answers, error))
+            return
+        group.create_task(errand.attend())
+
+    async def _send_all(self, items: Iterable[Item], answers: asyncio.Queue[Answer], group: asyncio.TaskGroup) -> None:
+        """Put the requests together into jobs, and send each when it is full, the rest at the end."""
+        groups: dict[tuple[str, str], _Group] = {}
+        try:
+            for number, item in enumerate(items):
+                if number % _TURN == 0:
+                    await asyncio.sleep(0)
+                try:
+                    await self._put(item, groups, answers, group)
+                except MuseError as error:
+                    await answers.put(Answer("", 0, item.key, error))
+            for waiting in groups.values():
+                await self._send(waiting, answers, group)
+        finally:
+            for waiting in groups.values():
+                waiting.parcel.close()
+
+    async def _put(
+        self,
+        item: Item,
+        groups: dict[tuple[str, str], _Group],
+        answers: asyncio.Queue[Answer],
+        group: asyncio.TaskGroup,
+    ) -> None:
+        """Add one request to its group.
+
+        Raises:
+            MuseError: it cannot be sent this way.
+        """
+        name, model = _route_of(item), item.request.model
+        waiting = groups.get((name, model))
+        if waiting is None:
+            service = await self._service(name)
+            limits = service.native.limits
+            limits = Limits(limits.requests, min(limits.size_bytes, self._parcel_bytes), limits.window_s)
+            waiting = groups[name, model] = _Group(service, model, limits)
+        provider = waiting.service.provider
+        encoded = provider.encode_fitted(item.request)
+        digest = hashlib.blake2b(encode_line(encoded.payload), digest_size=16).hexdigest()
+        if self._jobs.holds(item.key, digest) or self._just_given.get(item.key) == digest:
+            return
+        if self._stop.is_set():
+            raise cancelled_error(name, model)
+        line = _line(waiting, encoded.payload)
+        if not waiting.parcel.has_room(line, waiting.limits):
+            await self._send(waiting, answers, group)
+            line = _line(waiting, encoded.payload)
+        unknown = tuple(option for option in item.request.extras if option not in provider.spec.options)
+        sender = Sender(item.origin.context, item.origin.route, item.origin.segment, encoded.dropped + unknown)
+        waiting.parcel.add(line)
+        waiting.rows.append(Row(len(waiting.rows), item.key, digest, sender))
+
+    async def _send(self, waiting: _Group, answers: asyncio.Queue[Answer], group: asyncio.TaskGroup) -> None:
+        """Send what has come together as a job, and begin anew."""
+        if not waiting.rows:
+            return
+        self._jobs.plan(waiting.mark, waiting.service.name, waiting.model, waiting.rows)
+        errand = self._errand(waiting.service, waiting.mark, answers)
+        try:
+            error = await errand.send(waiting.parcel)
+            if error is None:
+                group.create_task(errand.attend())
+            else:
+                await errand.refuse(error)
+                self._jobs.forget(waiting.mark)
+        except MuseError as unknown:
+            await errand.refuse(unknown, is_final=False)
+        finally:
+            waiting.parcel.close()
+        waiting.begin()
+
+    def _errand(self, service: Service, mark: str, answers: asyncio.Queue[Answer]) -> Errand:
+        return Errand(service, self._jobs, mark, answers, self._stop, self._rhythm, self._logged)
+
+    async def _service(self, name: str) -> Service:
+        """A provider's batch service, ready to be asked.
+
+        Raises:
+            ConfigError: the provider has none, or there is no key for it.
+        """
+        if name not in self._services:
+            backend = backend_of(name)
+            native = backend.provider.native_batch() if isinstance(backend, ProviderBackend) else None
+            if native is None or not isinstance(backend, ProviderBackend):
+                able = ", ".join(spec.name for spec in specs().values() if spec.batch_price is not None)
+                raise ConfigError("lane", f"'overnight' for provider {name!r}", f"lane='now', or one of {able}")
+            self._services[name] = Service(backend.provider, native, await backend.aclient())
+        return self._services[name]
+
+
+async def _next(answers: asyncio.Queue[Answer], work: asyncio.Task[None]) -> Answer | None:
+    """The next answer; None when the work is done and all of them were given."""
+    while not (work.done() and answers.empty()):
+        if not answers.empty():
+            return answers.get_nowait()
+        getting = asyncio.ensure_future(answers.get())
+        try:
+            await asyncio.wait({getting, work}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            got = getting.done()
+            getting.cancel()
+        if got:
+            return getting.result()
+    return None
+
+
+def _alone(problem: BaseException) -> BaseException:
+    """What went wrong, out of the groups that tasks put it in; several at once stay a group."""
+    while isinstance(problem, BaseExceptionGroup) and len(problem.exceptions) == 1:
+        problem = problem.exceptions[0]
+    return problem
+
+
+async def _refuse_all(jobs: Jobs, mark: str, answers: asyncio.Queue[Answer], error: MuseError) -> None:
+    """Say of each request of a job that it cannot be asked for now."""
+    for row in jobs.rows(mark):
+        await answers.put(Answer(mark, row.place, row.key, error, is_final=False))
+
+
+def _route_of(item: Item) -> str:
+    """The provider that an item is routed to.
+
+    Raises:
+        ContentsError: it has no route.
+    """
+    if item.origin.route is None:
+        raise ContentsError(f"batch item {item.key!r}: found no route, expected one (muse.models.route(context))")
+    return item.origin.route.provider
+
+
+def _line(waiting: _Group, payload: dict[str, Any]) -> bytes:
+    """A request as the next line of its group.
+
+    Raises:
+        ContentsError: it alone is larger than a job may be.
+    """
+    place = f"{waiting.mark}-{len(waiting.rows)}"
+    line = encode_line(waiting.service.native.wrap(place, payload))
+    most = waiting.limits.size_bytes
+    if len(line) > most:
+        found = f"a request of {len(line):,} bytes"
+        raise ContentsError(f"{waiting.service.name} batch: found {found}, expected at most {most:,}; send it live")
+    return line
+
+
+def _logged_items(jobs: list[Job]) -> set[str]:
+    """The requests of these jobs that have their line in the token log: they were read just before a kill."""
+    begun = [job for job in jobs if job.tries]
+    if not begun:
+        return set()
+    first = time.strftime("%Y%m%d", time.localtime(min(job.sent_ts for job in begun)))
+    marks = {job.mark for job in begun}
+    lines = ledger.read((first, time.strftime("%Y%m%d")))
+    items = (str(line["batch_item"]) for line in lines if "batch_item" in line)
+    return {item for item in items if item.rpartition("-")[0] in marks}

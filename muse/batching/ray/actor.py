@@ -1,0 +1,227 @@
+"""Calls in a pipeline of `ray.data`: rows in, rows with answers out; it plans no work and keeps no results.
+
+    with Host(workers=4) as host:
+        pages = ray.data.read_parquet("pages")
+        answers = pages.map_batches(
+            Asker,
+            fn_constructor_kwargs={"host": host, "context": "insight.page", "contents": "text"},
+            compute=ray.data.ActorPoolStrategy(size=4),
+            batch_format="pyarrow",
+        )
+        answers.write_parquet("answers")
+
+Ray decides where rows go, and has those asked again that were lost with a node. The host, on the driver's node, gives
+each worker configuration, keys and its part of the limits, and enters the lines of all in the token log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from muse.batching.io.template import Template
+from muse.batching.ray.cluster import Cluster, WorkerLost
+from muse.batching.ray.driver import Home
+from muse.batching.ray.worker import answer
+from muse.batching.ray.worker_config import Luggage, variables
+from muse.batching.ray.worker_journal import Outpost
+from muse.batching.request import BatchRequest
+from muse.types.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+RESULTS = {
+    "response": "string",
+    "error": "string",
+    "model": "string",
+    "provider": "string",
+    "input_tokens": "int64",
+    "output_tokens": "int64",
+    "cost_usd": "float64",
+    "duration_s": "float64",
+}
+"""The columns that are added, by their Arrow types."""
+_REPORT_S = 4.0
+_ASK_AGAIN_S = 2.0
+
+
+class Host:
+    """This program's journal, open for so many workers of pipelines while it lasts; it goes to them as it is.
+
+    Raises:
+        ConfigError: Ray is not to be had, or a limit does not go into so many parts.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._home: Any = None
+
+    @property
+    def home(self) -> Any:
+        """The `muse.batching.ray.driver.Home` behind it, in a process on the driver's node.
+
+        Raises:
+            ConfigError: it is not open.
+        """
+        if self._home is None:
+            raise ConfigError("host", "one that is not open", "`with Host(...) as host:` around the whole pipeline")
+        return self._home
+
+    def __enter__(self) -> Self:
+        """Open it."""
+        cluster = Cluster()
+        home = cluster.hire(Home, cpus=0, where=cluster.here())
+        cluster.demand(home.move_to, os.getcwd(), os.environ.get("JOURNAL_PATH"), variables())
+        cluster.demand(home.begin, self.workers)
+        self._home = home
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it; the lines of all rows that came out are in the token log."""
+        Cluster().dismiss(self._home)
+        self._home = None
+
+
+class Asker:
+    """A worker of `map_batches`: asks for each row in `context`, `at_once` of them at a time.
+
+    What is asked is in the column `contents`, or in `template`, a text with `{column}` places. `options` are those of a
+    `BatchRequest`. Batches may be tables of pyarrow (`batch_format="pyarrow"`) or mappings of numpy arrays; they come
+    back with the columns of `RESULTS`, which take the place of columns of such a name. Errors of calls are results.
+
+    Raises:
+        ConfigError: there is no such column, or the host is not open.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        context: str,
+        *,
+        contents: str = "contents",
+        template: str | None = None,
+        at_once: int = 50,
+        **options: Any,
+    ) -> None:
+        self._cluster = Cluster()
+        self._home = host.home
+        self._name = uuid.uuid4().hex
+        self._context = context
+        self._contents = contents
+        self._template = None if template is None else Template(template)
+        self._options = options
+        if at_once < 1:
+            raise ConfigError("at_once", str(at_once), "a number of calls, 1 or more")
+        BatchRequest("", context, **options)
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="muse asker", daemon=True).start()
+        self._room = asyncio.Semaphore(at_once)
+        self._outpost: Outpost | None = None
+        self._part: asyncio.Task[None] | None = None
+        asyncio.run_coroutine_threadsafe(self._move_in(), self._loop).result()
+
+    def __call__(self, batch: Any) -> Any:
+        """The batch with the answers to its rows."""
+        asked = [BatchRequest(self._said(row), self._context, **self._options) for row in _rows(batch)]
+        asyncio.run_coroutine_threadsafe(self._ask_all(asked), self._loop).result()
+        return _with_columns(batch, {name: [_result(request, name) for request in asked] for name in RESULTS})
+
+    def _said(self, row: Mapping[str, Any]) -> Any:
+        """What is asked for a row."""
+        if self._template is not None:
+            self._template.require(row, "the batch")
+            return self._template.fill(row)
+        if self._contents not in row:
+            raise ConfigError("contents", repr(self._contents), f"one of the columns {', '.join(row)}")
+        return row[self._contents]
+
+    async def _move_in(self) -> None:
+        luggage: Luggage = await self._cluster.ask(self._home.luggage)
+        self._outpost = Outpost(luggage, await self._cluster.ask(self._home.variables))
+        self._part = self._loop.create_task(self._have_part())
+        self._reporter = self._loop.create_task(self._keep_reporting())
+
+    async def _have_part(self) -> None:
+        """Wait for a part of the limits, and until it may be used."""
+        rest_s = await self._cluster.ask(self._home.lease, self._name)
+        while rest_s is None:
+            await asyncio.sleep(_ASK_AGAIN_S)
+            rest_s = await self._cluster.ask(self._home.lease, self._name)
+        await asyncio.sleep(rest_s)
+
+    async def _ask_all(self, requests: Sequence[BatchRequest]) -> None:
+        """Ask for all; their lines are in the token log before their rows go on."""
+        await asyncio.gather(*map(self._ask, requests))
+        await self._report()
+
+    async def _ask(self, request: BatchRequest) -> None:
+        async with self._room:
+            if self._part is not None:
+                await asyncio.shield(self._part)
+            found = await answer(request)
+        found.fill_in(request)
+
+    async def _keep_reporting(self) -> None:
+        """Say from time to time that this worker is there, as long as somebody hears it."""
+        try:
+            while True:
+                await self._report()
+                await asyncio.sleep(_REPORT_S)
+        except WorkerLost as exc:
+            log.warning("the host of this worker is gone (%s)", exc)
+
+    async def _report(self) -> None:
+        """Send lines home, and go by what holds now; a part that was given away has to be waited for again."""
+        if self._outpost is None:
+            return
+        luggage: Luggage | None = await self._cluster.ask(self._home.report, self._name, self._outpost.lines())
+        if luggage is not None:
+            self._outpost.settle(luggage)
+        elif self._part is None or self._part.done():
+            self._part = self._loop.create_task(self._have_part())
+
+
+def _result(request: BatchRequest, name: str) -> Any:
+    match name:
+        case "model":
+            return request.model_used
+        case "provider":
+            return request.provider_used
+        case "input_tokens":
+            return request.usage.input_tokens
+        case "output_tokens":
+            return request.usage.output_tokens
+        case "duration_s":
+            return request.duration
+        case _:
+            return vars(request).get(name)
+
+
+def _rows(batch: Any) -> Iterator[Mapping[str, Any]]:
+    """Each row of a batch, as Python's own values."""
+    if isinstance(batch, dict):
+        columns = {name: column.tolist() for name, column in batch.items()}
+        return (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
+    if hasattr(batch, "to_pylist"):
+        return iter(batch.to_pylist())
+    raise ConfigError("batch_format", type(batch).__name__, "'pyarrow' or 'numpy'")
+
+
+def _with_columns(batch: Any, columns: Mapping[str, list[Any]]) -> Any:
+    """A batch of the same kind with these columns in addition."""
+    if isinstance(batch, dict):
+        return {**batch, **columns}
+    import pyarrow  # comes with ray.data, and only its pipelines need it
+
+    table = batch.drop_columns([name for name in RESULTS if name in batch.column_names])
+    for name, values in columns.items():
+        table = table.append_column(name, pyarrow.array(values, type=RESULTS[name]))
+    return table

@@ -1,0 +1,281 @@
+"""The requests of a batch asked by workers on a Ray cluster; it makes no call, and the batch stays in charge.
+
+The batch gives one request after the other and waits for its answer, as it does for a call of its own. Here they go to
+workers in chunks, as many as there are in a turn of the loop, and answers come back as they are there. If a worker is
+lost, what it had not answered goes to the others; an answer counts only where it is still waited for, so each request
+has one. Lines of the token log come with the answers and are entered here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import Struct, field
+
+from muse.batching.concurrency import Pace
+from muse.batching.ray.cluster import Cluster, WorkerBroken, WorkerLost
+from muse.batching.ray.driver import Home
+from muse.batching.ray.worker import Answer, Worker
+from muse.batching.ray.worker_config import Luggage
+from muse.batching.request import BatchRequest
+from muse.batching.store.serialization import pack
+from muse.types.messages import Reply
+
+log = logging.getLogger(__name__)
+
+_LOOK_AGAIN_S = 1.0
+_BEGIN_S = 10.0
+# So many calls at once keep a process busy; each node has one at least.
+_CALLS_A_WORKER = 50
+_MOST_LOSSES = 3
+_MOST_FAILED_STARTS = 5
+
+
+class _Item(Struct, eq=False):
+    """A request on its way, and how often it was lost with a worker."""
+
+    number: int
+    body: bytes
+    answer: asyncio.Future[Answer]
+    losses: int = 0
+
+
+class _Post(Struct, eq=False):
+    """A worker: what it has to answer, what not any more, what it was last told, how many `lines` came from it."""
+
+    name: str
+    worker: Any
+    hired_s: float
+    items: dict[int, _Item] = field(default_factory=dict)
+    dropped: list[int] = field(default_factory=list)
+    luggage: Luggage | None = None
+    lines: int = 0
+    has_begun: bool = False
+    is_ready: bool = False
+    task: asyncio.Task[None] | None = None
+
+
+class RayEngine:
+    """Workers on the cluster while there is something to ask, as many as `pace` has calls for; `rest` lets them go.
+
+    Raises:
+        ConfigError: there is no Ray, or no cluster to be had.
+    """
+
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+        self._cluster = Cluster()
+        self._home = Home()
+        self._numbers = itertools.count()
+        self._names = itertools.count()
+        self._waiting: deque[_Item] = deque()
+        self._posts: list[_Post] = []
+        self._failed_starts = 0
+        self._watch: asyncio.Task[None] | None = None
+        self._turn: asyncio.Handle | None = None
+
+    async def ask(self, request: BatchRequest, replies: list[Reply]) -> str:
+        """The text of one answer; the replies that were had for it are added to `replies`.
+
+        Raises:
+            Exception: whatever its call raised.
+        """
+        item = _Item(next(self._numbers), pack(request)[0], asyncio.get_running_loop().create_future())
+        self._waiting.append(item)
+        self._wake()
+        try:
+            found = await item.answer
+        except asyncio.CancelledError:
+            self._drop(item)
+            raise
+        replies.extend(found.replies)
+        if found.error is not None:
+            raise found.error
+        return found.text
+
+    def rest(self) -> None:
+        """Let all workers go."""
+        posts, self._posts = self._posts, []
+        if self._watch is not None:
+            self._watch.cancel()
+        if self._turn is not None:
+            self._turn.cancel()
+        self._watch = self._turn = None
+        for post in posts:
+            if post.task is not None:
+                post.task.cancel()
+            lines = self._cluster.last_words(post.worker.end, post.lines) if post.has_begun else None
+            self._home.bring_in(lines or ())
+            self._let_go(post)
+
+    def _wake(self) -> None:
+        """Send what there is in the next turn of the loop, and have workers."""
+        loop = asyncio.get_running_loop()
+        if self._turn is None:
+            self._turn = loop.call_soon(self._send)
+        if self._watch is None or self._watch.done():
+            self._watch = loop.create_task(self._staff())
+            self._watch.add_done_callback(self._ended)
+
+    def _send(self) -> None:
+        """Give each worker what it is to ask, in one message; the one that has least is next."""
+        self._turn = None
+        ready = [post for post in self._posts if post.is_ready]
+        chunks: dict[str, list[tuple[int, bytes]]] = {post.name: [] for post in ready}
+        most = self._share()
+        while self._waiting and ready:
+            post = min(ready, key=_load)
+            if len(post.items) >= most:
+                break
+            item = self._waiting.popleft()
+            post.items[item.number] = item
+            chunks[post.name].append((item.number, item.body))
+        for post in ready:
+            if chunks[post.name]:
+                self._cluster.send(post.worker.ask, chunks[post.name])
+            if post.dropped:
+                self._cluster.send(post.worker.forget, post.dropped)
+                post.dropped = []
+
+    def _share(self) -> int:
+        """How many calls a worker may have: an equal share, where one that is about to begin counts for a while."""
+        late_s = time.monotonic() - _BEGIN_S
+        working = sum(post.is_ready or (not post.has_begun and post.hired_s > late_s) for post in self._posts)
+        return -(-self._pace.limit // max(working, 1))
+
+    def _drop(self, item: _Item) -> None:
+        """Have no answer to a request any more."""
+        if item in self._waiting:
+            self._waiting.remove(item)
+        for post in self._posts:
+            if post.items.pop(item.number, None) is not None:
+                post.dropped.append(item.number)
+                self._wake()
+
+    async def _staff(self) -> None:
+        """Have as many workers as there is work for, and tell them what changes, as long as there is any."""
+        while self._waiting or any(post.items for post in self._posts):
+            await self._hire()
+            await self._tell(self._home.luggage())
+            self._wake()
+            await asyncio.sleep(_LOOK_AGAIN_S)
+
+    async def _hire(self) -> None:
+        """Begin workers that are missing. Where limits are shared, all make room before one more begins."""
+        nodes, processors = self._cluster.size()
+        limit = self._pace.limit
+        wanted = self._home.most_workers(min(limit, processors, max(nodes, -(-limit // _CALLS_A_WORKER))))
+        missing = wanted - len(self._posts)
+        if not self._home.parts.count:
+            self._home.begin(wanted)
+        parts = self._home.parts
+        if wanted > parts.count:
+            more = wanted - parts.count
+            await self._tell(self._home.luggage(wanted))
+            parts.add(more)
+        elif wanted < parts.count or missing <= 0:
+            parts.drop_unused()
+        for _ in range(missing):
+            name = f"worker {next(self._names)}"
+            rest_s = parts.take(name)
+            if rest_s is None:
+                return
+            post = _Post(name, self._cluster.hire(Worker), time.monotonic())
+            self._posts.append(post)
+            post.task = asyncio.get_running_loop().create_task(self._keep(post, rest_s))
+            post.task.add_done_callback(self._ended)
+
+    async def _tell(self, luggage: Luggage) -> None:
+        """Let the workers know what holds now, if it has changed; one that is lost is noticed elsewhere."""
+        behind = [post for post in self._posts if post.has_begun and post.luggage != luggage]
+        for post in behind:
+            post.luggage = luggage
+        told = [self._cluster.ask(post.worker.settle, luggage) for post in behind]
+        for outcome in await asyncio.gather(*told, return_exceptions=True):
+            if isinstance(outcome, WorkerBroken):
+                raise outcome
+
+    async def _keep(self, post: _Post, rest_s: float) -> None:
+        """Begin a worker and take its answers, until it is lost or let go."""
+        try:
+            await self._begin(post, rest_s)
+            while True:
+                answers, lines = await self._cluster.ask(post.worker.take, post.lines)
+                post.lines += len(lines)
+                self._home.bring_in(lines)
+                self._settle(post, answers)
+        except WorkerLost as exc:
+            self._lost(post, exc)
+        except Exception as exc:
+            self._lost(post, exc)
+            raise
+
+    async def _begin(self, post: _Post, rest_s: float) -> None:
+        """Give a worker what it needs, and wait until it may use its part of the limits."""
+        post.luggage = self._home.luggage()
+        await self._cluster.ask(post.worker.begin, post.luggage, self._home.variables())
+        post.has_begun = True
+        self._failed_starts = 0
+        await asyncio.sleep(rest_s)
+        post.is_ready = True
+        self._wake()
+
+    def _settle(self, post: _Post, answers: Sequence[tuple[int, Answer]]) -> None:
+        """Hand answers on to who still waits for them."""
+        for number, found in answers:
+            item = post.items.pop(number, None)
+            if item is not None and not item.answer.done():
+                item.answer.set_result(found)
+
+    def _lost(self, post: _Post, problem: Exception) -> None:
+        """Have others ask what a worker had not answered."""
+        if post not in self._posts:
+            return
+        self._posts.remove(post)
+        log.warning("%s is lost with %d calls under way (%s)", post.name, len(post.items), problem)
+        self._let_go(post)
+        if not post.is_ready:
+            self._failed_starts += 1
+        for item in reversed(post.items.values()):
+            item.losses += 1
+            if item.losses > _MOST_LOSSES:
+                said = f"its worker was lost {item.losses} times; the last time: {problem}"
+                self._refuse(item, WorkerLost(said))
+            else:
+                self._waiting.appendleft(item)
+        if self._failed_starts >= _MOST_FAILED_STARTS:
+            self._fail(WorkerLost(f"{self._failed_starts} workers in a row could not begin; the last one: {problem}"))
+        elif self._waiting:
+            self._wake()
+
+    def _let_go(self, post: _Post) -> None:
+        self._cluster.dismiss(post.worker)
+        self._home.parts.give_up(post.name)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A task of ours that fails is the end of all requests that wait: none of them would be asked."""
+        problem = None if task.cancelled() else task.exception()
+        if isinstance(problem, Exception):
+            self._fail(problem)
+
+    def _fail(self, problem: Exception) -> None:
+        """Let all requests fail that have no worker."""
+        self._failed_starts = 0
+        waiting = list(self._waiting)
+        self._waiting.clear()
+        for item in waiting:
+            self._refuse(item, problem)
+
+    def _refuse(self, item: _Item, problem: Exception) -> None:
+        if not item.answer.done():
+            item.answer.set_result(Answer("", (), problem, 0.0))
+
+
+def _load(post: _Post) -> int:
+    return len(post.items)

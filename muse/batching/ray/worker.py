@@ -1,0 +1,141 @@
+"""A worker of a batch in another process: requests in as bytes, answers out with their lines; it knows no engine."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Sequence
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from muse.batching.call import answer_of, calls_of
+from muse.batching.notifier import Bell
+from muse.batching.ray.worker_config import Luggage, Variables
+from muse.batching.ray.worker_journal import Outpost
+from muse.batching.request import BatchRequest
+from muse.batching.store.serialization import unpack
+from muse.models import agenerate, hearing
+from muse.types.errors import MuseError
+from muse.types.messages import Assistant, Reply
+
+# A message to the driver costs as much as a call, so that several answers go in one.
+_GATHER_S = 0.02
+
+Numbered = tuple[int, bytes]
+
+
+class Answer(Struct, frozen=True):
+    """What came of one request: its text or the error, and the replies that were had on the way, without their text."""
+
+    text: str
+    replies: tuple[Reply, ...]
+    error: Exception | None
+    duration_s: float
+
+    def fill_in(self, request: BatchRequest) -> None:
+        """Give `request` its result."""
+        if self.error is None:
+            request.answered(self.text)
+        else:
+            request.refused(self.error, deferrable=False)
+        request.spent(calls_of(self.replies, self.error), self.duration_s)
+
+
+async def answer(request: BatchRequest) -> Answer:
+    """Ask for one request; whatever goes wrong is in the answer."""
+    replies: list[Reply] = []
+    text, problem, began_s = "", None, time.perf_counter()
+    with hearing(replies):
+        try:
+            text = await answer_of(agenerate, request, None)
+        except Exception as exc:  # noqa: BLE001 - errors of calls are results
+            problem = exc
+    light = tuple(replace(reply, text="", turn=Assistant(), thinking="") for reply in replies)
+    return Answer(text, light, carried(problem), time.perf_counter() - began_s)
+
+
+def carried(error: Exception | None) -> Exception | None:
+    """An error that another process can read: muse's and Python's own as they are, others by what they say."""
+    if isinstance(error, MuseError) and error.others:
+        error.others = tuple(other for other in map(carried, error.others) if other is not None)
+    if error is None or isinstance(error, MuseError) or type(error).__module__ == "builtins":
+        return error
+    return MuseError(f"{type(error).__name__}: {error}")
+
+
+class Worker:
+    """Asks what it is given, all at once: whoever gives says how much that is.
+
+    `begin` comes first. `take` waits until there is something, and gives all there is, with the lines of the token log
+    that belong to it. It and `end` are told how many lines have arrived in all, since an answer may be lost on its way.
+    """
+
+    def __init__(self) -> None:
+        self._outpost: Outpost | None = None
+        self._under_way: dict[int, asyncio.Task[None]] = {}
+        self._answers: list[tuple[int, Answer]] = []
+        self._bell = Bell()
+        self._arrived = 0
+        self._sent: list[bytes] = []
+
+    async def begin(self, luggage: Luggage, given: Variables) -> None:
+        """Move in.
+
+        Raises:
+            ConfigError: another version of muse is installed here.
+        """
+        self._outpost = Outpost(luggage, given)
+
+    async def settle(self, luggage: Luggage) -> None:
+        """Go by this from now on."""
+        if self._outpost is not None:
+            self._outpost.settle(luggage)
+
+    async def ask(self, requests: Sequence[Numbered]) -> None:
+        """Begin to ask for these."""
+        for number, body in requests:
+            self._under_way[number] = asyncio.get_running_loop().create_task(self._ask(number, body))
+
+    async def forget(self, numbers: Iterable[int]) -> None:
+        """Cancel these calls."""
+        for number in numbers:
+            task = self._under_way.get(number)
+            if task is not None:
+                task.cancel()
+
+    async def take(self, arrived: int) -> tuple[list[tuple[int, Answer]], list[bytes]]:
+        """The answers that came since, and the lines of the token log."""
+        while not self._answers:
+            await self._bell.wait()
+        if self._under_way:
+            await asyncio.sleep(_GATHER_S)
+        answers, self._answers = self._answers, []
+        return answers, self._lines(arrived)
+
+    async def end(self, arrived: int) -> list[bytes]:
+        """Cancel what is under way, and move out; the last lines of the token log."""
+        tasks = list(self._under_way.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        lines = self._lines(arrived)
+        if self._outpost is not None:
+            self._outpost.close()
+            self._outpost = None
+        return lines
+
+    async def _ask(self, number: int, body: bytes) -> None:
+        try:
+            found = await answer(unpack(body))
+        finally:
+            del self._under_way[number]
+        self._answers.append((number, found))
+        self._bell.ring()
+
+    def _lines(self, arrived: int) -> list[bytes]:
+        """All lines that have not arrived yet."""
+        del self._sent[: arrived - self._arrived]
+        self._arrived = arrived
+        self._sent += self._outpost.lines() if self._outpost is not None else ()
+        return list(self._sent)

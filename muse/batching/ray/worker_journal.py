@@ -1,0 +1,140 @@
+"""A journal for one worker elsewhere, in a temporary folder that goes with it; it makes no call.
+
+It holds the configuration that came as data, the worker's own token log until its lines are home, and a line for what
+others spent, so that budgets hold there as they do at home. Keys are in the process alone, never in the folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from muse.batching.ray.worker_config import Luggage, Told, Variables
+from muse.journal.storage import atomic_files
+from muse.runs.run_files import lock
+
+_PREFIX = "muse-outpost-"
+_LOCK = "in-use"
+_MARK = b'"told":true'
+
+_Key = tuple[str, str, str, str]
+
+
+class _Sum(Struct):
+    """What is known here of a sum at home: this worker's own lines that were sent there, and what it was told."""
+
+    tokens: int = 0
+    usd: float = 0.0
+    unpriced: int = 0
+
+
+class Outpost:
+    """The journal of this process from now on."""
+
+    def __init__(self, luggage: Luggage, given: Variables) -> None:
+        luggage.require_same_version()
+        _sweep()
+        self._luggage: Luggage | None = None
+        self._known: dict[_Key, _Sum] = {}
+        self._read: dict[Path, int] = {}
+        given.apply()
+        self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        self._remove = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)  # at the latest at exit
+        os.environ["JOURNAL_PATH"] = str(self.folder)
+        (self.folder / "config").mkdir()
+        (self.folder / "tokens").mkdir()
+        fresh = self.folder / f".{_LOCK}"
+        self._lock = os.open(fresh, os.O_RDWR | os.O_CREAT, 0o600)
+        lock(self._lock)
+        fresh.rename(self.folder / _LOCK)  # nobody finds it unlocked
+        self.settle(luggage)
+
+    def settle(self, luggage: Luggage) -> None:
+        """Go by this from now on."""
+        before, self._luggage = self._luggage, luggage
+        if before is None or before.providers != luggage.providers:
+            text = json.dumps({"providers": luggage.providers}, ensure_ascii=False)
+            atomic_files.write_atomic(self.folder / "config" / "journal.json", text)
+        if before is None or before.spent != luggage.spent:
+            for told in luggage.spent:
+                self._tell(told)
+
+    def lines(self) -> list[bytes]:
+        """The lines of the token log that were written here since it was last asked."""
+        return list(self._new_lines())
+
+    def close(self) -> None:
+        """Remove the folder."""
+        self._remove()
+
+    def _new_lines(self) -> Iterator[bytes]:
+        for path in sorted((self.folder / "tokens").glob("*.jsonl")):
+            with path.open("rb") as file:
+                file.seek(self._read.get(path, 0))
+                text = file.read()
+            whole = text.rfind(b"\n") + 1
+            self._read[path] = self._read.get(path, 0) + whole
+            for line in text[:whole].splitlines():
+                if _MARK not in line:  # quotes within a text are escaped, so that no text looks like the mark
+                    self._count(path.stem, msgspec.json.decode(line))
+                    yield line
+
+    def _count(self, day: str, entry: Mapping[str, Any]) -> None:
+        """Note what home will know of one of our own lines."""
+        model = entry.get("model_asked") or entry.get("model") or ""
+        known = self._sum((day, entry.get("context") or "", entry.get("provider") or "", model))
+        tokens, usd = entry.get("usage", {}).get("total_tokens") or 0, entry.get("cost_usd")
+        known.tokens += tokens
+        known.usd += usd or 0.0
+        known.unpriced += usd is None and bool(tokens)
+
+    def _tell(self, told: Told) -> None:
+        """Write into the log what was spent elsewhere beyond what is known here."""
+        known = self._sum((told.day, told.context, told.provider, told.model))
+        unpriced = max(told.unpriced - known.unpriced, 0)
+        tokens, usd = max(told.tokens - known.tokens, 0), max(told.usd - known.usd, 0.0)
+        known.tokens, known.usd, known.unpriced = known.tokens + tokens, known.usd + usd, known.unpriced + unpriced
+        lines = [self._line(told, 1, None)] * unpriced
+        if tokens > unpriced or usd > 0:
+            lines.append(self._line(told, max(tokens - unpriced, 0), usd))
+        if lines:
+            with (self.folder / "tokens" / f"{told.day}.jsonl").open("ab") as file:
+                file.write(b"".join(lines))
+
+    def _line(self, told: Told, tokens: int, usd: float | None) -> bytes:
+        entry: dict[str, Any] = {
+            "context": told.context,
+            "provider": told.provider,
+            "model": told.model,
+            "model_asked": told.model,
+            "usage": {"total_tokens": tokens},
+            "cost_usd": usd,
+            "told": True,
+        }
+        return msgspec.json.encode(entry) + b"\n"
+
+    def _sum(self, key: _Key) -> _Sum:
+        return self._known.setdefault(key, _Sum())
+
+
+def _sweep() -> None:
+    """Remove what workers left behind that were killed: nobody has the lock of such a folder any more."""
+    for name in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_LOCK}"):
+        try:
+            handle = os.open(name, os.O_RDWR)
+        except OSError:  # another user's, or one that was just removed
+            continue
+        try:
+            if lock(handle):
+                shutil.rmtree(name.parent, ignore_errors=True)
+        finally:
+            os.close(handle)

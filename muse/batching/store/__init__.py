@@ -1,0 +1,1 @@
+"""The batch store: requests and results in SQLite, so that a batch resumes after a crash."""

@@ -1,0 +1,160 @@
+"""Results on their way to the ledger: kept together, handed on when they are safe; it makes no call."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from muse.batching.concurrency import Pace
+from muse.batching.request import BatchRequest, Place
+from muse.batching.store.serialization import pack, pack_unsendable
+from muse.batching.store.store import Kept, Store
+from muse.types.errors import ConfigError, ContentsError, InvalidReply, MuseError
+
+Key = Callable[[BatchRequest], Any] | str
+
+
+class Keeper:
+    """Between a batch and its store; what comes within one turn of the loop goes into one transaction.
+
+    A result that is not committed holds its place among the calls under way (`pace`), so that a process that is killed
+    loses no more than these.
+
+    `key` names a request: a function, or an attribute of it; by default all that shapes the answer does. `deliver` gets
+    results that are committed, and the error if they could not be (they are handed on all the same: they were paid
+    for).
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        key: Key | None,
+        pace: Pace,
+        deliver: Callable[[list[BatchRequest], MuseError | None], None],
+        *,
+        retry_failed: bool,
+    ) -> None:
+        self.store = store
+        self.kept: list[BatchRequest] = []
+        self._key = key
+        self._pace = pace
+        self._deliver = deliver
+        self._retry_failed = retry_failed
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.Handle | None = None
+
+    def claim(self, request: BatchRequest, *, is_unseen: bool = False) -> int | None:
+        """The place of a request that is to be asked; None if it has its result already, or can have none.
+
+        One that was added before has its place again. `is_unseen` says that a result from the ledger was not handed
+        over, so that it still stands if the request asks the same.
+
+        Raises:
+            ConfigError: the ledger cannot be written, or the request has no such key.
+        """
+        problem: ContentsError | None = None
+        try:
+            body, shape = pack(request)
+        except ContentsError as exc:
+            problem = exc
+            body, shape = pack_unsendable(request)
+        kept = self._item_of(request, shape, body, is_unseen=is_unseen)
+        self._arm()
+        if kept.is_finished and not (problem is not None and kept.state == "failed"):
+            kept.restore(request)
+            return None
+        if problem is None:
+            return kept.number
+        request.refused(problem, deferrable=False)
+        request.spent((), 0.0)
+        self.store.finish(kept.number, request)
+        return None
+
+    def keep(self, number: int, request: BatchRequest) -> None:
+        """Keep a result, and hand it on once it is committed."""
+        response: object = request.response
+        if response is not None and not isinstance(response, str):
+            found = type(response).__name__
+            request.response = None
+            request.refused(InvalidReply(f"found {found}, expected text: a ledger keeps no other"), deferrable=False)
+        self.kept.append(request)
+        self._pace.held += 1
+        try:
+            self.store.finish(number, request)
+        except ConfigError as exc:
+            self._hand_on(exc)
+        else:
+            self._arm()
+
+    def withdraw(self, request: BatchRequest) -> bool:
+        """Do not hand a result on that is not safe yet; whether there was one."""
+        if request.state == "waiting":
+            return False
+        count = len(self.kept)
+        self.kept = [other for other in self.kept if other is not request]
+        return len(self.kept) < count
+
+    def flush(self) -> None:
+        """Commit now."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        try:
+            self.store.commit()
+        except ConfigError as exc:
+            self._hand_on(exc)
+        else:
+            self._hand_on(None)
+
+    def release(self) -> None:
+        """Commit, and let other runs have the ledger."""
+        self.flush()
+        self.store.release()
+
+    def close(self) -> None:
+        """Commit, and close the ledger."""
+        self.flush()
+        self.store.close()
+
+    def _item_of(self, request: BatchRequest, shape: str, body: bytes, *, is_unseen: bool) -> Kept:
+        """The item that a request has in the ledger from now on."""
+        key, kept = None, None
+        had = request.place if request.place is not None and request.place.mark == self.store.mark else None
+        if had is None or had.key is not None:  # one that was taken from the ledger has no other name
+            key = self._named(request, shape)
+        if had is not None and had.key == key:
+            kept = self.store.claim_again(had.number, body, request.note, is_unseen=is_unseen)
+        if kept is None:
+            kept = self.store.claim(key or shape, body, request.note, retry_failed=self._retry_failed)
+            if had is not None:  # nobody asks that any more; it goes last, so that its number is not given again
+                self.store.forget(had.number)
+        request.place = Place(self.store.mark, kept.number, key)
+        return kept
+
+    def _arm(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._timer is not None and self._loop is loop:
+            return
+        self._loop = loop
+        self._timer = loop.call_soon(self.flush)  # before the answers that will have come by then
+
+    def _hand_on(self, problem: MuseError | None) -> None:
+        kept, self.kept = self.kept, []
+        self._pace.held = 0
+        if kept or problem is not None:
+            self._deliver(kept, problem)
+
+    def _named(self, request: BatchRequest, shape: str) -> str:
+        if self._key is None:
+            return shape
+        if isinstance(self._key, str):
+            if self._key not in vars(request):
+                raise ConfigError(
+                    "key", f"{self._key!r}, which {request!r} does not have", "an attribute of every request"
+                )
+            return str(vars(request)[self._key])
+        try:
+            return str(self._key(request))
+        except StopIteration as exc:  # in whatever iterates here, it would look like an end
+            raise ConfigError("key", "a function that raised StopIteration", "one that gives a name") from exc

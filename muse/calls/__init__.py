@@ -1,0 +1,1 @@
+"""Execution of one prepared call: tries, fallbacks, hedging, streams."""

@@ -1,0 +1,440 @@
+"""One logical call carried out: its course of tries and waits, in a thread or an event loop; it knows no wire form."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Any, ClassVar, TypeVar
+
+from msgspec import field, json
+from msgspec.structs import replace
+
+from muse.journal.config import Config
+from muse.journal.policy_config import ModelAt
+from muse.policies.deadline import Deadline
+from muse.policies.execution import Call, Course, Fallback, Try, Wait, course, error_of, mends, say_fallback
+from muse.policies.pipeline import Stack
+from muse.providers import backend_of
+from muse.providers._backend.attempt import Origin
+from muse.providers._backend.backend import Backend
+from muse.providers._backend.provider import base_url
+from muse.routing.fallbacks import Ladder
+from muse.streaming.stream_base import UNWATCHED, Watch
+from muse.streaming.streams import AsyncReplyStream, ReplyStream
+from muse.types.call_ids import Attempted, CallNumber
+from muse.types.errors import ConfigError, DeadlineExceeded, MuseError, ProviderTimeout
+from muse.types.messages import Assistant, Image, Part, Reply, Request, Results, Route, User
+from muse.types.redaction import RedactedStruct
+from muse.usage_log import ledger, prices
+
+_T = TypeVar("_T")
+# What a picture or a document is counted as by limits on tokens; vendors count 258 to 1,600 a picture, and by page.
+_IMAGE_TOKENS = 1_600
+_FILE_TOKENS = 4_000
+
+
+# A try this soon after its call began has all of the call's time.
+_AT_ONCE_S = 0.005
+_SHORTEST_S = 0.001
+
+
+class Ready(RedactedStruct, frozen=True):
+    """A call with all that it needs; `on_fallback` is told of each step down its ladder."""
+
+    _hidden: ClassVar[frozenset[str]] = frozenset({"api_key"})
+
+    request: Request
+    ladder: Ladder
+    stack: Stack
+    config: Config
+    model_at: ModelAt
+    segment: str | None = None
+    api_key: str | None = None
+    on_fallback: Callable[[Fallback], None] | None = None
+    number: CallNumber = field(default_factory=CallNumber)
+
+    def run(self) -> Reply:
+        """The reply, from the cache or from a provider."""
+        key, kept = self.find()
+        return kept or self.keep(key, self.ask())
+
+    async def arun(self) -> Reply:
+        """As `run`, awaited."""
+        key, kept = self.find()
+        return kept or self.keep(key, await self.aask())
+
+    def ask(self, request: Request | None = None, deadline: Deadline | None = None) -> Reply:
+        """The reply of a provider; to `request` in place of the call's own, within `deadline`, for a repair."""
+        if self._is_hedged:
+            from muse.calls.hedging import run_in_background  # it brings asyncio, and only who hedges pays its 20 ms
+
+            return run_in_background(lambda: self._first_answer(request or self.request, deadline))
+        going = _Going(self, request or self.request, deadline or self.deadline())
+        return _run(going.course, going.ask)
+
+    async def aask(self, request: Request | None = None, deadline: Deadline | None = None) -> Reply:
+        """As `ask`, awaited."""
+        if self._is_hedged:
+            return await self._first_answer(request or self.request, deadline)
+        going = _Going(self, request or self.request, deadline or await self.adeadline())
+        return await _arun(going.course, going.aask)
+
+    @property
+    def _is_hedged(self) -> bool:
+        return bool(self.ladder.rules.hedge_s) and len(self.ladder.rungs) > 1
+
+    async def _first_answer(self, request: Request, deadline: Deadline | None) -> Reply:
+        """The first reply of several targets, each asked where those before keep silent."""
+        from muse.calls.hedging import first_answer  # it brings asyncio, and only who hedges pays its 20 ms
+
+        race = _Race(self, request, deadline or await self.adeadline())
+        return await first_answer(race, len(race.rungs), self.ladder.rules.hedge_s or 0.0)
+
+    def stream(self) -> ReplyStream:
+        """The reply as it is written; a stream that fails before its first piece is tried again, or falls back."""
+        return _StreamSource(_Going(self, self.request, self.deadline())).first()
+
+    async def astream(self) -> AsyncReplyStream:
+        """As `stream`, awaited."""
+        return await _AsyncStreamSource(_Going(self, self.request, await self.adeadline())).first()
+
+    def deadline(self) -> Deadline:
+        """The deadline of the call, from now on; what the provider asked first needs is loaded before that."""
+        self.stack.read_log()
+        with suppress(ConfigError):  # the try raises it
+            backend_of(self.ladder.rungs[0].provider, self.config).load(self.api_key)
+        return Deadline.after(self.request.timeout_s)
+
+    async def adeadline(self) -> Deadline:
+        """As `deadline`, awaited."""
+        await self.stack.aread_log()
+        with suppress(ConfigError):
+            route = self.ladder.rungs[0]
+            await _aload(backend_of(route.provider, self.config), route.model, self.api_key)
+        return Deadline.after(self.request.timeout_s)
+
+    def find(self) -> tuple[bytes, Reply | None]:
+        """The key to keep an answer under, empty if none is kept; and the one that is kept, its line logged."""
+        cache_s = self.ladder.rules.cache_s
+        if not cache_s:
+            return b"", None
+        route = self.ladder.rungs[0]
+        found, key = self.stack.find(self.request, route, self.address(route), cache_s)
+        if found is None:
+            return key, None
+        attempt = self.number.attempt()
+        _log_kept(found, route, self.segment, attempt)
+        return key, replace(found, route=route, cost_usd=0.0, call_id=attempt.call_id)
+
+    def address(self, route: Route) -> str:
+        """Where a request would go; "" is the SDK's own address, or one that cannot be used, as the try will say."""
+        with suppress(ConfigError):
+            return base_url(backend_of(route.provider, self.config).spec) or ""
+        return ""
+
+    def keep(self, key: bytes, reply: Reply) -> Reply:
+        """Keep an answer, if it is that of the model that the key is for; the reply itself."""
+        if key and reply.route == self.ladder.rungs[0]:
+            self.stack.keep(key, reply)
+        return reply
+
+
+class _Going:
+    """A call under way."""
+
+    __slots__ = ("call", "course", "ready", "request")
+
+    def __init__(
+        self, ready: Ready, request: Request, deadline: Deadline, rungs: tuple[Route, ...] | None = None
+    ) -> None:
+        self.ready = ready
+        self.request = request
+        stack = ready.stack
+        rungs = rungs or stack.rungs(ready.ladder, ready.model_at)
+        tokens = _most_tokens(request) if stack.counts_tokens else 0
+        self.call = Call(
+            rungs[0].context,
+            rungs,
+            ready.ladder.rules,
+            deadline,
+            tokens,
+            bool(ready.api_key),
+            ready.on_fallback,
+            ready.address,
+        )
+        self.course = course(self.call, stack.steps)
+
+    @property
+    def watch(self) -> Watch:
+        """How long a stream may keep silent."""
+        rules = self.call.rules
+        if not (rules.first_token_s or rules.stall_s):
+            return UNWATCHED
+        return Watch(rules.first_token_s or None, rules.stall_s or None)
+
+    def ask(self, step: Try) -> Reply:
+        """One try."""
+        self._load(step)
+        backend, request, origin, api_key = self._given(step)
+        return backend.reply(request, origin, api_key)
+
+    async def aask(self, step: Try) -> Reply:
+        """As `ask`, awaited."""
+        await self._aload(step)
+        backend, request, origin, api_key = self._given(step)
+        return await backend.areply(request, origin, api_key)
+
+    def open(self, step: Try) -> ReplyStream:
+        """One try, as a stream."""
+        self._load(step)
+        backend, request, origin, api_key = self._given(step)
+        return backend.stream(request, origin, api_key)
+
+    async def aopen(self, step: Try) -> AsyncReplyStream:
+        """As `open`, awaited."""
+        await self._aload(step)
+        backend, request, origin, api_key = self._given(step)
+        return await backend.astream(request, origin, api_key)
+
+    def _load(self, step: Try) -> None:
+        """Load what another target than the first needs, before the time that is left for it is looked at."""
+        if step.route is not self.call.rungs[0]:
+            backend_of(step.route.provider, self.ready.config).load(self._key_for(step.route))
+
+    async def _aload(self, step: Try) -> None:
+        """As `_load`, awaited, for no longer than the target's time.
+
+        Raises:
+            DeadlineExceeded: the time ran out before.
+        """
+        if step.route is self.call.rungs[0]:
+            return
+        provider = step.route.provider
+        try:
+            backend = backend_of(provider, self.ready.config)
+            await step.deadline.bound(_aload(backend, step.route.model, self._key_for(step.route)))
+        except TimeoutError as exc:
+            raise DeadlineExceeded(f"the time ran out while the SDK of {provider} was being loaded") from exc
+
+    def _key_for(self, route: Route) -> str | None:
+        """The caller's own key, for the provider that was routed to and for nobody else."""
+        return self.ready.api_key if route.provider == self.ready.ladder.rungs[0].provider else None
+
+    def _given(self, step: Try) -> tuple[Backend, Request, Origin, str | None]:
+        """Who is asked, and the request as this try sends it: to this model, within what is left of its time."""
+        route, limit, ready, request = step.route, step.deadline, self.ready, self.request
+        left_s = limit.remaining_s()
+        if limit is not self.call.deadline or route.model != request.model or limit.timeout_s - left_s > _AT_ONCE_S:
+            request = replace(request, model=route.model, timeout_s=max(left_s, _SHORTEST_S))
+        origin = Origin(
+            route.context or None, route, ready.segment, ready.number.attempt(on_new_connection=step.on_new_connection)
+        )
+        return backend_of(route.provider, ready.config), request, origin, self._key_for(route)
+
+
+class _Race:
+    """The targets of a hedged call; each has a course of its own."""
+
+    def __init__(self, ready: Ready, request: Request, deadline: Deadline) -> None:
+        self.rungs = ready.stack.rungs(ready.ladder, ready.model_at)
+        self._ready = ready
+        self._request = request
+        self._deadline = deadline
+
+    async def ask(self, place: int) -> Reply:
+        """Ask the target at a place."""
+        going = _Going(self._ready, self._request, self._deadline, self.rungs[place : place + 1])
+        return await _arun(going.course, going.aask)
+
+    def goes_on(self, error: Exception) -> bool:
+        """Return whether another target may do what this one could not."""
+        return mends(error, self._ready.ladder.rules)
+
+    def say(self, failed: int, error: Exception | None, following: int) -> None:
+        """Tell that the next target is asked, as the one before failed; None: as it has not answered yet."""
+        silent = ProviderTimeout(
+            f"no answer after {self._ready.ladder.rules.hedge_s:g} s, which is still waited for", code="hedged"
+        )
+        context, on_fallback = self.rungs[0].context, self._ready.on_fallback
+        say_fallback(Fallback(context, self.rungs[failed], error or silent, self.rungs[following]), on_fallback)
+
+    def raised(self, errors: Sequence[Exception]) -> Exception:
+        """Return the error of the call, out of those of its targets in their order."""
+        attempts = [attempt for error in errors if isinstance(error, MuseError) for attempt in error.attempts]
+        return error_of(errors, attempts)
+
+
+class _Source:
+    """A course that opens streams for who reads them."""
+
+    def __init__(self, going: _Going) -> None:
+        self._going = going
+
+    def done(self, reply: Reply) -> Reply:
+        """Tell the course of its reply."""
+        try:
+            self._going.course.send(reply)
+        except StopIteration as end:
+            whole: Reply = end.value
+            return whole
+        return reply
+
+    def close(self) -> None:
+        """Give the course up."""
+        self._going.course.close()
+
+
+class _StreamSource(_Source):
+    """As `_Source`, in a thread."""
+
+    def first(self) -> ReplyStream:
+        """The stream to begin with."""
+        return self._opened(next(self._going.course)).belong_to(self, self._going.watch)
+
+    def another(self, error: Exception) -> ReplyStream:
+        """The stream after one that failed."""
+        return self._opened(self._going.course.send(error))
+
+    def _opened(self, step: Try | Wait) -> ReplyStream:
+        """Carry out steps until a stream could be opened."""
+        try:
+            while not isinstance(opened := _outcome(self._going.open, step), ReplyStream):
+                step = self._going.course.send(opened)
+        except BaseException:
+            self.close()
+            raise
+        return opened
+
+
+class _AsyncStreamSource(_Source):
+    """As `_Source`, in an event loop."""
+
+    async def first(self) -> AsyncReplyStream:
+        """The stream to begin with."""
+        return (await self._opened(next(self._going.course))).belong_to(self, self._going.watch)
+
+    async def another(self, error: Exception) -> AsyncReplyStream:
+        """The stream after one that failed."""
+        return await self._opened(self._going.course.send(error))
+
+    async def _opened(self, step: Try | Wait) -> AsyncReplyStream:
+        """Carry out steps until a stream could be opened."""
+        try:
+            while not isinstance(opened := await _aoutcome(self._going.aopen, step), AsyncReplyStream):
+                step = self._going.course.send(opened)
+        except BaseException:
+            self.close()
+            raise
+        return opened
+
+
+def _run(course: Course, ask: Callable[[Try], Reply]) -> Reply:
+    """Carry out a course in this thread."""
+    try:
+        step = next(course)
+        while True:
+            step = course.send(_outcome(ask, step))
+    except StopIteration as end:
+        reply: Reply = end.value
+        return reply
+    finally:
+        course.close()
+
+
+def _outcome(ask: Callable[[Try], _T], step: Try | Wait) -> _T | Exception | None:
+    """Carry out one step: what a try brought, or the exception it ended with; None after a wait."""
+    if isinstance(step, Wait):
+        time.sleep(step.seconds)
+        return None
+    try:
+        return ask(step)
+    except Exception as exc:  # noqa: BLE001 - the course decides what comes of it, and raises it in the end
+        return exc
+
+
+async def _arun(course: Course, ask: Callable[[Try], Awaitable[Reply]]) -> Reply:
+    """As `_run`, in the event loop."""
+    try:
+        step = next(course)
+        while True:
+            step = course.send(await _aoutcome(ask, step))
+    except StopIteration as end:
+        reply: Reply = end.value
+        return reply
+    finally:
+        course.close()
+
+
+async def _aoutcome(ask: Callable[[Try], Awaitable[_T]], step: Try | Wait) -> _T | Exception | None:
+    """As `_outcome`, in the event loop."""
+    if isinstance(step, Wait):
+        import asyncio  # a coroutine runs, so it is loaded; 20 ms for whoever imports muse without one
+
+        await asyncio.sleep(step.seconds)
+        return None
+    try:
+        return await ask(step)
+    except Exception as exc:  # noqa: BLE001 - as in `_outcome`
+        return exc
+
+
+async def _aload(backend: Backend, model: str, api_key: str | None) -> None:
+    """Have a provider loaded and its model's price looked up, both in a thread where that was not done before."""
+    await backend.aload(api_key)
+    spec = backend.spec
+    if not (spec.free or prices.is_known(model, spec.price_id)):
+        import asyncio  # a coroutine runs, so it is loaded
+
+        await asyncio.to_thread(prices.is_priced, model, spec.price_id)
+
+
+def _most_tokens(request: Request) -> int:
+    """What a request may use at most: all that it says and lets the model write.
+
+    Three bytes of text are counted as a token: more than tokens have in any language's usual writing.
+    """
+    count = _part_bytes(request.system) if request.system else 0
+    for turn in request.turns:
+        if isinstance(turn, User):
+            for part in turn.parts:
+                count += _part_bytes(part)
+        else:
+            count += _turn_bytes(turn)
+    if request.tools:
+        count += sum(len(json.encode((tool.name, tool.description, dict(tool.schema)))) for tool in request.tools)
+    if request.json_schema is not None:
+        count += len(json.encode(dict(request.json_schema)))
+    return count // 3 + 1 + request.max_output_tokens + (request.thinking_budget or 0)
+
+
+def _turn_bytes(turn: Assistant | Results) -> int:
+    if isinstance(turn, Assistant):
+        return _part_bytes(turn.text) + sum(len(json.encode(dict(call.args))) for call in turn.calls)
+    return sum(_part_bytes(part) for result in turn.results for part in result.parts)
+
+
+def _part_bytes(part: Part) -> int:
+    if isinstance(part, str):
+        return len(part) if part.isascii() else len(part.encode("utf-8", errors="replace"))
+    return 3 * (_IMAGE_TOKENS if isinstance(part, Image) else _FILE_TOKENS)
+
+
+def _log_kept(reply: Reply, route: Route, segment: str | None, attempt: Attempted) -> None:
+    """The line of an answer that cost nothing."""
+    entry: dict[str, Any] = {
+        "timestamp": time.time(),
+        "call_id": attempt.call_id,
+        "attempt": attempt.number,
+        "model": reply.model,
+        "context": route.context or None,
+        "usage": {},
+        "provider": reply.provider,
+        "model_asked": route.model,
+        "route": route.reason,
+        "duration_s": 0.0,
+        "finish": reply.finish,
+        "cost_usd": 0.0,
+        "cache": "hit",
+    }
+    ledger.append(entry | ({"segment": segment} if segment else {}))

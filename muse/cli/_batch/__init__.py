@@ -1,0 +1,1 @@
+"""Parts of `muse batch`: its options, its run, its interrupt."""

@@ -1,0 +1,1 @@
+"""Tables in docs/ that are generated from the code."""

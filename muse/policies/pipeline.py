@@ -1,0 +1,142 @@
+"""The policies in force, in their order: what a call passes before its first try and around each; it makes no call.
+
+The cache is looked at first, since what it gives costs nothing, then budgets. Around each try stand the breaker, limits
+of the day, what the model has shown to bear, and the limits of the minute and in flight. What journal.json does not ask
+for is not imported.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from typing import Protocol
+
+from muse.journal.policy_config import Assess, Limit, ModelAt, Policies
+from muse.policies.adaptive_concurrency import AdaptiveStep
+from muse.policies.circuit_breaker import BreakerStep
+from muse.policies.execution import Step
+from muse.routing.fallbacks import Ladder
+from muse.types.messages import Reply, Request, Route
+
+# What a model bears was learned from its answers, whatever journal.json says meanwhile.
+_adaptive = AdaptiveStep()
+
+
+class _Purse(Protocol):
+    def is_fine(self, context: str) -> bool: ...
+    def degraded(self, rungs: tuple[Route, ...], model_at: ModelAt) -> tuple[Route, ...]: ...
+
+
+class Stack:
+    """The policies of one state of journal.json."""
+
+    def __init__(self, policies: Policies, assess: Assess) -> None:
+        self.policies = policies
+        self.counts_tokens = any(limit.tokens_per_minute for limit in policies.limits)
+        self.steps: tuple[Step, ...] = tuple(_steps(policies, assess))
+        self._purse = _purse(policies, assess)
+        self._assess = assess
+        self._log_is_read = not (policies.budgets or _day_limits(policies))
+
+    def read_log(self) -> None:
+        """Read the token log up to now, if budgets or limits of the day are counted from it and it is not read yet.
+
+        The first reading of a long log takes seconds, what is added to it later is read in a moment: done before the
+        clock of the first call starts.
+        """
+        if not self._log_is_read:
+            from muse.policies.budget import read_log  # 5 ms, and only who sets budgets or limits pays it
+
+            read_log(self.policies, self._assess)
+            self._log_is_read = True
+
+    async def aread_log(self) -> None:
+        """As `read_log`, in a thread: other calls of the loop go on meanwhile."""
+        if not self._log_is_read:
+            import asyncio  # a coroutine runs, so it is loaded
+
+            await asyncio.to_thread(self.read_log)
+
+    def rungs(self, ladder: Ladder, model_at: ModelAt) -> tuple[Route, ...]:
+        """Who is asked, with budgets taken into account.
+
+        Raises:
+            BudgetExceeded: one of the context's budgets is spent.
+        """
+        purse = self._purse
+        if purse is None or ladder.rules.interactive or purse.is_fine(ladder.rungs[0].context):
+            return ladder.rungs
+        return purse.degraded(ladder.rungs, model_at)
+
+    def find(self, request: Request, route: Route, address: str, cache_s: float) -> tuple[Reply | None, bytes]:
+        """`(the kept answer to a request, the key to keep a new one under)`; no key if nothing can be kept.
+
+        `address` is where the request would go: another endpoint of the same name gives other answers.
+        """
+        from muse.policies import cache  # 3 ms, and only who keeps answers pays it
+
+        kept = cache.cache(self.policies.cache_mb)
+        if kept is None:
+            return None, b""
+        key = cache.key_of(request, route, address)
+        return (kept.find(key, cache_s) if key else None), key
+
+    def keep(self, key: bytes, reply: Reply) -> None:
+        """Keep an answer under a key that `find` gave."""
+        from muse.policies import cache  # 3 ms, and only who keeps answers pays it
+
+        kept = cache.cache(self.policies.cache_mb)
+        if kept is not None:
+            kept.keep(key, reply)
+
+
+def _steps(policies: Policies, assess: Assess) -> Iterator[Step]:
+    if policies.breaker.failures:
+        yield BreakerStep(policies.breaker)
+    if policies.limits:
+        from muse.policies.budget import DayLimitStep  # 5 ms, and only who sets limits pays it
+        from muse.policies.rate_limiter import LimiterStep
+
+        if day_limits := _day_limits(policies):
+            yield DayLimitStep(day_limits, assess)
+        yield _adaptive  # before what processes share: who waits there must not hold what others could use
+        yield LimiterStep(policies.limits)
+    else:
+        yield _adaptive
+
+
+def _day_limits(policies: Policies) -> tuple[Limit, ...]:
+    return tuple(limit for limit in policies.limits if limit.tokens_per_day or limit.usd_per_day)
+
+
+def _purse(policies: Policies, assess: Assess) -> _Purse | None:
+    if not policies.budgets:
+        return None
+    from muse.policies.budget import Purse  # 5 ms, and only who sets budgets pays it
+
+    return Purse(policies.budgets, assess)
+
+
+_stack: Stack | None = None
+
+
+def _forget() -> None:
+    """A child process has no calls under way, and no share in what its parent took."""
+    global _stack, _adaptive
+    _stack, _adaptive = None, AdaptiveStep()
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_forget)
+
+
+def stack(policies: Policies, assess: Assess) -> Stack:
+    """The stack for what journal.json says; the same one while that does not change.
+
+    `assess` tells whose a line of the token log is and what it cost, where the line does not say so.
+    """
+    global _stack
+    if _stack is None or (_stack.policies is not policies and _stack.policies != policies):
+        _stack = Stack(policies, assess)
+    return _stack

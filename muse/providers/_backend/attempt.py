@@ -1,0 +1,345 @@
+"""The books of one attempt at a call: its time, its errors in muse's classes, its line in the token log, its checks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from muse.journal.secrets import mask_exception
+from muse.policies.deadline import Deadline
+from muse.policies.resend_guard import STALE, Sending
+from muse.providers._backend.fitting import with_own_names
+from muse.providers._backend.provider import Provider
+from muse.providers._replies.errors import misread_error, timeout_error
+from muse.providers._replies.finish_reasons import is_transient_end
+from muse.streaming.stream_base import MISREAD
+from muse.types.call_ids import Attempted, new_call_id
+from muse.types.errors import (
+    BlockedReply,
+    EmptyReply,
+    MuseError,
+    ProviderDown,
+    ProviderError,
+    ReplyError,
+    TruncatedReply,
+)
+from muse.types.formatting import exact_usd
+from muse.types.messages import Attempt, Reply, Request, Route
+from muse.types.usage import Usage, estimate_usage, usage_of
+from muse.usage_log import in_flight, ledger, prices
+
+
+class Origin(Struct, frozen=True):
+    """Where a call comes from, for the token log: its context, how it was routed, the segment it is about.
+
+    `attempt` says which attempt at which logical call this is; None stands for a call of its own.
+    """
+
+    context: str | None = None
+    route: Route | None = None
+    segment: str | None = None
+    attempt: Attempted | None = None
+
+
+class Lane(Struct, frozen=True):
+    """By which way other than a live call an answer comes: its name, its share of the list price, the request's id.
+
+    `since_ts` (seconds of the epoch) is when the request left; `is_logged` says that its line stands already.
+    """
+
+    name: str
+    price: float
+    item: str
+    since_ts: float
+    is_logged: bool = False
+
+
+class Account:
+    """Opens with an attempt, closes with exactly one line in the token log.
+
+    As a context manager it translates what goes wrong inside: SDK and transport errors become `ProviderError`s, a
+    time-out `ProviderTimeout`; cancellation passes through. Either way the failure has its line.
+    """
+
+    def __init__(
+        self,
+        provider: Provider,
+        request: Request,
+        origin: Origin,
+        deadline: Deadline,
+        dropped: tuple[str, ...],
+        lane: Lane | None = None,
+    ) -> None:
+        self._provider = provider
+        self._request = request
+        self._origin = origin
+        self._deadline = deadline
+        self._dropped = dropped
+        self._raw: Mapping[str, Any] = {}
+        self._lane = lane
+        self._attempt = origin.attempt or Attempted(new_call_id())
+        self._started_s = time.perf_counter()
+        self._ticket: in_flight.Ticket | None = None
+        self._sending = Sending(must_be_new=self._attempt.on_new_connection)
+
+    def begin(self) -> Sending:
+        """Write the attempt down just before its request is sent, so that a killed process leaves a line of it.
+
+        Returns the context in which the request is to be sent.
+        """
+        origin, spec, request = self._origin, self._provider.spec, self._request
+        route = origin.route
+        record = in_flight.Record(
+            self._attempt.call_id,
+            self._attempt.number,
+            time.time(),
+            origin.context,
+            spec.name,
+            request.model,
+            route.reason if route else None,
+            origin.segment,
+            None,
+            max(estimate_usage(request.text_chars, 0).input_tokens, 1),
+            spec.free,
+            "",
+            0,
+        )
+        self._ticket = ledger.begin(record)
+        return self._sending
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if exc is None:
+            return
+        error = self.failed(exc, usage=_told(self._raw))
+        if error is not exc:
+            raise error from exc
+
+    def answered(self, raw: Mapping[str, Any]) -> Reply:
+        """Decode an answer, log it, and see whether it is one to use.
+
+        Raises:
+            ProviderError: the answer is an error after all.
+            BlockedReply, TruncatedReply, EmptyReply: there is no usable text.
+        """
+        self._raw = raw
+        with self:
+            decoded = self._provider.decode(raw, self._request)
+            names = (call.name for call in decoded.turn.calls)
+            _require_text(decoded.model, decoded.text, decoded.thinking, *names)
+            usage = _counted(decoded, self._request)
+        decoded = decoded if usage is decoded.usage else replace(decoded, usage=usage)
+        decoded = with_own_names(decoded, self._request.tools, self._provider.tool_rules)
+        problem = _unusable(decoded, self._request)
+        cost_usd, note = self._cost(decoded.model, decoded.usage)
+        duration_s = self._log(decoded.model, decoded.usage, decoded.finish, cost_usd, note, problem)
+        failure = None if problem is None else type(problem).__name__
+        attempt = Attempt(decoded.provider, decoded.model, duration_s, decoded.usage, failure)
+        if problem is not None:
+            problem.attempts = (attempt,)
+            raise problem
+        return replace(
+            decoded,
+            route=self._origin.route,
+            cost_usd=cost_usd,
+            attempts=(attempt,),
+            dropped=self._dropped,
+            call_id=self._attempt.call_id,
+        )
+
+    def failed(self, exc: BaseException, *, usage: Usage | None = None, text: str = "") -> BaseException:
+        """Log what went wrong, with what was spent as far as it is known; the error to raise for it."""
+        error = self._translated(exc)
+        spent = self._spent(usage, text) if usage or text else Usage()
+        cost_usd, note = self._cost(self._request.model, spent)
+        if self._ticket is not None and not spent.requests and type(exc).__name__ == "CancelledError":
+            spent = estimate_usage(self._request.text_chars, 0)  # the provider may have worked on it, and bill that
+            if not self._provider.spec.free:
+                cost_usd, note = None, "cancelled before the answer came: what it cost is not known"
+        duration_s = self._log(self._request.model, spent, None, cost_usd, note, error)
+        if isinstance(error, MuseError):
+            name, model = self._provider.spec.name, self._request.model
+            error.attempts = (Attempt(name, model, duration_s, spent, type(error).__name__),)
+        return error
+
+    def closed(self, usage: Usage | None, text: str) -> None:
+        """Log a stream that its caller closed early, with what was spent as far as it is known."""
+        spent = self._spent(usage, text)
+        cost_usd, note = self._cost(self._request.model, spent)
+        self._log(self._request.model, spent, "closed", cost_usd, note, None)
+
+    def _translated(self, exc: BaseException) -> BaseException:
+        if isinstance(exc, (ProviderError, ReplyError)):
+            exc.provider = exc.provider or self._provider.spec.name
+            exc.model = exc.model or self._request.model
+        error = translate(self._provider, self._request.model, self._deadline.timeout_s, exc)
+        if self._sending.is_stale and isinstance(error, ProviderDown):
+            error.code = STALE
+        return error
+
+    def _spent(self, usage: Usage | None, text: str) -> Usage:
+        """What an answer without its end cost: the counts that came, with the output of its text where that is more.
+
+        Providers count the output at the end of a stream; what they say before is a beginning (Anthropic) or nothing.
+        """
+        estimated = estimate_usage(self._request.text_chars, len(text))
+        if usage is None or (usage.requests and not usage.total_tokens):
+            return estimated
+        if usage.output_tokens >= estimated.output_tokens and (usage.input_tokens or not usage.requests):
+            return usage
+        counted_in = usage.input_tokens or estimated.input_tokens
+        counted_out = max(usage.output_tokens, estimated.output_tokens)
+        return replace(usage, input_tokens=counted_in, output_tokens=counted_out, estimated=True)
+
+    def _cost(self, model: str, usage: Usage) -> tuple[float | None, str | None]:
+        """`(dollars, None)` or `(None, why there is no figure)`."""
+        spec = self._provider.spec
+        if spec.free or not usage.total_tokens:
+            return 0.0, None
+        cost = prices.cost_of(model, usage, spec.price_id)
+        if cost is None and model != self._request.model:
+            cost = prices.cost_of(self._request.model, usage, spec.price_id)
+        if cost is None:
+            return None, "no price known"
+        return exact_usd(cost.total_cost * (self._lane.price if self._lane else 1.0)), None
+
+    def _log(
+        self,
+        model: str,
+        usage: Usage,
+        finish: str | None,
+        cost_usd: float | None,
+        note: str | None,
+        error: BaseException | None,
+    ) -> float:
+        """Write the attempt's line; how long the attempt took, in seconds."""
+        lane = self._lane
+        duration_s = time.perf_counter() - self._started_s if lane is None else max(0.0, time.time() - lane.since_ts)
+        if lane is not None and lane.is_logged:
+            return duration_s
+        origin = self._origin
+        entry: dict[str, Any] = {
+            "timestamp": time.time(),
+            "call_id": self._attempt.call_id,
+            "attempt": self._attempt.number,
+            "model": model,
+            "context": origin.context,
+            "usage": usage.as_dict(),
+            "provider": self._provider.spec.name,
+            "model_asked": self._request.model,
+            "route": origin.route.reason if origin.route else None,
+            "duration_s": round(duration_s, 6),
+            "finish": finish,
+            "cost_usd": cost_usd,
+        }
+        if lane is not None:
+            entry |= {"lane": lane.name, "batch_item": lane.item}
+        if origin.segment:
+            entry["segment"] = origin.segment
+        if note:
+            entry["cost_note"] = note
+        if usage.estimated:
+            entry["estimated"] = True
+        if error is not None:
+            entry["error"] = _error_entry(error)
+        ledger.append(entry, self._ticket)
+        return duration_s
+
+
+def translate(provider: Provider, model: str, timeout_s: float, exc: BaseException) -> BaseException:
+    """What an exception of a provider's SDK or the way to it means in muse's classes; any other one itself."""
+    if isinstance(exc, MuseError) or not isinstance(exc, Exception):
+        return exc
+    mask_exception(exc)
+    name = provider.spec.name
+    try:
+        known = provider.fault(exc, model)
+    except MISREAD:
+        known = misread_error(name, model, exc)  # an error of a form that nobody knows
+    if known is not None:
+        return known
+    if isinstance(exc, TimeoutError):
+        return timeout_error(name, model, timeout_s)
+    return misread_error(name, model, exc) if isinstance(exc, MISREAD) else exc
+
+
+def _require_text(*said: object) -> None:
+    """See that what a provider says in words is text: a name or answer of another type is misread later otherwise."""
+    odd = next((value for value in said if not isinstance(value, str)), None)
+    if odd is not None:
+        raise TypeError(f"{type(odd).__name__} where text belongs")
+
+
+def _error_entry(error: BaseException) -> dict[str, Any]:
+    entry: dict[str, Any] = {"class": type(error).__name__}
+    if isinstance(error, ProviderError):
+        entry |= {"status": error.status, "code": error.code}
+    return entry
+
+
+def _told(raw: Mapping[str, Any]) -> Usage | None:
+    """The counts of an answer that is an error after all, as far as it tells any."""
+    counts = raw.get("usage") or raw.get("usageMetadata")
+    usage = usage_of(counts) if isinstance(counts, Mapping) else Usage()
+    return usage if usage.total_tokens else None
+
+
+def _counted(reply: Reply, request: Request) -> Usage:
+    """The tokens of an answer: those reported, with an estimate in place of a count that cannot be zero."""
+    usage, turn = reply.usage, reply.turn
+    said = len(reply.text) + len(reply.thinking) + sum(len(call.name) + len(str(call.args)) for call in turn.calls)
+    if usage.input_tokens and (usage.output_tokens or not said):
+        return usage
+    if not usage.total_tokens and not said and reply.finish == "blocked":  # a prompt that no model read
+        return usage
+    estimated = estimate_usage(request.text_chars, said)
+    known = replace(
+        usage,
+        input_tokens=usage.input_tokens or estimated.input_tokens,
+        output_tokens=usage.output_tokens or estimated.output_tokens,
+    )
+    return usage if known == usage else replace(known, estimated=True)
+
+
+def _unusable(reply: Reply, request: Request) -> ReplyError | ProviderError | None:
+    """What is wrong with a reply that came without an error: blocked, cut off, empty, or not ended as answers do."""
+    name = f"{reply.provider} {reply.model}"
+    who = {"text": reply.text, "provider": reply.provider, "model": reply.model}
+    match reply.finish:
+        case "error":
+            return _unfinished(reply)
+        case "blocked":
+            return BlockedReply(f"{name}: the answer was blocked by the provider", **who)
+        case "length":
+            return TruncatedReply(
+                f"{name}: the answer was cut off at {reply.usage.output_tokens} output tokens;"
+                f" raise max_output_tokens (the text so far is in .text)",
+                **who,
+            )
+        case _ if not reply.text.strip() and (request.needs_text or not reply.turn.calls):
+            calls = ", ".join(sorted({call.name for call in reply.turn.calls}))
+            what = f"called {calls}, which was not offered, and said nothing" if calls else "finished without any text"
+            return EmptyReply(f"{name}: the model {what}", **who)
+        case _:
+            return None
+
+
+def _unfinished(reply: Reply) -> ProviderDown:
+    """The error for an answer that ended with another word than answers do."""
+    return ProviderDown(
+        f"ended its answer with {reply.ended_with!r}, which is no end of a whole answer;"
+        f" {len(reply.text)} characters of it had come",
+        provider=reply.provider,
+        model=reply.model,
+        code="unfinished",
+        retryable=is_transient_end(reply.ended_with),
+    )

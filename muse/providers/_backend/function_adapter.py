@@ -1,0 +1,163 @@
+"""A provider module that exports only the seed's three functions, seen as a `Backend`; it knows no wire form."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+from muse.policies.deadline import Deadline
+from muse.policies.resend_guard import Sending
+from muse.providers._backend.attempt import Origin
+from muse.streaming.streams import AsyncReplyStream, ReplyStream
+from muse.types.call_ids import UNDER_WAY, Attempted, new_call_id
+from muse.types.errors import EmptyReply, ProviderError
+from muse.types.messages import Assistant, File, Image, Part, Reply, Request, User
+from muse.types.provider_spec import Spec
+from muse.types.surrogates import mend
+from muse.types.usage import Usage, estimate_usage
+
+
+class PlainBackend:
+    """The seed's `generate` and `agenerate` with a whole reply around their text.
+
+    Such a module logs its tokens itself; what the reply says of them is an estimate. A stream is one piece.
+    """
+
+    def __init__(self, module: ModuleType, name: str) -> None:
+        self._module = module
+        spec = getattr(module, "SPEC", None)
+        self.spec = (
+            spec
+            if isinstance(spec, Spec)
+            else Spec(name, name, f"{name.upper()}_API_KEY", {}, (f"{name.lower()}-",), key_required=False)
+        )
+
+    def load(self, api_key: str | None = None) -> None:
+        """Nothing: such a module imports what it needs by itself."""
+
+    async def aload(self, api_key: str | None = None) -> None:
+        """As `load`."""
+
+    def reply(self, request: Request, origin: Origin, api_key: str | None = None) -> Reply:
+        """The module's `generate`, as a reply."""
+        with _under_way(origin, self.spec.name, request.model) as attempt:
+            text = self._module.generate(**_arguments(request, origin, api_key))
+        return self._reply(request, text, origin, attempt)
+
+    async def areply(self, request: Request, origin: Origin, api_key: str | None = None) -> Reply:
+        """The module's `agenerate`, as a reply."""
+        with _under_way(origin, self.spec.name, request.model) as attempt:
+            text = await self._module.agenerate(**_arguments(request, origin, api_key))
+        return self._reply(request, text, origin, attempt)
+
+    def stream(self, request: Request, origin: Origin, api_key: str | None = None) -> ReplyStream:
+        """The whole reply as one piece."""
+
+        def events() -> Iterator[Reply]:
+            yield self.reply(request, origin, api_key)
+
+        keeper = _OnePiece()
+        return ReplyStream(events(), keeper, keeper, Deadline.after(request.timeout_s))
+
+    async def astream(self, request: Request, origin: Origin, api_key: str | None = None) -> AsyncReplyStream:
+        """As `stream`, awaited."""
+
+        async def events() -> AsyncIterator[Reply]:
+            yield await self.areply(request, origin, api_key)
+
+        keeper = _OnePiece()
+        return AsyncReplyStream(events(), keeper, keeper, Deadline.after(request.timeout_s))
+
+    def _reply(self, request: Request, text: object, origin: Origin, attempt: Attempted) -> Reply:
+        if not isinstance(text, str):
+            said = f"its function gave {type(text).__name__}, expected text"
+            raise ProviderError(said, provider=self.spec.name, model=request.model)
+        text = mend(text)
+        if not text.strip():
+            said = f"{self.spec.name} {request.model}: the model finished without any text"
+            raise EmptyReply(said, text=text, provider=self.spec.name, model=request.model)
+        usage = estimate_usage(request.text_chars, len(text))
+        name, turn = self.spec.name, Assistant(text, provider=self.spec.name)
+        return Reply(text, turn, usage, "stop", request.model, name, route=origin.route, call_id=attempt.call_id)
+
+
+@contextmanager
+def _under_way(origin: Origin, provider: str, model: str) -> Iterator[Attempted]:
+    """Have the lines that a module writes meanwhile bear the attempt they belong to.
+
+    Raises:
+        ProviderError: the module ends the process; the call fails in its place.
+    """
+    attempt = origin.attempt or Attempted(new_call_id())
+    token = UNDER_WAY.set(attempt)
+    try:
+        yield attempt
+    except SystemExit as exc:
+        raise ProviderError(f"its code ended with SystemExit {exc.code}", provider=provider, model=model) from exc
+    finally:
+        UNDER_WAY.reset(token)
+
+
+class _OnePiece:
+    """Gatherer and account of a stream that is one whole reply; the module behind it has kept its own books."""
+
+    def __init__(self) -> None:
+        self._reply: Reply | None = None
+
+    def feed(self, event: Any) -> str:
+        self._reply = event
+        return str(event.text)
+
+    def usage(self) -> Usage | None:
+        return self._reply.usage if self._reply else None
+
+    def raw(self) -> Mapping[str, Any] | None:
+        return {"reply": self._reply} if self._reply else None
+
+    def begin(self) -> Sending:
+        return Sending()
+
+    def answered(self, raw: Mapping[str, Any]) -> Reply:
+        reply: Reply = raw["reply"]
+        return reply
+
+    def failed(self, exc: BaseException, *, usage: Usage | None = None, text: str = "") -> BaseException:
+        return exc
+
+    def closed(self, usage: Usage | None, text: str) -> None:
+        return None
+
+
+def _parts(request: Request) -> Iterator[Part]:
+    for turn in request.turns:
+        if isinstance(turn, User):
+            yield from turn.parts
+        elif isinstance(turn, Assistant):
+            yield turn.text
+
+
+def _arguments(request: Request, origin: Origin, api_key: str | None) -> dict[str, Any]:
+    """The request as the seed's keyword arguments; pictures and files go along as they are."""
+    parts = list(_parts(request))
+    whole: Any = parts[0] if len(parts) == 1 and isinstance(parts[0], str) else [_bare(part) for part in parts]
+    further = dict(request.extras) | ({"api_key": api_key} if api_key else {})
+    if request.json_schema is not None:
+        further["json_schema"] = request.json_schema
+    return {
+        "contents": whole,
+        "model": request.model,
+        "temperature": request.temperature,
+        "max_output_tokens": request.max_output_tokens,
+        "system_instruction": request.system,
+        "json_output": request.json_output,
+        "thinking_budget": request.thinking_budget,
+        "timeout_s": request.timeout_s,
+        "context": origin.context,
+        **further,
+    }
+
+
+def _bare(part: Part) -> Any:
+    return part.data if isinstance(part, (Image, File)) else part

@@ -1,0 +1,163 @@
+"""The one place where provider code is imported: whatever it does then is caught, remembered and said at each call.
+
+A provider whose code cannot be used is a `RefusedBackend`: it is listed, and each call to it raises its error.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from types import ModuleType
+from typing import Any, NoReturn, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from muse.journal import secrets
+from muse.providers._backend.attempt import Origin
+from muse.providers._backend.backend import Backend, ProviderBackend
+from muse.providers._backend.function_adapter import PlainBackend
+from muse.streaming.streams import AsyncReplyStream, ReplyStream
+from muse.types.errors import ConfigError, PluginError
+from muse.types.messages import Reply, Request
+from muse.types.provider_names import PREFIXES, SHIPPED
+from muse.types.provider_spec import Spec
+
+log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+FUNCTIONS = ("generate", "agenerate", "run_agent")
+_LONGEST = 300
+
+
+class Source(Struct, frozen=True):
+    """Where the code of a provider comes from, for errors: `place` is a file or an entry point's target."""
+
+    name: str
+    package: str
+    version: str
+    place: str
+    remedy: str
+
+    def error(self, reason: str) -> PluginError:
+        """Return the error of a provider from here."""
+        return PluginError(self.name, self.package, self.version, reason, self.remedy)
+
+
+class Loaded(Struct, frozen=True):
+    """A provider's module and its backend; `error` is why it cannot be used, None if it can."""
+
+    module: ModuleType
+    backend: Backend
+    error: ConfigError | None = None
+
+
+def load(source: Source, import_it: Callable[[], Any]) -> Loaded:
+    """Import a provider; one that fails in any way, lacks a function or declares another name is a refused one."""
+    try:
+        module = import_it()
+        backend = backend_around(module, source.name)
+        problem = _problem_of(module, backend, source.name)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as exc:  # code from outside may raise anything, SystemExit included
+        error = source.error(f"{source.place}: {_in_words(exc)}")
+        error.__cause__ = exc
+        log.debug("loading %s", source, exc_info=True)
+        return refused(source.name, error)
+    if problem:
+        return refused(source.name, source.error(f"{source.place}: {problem}"))
+    return Loaded(module, backend)
+
+
+def backend_around(module: Any, name: str) -> Backend:
+    """Return the backend that `bind` made for a module, else one around its plain functions."""
+    owner = getattr(getattr(module, "generate", None), "__self__", None)
+    return owner if isinstance(owner, ProviderBackend) else PlainBackend(module, name)
+
+
+def refused(name: str, error: ConfigError, spec: Spec | None = None) -> Loaded:
+    """Return a provider each call to which raises `error`; `spec` is what is known of it nevertheless."""
+    prefixes = PREFIXES.get(name, (f"{name.lower()}-",))
+    known = spec or Spec(name, name, "", {}, prefixes=prefixes, key_required=False)
+    backend = RefusedBackend(known.having(broken=True), error)
+    module = ModuleType(f"muse.providers.{name}", f"{error}")
+    members: Mapping[str, Any] = {
+        "SPEC": backend.spec,
+        "__all__": list(FUNCTIONS),
+        "generate": backend.refuse,
+        "agenerate": backend.arefuse,
+        "run_agent": backend.arefuse,
+    }
+    vars(module).update(members)
+    return Loaded(module, backend, error)
+
+
+class RefusedBackend:
+    """A provider that cannot be used, with the reason."""
+
+    def __init__(self, spec: Spec, error: ConfigError) -> None:
+        self.spec = spec
+        self.error = error
+
+    def refuse(self, *_: Any, **__: Any) -> NoReturn:
+        """Raise the reason, in a copy of its own for each call.
+
+        Raises:
+            ConfigError: always; a `PluginError` if it is the code that cannot be used.
+        """
+        raise copy.copy(self.error) from self.error.__cause__
+
+    async def arefuse(self, *_: Any, **__: Any) -> NoReturn:
+        """As `refuse`, awaited."""
+        self.refuse()
+
+    def load(self, api_key: str | None = None) -> None:
+        """Do nothing: there is nothing to load, and the call raises the reason."""
+
+    async def aload(self, api_key: str | None = None) -> None:
+        """Do nothing, as `load`."""
+
+    def reply(self, request: Request, origin: Origin, api_key: str | None = None) -> Reply:
+        """Raise the reason."""
+        self.refuse(request, origin, api_key)
+
+    def areply(self, request: Request, origin: Origin, api_key: str | None = None) -> Coroutine[Any, Any, Reply]:
+        """Raise the reason, when awaited."""
+        return self.arefuse(request, origin, api_key)
+
+    def stream(self, request: Request, origin: Origin, api_key: str | None = None) -> ReplyStream:
+        """Raise the reason."""
+        self.refuse(request, origin, api_key)
+
+    def astream(
+        self, request: Request, origin: Origin, api_key: str | None = None
+    ) -> Coroutine[Any, Any, AsyncReplyStream]:
+        """Raise the reason, when awaited."""
+        return self.arefuse(request, origin, api_key)
+
+
+def _problem_of(module: Any, backend: Backend, name: str) -> str:
+    """Return what a loaded provider lacks; "" if nothing."""
+    missing = [function for function in FUNCTIONS if not callable(getattr(module, function, None))]
+    if missing:
+        return f"it has no function {' and no function '.join(missing)}"
+    spec = backend.spec
+    if spec.name != name:
+        return f"its SPEC is named {spec.name!r}, expected {name!r}"
+    if name not in SHIPPED:  # 15 ms the first time, and mypy has seen those
+        msgspec.json.decode(msgspec.json.encode(spec), type=Spec)  # the types of its fields
+    return ""
+
+
+def _in_words(exc: BaseException) -> str:
+    """Return an exception of foreign code as one short line; its own `__str__` may fail too."""
+    kind = type(exc).__name__
+    try:
+        said = " ".join(str(exc).split())
+    except Exception:  # noqa: BLE001 - as said
+        said = ""
+    if isinstance(exc, SystemExit):
+        kind, said = "it ends the process when it is imported", f"SystemExit {said}".strip()
+    return secrets.mask(f"{kind}: {said}" if said else kind)[:_LONGEST]

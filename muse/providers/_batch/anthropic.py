@@ -1,0 +1,144 @@
+"""Anthropic's Message Batches over the SDK's `messages.batches`; it knows no request's contents.
+
+Sources: the API reference of `POST /v1/messages/batches`; the batch processing guide (100,000 requests or 256 MB, a
+window of 24 hours, results for 29 days, ids of 1 to 64 letters, digits, `-` and `_`; errored, expired and canceled
+requests are not charged).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import IO, Any
+
+from muse.providers._batch.base import (
+    LONG_WAIT_S,
+    SHORT_WAIT_S,
+    Limits,
+    NativeBatch,
+    Outcome,
+    Parcel,
+    Sought,
+    State,
+    Status,
+    cancelled_error,
+    decode_line,
+    expired_error,
+    since_ts,
+    within,
+)
+from muse.providers._replies.errors import status_error, unreadable_error
+from muse.providers._sdk_base import STREAM_STATUS, error_words
+
+_NAME = "anthropic"
+_PAGE = 100
+# The status that the API answers a live call with, by the type of its error.
+_STATUSES: Mapping[str, int] = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "api_error": 500,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+
+
+class AnthropicBatch(NativeBatch):
+    """Message Batches; a batch has no field for a mark, so it is known by the ids in its results."""
+
+    limits = Limits(requests=100_000, size_bytes=256_000_000, window_s=86_400)
+
+    def wrap(self, custom_id: str, payload: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {"custom_id": custom_id, "params": payload}
+
+    def unwrap(self, line: bytes, model: str) -> tuple[str, Outcome]:
+        entry = decode_line(line)
+        if entry is None or not isinstance(entry.get("custom_id"), str) or not isinstance(entry.get("result"), Mapping):
+            return "", unreadable_error(_NAME, model, line)
+        return entry["custom_id"], _answer(entry["result"], line, model)
+
+    async def submit(self, client: Any, parcel: Parcel) -> str:
+        made = _api(client).messages.batches.create(requests=list(parcel.lines()), timeout=LONG_WAIT_S)
+        return str((await within(made, LONG_WAIT_S)).id)
+
+    async def find(self, client: Any, sought: Sought) -> tuple[str, ...]:
+        """The batches made since, of the size sought, but for those whose results are another job's."""
+        earliest = since_ts(sought)
+        found: list[str] = []
+        page = await within(_api(client).messages.batches.list(limit=_PAGE), SHORT_WAIT_S)
+        while True:
+            young = [batch for batch in page.data if batch.created_at.timestamp() >= earliest]
+            likely = [batch for batch in young if _size(batch.request_counts) == sought.count]
+            found += [
+                str(batch.id) for batch in likely if not await within(_is_other(client, batch, sought), LONG_WAIT_S)
+            ]
+            if len(young) < len(page.data) or not page.has_next_page():
+                return tuple(reversed(found))  # the first one made after it was sent is the likeliest
+            page = await within(page.get_next_page(), SHORT_WAIT_S)
+
+    async def poll(self, client: Any, remote_id: str) -> Status:
+        batch = await within(_api(client).messages.batches.retrieve(remote_id), SHORT_WAIT_S)
+        counts = batch.request_counts
+        failed = counts.errored + counts.expired + counts.canceled
+        return Status(_state(batch), done=counts.succeeded, failed=failed, total=_size(counts))
+
+    async def fetch(self, client: Any, remote_id: str, file: IO[bytes]) -> None:
+        """As the service has them: the SDK's own reader ends at the first line that is no JSON."""
+        asked = _api(client).messages.batches.with_streaming_response.results(remote_id, timeout=LONG_WAIT_S)
+        async with asked as answer:
+            async for piece in answer.iter_bytes():
+                file.write(piece)
+
+    async def cancel(self, client: Any, remote_id: str) -> None:
+        await within(_api(client).messages.batches.cancel(remote_id), SHORT_WAIT_S)
+
+    async def discard(self, client: Any, remote_id: str) -> None:
+        await within(_api(client).messages.batches.delete(remote_id), SHORT_WAIT_S)
+
+
+def _api(client: Any) -> Any:
+    """The SDK's client with the typed methods usable: the provider's own posts to one address only, and is made so."""
+    return client.sdk.copy()
+
+
+async def _is_other(client: Any, batch: Any, sought: Sought) -> bool:
+    """Whether the first readable line of a batch's results is of another job; False while there are none."""
+    if batch.processing_status != "ended" or not batch.results_url:
+        return False
+    async with _api(client).messages.batches.with_streaming_response.results(batch.id) as answer:
+        async for line in answer.iter_lines():
+            entry = decode_line(line)
+            if entry is not None:
+                return not str(entry.get("custom_id")).startswith(f"{sought.mark}-")
+    return False
+
+
+def _size(counts: Any) -> int:
+    return int(counts.processing + counts.succeeded + counts.errored + counts.canceled + counts.expired)
+
+
+def _state(batch: Any) -> State:
+    if batch.processing_status != "ended":
+        return "running"
+    if batch.request_counts.canceled:
+        return "cancelled"
+    return "expired" if batch.request_counts.expired else "done"
+
+
+def _answer(result: Mapping[str, Any], line: bytes, model: str) -> Outcome:
+    message = result.get("message")
+    match result.get("type"):
+        case "succeeded" if isinstance(message, Mapping):
+            return message
+        case "expired":
+            return expired_error(_NAME, model)
+        case "canceled":
+            return cancelled_error(_NAME, model)
+        case "errored":
+            code, words = error_words(result.get("error"))
+            return status_error(_NAME, model, _STATUSES.get(str(code), STREAM_STATUS), code=code, message=words)
+        case _:
+            return unreadable_error(_NAME, model, line, expected="a result of a known type")

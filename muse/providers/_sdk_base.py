@@ -1,0 +1,238 @@
+"""Providers on an SDK of the shape that openai and anthropic share: `post` and one error tree; no wire form."""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import aclosing
+from importlib import import_module
+from typing import Any, ClassVar
+
+import msgspec
+from msgspec.structs import replace
+
+from muse.policies.deadline import Deadline
+from muse.providers._backend.provider import Access, Payload, Provider, without_query
+from muse.providers._http.sse import aread_events, read_events
+from muse.providers._replies.errors import connection_error, local_error, status_error, unreadable_error
+from muse.providers._replies.moderation import reasons_of
+from muse.types.errors import ContentsError, MuseError, ProviderError, ProviderTimeout
+from muse.types.messages import File, Image, Part
+from muse.types.provider_spec import Profile
+from muse.types.redaction import RedactedStruct
+
+_TRANSPORTS = ("httpx2", "httpx")
+
+
+_encoder = msgspec.json.Encoder()
+
+
+def _encode(payload: Payload) -> bytes:
+    """A payload as JSON; half a surrogate pair, which a model may have said, becomes a question mark."""
+    try:
+        return _encoder.encode(payload)
+    except UnicodeEncodeError:
+        return json.dumps(payload, ensure_ascii=False).encode("utf-8", errors="replace")
+
+
+class Line(RedactedStruct, frozen=True):
+    """An SDK client, the address it posts to, and the type by which its `post` hands back the raw answer."""
+
+    _hidden: ClassVar[frozenset[str]] = frozenset({"sdk"})
+    _addresses: ClassVar[frozenset[str]] = frozenset({"url"})
+
+    sdk: Any
+    url: str
+    raw: type[Any]
+
+
+_NOTHING: Mapping[str, str] = {}
+_TOLD = ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
+
+
+def _wiring(sdk: Any, access: Access, http_client: Any) -> tuple[Access, dict[str, Any]]:
+    """Return the access without its address's query, and what every client of an SDK is made with.
+
+    That is no retries of its own, no word about the system it runs on (the headers that tell of it cost a twentieth of
+    a call), and the query, which belongs after the path of each request.
+    """
+    quiet = dict.fromkeys((f"X-Stainless-{name}" for name in _TOLD), sdk.Omit())
+    address, query = without_query(access.base_url)
+    wiring = {"max_retries": 0, "http_client": http_client, "default_headers": quiet, "default_query": query or None}
+    return replace(access, base_url=address), wiring
+
+
+def _options(deadline: Deadline) -> dict[str, Any]:
+    """A request's options, with what else the SDKs would fill in: they copy each of their own defaults in depth."""
+    return {"timeout": deadline.left_s(), "headers": _NOTHING, "params": _NOTHING, "max_retries": 0}
+
+
+class SdkProvider(Provider):
+    """A provider behind `client.post(url, content=...)`.
+
+    That is the SDKs' documented door for requests of one's own making: it keeps authentication, proxies and error
+    classes and leaves out the walk of typed methods through every union member of every message. The SDKs' own retries
+    are off.
+    """
+
+    path: ClassVar[str]
+
+    @abstractmethod
+    def connect(self, sdk: Any, access: Access, *, is_async: bool, **wiring: Any) -> Any:
+        """The SDK's client object, made with `wiring`."""
+
+    def client(self, access: Access) -> Line:
+        sdk, http = import_module(self.sdk), import_module("muse.providers._http.clients")
+        at, wiring = _wiring(sdk, access, http.sync_client(access.max_bytes))
+        return self._line(self.connect(sdk, at, is_async=False, **wiring), http)
+
+    def aclient(self, access: Access) -> Line:
+        sdk, http = import_module(self.sdk), import_module("muse.providers._http.clients")
+        at, wiring = _wiring(sdk, access, http.async_client(access.max_bytes))
+        return self._line(self.connect(sdk, at, is_async=True, **wiring), http)
+
+    def _line(self, sdk: Any, http: Any) -> Line:
+        """A client that posts to one address, which the SDK would parse anew for each call."""
+        sdk._prepare_url = http.parsed
+        return Line(sdk, str(sdk.base_url).rstrip("/") + self.path, http.Response)
+
+    async def aclose(self, client: Line) -> None:
+        await client.sdk.close()
+
+    def send(self, client: Line, payload: Payload, deadline: Deadline) -> bytes:
+        options = _options(deadline)
+        content = _encode(payload)
+        body: bytes = client.sdk.post(client.url, content=content, cast_to=client.raw, options=options).content
+        return body
+
+    async def asend(self, client: Line, payload: Payload, deadline: Deadline) -> bytes:
+        options = _options(deadline)
+        content = _encode(payload)
+        answer = await client.sdk.post(client.url, content=content, cast_to=client.raw, options=options)
+        body: bytes = answer.content
+        return body
+
+    def stream(self, client: Line, payload: Payload, deadline: Deadline) -> Iterator[Any]:
+        options = _options(deadline)
+        content = _encode(self.streamed(payload))
+        events = client.sdk.post(client.url, content=content, cast_to=object, options=options, stream=True)
+        with events:
+            yield from read_events(events.response.iter_bytes(), self.spec.name)
+
+    async def astream(self, client: Line, payload: Payload, deadline: Deadline) -> AsyncIterator[Any]:
+        options = _options(deadline)
+        content = _encode(self.streamed(payload))
+        posted = client.sdk.post(client.url, content=content, cast_to=object, options=options, stream=True)
+        async with (
+            await posted as events,
+            aclosing(aread_events(events.response.aiter_bytes(), self.spec.name)) as values,
+        ):
+            async for value in values:
+                yield value
+
+    def streamed(self, payload: Payload) -> Payload:
+        """The payload of a streamed request."""
+        return payload | {"stream": True}
+
+    def fault(self, exc: Exception, model: str) -> MuseError | None:
+        name = self.spec.name
+        own = own_fault(exc, name, model)
+        if own is not None:
+            return own
+        sdk = sys.modules.get(self.sdk)
+        if sdk is None or not isinstance(exc, sdk.APIError):
+            return transport_fault(exc, name, model)
+        if isinstance(exc, sdk.APIConnectionError):
+            return transport_fault(exc.__cause__ or exc, name, model) or connection_error(name, model, exc)
+        code, message = error_words(exc.body)
+        is_answer = isinstance(exc, sdk.APIStatusError)
+        return status_error(
+            name,
+            model,
+            exc.status_code if is_answer else STREAM_STATUS,
+            code=code,
+            message=message or exc.message,
+            headers=exc.response.headers if is_answer else None,
+            moderation=reasons_of(exc.body),
+        )
+
+
+# An error event in a stream that began well has no HTTP status of its own but the 200 it began with.
+STREAM_STATUS = 200
+
+
+def own_fault(exc: BaseException, provider: str, model: str) -> MuseError | None:
+    """The error of muse's own transport that an SDK wrapped in one of its own: an answer too large, a bad proxy."""
+    cause = exc.__cause__
+    if isinstance(cause, ProviderError):
+        cause.provider, cause.model = cause.provider or provider, cause.model or model
+    return cause if isinstance(cause, MuseError) else None
+
+
+def transport_fault(exc: BaseException, provider: str, model: str) -> MuseError | None:
+    """The error for an exception of an HTTP library or socket beneath an SDK; None if it is neither's."""
+    home = type(exc).__module__.partition(".")[0]
+    if home == "json":
+        return unreadable_error(provider, model, b"a piece of a stream")
+    if isinstance(exc, TimeoutError):
+        return None
+    if home not in _TRANSPORTS and not isinstance(exc, OSError):
+        return None
+    local = local_error(exc)
+    if local is not None:
+        return local
+    if type(exc).__name__ in _TIMEOUTS:
+        return ProviderTimeout("no answer in time", provider=provider, model=model, code="timeout", retryable=True)
+    return connection_error(provider, model, exc)
+
+
+_TIMEOUTS = frozenset({"ReadTimeout", "WriteTimeout", "ConnectTimeout", "PoolTimeout", "TimeoutException"})
+
+
+def error_words(body: object) -> tuple[object, object]:
+    """`(code, message)` of an error body in OpenAI's or Anthropic's shape, nested under `error` or flat."""
+    if not isinstance(body, Mapping):
+        return None, body
+    error = body.get("error", body)
+    if not isinstance(error, Mapping):
+        return None, error
+    return error.get("code") or error.get("type"), error.get("message")
+
+
+def data_url(part: Image | File) -> str:
+    """A picture or document as a `data:` URL (RFC 2397)."""
+    return f"data:{part.media_type};base64,{base64.b64encode(part.data).decode('ascii')}"
+
+
+def refuse_parts(parts: tuple[Part, ...], profile: Profile, model: str) -> None:
+    """See that the model takes every part.
+
+    Raises:
+        ContentsError: an image or file for a model that reads none.
+    """
+    for part in parts:
+        if isinstance(part, Image) and not profile.images:
+            raise ContentsError(f"{model} reads no images; route this context to a model that sees (muse providers)")
+        if isinstance(part, File) and not profile.files:
+            raise ContentsError(
+                f"{model} reads no files; send its text, or route this context to a model that reads PDF"
+            )
+
+
+ONLY_JSON = "Answer with one JSON object and nothing else: no explanation, no code fence."
+
+
+def schema_words(schema: Mapping[str, Any]) -> str:
+    """A JSON Schema asked for in words, for models that take none."""
+    return f"{ONLY_JSON} It must fit this JSON Schema: {json.dumps(schema, ensure_ascii=False)}"
+
+
+def stream_error(provider: str, model: str, body: Mapping[str, Any]) -> MuseError:
+    """The error for an error body that came with a good status, in a stream or as a whole answer."""
+    code, message = error_words(body)
+    status = code if isinstance(code, int) and 400 <= code < 600 else STREAM_STATUS
+    words, reasons = message or "an answer without output", reasons_of(body)
+    return status_error(provider, model, status, code=code, message=words, moderation=reasons)

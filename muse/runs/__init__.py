@@ -1,0 +1,1 @@
+"""Agent-run files: written, followed, listed, controlled, continued."""

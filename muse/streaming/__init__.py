@@ -1,0 +1,1 @@
+"""Reply streams: pieces of an answer as they arrive, and the whole at the end."""

@@ -1,0 +1,1 @@
+"""The SQLite index over the usage log, for pages and commands."""

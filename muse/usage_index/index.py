@@ -1,0 +1,357 @@
+"""The index of the token log: it follows the log's files and answers at once however long they are; it knows no page.
+
+`<journal>/index/usage.sqlite` is shared by all processes. What is read of a file and how far go into it in one
+transaction, so a process that is killed leaves nothing half done. A file that is lost, old or damaged is begun anew.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Hashable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from msgspec import Struct
+
+from muse.journal import paths
+from muse.journal.storage.sqlite import begun_anew, connect, is_busy, is_damage, is_unwritable, put_aside, writing
+from muse.usage_index.log_reader import goes_on, is_same, stamp_of
+from muse.usage_index.writer import (
+    TABLES,
+    VERSION,
+    Assessor,
+    forget,
+    forget_repriced,
+    is_repriced,
+    mark_of,
+    marks,
+    read_on,
+)
+from muse.usage_log import ledger
+
+log = logging.getLogger(__name__)
+
+FILE = "index/usage.sqlite"
+_MEMORY = ":memory:"
+_BATCH_LINES = 4_000
+_MOST_KEPT = 48
+_BUSY_S = 10.0
+_BACKGROUND_S = 0.25
+# How long a transaction waits for those of other processes, in milliseconds.
+_PATIENT, _HURRIED = "PRAGMA busy_timeout = 10000", "PRAGMA busy_timeout = 300"
+_T = TypeVar("_T")
+Row = tuple[Any, ...]
+
+
+class Progress(Struct, frozen=True):
+    """How much of the log's files the index has, in bytes."""
+
+    done: int
+    size: int
+    is_complete: bool
+
+    @property
+    def share(self) -> float:
+        """0 to 1."""
+        return min(1.0, self.done / self.size) if self.size else 1.0
+
+
+class LogIndex:
+    """The index of the token log of one journal, for all threads of a process.
+
+    `refresh` reads what is new, `rows` answers SQL from what was read.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._writing, self._reading = threading.Lock(), threading.Lock()
+        self._keeping, self._kept = threading.Lock(), dict[Hashable, tuple[Hashable, Any]]()
+        self._thread: threading.Thread | None = None
+        self._assessor = Assessor()
+        self._unreadable: Mapping[int, str] = {}
+        self._is_closed = self._is_early = False
+        self._inode = 0
+        self._writer: Any = None
+        self._reader: Any = None
+        with self._writing:
+            self._sure(lambda: _drop_repriced(self._writer))
+
+    def close(self) -> None:
+        """Let go of the file; what reads in the background stops after the lines it has in hand."""
+        with self._reading:
+            self._is_closed = True
+            thread = self._thread
+        if thread is not None:
+            thread.join()
+        with self._writing, self._reading:
+            self._close()
+
+    def refresh(self, most_s: float | None = None) -> Progress:
+        """Read what is new, for at most `most_s` seconds; None: to the end. Newer days come first.
+
+        Where other threads or processes are reading in the meantime, it says how far they are.
+
+        Raises:
+            OSError: the log or the index cannot be read.
+        """
+        until_s = None if most_s is None else time.monotonic() + most_s
+        if not self._writing.acquire(timeout=-1 if most_s is None else most_s):
+            return self.progress()
+        is_complete = False
+        try:
+            is_complete = self._sure(lambda: self._follow(until_s))
+        except sqlite3.OperationalError as exc:
+            if not is_busy(exc):
+                raise
+            log.debug("another process is writing %s", self.path)
+        finally:
+            self._writing.release()
+        if not is_complete:
+            return self.progress()
+        size = int(self.rows("SELECT coalesce(sum(size), 0) FROM files")[0][0])
+        return Progress(size, size, is_complete=True)
+
+    def read_on(self) -> None:
+        """Read what is new to its end in the background, unless that is being done."""
+        with self._reading:
+            if self._is_closed or (self._thread is not None and self._thread.is_alive()):
+                return
+            thread = threading.Thread(target=self._read_all, name="muse-log-index", daemon=True)
+            thread.start()
+            self._thread = thread  # once it is started, so that `close` can wait for it, which takes the same lock
+
+    def rows(self, sql: str, values: Mapping[str, Any] | tuple[Any, ...] = ()) -> list[Row]:
+        """The rows of a query over what was read so far.
+
+        Raises:
+            sqlite3.Error: the index cannot be read.
+        """
+        try:
+            return self._rows(sql, values)
+        except sqlite3.ProgrammingError:
+            raise
+        except sqlite3.DatabaseError as exc:
+            if not is_damage(exc):
+                raise
+            with self._writing:
+                self._begin_anew(exc)
+        return self._rows(sql, values)
+
+    def _rows(self, sql: str, values: Mapping[str, Any] | tuple[Any, ...]) -> list[Row]:
+        with self._reading if self._inode else self._writing:
+            found: list[Row] = self._reader.execute(sql, values).fetchall()
+            return found
+
+    def kept(self, key: Hashable, stamp: Hashable, make: Callable[[], _T]) -> _T:
+        """What `make` gives, or gave before for the same `key`, if nothing that `stamp` tells has changed since."""
+        with self._keeping:
+            found = self._kept.get(key)
+        if found is not None and found[0] == stamp:
+            answer: _T = found[1]
+            return answer
+        made = make()
+        with self._keeping:
+            self._kept.pop(key, None)
+            while len(self._kept) >= _MOST_KEPT:
+                del self._kept[next(iter(self._kept))]
+            self._kept[key] = (stamp, made)
+        return made
+
+    def progress(self) -> Progress:
+        """How far the index is."""
+        known = {row[0]: row[1:] for row in self.rows("SELECT day, done, size, pending FROM files")}
+        done = size = 0
+        is_complete = True
+        for day, path in self._files().items():
+            stands = _size_of(path)
+            if day in self._unreadable or stands is None:
+                continue
+            read, seen, pending = known.get(day, (0, 0, 0))
+            done, size = done + min(read, stands), size + stands
+            is_complete = is_complete and (day in known and (read >= stands or (bool(pending) and seen >= stands)))
+        return Progress(done, size, is_complete)
+
+    def unreadable(self, days: tuple[int, int]) -> dict[int, str]:
+        """The days from first to last whose log could not be read at the last look, and why."""
+        return {day: reason for day, reason in self._unreadable.items() if days[0] <= day <= days[1]}
+
+    @property
+    def path(self) -> Path:
+        """Where the index is kept."""
+        return self.root / FILE
+
+    def log_path(self, day: int) -> Path:
+        """The token log of a day."""
+        return self.root / "tokens" / f"{day:08}.jsonl"
+
+    def _files(self) -> dict[int, Path]:
+        """The days that have a log, the newest first."""
+        return {int(path.stem): path for path in reversed(ledger.day_files(root=self.root))}
+
+    def _read_all(self) -> None:
+        try:
+            while not self._is_closed and not self.refresh(_BACKGROUND_S).is_complete:
+                log.debug("%s is being read", self.root / "tokens")
+        except (OSError, sqlite3.Error) as exc:
+            log.warning("%s: the token log cannot be read into it (%s)", self.path, exc)
+
+    def _follow(self, until_s: float | None) -> bool:
+        """Bring every day up to date; False if the time was over before."""
+        self._writer.execute(_PATIENT if until_s is None else _HURRIED)
+        found = self._files()
+        known = marks(self._writer)
+        for day in known.keys() - found.keys():
+            with writing(self._writer):
+                forget(self._writer, day)
+        problems: dict[int, str] = {}
+        is_read = True
+        for day, path in found.items():
+            try:
+                stamp = stamp_of(path)
+                is_read = (day in known and is_same(known[day], stamp)) or self._read_day(day, path, until_s)
+            except FileNotFoundError:  # deleted since it was listed; the next look drops it
+                continue
+            except OSError as exc:
+                problems[day] = exc.strerror or str(exc)
+            if not is_read:
+                break
+        self._note(problems)
+        return is_read
+
+    def _note(self, problems: Mapping[int, str]) -> None:
+        """Keep which days cannot be read, and say what is new of it."""
+        for day, reason in problems.items():
+            if self._unreadable.get(day) != reason:
+                log.warning("%s: it cannot be read (%s), and what it says is in no sum", self.log_path(day), reason)
+        self._unreadable = problems
+
+    def _read_day(self, day: int, path: Path, until_s: float | None) -> bool:
+        """Read a day on to its end; False if the time was over before."""
+        is_checked = False
+        while not self._is_closed:
+            with writing(self._writer):
+                mark = mark_of(self._writer, day)
+                if mark is not None and not is_checked and not goes_on(path, mark):
+                    forget(self._writer, day)
+                    mark = None
+                is_checked = True
+                before = mark or stamp_of(path)
+                after = read_on(self._writer, self._assessor, path, before, _BATCH_LINES)
+            if after.done >= after.size or after.pending:
+                return True
+            if until_s is not None and time.monotonic() >= until_s:
+                return False
+        return False
+
+    # --- the file
+
+    def _sure(self, work: Callable[[], _T]) -> _T:
+        """What `work` gives; on a new index, if the one there is lost, damaged or cannot be written."""
+        if self._writer is None or self._is_lost():
+            self._open()
+        try:
+            return work()
+        except sqlite3.ProgrammingError:  # the index was closed
+            raise
+        except sqlite3.DatabaseError as exc:
+            if is_unwritable(exc) and self._inode:
+                self._go_without(exc)
+            elif is_damage(exc):
+                self._begin_anew(exc)
+            else:
+                raise
+        return work()
+
+    def _is_lost(self) -> bool:
+        """Whether the file that is open does not stand in its place any more."""
+        if not self._inode:
+            return self._is_early and self.root.is_dir()
+        try:
+            return self.path.stat().st_ino != self._inode
+        except FileNotFoundError:
+            return True
+
+    def _open(self) -> None:
+        name = str(self.path)
+        self._is_early = not self.root.is_dir()
+        if self._is_early:  # looking makes no journal where there is none
+            self._use_memory()
+            return
+        try:
+            writer = begun_anew(name, lambda: _connected(name))
+            reader = _connected(name)
+            inode = self.path.stat().st_ino
+        except (OSError, sqlite3.OperationalError) as exc:
+            self._go_without(exc)
+            return
+        self._put(writer, reader, inode)
+
+    def _begin_anew(self, exc: sqlite3.Error) -> None:
+        self._put(None, None, 0)
+        aside = f"{self.path.name}.{time.time_ns()}.unusable"
+        put_aside(str(self.path), aside)
+        log.warning("%s could not be used (%s); it is %s now, and begun anew", self.path, exc, aside)
+        self._open()
+
+    def _go_without(self, exc: Exception) -> None:
+        """Keep the index in memory, for this process."""
+        log.warning("%s cannot be kept (%s); this process reads the token log into memory", self.path, exc)
+        self._use_memory()
+
+    def _use_memory(self) -> None:
+        memory = connect(_MEMORY, TABLES, VERSION, synced=False)
+        self._put(memory, memory, 0)
+
+    def _put(self, writer: Any, reader: Any, inode: int) -> None:
+        with self._reading:
+            self._close()
+            self._writer, self._reader, self._inode = writer, reader, inode
+
+    def _close(self) -> None:
+        for connection in {id(one): one for one in (self._writer, self._reader) if one is not None}.values():
+            connection.close()
+        self._writer = self._reader = None
+
+
+def _drop_repriced(database: Any) -> None:
+    """Drop what was priced otherwise than it would be today."""
+    if is_repriced(database):
+        with writing(database):
+            forget_repriced(database)
+
+
+def _connected(name: str) -> Any:
+    return connect(name, TABLES, VERSION, synced=True, busy_s=_BUSY_S)
+
+
+def _size_of(path: Path) -> int | None:
+    """A file's bytes; None if it is not there (any more)."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
+
+
+_indexes: dict[Path, LogIndex] = {}
+_opening = threading.Lock()
+
+
+def log_index(root: Path | None = None) -> LogIndex:
+    """The index of a journal's token log (that of the journal in force if None), one for each process."""
+    place = root or paths.journal_path()
+    with _opening:
+        if place not in _indexes:
+            while len(_indexes) >= 4:
+                _indexes.pop(next(iter(_indexes))).close()
+            _indexes[place] = LogIndex(place)
+        return _indexes[place]
+
+
+def close_indexes() -> None:
+    """Close what `log_index` opened; the next call opens anew."""
+    with _opening:
+        while _indexes:
+            _indexes.popitem()[1].close()
