@@ -24,11 +24,11 @@ from pathlib import Path
 from msgspec import Struct
 
 from muse import models
-from think.asking.choices import MOST_CHOICES
-from think.asking.questions import Call, Questions
-from think.asking.salience import Sentence, Weights, sentences_of, telling_words, words_of
-from think.digests.digest import CONTEXT, Finding, make_digest
-from think.records.transcripts import Part, read_day
+from think.daily_summary.build import CONTEXT, Finding, make_digest
+from think.entries.transcripts import Part, read_day
+from think.llm.cached_calls import Call, Questions
+from think.llm.multiple_choice import MOST_CHOICES
+from think.llm.sentence_ranking import Sentence, Weights, sentences_of, telling_words, words_of
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "fixtures" / "journal"
 _ROW = re.compile(r"\| \d+ \| (?P<fact>.*) \| `(?P<file>[^`]+)` \| (?P<words>.*) \|")

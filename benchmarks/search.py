@@ -17,8 +17,8 @@ from pathlib import Path
 
 from benchmarks.report import Table, at_most
 from benchmarks.world import World
-from think.search import Query, search
-from think.searching.index import SearchIndex
+from think.search.index import SearchIndex
+from think.search.query import Query, search
 
 ENTRIES = 10_000
 _QUERIES = 400

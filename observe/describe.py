@@ -10,14 +10,14 @@ from muse.batch import Batch
 from muse.batching.store.store import path_of
 from muse.cli._terminal.arguments import day_of, parsed, parser_for
 from muse.errors import ConfigError
-from observe.asking.sight import require_sight
-from observe.days.command import add_choice, run_day
-from observe.days.outcome import DayDone, OnStep, SegmentDone, ignore_step
-from observe.days.rounds import MOST_AT_ONCE
-from observe.days.segments import Segment, day_with, segments_of
 from observe.describe_segment import CONTEXT, Job, describe_segment, frame_prompt, is_current
-from observe.looking.frames import WANTED, picture_files
-from observe.looking.kinds import Category, find_categories
+from observe.llm.vision import require_sight
+from observe.screens.categories import Category, find_categories
+from observe.screens.frames import WANTED, picture_files
+from observe.segments.cli import add_choice, run_day
+from observe.segments.results import DayDone, OnStep, SegmentDone, ignore_step
+from observe.segments.runner import MOST_AT_ONCE
+from observe.segments.segments import Segment, day_with, segments_of
 
 log = logging.getLogger(__name__)
 

@@ -20,14 +20,14 @@ from muse.batch import Batch, BatchRequest
 from muse.errors import InvalidReply, MuseError, ReplyError
 from muse.types.formatting import counted, total_usd
 from observe import extract
-from observe.asking.prompts import prompt_of
-from observe.asking.question import object_of
-from observe.days.outcome import OnStep, SegmentDone
-from observe.days.segments import Segment
-from observe.looking import screen
-from observe.looking.frames import Frame, changed_frames, inputs_of
-from observe.looking.kinds import Category, listed
-from observe.looking.screen import Kept, Line, State
+from observe.llm.checked_call import object_of
+from observe.llm.prompts import prompt_of
+from observe.screens import frame_store
+from observe.screens.categories import Category, listed
+from observe.screens.frame_store import Kept, Line, State
+from observe.screens.frames import Frame, changed_frames, inputs_of
+from observe.segments.results import OnStep, SegmentDone
+from observe.segments.segments import Segment
 
 CONTEXT = "observe.describe.frame"
 _MOST_SAID = 2_000
@@ -61,7 +61,7 @@ def frame_schema(categories: Mapping[str, Category]) -> dict[str, Any]:
 
 def is_current(segment: Segment, job: Job) -> bool:
     """Whether nothing has changed since a segment was described as a whole."""
-    state = screen.load(segment).state
+    state = frame_store.load(segment).state
     return bool(state.made_at) and not state.failed and state.prompts == job.mark and state.inputs == inputs_of(segment)
 
 
@@ -99,7 +99,7 @@ async def describe_segment(segment: Segment, job: Job, batch: Batch, on_step: On
         total_usd(run.costs),
         (*(trouble.error for trouble in looked.troubles), *run.problems),
     )
-    screen.save(segment, state, (*lines, *unreadable))
+    frame_store.save(segment, state, (*lines, *unreadable))
     return _done(segment, state)
 
 
@@ -124,7 +124,7 @@ class _Run:
         self.categories = job.categories
         self.prompt = job.prompt
         self.mark = job.mark
-        self.kept = Kept(State(), ()) if job.force else screen.load(segment)
+        self.kept = Kept(State(), ()) if job.force else frame_store.load(segment)
         self.problems: list[str] = []
         self.costs: list[float | None] = []
         self._batch = batch

@@ -12,14 +12,14 @@ import msgspec
 from muse.cli._terminal.arguments import FAILED, complain, parsed, parser_for
 from muse.cli._terminal.terminal import Column, draw, print_json, say
 from muse.errors import ConfigError
-from observe.asking.sight import require_key
-from observe.finding import boundaries
-from observe.finding.boundaries import Divided, divide
-from observe.finding.created import Created
-from observe.finding.created import created as created_on
-from observe.finding.normalise import Normalised
-from observe.finding.normalise import normalise as normalised
-from observe.listening.transcripts import Transcript, read_transcript
+from observe.documents import segmentation
+from observe.documents.creation_date import Created
+from observe.documents.creation_date import created as created_on
+from observe.documents.normalization import Normalised
+from observe.documents.normalization import normalise as normalised
+from observe.documents.segmentation import Divided, divide
+from observe.llm.vision import require_key
+from observe.transcripts.parser import Transcript, read_transcript
 
 _EPILOG = """\
   created   the day on which a document was made: text, Markdown, HTML, mail, PDF, Office, pictures. The dates in its
@@ -75,7 +75,7 @@ def _created(path: Path, args: argparse.Namespace) -> int:
 
 def _segment(path: Path, args: argparse.Namespace) -> int:
     transcript = read_transcript(path)
-    require_key(boundaries.CONTEXT)
+    require_key(segmentation.CONTEXT)
     found: Divided = asyncio.run(divide(transcript.utterances))
     if args.json:
         print_json(msgspec.to_builtins(found))

@@ -6,14 +6,14 @@ import msgspec
 
 from muse.cli._terminal.terminal import say
 from muse.errors import InvalidReply
-from observe.days.kept import drop_failed, load_json, not_usable, now, save_json
-from observe.days.outcome import DayDone, OnStep, SegmentDone, ignore_step
-from observe.days.rounds import go_round
-from observe.days.segments import Segment, segments_of
-from observe.listening.transcripts import TRANSCRIPTS
-from observe.telling.command import Telling, run
-from observe.telling.enrichment import CONTEXT, Enrichment, enrich, summary_of
-from observe.telling.sources import read_source, transcript_of
+from observe.segments.results import DayDone, OnStep, SegmentDone, ignore_step
+from observe.segments.runner import go_round
+from observe.segments.segments import Segment, segments_of
+from observe.segments.state_files import drop_failed, load_json, not_usable, now, save_json
+from observe.summaries.command import Telling, run
+from observe.summaries.enrichment import CONTEXT, Enrichment, enrich, summary_of
+from observe.summaries.sources import read_source, transcript_of
+from observe.transcripts.parser import TRANSCRIPTS
 
 FILE = "enrichment.json"
 _EPILOG = """\

@@ -14,10 +14,10 @@ from typing import Any
 from msgspec import Struct
 
 from muse.errors import InvalidReply
-from observe.asking.prompts import prompt_of
-from observe.asking.question import object_of
-from observe.looking.kinds import Category
-from observe.looking.screen import Line
+from observe.llm.checked_call import object_of
+from observe.llm.prompts import prompt_of
+from observe.screens.categories import Category
+from observe.screens.frame_store import Line
 
 CONTEXT = "observe.extract.selection"
 MOST_EXTRACTED = 24

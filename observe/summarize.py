@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from muse.cli._terminal.terminal import is_terminal, say
 from muse.errors import InvalidReply
-from observe.asking.question import room_of
-from observe.days.kept import drop_failed, not_usable
-from observe.days.outcome import DayDone, OnStep, SegmentDone, ignore_step
-from observe.days.rounds import go_round
-from observe.days.segments import Segment, segments_of
-from observe.listening.transcripts import TRANSCRIPTS
-from observe.telling.command import Telling, run
-from observe.telling.sources import SCREEN, Source, read_source, transcript_of
-from observe.telling.summary import CONTEXT, Summary, choose_summary, write_summary
-from observe.telling.summary_page import FILE, Head, is_made_from, page_of, put_page
+from observe.llm.checked_call import room_of
+from observe.segments.results import DayDone, OnStep, SegmentDone, ignore_step
+from observe.segments.runner import go_round
+from observe.segments.segments import Segment, segments_of
+from observe.segments.state_files import drop_failed, not_usable
+from observe.summaries.command import Telling, run
+from observe.summaries.sources import SCREEN, Source, read_source, transcript_of
+from observe.summaries.summary import CONTEXT, Summary, choose_summary, write_summary
+from observe.summaries.summary_page import FILE, Head, is_made_from, page_of, put_page
+from observe.transcripts.parser import TRANSCRIPTS
 
 _EPILOG = """\
 Each segment with a transcript, or with frames that were described (muse describe), is summed up; the result is kept as

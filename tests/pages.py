@@ -8,7 +8,7 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from apps.host.site import make_site
+from apps.host.app_factory import make_site
 from tests.journal_folder import JournalFolder
 
 _TOKEN = re.compile(r'<meta name="csrf-token" content="([^"]*)">')

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from apps.settings.plans import Plans
+from apps.settings.route_table import Plans
 from muse import agents, cli, models
 from muse.agent_loop.run_config import RunConfig
 from muse.diagnostics import check, whatif

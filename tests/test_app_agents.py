@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from apps.agents import listing
+from apps.agents import queries
 from muse import cortex_client
 from muse.journal.personas import get_agents
 from muse.journal.storage.atomic_files import write_atomic
@@ -294,12 +294,12 @@ def test_runs_are_paged_newest_first_and_filtered(site: TestClient) -> None:
 
 def test_a_deleted_run_leaves_the_list_and_a_damaged_index_is_made_anew(journal: JournalFolder) -> None:
     kept, gone = _put_over(1, {"event": "finish"}), _put_over(2, {"event": "finish"})
-    assert listing.page_of_runs().total == 2
+    assert queries.page_of_runs().total == 2
     run_files.path_of(gone, "over").unlink()
-    assert [run.agent_id for run in listing.page_of_runs().runs] == [kept]
+    assert [run.agent_id for run in queries.page_of_runs().runs] == [kept]
     INDEX.close()
     (journal.path / "index" / "runs.sqlite").write_bytes(b"no database" * 100)
-    assert [run.agent_id for run in listing.page_of_runs().runs] == [kept]
+    assert [run.agent_id for run in queries.page_of_runs().runs] == [kept]
 
 
 def test_runs_are_listed_where_no_index_can_be_kept(journal: JournalFolder) -> None:
@@ -317,11 +317,11 @@ def test_a_run_that_is_over_is_read_once_however_often_and_by_whom_it_is_listed(
     for number in range(300):
         _put_over(number, {"event": "finish", "result": "y"})
     for page in (1, 5, 12, 1):
-        listing.page_of_runs(number=page, persona="default", state="completed")
+        queries.page_of_runs(number=page, persona="default", state="completed")
     assert len(read) == len(set(read)) == 300
     INDEX.close()  # as another process would find it
     _put_over(300, {"event": "finish", "result": "y"})
-    assert listing.page_of_runs(number=1, persona="default", state="completed").total == 301
+    assert queries.page_of_runs(number=1, persona="default", state="completed").total == 301
     assert len(read) == 301
 
 

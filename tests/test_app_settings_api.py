@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from apps.settings.masking import SHOWN
+from apps.settings.redaction import SHOWN
 from muse import models
 from muse.journal.config import read
 from muse.providers import get_provider_list

@@ -7,7 +7,7 @@ import re
 import pytest
 from starlette.testclient import TestClient
 
-from apps.settings import view
+from apps.settings import view_models
 from tests.journal_folder import JournalFolder
 from tests.pages import client
 from tests.test_app_settings import HOME, ROUTES, SCRIPT, form_of, rules, words
@@ -66,5 +66,5 @@ def test_a_lone_surrogate_in_the_file_breaks_no_page(journal: JournalFolder) -> 
 
 
 def test_an_id_is_fit_for_any_name() -> None:
-    assert re.fullmatch(r"c-[0-9a-f]{12}", view.id_of(SCRIPT))
-    assert view.id_of(None) == "default"
+    assert re.fullmatch(r"c-[0-9a-f]{12}", view_models.id_of(SCRIPT))
+    assert view_models.id_of(None) == "default"

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.settings import completion, entries, masking, places, plans, proposals, standing
-from apps.settings.completion import Names
+from apps.settings import config_change, config_state, entry_form, json_scanner, redaction, route_table
+from apps.settings.json_editor import json_completion
+from apps.settings.json_editor.json_completion import Names
 from muse.errors import ConfigError
 from tests.journal_folder import JournalFolder
 from tests.pages import client
@@ -25,7 +26,7 @@ _json = st.recursive(
 )
 
 
-def paths(value: Any, way: places.Path = ()) -> set[places.Path]:
+def paths(value: Any, way: json_scanner.Path = ()) -> set[json_scanner.Path]:
     rows = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return {way}.union(*(paths(inner, (*way, key)) for key, inner in rows))
 
@@ -33,7 +34,9 @@ def paths(value: Any, way: places.Path = ()) -> set[places.Path]:
 @given(st.dictionaries(st.text(max_size=8), _json, max_size=4), st.sampled_from([None, 2]))
 def test_a_scan_finds_each_value_of_a_document_at_its_path(data: dict[str, Any], indent: int | None) -> None:
     text = json.dumps(data, indent=indent)
-    found = {place.path: text[place.start : place.end] for place in places.Scan(text).places if place.role == "value"}
+    found = {
+        place.path: text[place.start : place.end] for place in json_scanner.Scan(text).places if place.role == "value"
+    }
     assert set(found) == paths(data)
     for path, piece in found.items():
         value: Any = data
@@ -44,8 +47,8 @@ def test_a_scan_finds_each_value_of_a_document_at_its_path(data: dict[str, Any],
 
 @given(st.text(alphabet='{}[]:,"\\ \nab1', max_size=40))
 def test_a_text_that_is_no_json_is_scanned_and_masked_without_an_error(text: str) -> None:
-    assert isinstance(masking.masked(text), str)
-    assert isinstance(completion.suggest(text, len(text) // 2, NAMES), list)
+    assert isinstance(redaction.masked(text), str)
+    assert isinstance(json_completion.suggest(text, len(text) // 2, NAMES), list)
 
 
 @pytest.mark.parametrize(
@@ -57,13 +60,13 @@ def test_a_text_that_is_no_json_is_scanned_and_masked_without_an_error(text: str
         ("env", ("env",)),
     ],
 )
-def test_a_path_of_a_problem_is_taken_apart(path: str, steps: places.Path) -> None:
-    assert places.steps(path) == steps
+def test_a_path_of_a_problem_is_taken_apart(path: str, steps: json_scanner.Path) -> None:
+    assert json_scanner.steps(path) == steps
 
 
 @given(st.text(), st.integers(0, 9))
 def test_any_name_in_a_path_is_found_again(name: str, number: int) -> None:
-    assert places.steps(f"providers.contexts[{name!r}].allow[{number}]") == (
+    assert json_scanner.steps(f"providers.contexts[{name!r}].allow[{number}]") == (
         "providers",
         "contexts",
         name,
@@ -110,44 +113,44 @@ def test_any_name_in_a_path_is_found_again(name: str, number: int) -> None:
     ],
 )
 def test_no_secret_is_in_a_masked_text_even_of_a_broken_file(text: str) -> None:
-    assert SECRET not in masking.masked(text)
+    assert SECRET not in redaction.masked(text)
 
 
 def test_what_only_looks_a_little_like_a_secret_is_shown() -> None:
     args = ["--max-tokens", "500", "-m", "token_server", "--port=80"]
     data = {"mcp_servers": {"x": {"command": "x", "args": args}, "y": {"url": "http://127.0.0.1/mcp?team=1"}}}
-    assert json.loads(masking.masked(json.dumps(data))) == data
+    assert json.loads(redaction.masked(json.dumps(data))) == data
 
 
 @pytest.mark.parametrize("text", ["[," * 50_000, "{" * 50_000, '"a":' * 50_000, '{"a":[' * 20_000])
 def test_a_text_that_opens_without_end_takes_no_endless_memory(text: str) -> None:
-    scan = places.Scan(text)
+    scan = json_scanner.Scan(text)
     assert max(len(path) for path in (scan.due[0], *(place.path for place in scan.places))) <= 100
 
 
 def test_the_lines_of_a_long_text_are_found_in_one_pass() -> None:
     text = json.dumps({f"key {number}": {"x": [1, 2]} for number in range(5000)}, indent=1)
-    lines = places.lines_by_path(text)
+    lines = json_scanner.lines_by_path(text)
     assert lines["key 4999",] == text[: text.index('"key 4999"')].count("\n") + 1
     assert lines["key 9", "x", 1] == lines["key 9",] + 3
 
 
 def test_a_masked_text_becomes_the_same_again() -> None:
     text = json.dumps({"env": {"A": SECRET, "B": ""}, "providers": {"default": {"tier": 2}}}, indent=4)
-    shown = masking.masked(text)
-    assert json.loads(shown)["env"] == {"A": masking.SHOWN, "B": ""}
-    assert masking.unmasked(shown, text) == (text, ())
+    shown = redaction.masked(text)
+    assert json.loads(shown)["env"] == {"A": redaction.SHOWN, "B": ""}
+    assert redaction.unmasked(shown, text) == (text, ())
 
 
 def test_a_sign_for_a_secret_that_is_not_there_is_named() -> None:
-    shown = json.dumps({"env": {"NEW": masking.SHOWN}})
-    assert masking.unmasked(shown, "{}") == (shown, (("env", "NEW"),))
+    shown = json.dumps({"env": {"NEW": redaction.SHOWN}})
+    assert redaction.unmasked(shown, "{}") == (shown, (("env", "NEW"),))
 
 
 def test_a_form_that_is_left_alone_changes_nothing_even_of_unusable_entries() -> None:
     entry = {"tier": "flash", "allow": [], "fallbacks": [{"provider": "openai", "tier": 3}, 7], "odd": 1}
-    form = {field.name: entries.shown(field, entry) for field in entries.FIELDS}
-    assert entries.wanted(form, entry) == {}
+    form = {field.name: entry_form.shown(field, entry) for field in entry_form.FIELDS}
+    assert entry_form.wanted(form, entry) == {}
 
 
 @pytest.mark.parametrize(
@@ -168,39 +171,39 @@ def test_a_form_that_is_left_alone_changes_nothing_even_of_unusable_entries() ->
     ],
 )
 def test_a_field_is_read_as_its_kind_and_what_cannot_be_stays_text(name: str, text: str, value: Any) -> None:
-    assert entries.wanted({name: text}, {"retries": 1} if name == "retries" else {}) == {name: value}
+    assert entry_form.wanted({name: text}, {"retries": 1} if name == "retries" else {}) == {name: value}
 
 
 def test_an_entry_that_says_nothing_any_more_is_taken_out() -> None:
     data = {"providers": {"contexts": {"a.b": {"tier": 1}}}}
-    proposals.rule_change("a.b", {"tier": None})(data)
+    config_change.rule_change("a.b", {"tier": None})(data)
     assert data == {"providers": {"contexts": {}}}
 
 
 @pytest.mark.parametrize(
-    "change", [proposals.rule_change("a.b", {"tier": 1}), proposals.removal("a.b")], ids=["change", "removal"]
+    "change", [config_change.rule_change("a.b", {"tier": 1}), config_change.removal("a.b")], ids=["change", "removal"]
 )
 @pytest.mark.parametrize("contexts", [[], "x", None])
-def test_a_change_does_not_touch_a_section_that_is_no_object(change: proposals.Change, contexts: Any) -> None:
+def test_a_change_does_not_touch_a_section_that_is_no_object(change: config_change.Change, contexts: Any) -> None:
     with pytest.raises(ConfigError, match=r"providers\.contexts: found (list|str|NoneType)"):
         change({"providers": {"contexts": contexts}})
 
 
 def test_a_rule_that_says_null_can_be_removed() -> None:
     data = {"providers": {"contexts": {"a.b": None}}}
-    proposals.removal("a.b")(data)
+    config_change.removal("a.b")(data)
     assert data == {"providers": {"contexts": {}}}
 
 
 @pytest.mark.parametrize("base", ["[]", "{", '{"a":' * 5000, "["])
 def test_a_form_that_was_tampered_with_is_refused(base: str) -> None:
     with pytest.raises(ConfigError, match="base: found"):
-        entries.base_from(base)
+        entry_form.base_from(base)
 
 
 def test_a_preview_names_every_context_that_moves_and_no_other(journal: JournalFolder) -> None:
     journal.route(default={"provider": "google", "tier": 2}, contexts={"insight.*": {"provider": "anthropic"}})
-    found = proposals.propose(standing.stand(), proposals.rule_change("observe.*", {"provider": "local"}))
+    found = config_change.propose(config_state.stand(), config_change.rule_change("observe.*", {"provider": "local"}))
     assert {move.name for move in found.moves} > {"observe.enrich", "observe.summarize", "observe.*"}
     assert all(move.name.startswith("observe.") for move in found.moves)
     assert all("local" in move.after.served for move in found.moves)
@@ -214,7 +217,9 @@ def test_a_preview_names_every_context_that_moves_and_no_other(journal: JournalF
 
 def test_a_preview_shows_a_route_that_a_bound_would_forbid(journal: JournalFolder) -> None:
     journal.route(default={"provider": "google"})
-    found = proposals.propose(standing.stand(), proposals.rule_change("detect.created", {"local_only": True}))
+    found = config_change.propose(
+        config_state.stand(), config_change.rule_change("detect.created", {"local_only": True})
+    )
     [move] = found.moves
     assert move.name == "detect.created"
     assert "local_only" in move.after.problem
@@ -230,15 +235,15 @@ def test_a_preview_of_a_new_endpoint_routes_to_it(journal: JournalFolder) -> Non
             }
         }
     )
-    found = proposals.propose_text(standing.stand(), text)
+    found = config_change.propose_text(config_state.stand(), text)
     assert found.troubles == ()
-    assert plans.Plans(standing.stand().snapshot).plan("").served.startswith("google")
+    assert route_table.Plans(config_state.stand().snapshot).plan("").served.startswith("google")
     assert found.after.plan("").served == "bench m1"
 
 
 def labels(marked: str) -> list[str]:
     cursor = marked.index("|")
-    return [row.label for row in completion.suggest(marked.replace("|", ""), cursor, NAMES)]
+    return [row.label for row in json_completion.suggest(marked.replace("|", ""), cursor, NAMES)]
 
 
 @pytest.mark.parametrize(
@@ -272,7 +277,7 @@ def test_nothing_is_suggested_after_a_value_that_is_whole() -> None:
 
 def test_a_suggestion_takes_the_place_of_the_word_it_completes() -> None:
     text = '{"providers": {"default": {"provider": "goo", "tier": 2}}}'
-    [row] = completion.suggest(text, text.index("goo") + 3, NAMES)
+    [row] = json_completion.suggest(text, text.index("goo") + 3, NAMES)
     assert json.loads(text[: row.start] + row.insert + text[row.end :])["providers"]["default"]["provider"] == "google"
 
 
@@ -280,7 +285,7 @@ def test_taking_an_endpoint_out_that_a_rule_names_is_a_problem(journal: JournalF
     bench = {"bench": {"base_url": "http://127.0.0.1:1/v1", "models": {"1": "m1"}}}
     journal.route(contexts={"a.b": {"provider": "bench"}}, compatible=bench)
     text = json.dumps({"providers": {"contexts": {"a.b": {"provider": "bench"}}}})
-    [trouble] = proposals.propose_text(standing.stand(), text).troubles
+    [trouble] = config_change.propose_text(config_state.stand(), text).troubles
     assert trouble.path == "providers.contexts['a.b'].provider"
 
 

@@ -8,8 +8,8 @@ import re
 import pytest
 from starlette.testclient import TestClient
 
-from apps.settings import saves
-from apps.settings.masking import SHOWN
+from apps.settings import history as saves
+from apps.settings.redaction import SHOWN
 from muse import models
 from muse.journal import config_loader as journal_file
 from muse.journal import secrets

@@ -336,7 +336,7 @@ def test_a_line_that_is_not_there_is_not_found(example: TestClient, place: str) 
 def test_while_the_log_is_read_the_page_says_how_far_and_comes_anew(
     journal: JournalFolder, pages: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("apps.tokens.view._READ_S", 0.0)
+    monkeypatch.setattr("apps.tokens.queries._READ_S", 0.0)
     monkeypatch.setattr("muse.usage_index.index._BATCH_LINES", 5)
     monkeypatch.setattr("muse.usage_index.index.LogIndex.read_on", Mock())
     append(journal, *[line()] * 10)

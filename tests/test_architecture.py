@@ -40,7 +40,7 @@ muse.batching.io.column_types muse.errors
 
 muse.journal.storage.path_containment muse.journal.trust.consent muse.journal.persona_fields muse.types.messages
 muse.usage_log.prices muse.journal.prompts muse.usage_log.totals muse.policies.deadline muse.cortex.watcher
-muse.cortex.schedules muse.cli._terminal.run_view muse.providers._batch.base muse.providers._local.process
+muse.cortex.schedules muse.cli._terminal.run_view muse.providers._backend.batch_service muse.providers._local.process
 muse.providers._local.weights muse.providers._local.tool_planner.argument_schema
 muse.providers._local.tool_planner.few_shot_prompts muse.providers._local.tool_planner.result_passages
 muse.batching.io.parquet muse.batching.store.schema muse.batching.io.template muse.types.json_schema.validation
@@ -87,7 +87,7 @@ muse.cortex.event_log muse.routing.unreachable_rules muse.agent_loop.loop muse.c
 muse.batching.store.writer muse.providers._backend.provider muse.providers._replies.errors muse.routing.fallbacks
 muse.policies.budget muse.policies.usage_status muse.runs.index
 
-muse.cortex.supervisor muse.providers._backend.attempt muse.providers._http.client_cache muse.providers._http.sse
+muse.cortex.supervisor muse.providers._backend.attempt muse.providers._backend.client_cache muse.providers._http.sse
 muse.policies.pipeline muse.routing.explain
 
 muse.providers._sdk_base
@@ -192,7 +192,7 @@ LATE: Sequence[tuple[str, str, str]] = (
     ("muse.cli._terminal.terminal", "rich", "60 ms, and only a terminal draws"),
     ("muse.cli._terminal.run_view", "rich", "60 ms, and only a terminal draws"),
     ("muse.cli.run", "muse.cli.agent", "only who resumes a run pays for what runs agents"),
-    ("observe.looking.recordings", "av", "an extra of its own, and only who has videos needs it"),
+    ("observe.screens.video", "av", "an extra of its own, and only who has videos needs it"),
     ("muse.cli._terminal.progress", "rich", "60 ms, and only a terminal draws"),
     ("muse.batching.progress_bar", "rich", "60 ms, and only a terminal draws"),
     ("muse.batching.io.parquet", "pyarrow", "0.2 s, and only who has Parquet files pays it"),

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from starlette.routing import BaseRoute, Mount, Route
 
-from apps.agents.listing import list_personas
-from apps.host.site import make_site
+from apps.agents.queries import list_personas
+from apps.host.app_factory import make_site
 from muse import cli
 from tests.journal_folder import ROOT, JournalFolder, run
 from tests.pages import client

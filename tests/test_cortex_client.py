@@ -63,7 +63,7 @@ def test_ids_rise_and_are_milliseconds() -> None:
 
 
 def test_many_threads_and_processes_get_ids_of_their_own() -> None:
-    code = "from muse.runs.run_files.client import cortex_request\nfor _ in range(100): cortex_request('When?')"
+    code = "from muse.runs.client import cortex_request\nfor _ in range(100): cortex_request('When?')"
     with ThreadPoolExecutor(4) as pool:
         processes = [pool.submit(run, code) for _ in range(2)]
         own = list(pool.map(lambda _: cortex_request("When?"), range(100)))

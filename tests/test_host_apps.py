@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from apps.host import page as page_module
-from apps.host import site as site_module
+from apps.host import app_factory as site_module
+from apps.host import templating as page_module
+from apps.host.app_factory import make_site
 from apps.host.discovery import App, find_apps
-from apps.host.site import make_site
 from tests.journal_folder import JournalFolder
 from tests.pages import client
 

@@ -13,8 +13,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from apps.host import connections
-from apps.host.connections import Connection
+from apps.host.security import connection_limits
+from apps.host.security.connection_limits import Connection
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 CLOSING = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
@@ -23,7 +23,7 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 async def _answer_slowly(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer after more looks than a silent connection is given."""
-    await asyncio.sleep(6 * connections.SILENCE_S)
+    await asyncio.sleep(6 * connection_limits.SILENCE_S)
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
     await send({"type": "http.response.body", "body": b"ok"})
 
@@ -65,7 +65,7 @@ async def _said(streams: Streams, sent: bytes) -> bytes:
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "SILENCE_S", 0.05)
+    monkeypatch.setattr(connection_limits, "SILENCE_S", 0.05)
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost: local"])
@@ -85,7 +85,7 @@ async def test_a_request_may_take_its_time_and_what_follows_may_not(more: bytes)
 async def test_one_connection_too_many_is_closed_and_the_others_stay(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(connections, "MOST_CONNECTIONS", 2)
+    monkeypatch.setattr(connection_limits, "MOST_CONNECTIONS", 2)
     monkeypatch.setattr(Connection, "_was_full", False)
     async with _listening() as port:
         kept = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
@@ -99,7 +99,7 @@ async def test_one_connection_too_many_is_closed_and_the_others_stay(
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HT", b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nab"])
 async def test_many_silent_or_slow_connections_lock_nobody_out(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
-    monkeypatch.setattr(connections, "SILENCE_S", 60.0)
+    monkeypatch.setattr(connection_limits, "SILENCE_S", 60.0)
     state = ServerState()
     async with _listening(_answer_by_path, state) as port:
         silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(140)]
@@ -108,14 +108,14 @@ async def test_many_silent_or_slow_connections_lock_nobody_out(monkeypatch: pyte
         for _ in range(5):
             answer = asyncio.create_task(_said(await asyncio.open_connection("127.0.0.1", port), CLOSING))
             assert (await answer).endswith(b"ok")
-        assert len(state.connections) <= connections.MOST_OF_ONE_ADDRESS
+        assert len(state.connections) <= connection_limits.MOST_OF_ONE_ADDRESS
         for _, writer in silent:
             writer.close()
 
 
 async def test_one_address_leaves_room_for_others_even_with_requests_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "SILENCE_S", 60.0)
-    monkeypatch.setattr(connections, "MOST_OF_ONE_ADDRESS", 3)
+    monkeypatch.setattr(connection_limits, "SILENCE_S", 60.0)
+    monkeypatch.setattr(connection_limits, "MOST_OF_ONE_ADDRESS", 3)
     come, released = asyncio.Semaphore(0), asyncio.Event()
 
     async def hold(scope: Scope, receive: Receive, send: Send) -> None:
@@ -143,8 +143,8 @@ async def test_one_address_leaves_room_for_others_even_with_requests_under_way(m
 async def test_a_body_that_does_not_come_in_time_ends_its_connection(
     monkeypatch: pytest.MonkeyPatch, pieces: int
 ) -> None:
-    monkeypatch.setattr(connections, "SILENCE_S", 0.1)
-    monkeypatch.setattr(connections, "BODY_S", 0.3)
+    monkeypatch.setattr(connection_limits, "SILENCE_S", 0.1)
+    monkeypatch.setattr(connection_limits, "BODY_S", 0.3)
     head = b"POST /after HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n"
     async with _listening(_answer_by_path) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -171,7 +171,7 @@ async def test_a_body_that_does_not_come_in_time_ends_its_connection(
     ],
 )
 def test_a_client_is_known_by_its_address_or_network(client: tuple[str, int] | None, known_by: str) -> None:
-    assert connections._address_of(client) == known_by
+    assert connection_limits._address_of(client) == known_by
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_a_client_is_known_by_its_address_or_network(client: tuple[str, int] | N
 async def test_a_body_that_is_no_http_ends_its_request_without_a_trace(
     path: str, at_once: bool, status: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(connections, "SILENCE_S", 20)
+    monkeypatch.setattr(connection_limits, "SILENCE_S", 20)
     head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
     async with _listening(_answer_by_path) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -19,9 +19,9 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 from starlette.types import Message, Receive, Scope, Send
 
-from apps.host import guard
+from apps.host.app_factory import Access, make_site
 from apps.host.discovery import App
-from apps.host.site import Access, make_site
+from apps.host.security import middleware
 from apps.host.uploads import read_images
 from muse.errors import BudgetExceeded, ConfigError, ProviderDown
 from muse.journal.config_loader import ConflictError
@@ -222,7 +222,7 @@ async def _send_nothing(message: Message) -> None:
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(pages: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "_PATIENCE_S", 0.05)
+    monkeypatch.setattr(middleware, "_PATIENCE_S", 0.05)
 
     async def receive() -> Message:
         await asyncio.Event().wait()
@@ -231,7 +231,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(pages: TestClient, monkeypa
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
 
-    bound = guard.BodyBound(app, len)
+    bound = middleware.BodyBound(app, len)
     scope: Scope = {"type": "http", "path": "/", "headers": []}
     with pytest.raises(HTTPException) as caught:
         asyncio.run(asyncio.wait_for(bound(scope, receive, _send_nothing), 20))
@@ -239,7 +239,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(pages: TestClient, monkeypa
 
 
 def test_a_stream_is_not_held_to_the_time_for_a_body(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "_PATIENCE_S", 0.0)
+    monkeypatch.setattr(middleware, "_PATIENCE_S", 0.0)
     gone = asyncio.Event()
 
     async def receive() -> Message:
@@ -254,7 +254,7 @@ def test_a_stream_is_not_held_to_the_time_for_a_body(monkeypatch: pytest.MonkeyP
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         seen.extend([await receive(), await receive()])
 
-    asyncio.run(guard.BodyBound(app, len)({"type": "http", "path": "/", "headers": []}, receive, _send_nothing))
+    asyncio.run(middleware.BodyBound(app, len)({"type": "http", "path": "/", "headers": []}, receive, _send_nothing))
     assert [message["type"] for message in seen] == ["http.request", "http.disconnect"]
 
 

@@ -15,11 +15,11 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 from starlette.types import Message
 
-from apps.host import password as password_module
+from apps.host.app_factory import Access, make_site
 from apps.host.discovery import App
-from apps.host.login import Lock
-from apps.host.password import SignIns, Tries, is_right, kept_hash, password_path, session_key, set_password
-from apps.host.site import Access, make_site
+from apps.host.security import password as password_module
+from apps.host.security.auth import Lock
+from apps.host.security.password import SignIns, Tries, is_right, kept_hash, password_path, session_key, set_password
 from muse.errors import ConfigError
 from tests.journal_folder import JournalFolder
 from tests.pages import token_of

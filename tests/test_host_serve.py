@@ -21,8 +21,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from apps.host import serve
-from apps.host.page import SCRIPTS
-from apps.host.password import is_right, set_password
+from apps.host.security.password import is_right, set_password
+from apps.host.templating import SCRIPTS
 from muse.errors import ConfigError
 from tests.at_terminal import Terminal
 from tests.browser.harness import Served, serving

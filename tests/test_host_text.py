@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from markupsafe import Markup
 
-from apps.host.text import count, day, duration, markdown, usd, when
+from apps.host.formatting import count, day, duration, markdown, usd, when
 
 HOSTILE = [
     "<script>alert(1)</script>",

@@ -27,7 +27,7 @@ from muse.runs.client import cortex_request
 from muse.types.json_schema import patterns
 from muse.usage_log import prices
 from tests.test_trust import MUSE, Project, _cloned, _inside
-from think.topics.topic import find_topics
+from think.insights.definition import find_topics
 
 __all__ = ["_cloned", "_inside"]
 

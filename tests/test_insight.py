@@ -17,11 +17,11 @@ from muse.errors import ConfigError, MissingKeyError, ProviderDown
 from muse.providers._local import process
 from muse.providers._local.weights import WeightsMissing, find_weights
 from tests.journal_folder import ROOT, JournalFolder
-from think.asking.choices import MOST_CHOICES
-from think.asking.salience import Sentence, Weights, sentences_of, words_of
-from think.digests.digest import CONTEXT, TITLE_CONTEXT
+from think.daily_summary.build import CONTEXT, TITLE_CONTEXT
+from think.entries.transcripts import Part, read_day
 from think.insight import main
-from think.records.transcripts import Part, read_day
+from think.llm.multiple_choice import MOST_CHOICES
+from think.llm.sentence_ranking import Sentence, Weights, sentences_of, words_of
 
 EXAMPLE = ROOT / "fixtures" / "journal"
 DAY = "20261106"

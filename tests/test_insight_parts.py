@@ -10,12 +10,12 @@ from muse.errors import InvalidReply
 from muse.models import get_context_registry
 from muse.routing.router import Globs
 from tests.journal_folder import JournalFolder
-from think.asking.choices import read_choice
-from think.asking.salience import Sentence, Weights, sentences_of, words_of
-from think.asking.titles import read_title, title_grammar, title_pieces
-from think.digests.digest import CONTEXT, TITLE_CONTEXT
-from think.records.transcripts import Part, Utterance, day_with_words, read_day
-from think.search import Query, search
+from think.daily_summary.build import CONTEXT, TITLE_CONTEXT
+from think.entries.transcripts import Part, Utterance, day_with_words, read_day
+from think.llm.multiple_choice import read_choice
+from think.llm.sentence_ranking import Sentence, Weights, sentences_of, words_of
+from think.llm.title_prompt import read_title, title_grammar, title_pieces
+from think.search.query import Query, search
 
 DAY = "20261106"
 

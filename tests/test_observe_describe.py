@@ -11,7 +11,7 @@ import pytest
 from muse.errors import ConfigError, MissingKeyError
 from observe import describe, extract
 from observe.describe import describe_day, main
-from observe.looking.kinds import find_categories, listed
+from observe.screens.categories import find_categories, listed
 from tests.journal_folder import JournalFolder
 from tests.screens import DAY, SEGMENT, lines, put_screens, screen, segment
 from tests.seeing import SeeingServer, frame

@@ -12,12 +12,12 @@ from PIL import Image
 
 from muse.errors import ConfigError, ContentsError, InvalidReply
 from muse.providers import local
-from observe.asking import question
 from observe.detect import main
-from observe.finding.boundaries import signs_of
-from observe.finding.dates import candidates_of
-from observe.finding.documents import read_document
-from observe.listening.transcripts import parse_transcript
+from observe.documents.date_candidates import candidates_of
+from observe.documents.segmentation import signs_of
+from observe.documents.text_extraction import read_document
+from observe.llm import checked_call
+from observe.transcripts.parser import parse_transcript
 from tests.embedded import needs_model
 from tests.journal_folder import ROOT, JournalFolder
 from tests.seeing import SeeingServer
@@ -172,7 +172,7 @@ def test_a_division_that_cannot_be_is_sent_back(tmp_path: Path, seeing: SeeingSe
 def test_a_long_transcript_is_divided_in_stretches_that_go_on(
     tmp_path: Path, seeing: SeeingServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(question, "_LARGE_CHARS", 400)
+    monkeypatch.setattr(checked_call, "_LARGE_CHARS", 400)
     begins: list[int] = []
 
     def answer(kind: str, prompt: str) -> str:

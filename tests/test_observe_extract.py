@@ -9,8 +9,8 @@ import pytest
 from muse.errors import InvalidReply
 from observe import extract
 from observe.extract import by_rule, first_of_each, question, read_selection
-from observe.looking.kinds import Category, Importance
-from observe.looking.screen import Line
+from observe.screens.categories import Category, Importance
+from observe.screens.frame_store import Line
 from tests.journal_folder import JournalFolder
 
 

@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 
-from observe.days.rounds import MOST_AT_ONCE
+from observe.segments.runner import MOST_AT_ONCE
 from tests.at_terminal import Terminal
 from tests.journal_folder import JournalFolder, run, start
 from tests.screens import DAY, lines, put_screens, segment

@@ -12,18 +12,18 @@ import pytest
 from muse.errors import ContentsError
 from muse.types.messages import Image as Sent
 from observe import describe, enrich
-from observe.days.segments import segments_of
-from observe.finding.documents import read_document
-from observe.listening.transcripts import Utterance, parse_transcript
-from observe.looking import frames, pictures
-from observe.looking.frames import changed_frames
-from observe.looking.pictures import encoded, is_blank
-from observe.looking.recordings import frames_of
-from observe.telling import enrichment
-from observe.telling.enrichment import _spread
-from observe.telling.sources import Source
-from observe.telling.summary import Summary
-from observe.telling.summary_page import Head, is_made_from, put_page
+from observe.documents.text_extraction import read_document
+from observe.screens import frames, images
+from observe.screens.frames import changed_frames
+from observe.screens.images import encoded, is_blank
+from observe.screens.video import frames_of
+from observe.segments.segments import segments_of
+from observe.summaries import enrichment
+from observe.summaries.enrichment import _spread
+from observe.summaries.sources import Source
+from observe.summaries.summary import Summary
+from observe.summaries.summary_page import Head, is_made_from, put_page
+from observe.transcripts.parser import Utterance, parse_transcript
 from tests.journal_folder import JournalFolder
 from tests.screens import DAY, lines, put_screens, put_transcript, screen, segment
 from tests.seeing import SeeingServer
@@ -129,7 +129,7 @@ def test_every_page_of_a_tiff_is_looked_at(tmp_path: Path) -> None:
 
 def test_a_photograph_is_not_held_as_png(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: Sent = encoded(screen(1), lossy=False)
-    monkeypatch.setattr(pictures, "MOST_PNG_BYTES", 100)
+    monkeypatch.setattr(images, "MOST_PNG_BYTES", 100)
     assert (sent.media_type, encoded(screen(1), lossy=False).media_type) == ("image/png", "image/jpeg")
 
 

@@ -11,11 +11,12 @@ import pytest
 from PIL import Image
 
 from muse.errors import ContentsError
-from observe.days.segments import Segment, segments_of
-from observe.looking import frames, pictures, recordings
-from observe.looking.frames import changed_frames, picture_files
-from observe.looking.pictures import LONGEST_SIDE, changed_share, clock_of, opened, sketch, small
-from observe.looking.recordings import frames_of
+from observe.screens import frames, images
+from observe.screens import video as recordings
+from observe.screens.frames import changed_frames, picture_files
+from observe.screens.images import LONGEST_SIDE, changed_share, clock_of, opened, sketch, small
+from observe.screens.video import frames_of
+from observe.segments.segments import Segment, segments_of
 from tests.journal_folder import JournalFolder, run
 from tests.screens import DAY, put_screens, screen, segment
 
@@ -39,10 +40,10 @@ def huge_png(path: Path, side: int) -> None:
 
 def test_a_clock_in_the_corner_is_no_change_and_a_line_of_text_is() -> None:
     before = sketch(screen(1, clock="14:00"))
-    assert changed_share(before, sketch(screen(1, clock="14:59"))) < pictures.CHANGED_SHARE
+    assert changed_share(before, sketch(screen(1, clock="14:59"))) < images.CHANGED_SHARE
     written = screen(1)
     written.paste("#203040", (40, 200, 340, 212))
-    assert changed_share(before, sketch(written)) > pictures.CHANGED_SHARE
+    assert changed_share(before, sketch(written)) > images.CHANGED_SHARE
 
 
 def test_only_frames_that_changed_are_kept_and_blank_ones_are_counted(journal: JournalFolder) -> None:
@@ -108,7 +109,7 @@ def test_a_bomb_is_told_and_not_unpacked(journal: JournalFolder) -> None:
 def test_a_file_of_too_many_bytes_is_not_read(journal: JournalFolder) -> None:
     path = segment(journal.path) / "screen_1.png"
     with path.open("wb") as file:
-        file.truncate(pictures.MOST_BYTES + 1)
+        file.truncate(images.MOST_BYTES + 1)
     (trouble,) = changed_frames(only_segment()).troubles
     assert "150,000,001 bytes" in trouble.error
 
@@ -227,8 +228,8 @@ class Nowhere:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Nowhere())
-from observe.looking.frames import changed_frames
-from observe.days.segments import segments_of
+from observe.screens.frames import changed_frames
+from observe.segments.segments import segments_of
 print(changed_frames(segments_of(sys.argv[1])[0]).troubles[0].error)
 """
 

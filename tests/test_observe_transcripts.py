@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from muse.errors import ContentsError
-from observe.finding.boundaries import signs_of
-from observe.listening.pieces import chunks
-from observe.listening.sentences import phrases_of, sentences_of, telling
-from observe.listening.transcripts import Transcript, Utterance, parse_transcript, read_transcript, said_line
+from observe.documents.segmentation import signs_of
+from observe.transcripts.chunking import chunks
+from observe.transcripts.parser import Transcript, Utterance, parse_transcript, read_transcript, said_line
+from observe.transcripts.ranking import phrases_of, sentences_of, telling
 
 ANNA, TOM = "Is the roof tight?", "No, it leaks."
 SPOKEN = (Utterance(1.5, "Anna", ANNA), Utterance(4.0, "Tom", TOM))

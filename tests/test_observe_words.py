@@ -14,10 +14,10 @@ from muse.errors import ConfigError, MissingKeyError
 from muse.providers import local
 from muse.usage_log import prices
 from observe import enrich, summarize
-from observe.asking import question
 from observe.enrich import enrich_day
+from observe.llm import checked_call
+from observe.summaries.enrichment import EMOTIONS, SETTINGS
 from observe.summarize import summarize_day
-from observe.telling.enrichment import EMOTIONS, SETTINGS
 from tests.embedded import needs_model
 from tests.journal_folder import ROOT, JournalFolder
 from tests.screens import DAY, SEGMENT, put_screens, put_transcript, segment
@@ -68,7 +68,7 @@ def test_an_enrichment_says_topics_setting_mood_and_who_spoke(folder: Path, seei
 def test_a_long_transcript_is_read_in_pages_that_are_counted(
     folder: Path, seeing: SeeingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(question, "_LARGE_CHARS", 300)
+    monkeypatch.setattr(checked_call, "_LARGE_CHARS", 300)
     put_transcript(folder, *((float(number), "Anna", f"Sentence number {number}, and more.") for number in range(30)))
     moods = iter(["calm", "worried", "worried", "worried"])
     seeing.answer = lambda _kind, _prompt: json.dumps(
@@ -184,7 +184,7 @@ def test_what_was_seen_is_summed_up_with_what_was_said(folder: Path, seeing: See
 def test_what_is_long_is_summed_up_in_pieces_and_these_once_more(
     folder: Path, seeing: SeeingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(question, "_LARGE_CHARS", 300)
+    monkeypatch.setattr(checked_call, "_LARGE_CHARS", 300)
     put_transcript(folder, *((float(number), "Anna", f"Sentence number {number}, and more.") for number in range(30)))
     seeing.answer = lambda _kind, _prompt: json.dumps(SUMMARY)
     assert summarize.main([DAY]) == 0

@@ -22,13 +22,13 @@ from muse.runs import run_files
 from muse.runs.history import parse_agent_events_to_turns
 from muse.runs.index import RunIndex
 from muse.usage_log import ledger
-from observe.days.segments import segments_of
-from observe.looking import screen
-from observe.telling.sources import read_source
+from observe.screens import frame_store
+from observe.segments.segments import segments_of
+from observe.summaries.sources import read_source
 from tests.journal_folder import JournalFolder
 from think import tools
-from think.records import sources, transcripts
-from think.records.entries import find_files, read_entries, read_events
+from think.entries import sources, transcripts
+from think.entries.entries import find_files, read_entries, read_events
 
 DAY = "20261103"
 SEGMENT = "140000_300"
@@ -120,7 +120,7 @@ def test_observe_reads_no_link(lay: Lay, journal: JournalFolder, tmp_path: Path)
     [segment] = segments_of(DAY)
     with pytest.raises(ContentsError, match="leads out of the journal"):
         read_source(segment, with_screen=True)
-    assert screen.load(segment).lines == ()
+    assert frame_store.load(segment).lines == ()
     (tmp_path / "segment").mkdir()
     (journal.path / DAY / "150000_300").symlink_to(tmp_path / "segment")
     assert [one.name for one in segments_of(DAY)] == [SEGMENT]

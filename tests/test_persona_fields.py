@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from apps.agents.listing import list_personas
+from apps.agents.queries import list_personas
 from muse import agents, cli, testing
 from muse.agent_loop.run_config import RunConfig
 from muse.diagnostics import check

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from apps.settings.standing import stand
+from apps.settings.config_state import stand
 from muse import agents, models
 from muse.agent_loop.mcp_client import servers_of
 from muse.agent_loop.run_config import RunConfig

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from apps.host.run_view import RunView
+from apps.host.runs.rendering import RunView
 from muse.runs.follow import Line
 
 

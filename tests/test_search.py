@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from tests.journal_entries import write_entry
 from tests.journal_folder import ROOT
-from think.records.entries import kind_of, read_entries
-from think.records.passages import PASSAGE_CHARS, passages_of
-from think.search import MARK, MOST_CHARS, MOST_WORDS, SNIPPET_CHARS, Found, Query, QueryError, search
-from think.searching.index import SearchIndex
+from think.entries.entries import kind_of, read_entries
+from think.entries.passages import PASSAGE_CHARS, passages_of
+from think.search.index import SearchIndex
+from think.search.query import MARK, MOST_CHARS, MOST_WORDS, SNIPPET_CHARS, Found, Query, QueryError, search
 
 EXAMPLE = ROOT / "fixtures" / "journal"
 FACTS = re.findall(r"^\| \d+ \| .*? \| `(\d{8}/[^`]+)` \| (.+?) \|$", (EXAMPLE / "FACTS.md").read_text("utf-8"), re.M)
@@ -138,7 +138,7 @@ def test_a_large_journal_ranks_by_the_rarer_words(index: SearchIndex, monkeypatc
     for minute in range(10, 30):
         write_entry(index.root, f"20260105/notes/09{minute}_n.md", "Common words and more words.")
     write_entry(index.root, "20260106/notes/0900_rare.md", "Common words with a quince.")
-    monkeypatch.setattr("think.search._CANDIDATES", 5)
+    monkeypatch.setattr("think.search.query._CANDIDATES", 5)
     index.refresh()
     found = search(Query("quince nowhere common"), index)
     assert _entries(found) == ["20260106/notes/0900_rare.md"]

@@ -14,10 +14,10 @@ import pytest
 
 from tests.journal_entries import write_entry
 from tests.journal_folder import environment
-from think.records.entries import find_files
-from think.search import Query, search
-from think.searching import index as index_module
-from think.searching.index import FILE, SearchIndex
+from think.entries.entries import find_files
+from think.search import index as index_module
+from think.search.index import FILE, SearchIndex
+from think.search.query import Query, search
 
 
 @pytest.fixture(name="index")
@@ -168,8 +168,8 @@ def test_threads_share_an_index_while_files_change(index: SearchIndex, monkeypat
 _ASK = """
 import sys
 from pathlib import Path
-from think.searching.index import SearchIndex
-from think.search import Query, search
+from think.search.index import SearchIndex
+from think.search.query import Query, search
 index = SearchIndex(Path(sys.argv[1]))
 print(search(Query("apple"), index).total, flush=True)
 index.close()
@@ -195,7 +195,7 @@ def test_processes_share_an_index_that_none_has_made_before(tmp_path: Path) -> N
 _STOP_HALFWAY = """
 import sys
 from pathlib import Path
-from think.searching.index import SearchIndex
+from think.search.index import SearchIndex
 index = SearchIndex(Path(sys.argv[1]))
 add, added = index._add, []
 def slow(path, stamp):

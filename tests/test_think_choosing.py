@@ -15,12 +15,12 @@ from muse.types.json_schema.validation import require_fit
 from tests.embedded import needs_model
 from tests.journal_folder import JournalFolder
 from tests.reading import DAY, add_topic, config, copy_day, kept
+from think.entries.entries import read_events
+from think.entries.people import people_of
+from think.entries.sources import read_sources
 from think.insight import main
-from think.records.entries import read_events
-from think.records.people import people_of
-from think.records.sources import read_sources
-from think.topics.choosing import cue_pattern, pools_of
-from think.topics.topic import find_topics
+from think.insights.definition import find_topics
+from think.insights.extractive import cue_pattern, pools_of
 
 NAMES = ("decisions", "commitments", "questions", "people", "meetings")
 

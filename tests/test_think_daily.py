@@ -19,9 +19,9 @@ from tests.loopback.behaviours import Hang, Step
 from tests.provider_cases import FAMILY
 from tests.reading import DAY, EXAMPLE, ReadingServer, copy_day, found, one
 from think.daily import main
-from think.day_runs.state import DayRun
+from think.daily_report.run_state import DayRun
+from think.entries.sources import is_end_of_week
 from think.pipeline import OBSERVING, days_to_do, due_topics
-from think.records.sources import is_end_of_week
 
 OPENAI = FAMILY[0]
 DAILY = "import sys; from muse.cli import main; sys.exit(main(['daily', *sys.argv[1:]]))"

@@ -12,9 +12,9 @@ from muse.errors import ToolError
 from tests.journal_folder import JournalFolder
 from tests.reading import DAY, QUOTE, add_topic, config, copy_day, found, one
 from think import tools
+from think.entries.entries import files_of_day, kind_of, read_entries
 from think.insight import main
-from think.records.entries import files_of_day, kind_of, read_entries
-from think.searching import index
+from think.search import index
 
 SEGMENT = f"{DAY}/140000_2040"
 

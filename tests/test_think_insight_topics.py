@@ -30,10 +30,10 @@ from tests.reading import (
     links,
     one,
 )
+from think.entries.passages import title_of
+from think.entries.sources import read_sources
 from think.insight import main
-from think.records.passages import title_of
-from think.records.sources import read_sources
-from think.topics import reading
+from think.insights import generative
 
 INSIGHT = "import sys; from muse.cli import main; sys.exit(main(['insight', *sys.argv[1:]]))"
 NEITHER = json.dumps({"occurrences": [{"what": 7}]})
@@ -232,7 +232,7 @@ def test_a_huge_day_is_asked_in_parts_that_fit_and_put_together(day: Path) -> No
     lines = (json.dumps({"start_s": number, "speaker": "Ada", "text": text}) for number, text in enumerate(told))
     (segment / "transcript.jsonl").write_text("\n".join(lines))
     parts = read_sources(DAY, ("transcripts", "notes"))
-    chunks = reading.chunks_of(parts, 48_000 * 3)
+    chunks = generative.chunks_of(parts, 48_000 * 3)
     assert len(chunks) > 60
     steps: list[testing.Say | str | BaseException] = [
         found(one(f"Part {number}", chunk[0].utterances[0].text, chunk[0].source))

@@ -16,15 +16,15 @@ from tests.embedded import needs_model
 from tests.journal_folder import JournalFolder
 from tests.reading import DAY, QUOTE, SOURCE, TOPIC, add_topic, config, copy_day, found, kept, one
 from think import daily
-from think.day_runs.report import show_report
-from think.day_runs.state import StepDone
+from think.agent_generator.command import main as plan
+from think.agent_generator.generate import make_plan
+from think.daily_report.report import show_report
+from think.daily_report.run_state import StepDone
+from think.entries.transcripts import read_day
 from think.insight import main
-from think.pages.look import brief
-from think.pages.shelf import Kept, Shelf
-from think.planner import main as plan
-from think.planning.plan import make_plan
-from think.records.transcripts import read_day
-from think.topics.topic import find_topics
+from think.insights.definition import find_topics
+from think.output.formatting import brief
+from think.output.store import Kept, Shelf
 
 
 @pytest.fixture(name="day")
@@ -202,7 +202,7 @@ def test_the_list_folds_no_name_in_a_narrow_window(day: Path, columns: int, last
 def test_the_report_leaves_columns_out_in_a_narrow_window(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int, has_stages: bool
 ) -> None:
-    monkeypatch.setattr("think.day_runs.report.fits", lambda *_: columns > 100)
+    monkeypatch.setattr("think.daily_report.report.fits", lambda *_: columns > 100)
     show_report([StepDone("think", "commitments", DAY, "done", "12 found, 3 left out", calls=12)], resumed=False)
     shown = capsys.readouterr().out
     assert ("think" in shown) == has_stages

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.reading import found
-from think.records.transcripts import Part, Utterance
-from think.topics.occurrences import Occurrence, check_reply, headline_of, merge, reply_schema, text_of
-from think.topics.reading import chunks_of
+from think.entries.transcripts import Part, Utterance
+from think.insights.generative import chunks_of
+from think.insights.validation import Occurrence, check_reply, headline_of, merge, reply_schema, text_of
 
 TALK = Part(
     "090000_60/transcript.jsonl",

@@ -15,9 +15,9 @@ from tests.embedded import needs_model
 from tests.journal_folder import JournalFolder
 from tests.provider_cases import WIRES, Case
 from tests.reading import ReadingServer
-from think.planner import main
-from think.planning.plan import make_plan, require_usable
-from think.planning.wishes import name_of, schedule_of
+from think.agent_generator.command import main
+from think.agent_generator.generate import make_plan, require_usable
+from think.agent_generator.rules import name_of, schedule_of
 
 WISH = "Every Friday at 16:00 list what I promised this week and to whom"
 

@@ -10,9 +10,9 @@ import pytest
 from muse.errors import ConfigError
 from tests.journal_folder import ROOT, JournalFolder
 from tests.reading import TOPIC, add_topic, config
-from think.records import front_matter
-from think.topics.occurrences import reply_schema
-from think.topics.topic import find_topics, is_due, read_topic
+from think.entries import front_matter
+from think.insights.definition import find_topics, is_due, read_topic
+from think.insights.validation import reply_schema
 
 
 @pytest.fixture(name="house")

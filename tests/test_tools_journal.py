@@ -12,7 +12,7 @@ import pytest
 from muse.errors import ToolError
 from tests.journal_folder import ROOT, JournalFolder
 from think import tools
-from think.searching.index import open_index
+from think.search.index import open_index
 from think.tools import get_events, list_days, read_entry, search_insights, search_journal
 
 MEETING = "20261103/140000_2040/transcript.jsonl"

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from apps.host import password
-from apps.host.run_pages import provider_choices
+from apps.host.runs.endpoints import provider_choices
+from apps.host.security import password
 from muse import models
 from muse.cli import main
 from muse.diagnostics import project_claims
@@ -176,7 +176,9 @@ def test_a_variable_of_a_projects_journal_is_not_set_and_nothing_goes_elsewhere_
 def test_a_variable_for_children_is_not_set_before_trust(cloned: Project) -> None:
     cloned.write("sitecustomize.py", f"import os\nos.system({cloned.mark('child')!r})\n")
     cloned.journal(env={"PYTHONPATH": str(cloned.folder), "LD_PRELOAD": "/nowhere.so"})
-    code = "import os\nfrom muse import journal, keys\nkeys.fill_from(journal.load().config)\n"
+    code = (
+        "import os\nfrom muse.journal import config_loader, secrets\nsecrets.fill_from(config_loader.load().config)\n"
+    )
     code += "print(os.environ.get('LD_PRELOAD'))"
     ended = cloned.python(code)
     assert ended.stdout == "None\n"
@@ -294,7 +296,7 @@ def test_a_persona_of_a_project_takes_a_shipped_ones_place_only_after_trust(clon
     cloned.journal(descriptors={"agents": ["personas"]})
     cloned.write("personas/default.json", {"title": "Mine"})
     cloned.write("personas/default.txt", "Be mine.\n")
-    code = "from muse.journal.config_loader.personas import get_agents\nprint(get_agents()['default']['title'])"
+    code = "from muse.journal.personas import get_agents\nprint(get_agents()['default']['title'])"
     assert cloned.python(code).stdout != "Mine\n"
     assert cloned.muse("trust").returncode == 0
     assert cloned.python(code).stdout == "Mine\n"

@@ -15,10 +15,10 @@ from muse.cortex.scheduled_runs import Ended, carry_out, wanted_of
 from muse.errors import ConfigError
 from muse.journal import paths
 from muse.journal.days import find_day
-from think.day_runs.due import has_unusable, show_end, show_plan
-from think.day_runs.report import as_json, is_whole, keep_report, show_report
-from think.day_runs.state import DayRun, Stage, StepDone
-from think.digests.digest import BUILT_IN, CONTEXT
+from think.daily_report.report import as_json, is_whole, keep_report, show_report
+from think.daily_report.run_state import DayRun, Stage, StepDone
+from think.daily_report.schedule_table import has_unusable, show_end, show_plan
+from think.daily_summary.build import BUILT_IN, CONTEXT
 from think.pipeline import OBSERVING, STAGES, days_to_do, due_topics, plan_agents, run_agents, run_day
 
 _EPILOG = """\

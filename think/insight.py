@@ -15,17 +15,17 @@ from muse.cli._terminal.progress import Counter, progress
 from muse.cli._terminal.terminal import near, print_json, say
 from muse.errors import ConfigError, MuseError
 from muse.journal import paths
-from think.digests.day import DailyMade, make_daily, show_daily
-from think.digests.digest import BUILT_IN, count_questions
-from think.pages.calls import show_call_totals
-from think.pages.look import day_title
-from think.records.sources import is_end_of_week, is_recorded, recorded_days, week_of
-from think.records.transcripts import day_with_words, read_day
-from think.topics.kept import TopicShelf
-from think.topics.listing import show_list
-from think.topics.page import screen_lines
-from think.topics.run import Made, TopicMade, make_topics
-from think.topics.topic import Topic, Topics, find_topics, is_due
+from think.daily_summary.build import BUILT_IN, count_questions
+from think.daily_summary.command import DailyMade, make_daily, show_daily
+from think.entries.sources import is_end_of_week, is_recorded, recorded_days, week_of
+from think.entries.transcripts import day_with_words, read_day
+from think.insights.definition import Topic, Topics, find_topics, is_due
+from think.insights.list_view import show_list
+from think.insights.markdown import screen_lines
+from think.insights.runner import Made, TopicMade, make_topics
+from think.insights.state import TopicShelf
+from think.output.call_table import show_call_totals
+from think.output.formatting import day_title
 
 _EPILOG = """\
 The topic `daily`: for each part of the day (transcripts, notes) a model

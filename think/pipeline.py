@@ -14,19 +14,19 @@ from muse.cortex import due_runs
 from muse.cortex.due_runs import Planned
 from muse.cortex.scheduled_runs import Ended, carry_out, wanted_of
 from muse.errors import ConfigError, MuseError
-from observe.days.outcome import OnStep, Work
 from observe.describe import describe_day
 from observe.enrich import enrich_day
+from observe.segments.results import OnStep, Work
 from observe.summarize import summarize_day
-from think.day_runs.due import name_of
-from think.day_runs.state import DayRun, Stage, State, StepDone
-from think.digests.day import make_daily
-from think.digests.digest import BUILT_IN, CONTEXT
-from think.pages.calls import busy_s
-from think.records.sources import is_end_of_week, recorded_days
-from think.records.transcripts import read_day
-from think.topics.run import TopicMade, make_topics
-from think.topics.topic import Topic, find_topics, is_due
+from think.daily_report.run_state import DayRun, Stage, State, StepDone
+from think.daily_report.schedule_table import name_of
+from think.daily_summary.build import BUILT_IN, CONTEXT
+from think.daily_summary.command import make_daily
+from think.entries.sources import is_end_of_week, recorded_days
+from think.entries.transcripts import read_day
+from think.insights.definition import Topic, find_topics, is_due
+from think.insights.runner import TopicMade, make_topics
+from think.output.call_table import busy_s
 
 STAGES: tuple[Stage, ...] = ("observe", "think", "agents")
 _DAYS_BACK = 7

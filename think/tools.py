@@ -14,9 +14,9 @@ from muse.agent_loop.tool_registry import LocalTool
 from muse.errors import ToolError
 from muse.journal import paths
 from muse.journal.days import every_day
-from think.records.entries import WEEKDAYS, Entry, Kind, files_of_day, kind_of, read_entries, read_events
-from think.search import Hit, Query, QueryError, search
-from think.searching.index import open_index
+from think.entries.entries import WEEKDAYS, Entry, Kind, files_of_day, kind_of, read_entries, read_events
+from think.search.index import open_index
+from think.search.query import Hit, Query, QueryError, search
 
 PACK = "journal"
 MOST_RESULTS = 50

@@ -14,10 +14,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from apps.agents import listing
-from apps.host.carrying import carrying_out
-from apps.host.page import MOST_PROMPT_CHARS, render
-from apps.host.run_pages import RUN_ROUTES, asked_of, cost_of, done, provider_choices, show
+from apps.agents import queries
+from apps.host.background_worker import carrying_out
+from apps.host.runs.endpoints import RUN_ROUTES, asked_of, cost_of, done, provider_choices, show
+from apps.host.templating import MOST_PROMPT_CHARS, render
 from muse.errors import ConfigError
 from muse.journal.config_loader import ConflictError
 from muse.journal.personas import get_agents
@@ -35,16 +35,16 @@ def workspace(request: Request) -> Mapping[str, Any]:
     """The first page: personas, a form to start one, live runs, past runs."""
     query = request.query_params
     chosen = {"persona": query.get("persona", ""), "state": query.get("state", "")}
-    personas, live_ones = listing.list_personas(), listing.live_runs()
+    personas, live_ones = queries.list_personas(), queries.live_runs()
     return {
         "personas": personas,
         "choices": provider_choices(),
         "asked": query.get("ask") or "default",
         **_past(request, chosen),
         "ran": sorted({*INDEX.personas(), *(persona.name for persona in personas)}),
-        "states": listing.STATES,
+        "states": queries.STATES,
         "live": live_ones,
-        "seen": listing.digest_of(live_ones),
+        "seen": queries.digest_of(live_ones),
         "cost_of": cost_of,
     }
 
@@ -53,7 +53,7 @@ def _past(request: Request, chosen: Mapping[str, str]) -> dict[str, Any]:
     """The page of past runs that an address asks for, and the addresses of the pages beside it."""
     text = request.query_params.get("page", "1")
     number = int(text) if text.isascii() and text.isdigit() and len(text) < 7 else 1
-    page = listing.page_of_runs(number=number, **chosen)
+    page = queries.page_of_runs(number=number, **chosen)
     kept = {name: value for name, value in chosen.items() if value}
 
     def address(wanted: int) -> str:
@@ -71,8 +71,8 @@ def _past(request: Request, chosen: Mapping[str, str]) -> dict[str, Any]:
 
 def live(request: Request) -> Response:
     """The live runs alone, for the page that looks again; nothing (204) as long as they are those it has `seen`."""
-    found = listing.live_runs()
-    seen = listing.digest_of(found)
+    found = queries.live_runs()
+    seen = queries.digest_of(found)
     if request.query_params.get("seen") == seen:
         return Response(status_code=204)
     answer = render(request, "agents/_live.html", live=found, seen=seen)
@@ -90,7 +90,7 @@ def run_page(request: Request) -> Response:
         "agents/run.html",
         shown=shown,
         **_head(run),
-        chain=listing.chain_of(shown.agent_id, shown.facts),
+        chain=queries.chain_of(shown.agent_id, shown.facts),
         choices=provider_choices(),
     )
 
@@ -117,7 +117,7 @@ def ledger(request: Request) -> Response:
     run = run_files.summarize(_agent_id(request))
     if run is None:
         raise FileNotFoundError(f"run {_agent_id(request)!r}: not found")
-    return render(request, "agents/_ledger.html", lines=listing.ledger_lines(run))
+    return render(request, "agents/_ledger.html", lines=queries.ledger_lines(run))
 
 
 async def start(request: Request) -> Response:
@@ -128,7 +128,7 @@ async def start(request: Request) -> Response:
     if persona not in known:
         raise ConfigError("persona", repr(persona)[:60], f"one of {', '.join(sorted(known))}")
     config = {**asked_of(form), "stream": True, "attended": True}
-    prompt = str(form.get("prompt") or "").strip() or listing.own_prompt(known[persona])
+    prompt = str(form.get("prompt") or "").strip() or queries.own_prompt(known[persona])
     agent_id = await run_in_threadpool(lambda: cortex_request(_checked(prompt), persona, config=config))
     return await done(request, f"{BASE}/run/{agent_id}")
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from apps.chat import pictures
-from apps.host.page import MOST_PROMPT_CHARS
+from apps.chat import images as pictures
+from apps.host.templating import MOST_PROMPT_CHARS
 from apps.host.uploads import Upload
 from muse.errors import ConfigError
 from muse.journal import paths

@@ -13,11 +13,11 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from apps.chat import conversations, pictures, titles
+from apps.chat import conversations, images, titles
 from apps.chat.conversations import Conversation, Message, Turn
-from apps.host.carrying import carrying_out as lifespan
-from apps.host.page import render
-from apps.host.run_pages import RUN_ROUTES, Shown, answerer, asked_of, done, provider_choices, show
+from apps.host.background_worker import carrying_out as lifespan
+from apps.host.runs.endpoints import RUN_ROUTES, Shown, answerer, asked_of, done, provider_choices, show
+from apps.host.templating import render
 from apps.host.uploads import read_images
 from muse.agent_loop.run_config import RunConfig
 from muse.journal import paths
@@ -28,7 +28,7 @@ __all__ = ["MOST_BODY_BYTES", "ROUTES", "lifespan", "workspace"]
 
 BASE = "/app/chat"
 CONTEXT = RunConfig(prompt="-", model="-", persona=conversations.PERSONA).ledger_context
-MOST_BODY_BYTES = pictures.MOST_PICTURES * pictures.MOST_BYTES + 1_000_000
+MOST_BODY_BYTES = images.MOST_PICTURES * images.MOST_BYTES + 1_000_000
 PAGE_CONVERSATIONS = 30
 _PICTURE = re.compile(r"\d{13}-\d\.(png|jpg|gif|webp)")
 
@@ -77,8 +77,8 @@ def _form_of(last: Turn | None, wanted: str = "") -> dict[str, Any]:
         "local": answerer(CONTEXT, "local"),
         "provider": provider,
         "tier": str(last.tier or "") if last else "",
-        "most_pictures": pictures.MOST_PICTURES,
-        "most_bytes": pictures.MOST_BYTES,
+        "most_pictures": images.MOST_PICTURES,
+        "most_bytes": images.MOST_BYTES,
     }
 
 
@@ -123,12 +123,12 @@ async def fetch_model(request: Request) -> Response:
 async def say(request: Request) -> Response:
     """Ask something: fields message, provider, tier and files pictures; in a new conversation without an id."""
     chat_id: str | None = request.path_params.get("chat_id")
-    files = await read_images(request, "pictures", most_files=pictures.MOST_PICTURES, most_bytes=pictures.MOST_BYTES)
+    files = await read_images(request, "pictures", most_files=images.MOST_PICTURES, most_bytes=images.MOST_BYTES)
     form = await request.form()
     message = Message(str(form.get("message") or ""), files, asked_of(form))
 
     def ask() -> tuple[str, Turn]:
-        pictures.require_whole(files)
+        images.require_whole(files)
         return conversations.say(chat_id, message)
 
     found_id, made = await run_in_threadpool(ask)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from apps.host.text import plain
+from apps.host.formatting import plain
 from muse.journal.prompts import load_prompt
 from muse.models import generate
-from think.asking.titles import read_title, title_grammar
+from think.llm.title_prompt import read_title, title_grammar
 
 CONTEXT = "app.chat.title"
 _MOST_CHARS = 400

@@ -26,11 +26,11 @@ from muse.journal import paths
 try:
     import uvicorn
 
-    from apps.host.connections import BACKLOG, Connection
-    from apps.host.guard import LOOPBACK_NAMES, host_name
-    from apps.host.page import SCRIPTS, STATIC
-    from apps.host.password import MOST_CHARS, kept_hash, set_password
-    from apps.host.site import Access, make_site
+    from apps.host.app_factory import Access, make_site
+    from apps.host.security.connection_limits import BACKLOG, Connection
+    from apps.host.security.middleware import LOOPBACK_NAMES, host_name
+    from apps.host.security.password import MOST_CHARS, kept_hash, set_password
+    from apps.host.templating import SCRIPTS, STATIC
 except ModuleNotFoundError as exc:
     raise ImportError(f"{exc}; the pages need: pip install 'muse-router[web]'") from exc
 

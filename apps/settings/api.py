@@ -10,11 +10,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from apps.settings import forms, proposals
-from apps.settings.entries import applied
-from apps.settings.masking import masked_data, whole
-from apps.settings.proposals import DEFAULT, Change, object_at, require_readable
-from apps.settings.standing import Standing, section, stamp_from, stand
+from apps.settings import config_change, form_data
+from apps.settings.config_change import DEFAULT, Change, object_at, require_readable
+from apps.settings.config_state import Standing, section, stamp_from, stand
+from apps.settings.entry_form import applied
+from apps.settings.redaction import masked_data, whole
 from muse import models
 from muse.diagnostics import check
 from muse.errors import ConfigError
@@ -36,7 +36,7 @@ async def put_providers(request: Request) -> Response:
     What `default` names is set there, or taken out where it is null; a rule is replaced as a whole, or taken out.
     With `If-Match`, a file that moved since that answer is a 409.
     """
-    body = await forms.read_json(request)
+    body = await form_data.read_json(request)
     return await run_in_threadpool(
         _put, _entries_change(body), "providers by a program", _expected(request), _providers
     )
@@ -53,7 +53,7 @@ async def put_config(request: Request) -> Response:
     Of `env`, what is named is set, or taken out where it is null; true and false, as GET shows them, leave a value as
     it is. The same holds for the `env` of `mcp_servers`. Where another secret is not shown, its sign leaves it.
     """
-    body = await forms.read_json(request)
+    body = await form_data.read_json(request)
     return await run_in_threadpool(_put, _sections_change(body), "sections by a program", _expected(request), _config)
 
 
@@ -64,7 +64,7 @@ def _answer(now: Standing, shown: Any) -> Response:
 
 def _put(change: Change, what: str, expected: Stamp | None, shown: Any) -> Response:
     require_readable(stand())
-    proposals.save(change, what, expected=expected)
+    config_change.save(change, what, expected=expected)
     return _answer(stand(), shown)
 
 

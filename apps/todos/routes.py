@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from apps.host.page import own_path
+from apps.host.templating import own_path
 from apps.todos import todos
 from apps.todos.todos import ChangedError, Changes, Todo, TodoError
 from muse.journal import paths

@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from apps.tokens.choice import Choice
+from apps.tokens.filters import Choice
 from muse.usage_index.queries import Groups, Sum, Sums
 
 _MOST_SERIES = 7

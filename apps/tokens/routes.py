@@ -13,9 +13,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from apps.host.page import render
-from apps.tokens import csv_rows, view
-from apps.tokens.choice import GROUPS, Choice, read_choice, read_day
+from apps.host.templating import render
+from apps.tokens import csv_export, queries
+from apps.tokens.filters import GROUPS, Choice, read_choice, read_day
 from muse.usage_index.index import close_indexes, log_index
 from muse.usage_index.line_queries import find_line, text_of
 from muse.usage_index.queries import sums
@@ -38,31 +38,31 @@ async def lifespan() -> AsyncIterator[None]:
 
 def workspace(request: Request) -> Mapping[str, Any]:
     """The overview of a range of days."""
-    return view.overview(read_choice(request.query_params))
+    return queries.overview(read_choice(request.query_params))
 
 
 def day_page(request: Request) -> Response:
     """A day."""
     day = read_day(request.path_params["day"])
-    return render(request, "tokens/day.html", **view.one_day(read_choice(request.query_params).on(day), day))
+    return render(request, "tokens/day.html", **queries.one_day(read_choice(request.query_params).on(day), day))
 
 
 def group_page(request: Request) -> Response:
     """All groups of one field."""
     choice = read_choice(request.query_params)
-    return render(request, "tokens/by.html", **view.by_field(choice, _field(request, GROUPS)))
+    return render(request, "tokens/by.html", **queries.by_field(choice, _field(request, GROUPS)))
 
 
 def lines_page(request: Request) -> Response:
     """Lines of the log."""
     query = request.query_params
-    return render(request, "tokens/lines.html", **view.lines(read_choice(query), _place(query.get("before"))))
+    return render(request, "tokens/lines.html", **queries.lines(read_choice(query), _place(query.get("before"))))
 
 
 def line_page(request: Request) -> Response:
     """One line of the log, with all that it says."""
     day = read_day(request.path_params["day"])
-    index, progress = view.current()
+    index, progress = queries.current()
     found = find_line(index, day, min(request.path_params["at"], 1 << 62))
     if found is None:
         detail = (
@@ -74,17 +74,17 @@ def line_page(request: Request) -> Response:
     return render(
         request,
         "tokens/line.html",
-        **view.frame(index, progress, choice, f"/{day}"),
+        **queries.frame(index, progress, choice, f"/{day}"),
         line=line,
         fields=[(text_of(name, most=100), text_of(value)) for name, value in entry.items()],
         entry=entry,
-        attempts=view.attempts(index, line),
+        attempts=queries.attempts(index, line),
     )
 
 
 def progress_part(request: Request) -> Response:
     """How far the log is read, as a part of a page; when it is read to its end the page comes anew."""
-    _, progress = view.current()
+    _, progress = queries.current()
     headers = {"HX-Refresh": "true"} if progress.is_complete else {}
     answer = render(request, "tokens/_progress.html", progress=progress)
     answer.headers.update(headers)
@@ -94,20 +94,20 @@ def progress_part(request: Request) -> Response:
 def sums_csv(request: Request) -> Response:
     """A table of sums as CSV."""
     choice, name = read_choice(request.query_params), _field(request, _COLUMNS)
-    index, _ = view.current()
-    return _csv(f"tokens-by-{name}", csv_rows.sum_rows(sums(index, choice.where(), (name,))))
+    index, _ = queries.current()
+    return _csv(f"tokens-by-{name}", csv_export.sum_rows(sums(index, choice.where(), (name,))))
 
 
 def lines_csv(request: Request) -> Response:
     """Lines of the log as CSV."""
     choice = read_choice(request.query_params)
-    index, _ = view.current()
-    return _csv("tokens-lines", csv_rows.line_rows(index, choice.where(), choice.wanted()))
+    index, _ = queries.current()
+    return _csv("tokens-lines", csv_export.line_rows(index, choice.where(), choice.wanted()))
 
 
 def usage_api(request: Request) -> Response:
     """What was used on a day."""
-    return JSONResponse(view.usage_of_day(read_day(request.query_params.get("day", ""))))
+    return JSONResponse(queries.usage_of_day(read_day(request.query_params.get("day", ""))))
 
 
 def stats_api(request: Request) -> Response:
@@ -115,7 +115,7 @@ def stats_api(request: Request) -> Response:
     month = request.path_params["month"]
     if re.fullmatch(r"[0-9]{6}", month) is None or not 1 <= int(month[4:]) <= 12 or month < "000101":
         raise HTTPException(400, detail=f"month: found {month[:40]!r}, expected a month YYYYMM such as 202611")
-    return JSONResponse(view.costs_of_month(month))
+    return JSONResponse(queries.costs_of_month(month))
 
 
 def _field(request: Request, allowed: tuple[Field, ...]) -> Field:

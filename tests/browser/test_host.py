@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from apps.host.password import set_password
+from apps.host.security.password import set_password
 from tests.browser.harness import Served, Watch, axe, serving
 from tests.journal_folder import JournalFolder
 
@@ -47,7 +47,7 @@ import json
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, RedirectResponse
 from starlette.routing import Route
-from apps.host.page import render
+from apps.host.templating import render
 
 HOSTILE, CHART = json.loads({facts!r})
 

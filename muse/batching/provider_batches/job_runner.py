@@ -20,7 +20,7 @@ from muse.batching.provider_batches.service import Rhythm, Service, Translated
 from muse.policies.deadline import DEFAULT_TIMEOUT_S, Deadline
 from muse.policies.resend_guard import sent_once
 from muse.providers._backend.attempt import Account, Lane, Origin
-from muse.providers._batch.base import Outcome, Parcel, Sought, Status, cancelled_error, expired_error
+from muse.providers._backend.batch_service import Outcome, Parcel, Sought, Status, cancelled_error, expired_error
 from muse.providers._replies.errors import status_error
 from muse.types.errors import MuseError, ProviderDown, ProviderError, ProviderTimeout, RateLimitError
 from muse.types.messages import Reply, Request

@@ -28,7 +28,7 @@ from muse.batching.store.store import Store
 from muse.models import hearing, prepare
 from muse.providers import specs
 from muse.providers._backend.attempt import Origin
-from muse.providers._batch.base import CANCELLED
+from muse.providers._backend.batch_service import CANCELLED
 from muse.types.errors import ConfigError, MuseError, ProviderError
 from muse.types.messages import Attempt, Reply
 

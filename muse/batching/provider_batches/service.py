@@ -9,8 +9,8 @@ from typing import Any
 from msgspec import Struct
 
 from muse.providers._backend.attempt import translate
+from muse.providers._backend.batch_service import LONG_WAIT_S, NativeBatch
 from muse.providers._backend.provider import Provider
-from muse.providers._batch.base import LONG_WAIT_S, NativeBatch
 
 
 class Rhythm(Struct, frozen=True):

@@ -24,7 +24,7 @@ from muse.batching.provider_batches.service import Rhythm, Service
 from muse.providers import backend_of, specs
 from muse.providers._backend.attempt import Origin
 from muse.providers._backend.backend import ProviderBackend
-from muse.providers._batch.base import Limits, Parcel, cancelled_error, encode_line
+from muse.providers._backend.batch_service import Limits, Parcel, cancelled_error, encode_line
 from muse.types.errors import ConfigError, ContentsError, MuseError
 from muse.types.messages import Request
 from muse.usage_log import ledger

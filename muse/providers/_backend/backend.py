@@ -16,8 +16,8 @@ from msgspec.structs import replace
 from muse.policies.deadline import Deadline, time_limit
 from muse.policies.resend_guard import STALE
 from muse.providers._backend.attempt import Account, Origin
+from muse.providers._backend.client_cache import Clients
 from muse.providers._backend.provider import Access, Answer, Payload, Provider
-from muse.providers._http.client_cache import Clients
 from muse.providers._http.sse import read_events
 from muse.providers._replies.errors import unreadable_error
 from muse.streaming.streams import AsyncReplyStream, ReplyStream

@@ -24,7 +24,7 @@ from muse.types.provider_spec import Spec
 from muse.types.redaction import shown_address
 
 if TYPE_CHECKING:
-    from muse.providers._batch.base import NativeBatch
+    from muse.providers._backend.batch_service import NativeBatch
 
 Payload = dict[str, Any]
 Answer = bytes | Mapping[str, Any]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import IO, Any
 
-from muse.providers._batch.base import (
+from muse.providers._backend.batch_service import (
     LONG_WAIT_S,
     SHORT_WAIT_S,
     Limits,

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from io import IOBase
 from typing import IO, Any, cast
 
-from muse.providers._batch.base import (
+from muse.providers._backend.batch_service import (
     LONG_WAIT_S,
     SHORT_WAIT_S,
     Limits,

@@ -1,0 +1,1 @@
+"""Pages of agent runs: rendered, streamed, controlled."""

@@ -1,0 +1,1 @@
+"""Who may ask the pages for what: hosts and origins, sign-in, limits on connections."""

@@ -1,0 +1,1 @@
+"""The editor of journal.json as text, with completion by its schema."""

@@ -1,0 +1,1 @@
+"""Date, parts and utterances of a pasted transcript or document."""

@@ -1,1 +1,0 @@
-"""Transcripts of any recorder as utterances, in pieces, by their telling sentences; it asks nothing."""

@@ -1,0 +1,1 @@
+"""Model calls of observe with checked answers, and whether the routed model can see images."""

@@ -1,0 +1,1 @@
+"""The segments of a day: listed, processed one by one, with their results."""

@@ -1,0 +1,1 @@
+"""Enrichments and summaries of a segment."""

@@ -1,0 +1,1 @@
+"""`muse plan`: an agent generated from a description."""

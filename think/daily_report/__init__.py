@@ -1,0 +1,1 @@
+"""What `muse daily` did for a day: its state and its report."""

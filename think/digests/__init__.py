@@ -1,1 +1,0 @@
-"""The built-in topic `daily`: of each part of a day the sentence that tells most."""

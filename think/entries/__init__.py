@@ -1,0 +1,1 @@
+"""What the journal holds: entries, sections of a day, people, transcripts. Nothing is written, no model called."""

@@ -1,0 +1,1 @@
+"""Topics defined by files: read, asked, checked against the journal, stored."""

@@ -1,1 +1,0 @@
-"""Agents out of wishes."""

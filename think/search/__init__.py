@@ -1,0 +1,1 @@
+"""Search over the journal's entries: the query, the index and its SQLite schema."""

@@ -1,1 +1,0 @@
-"""The topics of files: read, asked, checked against the journal, kept."""
