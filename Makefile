@@ -73,10 +73,11 @@ PYTEST = "$(BIN)/pytest" --numprocesses 4 --dist loadfile
 test: $(READY) ## run the tests
 	@$(PYTEST)
 
-check: $(READY) ## format, lint, types, docs, then tests
+check: $(READY) ## format, lint, types, layers, docs, then tests
 	"$(BIN)/ruff" format --check .
 	"$(BIN)/ruff" check .
 	"$(BIN)/mypy"
+	"$(BIN)/lint-imports" --no-logo
 	"$(BIN)/muse" docs --check
 	$(PYTEST)
 

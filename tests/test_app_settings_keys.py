@@ -62,7 +62,8 @@ def test_a_saved_key_serves_calls_in_a_process_that_runs_already(
 ) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
     code = (
-        "import sys\nfrom muse import models\nfrom muse.diagnostics import check\nfrom muse.errors import MissingKeyError\n"
+        "import sys\nfrom muse import models\nfrom muse.diagnostics import check\n"
+        "from muse.errors import MissingKeyError\n"
         "from muse.providers import specs\n"
         "for line in sys.stdin:\n"
         "    try:\n        models.generate('a question', 'insight.daily')\n"
@@ -151,7 +152,8 @@ def test_a_file_that_is_no_text_is_left_alone(journal: JournalFolder) -> None:
 
 
 def test_keys_saved_by_many_processes_at_once_are_all_there(journal: JournalFolder) -> None:
-    code = "import sys\nfrom muse.journal import dotenv_file\nfor n in range(10): dotenv_file.save(f'K{sys.argv[1]}_{n}', 'v')"
+    code = "import sys\nfrom muse.journal import dotenv_file\n"
+    code += "for n in range(10): dotenv_file.save(f'K{sys.argv[1]}_{n}', 'v')"
     children = [start(code, str(number)) for number in range(3)]
     for child in children:
         assert child.wait(60) == 0

@@ -1,135 +1,16 @@
-"""The plan of the house, held by reading the code: who imports whom, what waits for its use, how long things are."""
+"""Rules of the code, checked by reading it: deferred imports, imports by computed names, sizes."""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Sequence
 from functools import cache
-from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
-
-import pytest
 
 from tests.journal_folder import ROOT, run
 
 PACKAGES = ("muse", "think", "observe", "apps")
-
-# Every module of muse stands on one floor and imports from lower ones only. The ground is on top; a blank line is a
-# ceiling. A new module is entered here, as low as its imports allow.
-PLAN = """
-muse.terminal.text muse.journal.storage.atomic_files muse.types.trust_claim muse.types.formatting muse.types.redaction
-muse.diagnostics muse.journal muse.journal.storage muse.journal.trust muse.routing muse.terminal muse.types
-muse.types.json_schema muse.usage_log muse.agent_loop muse.batching.io muse.batching.provider_batches
-muse.batching.ray muse.batching.store muse.calls muse.cli._batch muse.cli._docs muse.cli._terminal
-muse.providers._backend muse.providers._batch muse.providers._http muse.providers._local.tool_planner
-muse.providers._replies muse.runs muse.streaming muse.usage_index
-
-muse.journal.paths muse.types.errors muse muse.types.provider_names muse.journal.entry_points muse.types.events
-muse.types.usage muse.types.provider_spec muse.types.json_schema.patterns muse.routing.glob_overlap
-muse.journal.lenient_parser muse.policies muse.cortex muse.batching muse.agent_loop.stdin_protocol
-muse.agent_loop.parent_watch muse.cortex.run_process muse.cli._docs.summary muse.cli._terminal.terminal
-muse.providers._local muse.providers._local.errors muse.providers._local.server
-muse.providers._local.tool_planner.date_parsing muse.providers._local.tool_planner.tokenization muse.batching.notifier
-muse.batching.concurrency muse.journal.storage.sqlite muse.policies.resend_guard muse.policies.rate_limit_headers
-muse.batching.io.cells muse.types.call_ids muse.cli._docs.module_map muse.journal.storage.backups
-muse.usage_log.in_flight muse.providers._replies.moderation muse.types.json_text muse.types.json_schema.merge
-muse.types.surrogates
-
-muse.batching.io.column_types muse.errors
-
-muse.journal.storage.path_containment muse.journal.trust.consent muse.journal.persona_fields muse.types.messages
-muse.usage_log.prices muse.journal.prompts muse.usage_log.totals muse.policies.deadline muse.cortex.watcher
-muse.cortex.schedules muse.cli._terminal.run_view muse.providers._backend.batch_service muse.providers._local.process
-muse.providers._local.weights muse.providers._local.tool_planner.argument_schema
-muse.providers._local.tool_planner.few_shot_prompts muse.providers._local.tool_planner.result_passages
-muse.batching.io.parquet muse.batching.store.schema muse.batching.io.template muse.types.json_schema.validation
-muse.types.json_schema.strict muse.types.json_schema.tool_parameters muse.providers._http.http1
-muse.providers._http.proxies muse.providers._http.sockets muse.policies.retry muse.journal.policy_config
-muse.batching.ray.cluster muse.cli._terminal.progress muse.terminal.console
-
-muse.types.exif_orientation
-
-muse.journal.config muse.agent_loop.module_loader muse.diagnostics.call_sites muse.types.content
-muse.types.structured_output muse.agent_loop.result_truncation muse.agent_loop.mcp_listings
-muse.agent_loop.tool_results muse.providers._local.engine muse.providers._local.fetch
-muse.providers._local.tool_planner.argument_filling muse.providers._http.decoding muse.providers._http.destination
-muse.batching.request muse.batching.io.formats muse.batching.provider_batches.job_table muse.policies.execution
-muse.streaming.stream_base muse.batching.ray.quota_shares muse.usage_index.aggregate
-muse.providers._local.tool_planner.task muse.providers._replies.finish_reasons muse.providers._replies.tool_calls
-muse.providers._backend.fitting
-
-muse.journal.trust.project_config
-
-muse.journal.config_loader muse.streaming.streams muse.journal.descriptors muse.providers._http.transport
-muse.providers._local.tool_planner.tool_ranking muse.calls.hedging
-muse.providers._local.tool_planner.answer_extraction muse.batching.store.serialization muse.batching.io.scan
-muse.batching.stats muse.batching.queue_item muse.batching.completed_queue muse.batching.outage_guard
-muse.policies.adaptive_concurrency muse.calls.unknown_options
-
-muse.providers._http.async_transport muse.agent_loop.tool_registry muse.journal.secrets muse.usage_log.ledger
-muse.routing.contexts muse.journal.personas muse.journal.input_changes muse.runs.artifacts
-muse.providers._local.tool_planner.planner muse.batching.source muse.batching.progress_bar muse.policies.cache
-muse.policies.shared_state muse.runs.images muse.cli._terminal.arguments muse.journal.days
-
-muse.runs.run_files muse.agent_loop.server_addresses muse.agent_loop.mcp_channels
-
-muse.agent_loop.mcp_client
-
-muse.agent_loop.toolset
-
-muse.providers._http.clients muse.agent_loop.tool_descriptions muse.cli._terminal.approval muse.usage_index.log_reader
-muse.runs.history muse.routing.router muse.agent_loop.run_config muse.runs.client muse.cortex.schedule_log
-muse.runs.recorder muse.agent_loop.make_tools muse.batching.store.store muse.policies.circuit_breaker
-muse.policies.rate_limiter muse.policies.spend muse.journal.dotenv_file muse.runs.follow muse.runs.control
-
-muse.cortex.event_log muse.routing.unreachable_rules muse.agent_loop.loop muse.cortex.run_request muse.cortex.due_runs
-muse.batching.store.writer muse.providers._backend.provider muse.providers._replies.errors muse.routing.fallbacks
-muse.policies.budget muse.policies.usage_status muse.runs.index
-
-muse.cortex.supervisor muse.providers._backend.attempt muse.providers._backend.client_cache muse.providers._http.sse
-muse.policies.pipeline muse.routing.explain
-
-muse.providers._sdk_base
-
-muse.providers._backend.backend muse.providers._backend.function_adapter muse.providers._chat
-muse.providers._batch.openai muse.providers._batch.anthropic muse.providers._batch.google
-muse.batching.provider_batches.service muse.cortex.scheduled_runs
-
-muse.providers._base muse.providers._backend.loader muse.batching.provider_batches.job_runner
-
-muse.providers.google muse.providers.openai muse.providers.anthropic muse.providers.compatible muse.providers.local
-muse.providers.echo muse.providers._backend.installed
-
-muse.providers
-
-muse.diagnostics.project_claims
-
-muse.testing muse.diagnostics.check muse.cli._docs.tables muse.mcp muse.batching.provider_batches.submitter
-muse.calls.execute muse.batching.ray.worker_config muse.calls.log_pricing
-
-muse.models muse.cli._terminal.consent muse.diagnostics.health muse.batching.ray.driver
-muse.batching.ray.worker_journal muse.usage_index.writer
-
-muse.cortex_client muse.agents muse.batching.call muse.batching.worker_pool muse.cli muse.usage_index.index
-
-muse.batching.provider_batches.lane muse.cli.agent muse.cli.agents muse.cli.check muse.cli.cortex muse.cli.docs
-muse.cli.local muse.cli.providers muse.cli.route muse.cli.routes muse.cli.runs muse.cli.trust muse.cli.usage
-muse.batching.ray.worker muse.usage_index.queries
-
-muse.cli.run muse.batching.ray.actor muse.batching.ray.engine muse.diagnostics.whatif muse.usage_index.line_queries
-
-muse.batching.engine muse.cli.whatif
-
-muse.batch muse.__main__
-
-muse.cli._batch.options muse.cli._batch.interrupt
-
-muse.cli._batch.runner
-
-muse.cli.batch
-"""
-FLOORS: Sequence[Sequence[str]] = [floor.split() for floor in PLAN.split("\n\n")]
 
 # Imports that wait until they are used: (module or package, what it imports inside a function, why).
 LATE: Sequence[tuple[str, str, str]] = (
@@ -285,55 +166,6 @@ def _targets(module: str, node: ast.Import | ast.ImportFrom) -> Iterator[str]:
 
 def ours(target: str) -> bool:
     return target.partition(".")[0] in PACKAGES
-
-
-def floor_of(module: str) -> int:
-    """The floor of a module; one that is not entered yet stands above all (another test says so)."""
-    return next((number for number, names in enumerate(FLOORS) if module in names), len(FLOORS))
-
-
-def test_every_module_of_muse_stands_on_exactly_one_floor() -> None:
-    placed = [name for names in FLOORS for name in names]
-    assert len(set(placed)) == len(placed)
-    standing = {name for name in files() if name.partition(".")[0] == "muse"}
-    missing = {name: f"enter it in PLAN, on floor {lowest_floor_of(name)} or above" for name in standing - set(placed)}
-    assert missing == {}
-    assert set(placed) - standing == set(), "the module is gone: take it out of PLAN"
-
-
-def lowest_floor_of(module: str) -> int:
-    """The lowest floor on which a module may stand, by what it imports."""
-    below = [one for one in imports() if one.importer == module and one.target.startswith("muse") and not _is_late(one)]
-    return max((floor_of(one.target) + 1 for one in below), default=0)
-
-
-def test_imports_point_down() -> None:
-    wrong = [
-        f"{one.importer} (floor {floor_of(one.importer)}) line {one.line}: {one.target} (floor {floor_of(one.target)})"
-        for one in imports()
-        if one.importer.startswith("muse") and one.target.startswith("muse") and one.target in files()
-        if floor_of(one.target) >= floor_of(one.importer) and not _is_late(one)
-    ]
-    assert wrong == []
-
-
-def test_muse_stands_alone() -> None:
-    assert [
-        one for one in imports() if one.importer.startswith("muse") and ours(one.target) and one.target[:4] != "muse"
-    ] == []
-
-
-@pytest.mark.parametrize("depth", [1, 9], ids=["folders", "files"])
-def test_there_is_no_circle(depth: int) -> None:
-    graph: dict[str, set[str]] = {}
-    for one in imports():
-        importer, target = (".".join(name.split(".")[:depth]) for name in (one.importer, one.target))
-        if ours(target) and importer != target and one.function is None:
-            graph.setdefault(importer, set()).add(target)
-    try:
-        tuple(TopologicalSorter(graph).static_order())
-    except CycleError as exc:
-        pytest.fail(" imports ".join(reversed(exc.args[1])))
 
 
 def test_provider_files_do_not_know_each_other() -> None:
