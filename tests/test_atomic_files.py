@@ -72,7 +72,7 @@ def test_a_lock_that_is_a_link_is_refused(tmp_path: Path) -> None:
 _KILLED_WRITER = """
 import os, signal, sys
 from pathlib import Path
-from muse.journal.config_loader.storage.atomic_files import write_atomic
+from muse.journal.storage.atomic_files import write_atomic
 os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
 write_atomic(Path(sys.argv[1]), "half")
 """

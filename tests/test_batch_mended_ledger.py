@@ -241,7 +241,7 @@ def test_what_a_service_answered_another_run_fits_its_schema(journal: JournalFol
 
 _MAKE = """
 import sys
-from muse.batching.store.store.store import Store
+from muse.batching.store.store import Store
 print("ready", flush=True)
 sys.stdin.readline()
 for number in range(60):

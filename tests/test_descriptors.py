@@ -11,7 +11,7 @@ from muse.journal import descriptors
 from muse.journal.config import Descriptors
 from muse.journal.descriptors import Found, find
 
-HOUSE = Path(descriptors.__file__).resolve().parents[1]
+HOUSE = Path(descriptors.__file__).resolve().parents[2]
 MINE = Descriptors(categories=("screens",), agents=("people",), apps=("mini",))
 
 

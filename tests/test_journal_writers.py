@@ -146,7 +146,7 @@ def test_a_limit_on_file_size_keeps_the_old_file(journal: JournalFolder) -> None
     code = """
 import resource
 from muse.errors import ConfigError
-from muse.journal.config_loader.config_loader import update
+from muse.journal.config_loader import update
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 try:
     update(lambda data: data.update(identity={"bio": "x" * 50_000}))
@@ -169,7 +169,7 @@ def test_a_text_that_cannot_be_encoded_writes_nothing(tmp_path: Path) -> None:
 
 COUNT_UP = """
 import sys
-from muse.journal.config_loader.config_loader import update
+from muse.journal.config_loader import update
 name, times = sys.argv[1], int(sys.argv[2])
 
 def change(data):

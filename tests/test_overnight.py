@@ -195,7 +195,7 @@ async def test_a_broken_connection_at_sending_never_makes_two_jobs(case: Case, f
 
 @every
 async def test_a_job_is_looked_for_on_every_page(case: Case, night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(f"muse.providers._batch_{case.name}._PAGE", 1)
+    monkeypatch.setattr(f"muse.providers._batch.{case.name}._PAGE", 1)
     others = (make(night, case) for _ in range(3))
     night.server.plan(case.name, Script(submit_faults=("unanswered",)))
     night.server.on_step = lambda step: next(others, None) if step.endswith("_list") else None

@@ -24,7 +24,7 @@ FINISH = {"event": "finish", "ts": 3_500, "result": "At six.", "usage": {"reques
 
 _HOLD = """
 import sys
-from muse.runs.run_files.run_files import Recorder
+from muse.runs.run_files import Recorder
 recorder = Recorder.begin()
 recorder.write({"event": "start", "prompt": "Hold"})
 print(recorder.agent_id, flush=True)
