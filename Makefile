@@ -68,7 +68,7 @@ batch: $(READY) journal ## ask for every row of a file: make batch INPUT=rows.js
 	    $${OUTPUT:+--output "$$OUTPUT" --resume} -- "$$INPUT"
 
 # Files of tests go to four processes: much of their time is waiting for other processes.
-PYTEST = "$(BIN)/pytest" --numprocesses 4 --dist loadfile
+PYTEST = "$(BIN)/pytest" --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test: $(READY) ## run the tests
 	@$(PYTEST)

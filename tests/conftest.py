@@ -34,6 +34,24 @@ collect_ignore = [] if find_spec("ray") else ["ray_nodes.py"]
 pytest_plugins = ("tests.time_limit", "tests.embedded", "tests.desk", "tests.night", "tests.seeing")
 
 
+# Files that take longest: run first, so that no process is left with one of them while the others have nothing to do.
+_LONGEST = (
+    "test_chaos",
+    "test_think_choosing",
+    "test_think_daily",
+    "test_batch_killed",
+    "test_local",
+    "test_first_call",
+    "tests/browser/",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files that take longest first; the order is otherwise kept."""
+    places = {name: place for place, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: next((place for name, place in places.items() if name in item.nodeid), len(places)))
+
+
 @pytest.fixture(autouse=True)
 def _apart(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
