@@ -31,7 +31,7 @@ from muse import models
 from muse.errors import MuseError
 from muse.mcp import build_server
 from muse.providers import get_provider_module
-from muse.types.json_schema.validation import require_fit
+from muse.types.json_schema.validation import validate
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 CONTEXT = "agent.system.default"
@@ -122,7 +122,7 @@ async def _run(case: Case, provider: str, model: str, server: Any, schemas: Mapp
 
 def _fits(name: str, args: Mapping[str, Any], schemas: Mapping[str, Any]) -> bool:
     try:
-        require_fit(args, schemas[name])
+        validate(args, schemas[name])
     except (ValueError, KeyError):
         return False
     return True

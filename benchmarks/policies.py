@@ -12,7 +12,7 @@ from benchmarks.report import Table, at_most
 from benchmarks.world import Json, World
 from muse import models
 from muse.providers import backend_of
-from muse.providers._backend.attempt import Origin
+from muse.providers._backend.attempt import CallMetadata
 
 _GOAL_US = 15.0
 _CONTEXT = "bench.policies"
@@ -64,9 +64,9 @@ def _bare(
         "timeout_s": timeout_s,
         **kwargs,
     }
-    call = models.prepare(contents, context, options)
+    call = models.prepare_call(contents, context, options)
     route = call.ladder.rungs[0]
-    return backend_of(route.provider, call.config).reply(call.request, Origin(context, route, call.segment)).text
+    return backend_of(route.provider, call.config).reply(call.request, CallMetadata(context, route, call.segment)).text
 
 
 def tables(world: World) -> Iterator[Table]:

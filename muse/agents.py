@@ -24,14 +24,14 @@ from muse import models
 from muse.agent_loop import loop
 from muse.agent_loop.mcp_client import LocalServer
 from muse.agent_loop.module_loader import makefile_claim, nearest_makefile
-from muse.agent_loop.parent_watch import tied_lines
+from muse.agent_loop.parent_watch import read_lines_until_parent_exit
 from muse.agent_loop.run_config import RunConfig
-from muse.agent_loop.stdin_protocol import Lines
-from muse.agent_loop.tool_registry import find_packs, packs
-from muse.agent_loop.toolset import Approver, PreviewedCall
+from muse.agent_loop.stdin_protocol import StdinProtocol
+from muse.agent_loop.tool_registry import find_tool_modules, tool_modules
+from muse.agent_loop.toolset import Approver, ToolCallPreview
 from muse.journal import config_loader, paths, secrets
 from muse.journal.config import Config
-from muse.journal.lenient_parser import nearest
+from muse.journal.lenient_parser import closest_name
 from muse.journal.persona_fields import names_in
 from muse.journal.personas import DEFAULT_PERSONA, claims_of, get_agent, problems_of
 from muse.journal.trust import consent
@@ -39,7 +39,7 @@ from muse.policies.execution import Fallback
 from muse.providers import backend_of, get_provider_module, specs
 from muse.providers._backend.backend import ProviderBackend
 from muse.runs.history import format_tool_summary, parse_agent_events_to_turns
-from muse.runs.recorder import Emit, Recording, recording
+from muse.runs.recorder import Emit, RunRecorder, record_run
 from muse.terminal.text import escape_output, log_to_stderr
 from muse.types.errors import AgentError, ConfigError, cause_of
 from muse.types.events import (
@@ -69,12 +69,12 @@ __all__ = [
     "ThinkingEvent",
     "ToolEndEvent",
     "ToolStartEvent",
-    "end_with_output",
+    "cancel_on_closed_stdout",
     "format_tool_summary",
     "main",
     "main_async",
     "parse_agent_events_to_turns",
-    "prepare",
+    "resolve_run",
     "run",
     "run_recorded",
 ]
@@ -83,7 +83,7 @@ log = logging.getLogger(__name__)
 Hosted = Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None
 
 
-class Prepared(RedactedStruct, frozen=True):
+class ResolvedRun(RedactedStruct, frozen=True):
     """A run ready to go: the provider's module name, and the config for its `run_agent`."""
 
     _hidden: ClassVar[frozenset[str]] = frozenset({"config"})
@@ -92,7 +92,7 @@ class Prepared(RedactedStruct, frozen=True):
     config: Mapping[str, Any]
 
 
-def prepare(request: Mapping[str, Any]) -> Prepared:
+def resolve_run(request: Mapping[str, Any]) -> ResolvedRun:
     """A request with its persona and its route.
 
     The request's own entries come before the persona's. Provider, model and tier are those of the request; what it
@@ -126,7 +126,7 @@ def prepare(request: Mapping[str, Any]) -> Prepared:
         config["tools"] = _allowed(config["tools"])
     if config.get("approve"):
         config["approve"] = _allowed(config["approve"], "approve")
-    return Prepared(provider, config)
+    return ResolvedRun(provider, config)
 
 
 def _usable(persona: Mapping[str, Any], said: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -151,7 +151,9 @@ def _refuse_misspelt(said: Mapping[str, Any]) -> None:
         ConfigError: one does.
     """
     for name in said:
-        if name not in RunConfig.__struct_fields__ and (near := nearest(name, ("tools", "approve", "disable_mcp"))):
+        if name not in RunConfig.__struct_fields__ and (
+            near := closest_name(name, ("tools", "approve", "disable_mcp"))
+        ):
             raise ConfigError(name, "an unknown entry of the request", f"{near!r}?")
 
 
@@ -194,7 +196,7 @@ def _allowed(tools: Any, field: str = "tools") -> list[str]:
     names = names_in(list(tools) if isinstance(tools, tuple) else tools)
     if names is None:
         raise ConfigError(field, repr(tools), "a list of names of packs or tools, or globs of them")
-    known = packs()
+    known = tool_modules()
     return [tool for name in names for tool in known.get(name, (name,))]
 
 
@@ -205,7 +207,7 @@ async def run(request: Mapping[str, Any], emit: Emit, *, hosted: Hosted = None) 
     those of the persona and of journal.json join them.
     """
     try:
-        prepared = prepare(request)
+        prepared = resolve_run(request)
         config = dict(prepared.config)
         if hosted and not _names_servers(request) and _may_use_tools(config):
             own = hosted() if callable(hosted) else hosted
@@ -216,7 +218,7 @@ async def run(request: Mapping[str, Any], emit: Emit, *, hosted: Hosted = None) 
     except Exception as exc:  # the edge of a run: whatever it was is said in one event
         if not getattr(exc, "_evented", False):
             log.debug("run failed", exc_info=True)
-            words = secrets.mask(str(exc) or type(exc).__name__)
+            words = secrets.redact(str(exc) or type(exc).__name__)
             JSONEventCallback(emit).emit({"event": "error", "error": words, "cause": cause_of(exc)})
         return False
     return True
@@ -233,11 +235,11 @@ async def _run_agent(provider: str, config: Mapping[str, Any], emit: Emit) -> No
         return
 
     def tell(step: Fallback) -> None:
-        said = {"provider": step.failed.provider, "model": step.failed.model, "error": secrets.mask(str(step.error))}
+        said = {"provider": step.failed.provider, "model": step.failed.model, "error": secrets.redact(str(step.error))}
         to = {"to_provider": step.next.provider, "to_model": step.next.model}
         JSONEventCallback(emit).emit({"event": "fallback", **said, **to})
 
-    model = models.Asked(provider, config["model"], tell)
+    model = models.AgentModel(provider, config["model"], tell)
     await loop.run(config, emit, model=model, provider=provider)
 
 
@@ -269,17 +271,17 @@ async def _with_make(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def own_tools() -> Mapping[str, Any]:
+def builtin_tools() -> Mapping[str, Any]:
     """The journal's own tools: the model is offered them at once, their server is made when the first is called."""
-    from muse.agent_loop.tool_descriptions import offers
+    from muse.agent_loop.tool_descriptions import describe_tools
 
     def make() -> Any:
         from muse.mcp import build_server
 
         return build_server(found)
 
-    found = find_packs()
-    return {"journal": LocalServer(offers(found), make)}
+    found = find_tool_modules()
+    return {"journal": LocalServer(describe_tools(found), make)}
 
 
 async def main_async(
@@ -296,7 +298,7 @@ async def main_async(
     still run. With `parallel` above 1 so many run at once and their events mix, each with its `agent_id`. `single` is
     for the first request alone, whose approvals are refused unless it says `attended`.
     """
-    writer, lines, slots = JSONEventWriter(path), Lines(source or sys.stdin), asyncio.Semaphore(parallel)
+    writer, lines, slots = JSONEventWriter(path), StdinProtocol(source or sys.stdin), asyncio.Semaphore(parallel)
     outcomes: list[bool] = []
 
     def say(event: dict[str, Any]) -> None:
@@ -329,12 +331,14 @@ async def main_async(
     return 0 if all(outcomes) else 1
 
 
-async def _answered(request: Mapping[str, Any], writer: JSONEventWriter, lines: Lines | None, hosted: Hosted) -> bool:
+async def _answered(
+    request: Mapping[str, Any], writer: JSONEventWriter, lines: StdinProtocol | None, hosted: Hosted
+) -> bool:
     """One run whose approvals are asked for among the events and answered among the lines of the source, if any.
 
     An answer is recorded, but not said again to whoever gave it.
     """
-    with recording(request, writer.emit) as kept:
+    with record_run(request, writer.emit) as kept:
 
         async def approve(call: ToolCall) -> bool:
             return lines is not None and await lines.answer(kept.agent_id, call.call_id)
@@ -350,17 +354,17 @@ async def run_recorded(
 
     What `approver` is asked, and what it says, are events too: `approval` and `answer`.
     """
-    with recording(request, emit) as kept:
+    with record_run(request, emit) as kept:
         asked = None if approver is None else _recorded(approver, kept, kept.take)
         return await run({**request, "agent_id": kept.agent_id, "approver": asked}, kept.take, hosted=hosted)
 
 
-def _recorded(approver: Approver, kept: Recording, tell: Emit) -> Approver:
+def _recorded(approver: Approver, kept: RunRecorder, tell: Emit) -> Approver:
     """Return `approver`, each question to it an `approval` event of the run, and `tell` given each `answer` event."""
 
     async def approve(call: ToolCall) -> bool:
         asked = {"event": "approval", "tool": call.name, "args": dict(call.args), "call_id": call.call_id}
-        if isinstance(call, PreviewedCall):
+        if isinstance(call, ToolCallPreview):
             known = {"server": call.server, "preview": call.preview}
             asked |= {name: value for name, value in known.items() if value}
         kept.take({**asked, "ts": now_ms()})
@@ -401,7 +405,7 @@ def main(argv: list[str] | None = None) -> int:
     log_to_stderr(logging.BASIC_FORMAT, logging.INFO if args.verbose else logging.WARNING)
     secrets.fill_from(config_loader.load().config)
     if args.tied:
-        return run_until_interrupted(tied_lines(sys.stdin.fileno()), 1, single=True)
+        return run_until_interrupted(read_lines_until_parent_exit(sys.stdin.fileno()), 1, single=True)
     if args.file is None:
         return run_until_interrupted(sys.stdin, args.parallel)
     with ExitStack() as opened:
@@ -419,18 +423,18 @@ def run_until_interrupted(source: Iterable[str], parallel: int, *, single: bool 
         task = asyncio.current_task()
         if task is not None and sys.platform != "win32":
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-            end_with_output(task)
-        return await main_async(source, parallel=parallel, hosted=own_tools, single=single)
+            cancel_on_closed_stdout(task)
+        return await main_async(source, parallel=parallel, hosted=builtin_tools, single=single)
 
     try:
         return asyncio.run(whole())
     except (KeyboardInterrupt, asyncio.CancelledError):
         return 130
     finally:
-        _let_go_of_output()
+        _detach_stdout()
 
 
-def end_with_output(task: asyncio.Task[Any]) -> None:
+def cancel_on_closed_stdout(task: asyncio.Task[Any]) -> None:
     """Cancel `task` when standard output is a pipe that nobody reads any more."""
     loop = asyncio.get_running_loop()
     try:
@@ -446,7 +450,7 @@ def end_with_output(task: asyncio.Task[Any]) -> None:
         loop.add_reader(handle, end)  # nothing comes in there, but the end of its reader does
 
 
-def _let_go_of_output() -> None:
+def _detach_stdout() -> None:
     """See that the interpreter does not fail on its way out over what nobody reads any more."""
     try:
         sys.stdout.flush()

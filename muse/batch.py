@@ -17,21 +17,21 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from muse.batching.call import answer_of, calls_of, check, feel, fit, note_model, outcome_of
-from muse.batching.completed_queue import Outbox
-from muse.batching.concurrency import Pace
+from muse.batching.call import answer_of, calls_of, check, coerce_to_schema, note_model, record_outcome, run_call
+from muse.batching.completed_queue import CompletedQueue
+from muse.batching.concurrency import ConcurrencyLimit
 from muse.batching.engine import Engine, Name, engine_of
-from muse.batching.notifier import Bell
-from muse.batching.outage_guard import Outage
-from muse.batching.progress_bar import Bar, drawn
-from muse.batching.provider_batches.lane import Night, night_of
-from muse.batching.queue_item import Job
+from muse.batching.notifier import Notifier
+from muse.batching.outage_guard import OutageGuard
+from muse.batching.progress_bar import ProgressBar, drawn
+from muse.batching.provider_batches.lane import ProviderBatchLane, lane_for
+from muse.batching.queue_item import QueueItem
 from muse.batching.request import BatchRequest
-from muse.batching.source import Feed
-from muse.batching.stats import Tally
+from muse.batching.source import RequestSource
+from muse.batching.stats import BatchStats
 from muse.batching.store.store import Store
-from muse.batching.store.writer import Keeper, Key
-from muse.batching.worker_pool import Crew
+from muse.batching.store.writer import Key, ResultWriter
+from muse.batching.worker_pool import WorkerPool
 from muse.models import agenerate
 from muse.types.messages import Reply
 
@@ -71,23 +71,23 @@ class Batch:
     ) -> None:
         self.max_concurrent = max_concurrent
         self.client = client
-        self.tally = Tally()
-        self._pace = Pace(max_concurrent)
+        self.tally = BatchStats()
+        self._pace = ConcurrencyLimit(max_concurrent)
         self._engine: Engine | None = engine_of(engine, self._pace, lane, client)
-        self._waiting: deque[Job] = deque()
-        self._finished = Outbox(self._pace)
-        self._outage = Outage(self._pace)
-        self._crew = Crew(self._pace, self._next, self._ask, self._left)
-        self._feed = Feed(self.tally, self._take_in, self._may_take, self._source_ended)
-        self._bell = Bell()
+        self._waiting: deque[QueueItem] = deque()
+        self._finished = CompletedQueue(self._pace)
+        self._outage = OutageGuard(self._pace)
+        self._crew = WorkerPool(self._pace, self._next, self._ask, self._left)
+        self._feed = RequestSource(self.tally, self._take_in, self._may_take, self._source_ended)
+        self._bell = Notifier()
         self._open = self._drains = self._era = 0
         self._trouble: BaseException | None = None
-        self._bar: Bar | None = drawn(self.tally) if progress else None
-        self._keeper: Keeper | None = None
+        self._bar: ProgressBar | None = drawn(self.tally) if progress else None
+        self._keeper: ResultWriter | None = None
         if ledger is not None:
-            self._keeper = Keeper(Store(ledger), key, self._pace, self._deliver, retry_failed=retry_failed)
+            self._keeper = ResultWriter(Store(ledger), key, self._pace, self._deliver, retry_failed=retry_failed)
             weakref.finalize(self, self._keeper.store.close)
-        self._night: Night | None = night_of(self, self.ledger, self._feed, self._bell, lane, deadline)
+        self._night: ProviderBatchLane | None = lane_for(self, self.ledger, self._feed, self._bell, lane, deadline)
 
     @property
     def ledger(self) -> Store | None:
@@ -252,7 +252,7 @@ class Batch:
         self._trouble = self._trouble or trouble
         self.stop()
 
-    def _next(self) -> Job | None:
+    def _next(self) -> QueueItem | None:
         """The job for a worker that is free."""
         while not (self._waiting or self._night) and self._feed.has_plain and self._has_room():
             self._feed.pull()
@@ -276,7 +276,7 @@ class Batch:
         self._open += 1
         self.tally.added += 1
         if number is not None:
-            job = Job(request, request.turn, self._era, number)
+            job = QueueItem(request, request.turn, self._era, number)
             if self._night is None or not self._night.takes(job):
                 self._waiting.append(job)
         else:
@@ -296,7 +296,7 @@ class Batch:
         if self._waiting:
             self._crew.hire()
 
-    async def _ask(self, job: Job, replies: list[Reply]) -> None:
+    async def _ask(self, job: QueueItem, replies: list[Reply]) -> None:
         """Make the call of one request; what comes of it is its result, whatever it is."""
         if not job.is_current():
             self._forget()
@@ -304,7 +304,7 @@ class Batch:
         request, began_s = job.request, time.perf_counter()
         self.tally.in_flight += 1
         try:
-            response, problem = await outcome_of(self._answer(request, replies))
+            response, problem = await run_call(self._answer(request, replies))
         except asyncio.CancelledError:
             self._take_back(job)
             raise
@@ -333,7 +333,7 @@ class Batch:
         return await answer_of(agenerate, request, self.client)
 
     async def _fit(self, request: BatchRequest, text: str) -> str:
-        return await fit(agenerate, request, self.client, text)
+        return await coerce_to_schema(agenerate, request, self.client, text)
 
     def _forget(self) -> None:
         """Leave a request out that was updated since: a later job has what it is now."""
@@ -341,9 +341,9 @@ class Batch:
         self.tally.added -= 1
         self._bell.ring()
 
-    def _settle(self, job: Job, began_s: float) -> None:
+    def _settle(self, job: QueueItem, began_s: float) -> None:
         """Keep a result and hand it on."""
-        feel(self._pace, job.request, began_s)
+        record_outcome(self._pace, job.request, began_s)
         self.tally.count(job.request)
         if self._keeper is not None:
             self._keeper.keep(job.number, job.request)
@@ -363,14 +363,14 @@ class Batch:
         self._feed.room.ring()
         self._bell.ring()
 
-    def _take_back(self, job: Job) -> None:
+    def _take_back(self, job: QueueItem) -> None:
         """Put a request whose call was cancelled back in the row, if the batch as a whole was not."""
         if job.era == self._era:
             self._waiting.appendleft(job)
         else:
             self._drop(job)
 
-    def _drop(self, job: Job) -> None:
+    def _drop(self, job: QueueItem) -> None:
         self._open -= 1
         if job.is_current():
             job.request.cancelled()

@@ -29,9 +29,9 @@ from msgspec import Struct
 from pydantic import ValidationError
 
 from muse import __version__
-from muse.agent_loop.tool_descriptions import offer
-from muse.agent_loop.tool_registry import LocalTool, Pack, find_packs
-from muse.journal.lenient_parser import nearest
+from muse.agent_loop.tool_descriptions import describe_tool
+from muse.agent_loop.tool_registry import LocalTool, ToolModule, find_tool_modules
+from muse.journal.lenient_parser import closest_name
 from muse.terminal.text import escape_control, escape_message, escape_output, log_to_stderr
 from muse.types.errors import ConfigError, MuseError
 
@@ -50,7 +50,7 @@ _PATH_FORM = re.compile(r"/[A-Za-z0-9._~/-]*")
 _SHOWN_CHARS = 60
 
 
-class Place(Struct, frozen=True):
+class ServerAddress(Struct, frozen=True):
     """Where the server listens; port 0 takes a free one."""
 
     host: str = HOST
@@ -66,7 +66,7 @@ class _JournalTool(Tool):
         allowed = list(self.parameters.get("properties", {}))
         for name in arguments:
             if name not in allowed:
-                near = nearest(name, allowed)
+                near = closest_name(name, allowed)
                 guess = f"did you mean {near}?" if near else f"it takes {', '.join(allowed) or 'no arguments'}"
                 raise ToolError(f"{self.name}: unknown argument {name[:_SHOWN_CHARS]!r}; {guess}")
         try:
@@ -92,9 +92,9 @@ def _wrong(error: ValidationError) -> str:
     return "; ".join(said.values())
 
 
-def build_server(packs: Sequence[Pack] | None = None) -> MCPServer[Any]:
+def build_server(packs: Sequence[ToolModule] | None = None) -> MCPServer[Any]:
     """A server with the tools of all packs there are, or of the given ones; it can be talked to in memory."""
-    found = find_packs() if packs is None else packs
+    found = find_tool_modules() if packs is None else packs
     with _logging_untouched():
         return MCPServer(
             "muse",
@@ -125,7 +125,7 @@ def _tool(tool: LocalTool) -> Tool:
         idempotent_hint=tool.idempotent or tool.read_only,
         open_world_hint=False,
     )
-    offered = offer(tool)
+    offered = describe_tool(tool)
     made = _JournalTool.from_function(
         tool.function, title=tool.title, description=offered.description, annotations=hints
     )
@@ -145,9 +145,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--host, --port and --path belong to --http")
     try:
         if options.list:
-            _print_list(find_packs())
+            _print_list(find_tool_modules())
         elif options.http:
-            _serve_http(build_server(), place_of(options.host, options.port, options.path, os.environ))
+            _serve_http(build_server(), parse_address(options.host, options.port, options.path, os.environ))
         else:
             _serve_stdio(build_server())
     except ConfigError as exc:
@@ -172,7 +172,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def place_of(host: str | None, port: str | None, path: str | None, environment: Mapping[str, str]) -> Place:
+def parse_address(
+    host: str | None, port: str | None, path: str | None, environment: Mapping[str, str]
+) -> ServerAddress:
     """Where to listen: what is given, else the environment's, else the default.
 
     Raises:
@@ -191,7 +193,7 @@ def place_of(host: str | None, port: str | None, path: str | None, environment: 
         raise ConfigError(places["--port"], repr(number), "a number from 0 to 65535")
     if not _PATH_FORM.fullmatch(values["--path"]):
         raise ConfigError(places["--path"], repr(values["--path"]), "a path that begins with '/', such as /mcp")
-    return Place(address, int(number), values["--path"])
+    return ServerAddress(address, int(number), values["--path"])
 
 
 def _loopback(host: str, where: str) -> str:
@@ -220,7 +222,7 @@ def _serve_stdio(server: MCPServer[Any]) -> None:
     anyio.run(server.run_stdio_async)
 
 
-def _serve_http(server: MCPServer[Any], place: Place) -> None:
+def _serve_http(server: MCPServer[Any], place: ServerAddress) -> None:
     """Listen until a signal comes; the first line on standard error says where.
 
     Raises:
@@ -265,7 +267,7 @@ def _security(shown: str, port: int) -> TransportSecuritySettings:
     return TransportSecuritySettings(allowed_hosts=hosts, allowed_origins=[f"http://{host}" for host in hosts])
 
 
-def _print_list(packs: Sequence[Pack]) -> None:
+def _print_list(packs: Sequence[ToolModule]) -> None:
     """One line a tool: pack, name, whether it changes anything, what it does."""
     rows = [(pack.name, tool) for pack in packs for tool in pack.tools]
     width = max((len(tool.name) for _, tool in rows), default=0)

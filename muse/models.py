@@ -11,28 +11,29 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from muse import providers
 from muse.calls import log_pricing
-from muse.calls.execute import Ready
-from muse.calls.unknown_options import KNOWN, is_near_miss, refuse, unknown_in, warn_of
+from muse.calls.execute import PreparedCall
+from muse.calls.unknown_options import KNOWN, is_near_miss, refuse, unknown_in, warn_unknown
 from muse.journal import config, config_loader
 from muse.journal.config_loader import Snapshot
 from muse.journal.descriptors import LOOK_AGAIN_S
 from muse.policies.execution import Fallback
-from muse.policies.pipeline import stack
+from muse.policies.pipeline import policy_pipeline
 from muse.providers import backend_of, owner_of, specs
-from muse.providers._backend.function_adapter import PlainBackend
+from muse.providers._backend.function_adapter import FunctionBackend
 from muse.routing import contexts
 from muse.routing.contexts import Registry
-from muse.routing.fallbacks import Ladder, ladder
+from muse.routing.fallbacks import FallbackChain, resolve_fallbacks
 from muse.routing.router import PROVIDER_ENV, Explanation, Router
 from muse.streaming.streams import AsyncReplyStream, ReplyStream
-from muse.types.content import make_request
+from muse.types.content import build_request
+from muse.types.deprecation import renamed_attributes
 from muse.types.errors import ConfigError, InvalidReply, UnknownProviderError
 from muse.types.messages import GenerateOptions, Reply, Request, Route
-from muse.types.provider_spec import Spec, Tier
-from muse.types.structured_output import Form, Model, read_object, repair, schema_of
+from muse.types.provider_spec import ProviderSpec, Tier
+from muse.types.structured_output import Form, Model, build_repair_request, parse_output, to_json_schema
 
 if TYPE_CHECKING:
-    from muse.policies.usage_status import Standing
+    from muse.policies.usage_status import LimitStatus
 
 TIER_PRO = Tier.PRO
 TIER_FLASH = Tier.FLASH
@@ -60,24 +61,24 @@ _MOST_ROUTES = 10_000
 _M = TypeVar("_M", bound=Model)
 
 
-class _Desk:
+class _ResolvedConfig:
     """The router of one state of journal.json, registry and specs, and the ladders it gave so far."""
 
     __slots__ = ("good_until_s", "ladders", "registry", "router", "snapshot", "specs")
 
-    def __init__(self, snapshot: Snapshot, registry: Registry, known: Mapping[str, Spec]) -> None:
+    def __init__(self, snapshot: Snapshot, registry: Registry, known: Mapping[str, ProviderSpec]) -> None:
         self.snapshot = snapshot
         self.registry = registry
         self.specs = known
         self.good_until_s = 0.0
         self.router = Router(snapshot.config, registry.contexts, known)
-        self.ladders: dict[str | None, tuple[Ladder, tuple[str, ...], list[str | None]]] = {}
+        self.ladders: dict[str | None, tuple[FallbackChain, tuple[str, ...], list[str | None]]] = {}
 
     def is_current(self) -> bool:
         """Whether the dictionaries that may be changed at run time are still as they were."""
         return self.registry.is_current() and providers.is_current(self.specs)
 
-    def ladder(self, context: str | None) -> Ladder:
+    def ladder(self, context: str | None) -> FallbackChain:
         """The ladder of `context`; a kept one holds while the variables it depends on stay as they were."""
         look_up = os.environ.get
         kept = self.ladders.get(context)
@@ -87,7 +88,7 @@ class _Desk:
         if known is not self.specs:  # a variable may name a provider that was not loaded yet
             self.specs, self.router = known, Router(self.snapshot.config, self.registry.contexts, known)
             self.ladders.clear()
-        found = ladder(self.router.route(context, os.environ), self.router, os.environ)
+        found = resolve_fallbacks(self.router.route(context, os.environ), self.router, os.environ)
         names = (PROVIDER_ENV, *(self.specs[rung.provider].model_env for rung in found.rungs))
         if len(self.ladders) >= _MOST_ROUTES:
             self.ladders.clear()
@@ -102,39 +103,43 @@ class _Desk:
             return None
 
 
-_desk: _Desk | None = None
+_resolved: _ResolvedConfig | None = None
 
 
-def _front_desk(*, at_once: bool = False) -> _Desk:
+def _resolved_config(*, at_once: bool = False) -> _ResolvedConfig:
     """The desk as of now: one `stat` of journal.json, and at most once a second a look at the descriptors."""
-    global _desk
+    global _resolved
     snapshot = config_loader.load()
-    desk = _desk
+    desk = _resolved
     now = time.monotonic()
     if desk is not None and desk.snapshot is snapshot and now < desk.good_until_s and not at_once and desk.is_current():
         return desk
     registry = contexts.registry(snapshot, at_once=at_once)
     known = specs()
     if desk is None or desk.snapshot is not snapshot or desk.registry is not registry or desk.specs is not known:
-        desk = _Desk(snapshot, registry, known)
+        desk = _ResolvedConfig(snapshot, registry, known)
     desk.good_until_s = now + LOOK_AGAIN_S
-    _desk = desk
+    _resolved = desk
     return desk
 
 
 def route(context: str | None) -> Route:
     """Who serves `context` now, with the reason; see `muse.routing.router.Router.route` for what it raises."""
-    return _front_desk().ladder(context).rungs[0]
+    return _resolved_config().ladder(context).rungs[0]
 
 
-def ladder_of(context: str | None) -> Ladder:
-    """Who is asked for `context`, under which rules; see `muse.routing.fallbacks.ladder` for what it raises."""
-    return _front_desk(at_once=True).ladder(context)
+def fallback_chain(context: str | None) -> FallbackChain:
+    """Return the providers to try for `context`, in order, and the call policy.
+
+    Raises:
+        MuseError: as `muse.routing.fallbacks.resolve_fallbacks` does.
+    """
+    return _resolved_config(at_once=True).ladder(context)
 
 
 def explain(context: str | None) -> Explanation:
     """The route of `context` with every rule that matched it and which one won each field."""
-    return _front_desk(at_once=True).router.explain(context, os.environ)
+    return _resolved_config(at_once=True).router.explain(context, os.environ)
 
 
 def resolve_provider(context: str | None) -> tuple[str, str]:
@@ -143,7 +148,7 @@ def resolve_provider(context: str | None) -> tuple[str, str]:
     Raises:
         UnknownProviderError: journal.json leads to a provider that is not registered.
     """
-    found = _front_desk().ladder(context).rungs[0]
+    found = _resolved_config().ladder(context).rungs[0]
     return found.provider, found.model
 
 
@@ -160,11 +165,11 @@ def resolve(
         UnknownProviderError: there is no such provider.
         ConfigError: `tier` is none, or the provider has no model at it or at a more capable one.
     """
-    desk = _front_desk()
+    desk = _resolved_config()
     level = None if tier in (None, "") else _as_tier(tier)
     if provider and provider not in desk.specs:
         providers.get_provider_module(provider)  # a plug-in is loaded by this; any other name is unknown
-        desk = _front_desk()
+        desk = _resolved_config()
     if provider and model:
         return Route(context or "", provider, model, level or desk.router.tier(context, os.environ), "the request")
     found = desk.ladder(context).rungs[0]
@@ -190,7 +195,7 @@ def _as_tier(said: object) -> Tier:
 
 def resolve_model_for_provider(context: str | None, provider: str, *, tier: int | None = None) -> str:
     """The model of `provider` at the tier of `context`, or at `tier`; one without falls to the more capable."""
-    desk = _front_desk()
+    desk = _resolved_config()
     tier = tier or desk.router.tier(context, os.environ)
     return desk.router.model_at(provider, tier, os.environ, where="provider")[0]
 
@@ -200,14 +205,14 @@ def context_tokens(found: Route) -> int:
 
     Of the embedded engine it is what journal.json says (`providers.local.context_tokens`).
     """
-    desk = _front_desk()
+    desk = _resolved_config()
     spec = desk.specs[found.provider]
     return desk.snapshot.config.local.context_tokens if spec.name == "local" else spec.capabilities.max_context_tokens
 
 
 def get_context_registry() -> dict[str, dict[str, Any]]:
     """Every known context: `{pattern: {tier, label, group}}`, static ones, then categories, then agents."""
-    known = _front_desk(at_once=True).registry.contexts
+    known = _resolved_config(at_once=True).registry.contexts
     return {name: {"tier": info.tier, "label": info.label, "group": info.group} for name, info in known.items()}
 
 
@@ -220,7 +225,7 @@ _heard: ContextVar[list[Reply] | None] = ContextVar("_heard", default=None)
 
 
 @contextmanager
-def hearing(replies: list[Reply]) -> Iterator[None]:
+def capture_replies(replies: list[Reply]) -> Iterator[None]:
     """While it lasts, each reply of which `agenerate` gives the text, in this task, is added to `replies`."""
     mark = _heard.set(replies)
     try:
@@ -258,7 +263,7 @@ def generate(
         "timeout_s": timeout_s,
         **kwargs,
     }
-    return prepare(contents, context, options, needs_text=True).run().text
+    return prepare_call(contents, context, options, needs_text=True).run().text
 
 
 async def agenerate(
@@ -282,7 +287,7 @@ async def agenerate(
         "timeout_s": timeout_s,
         **kwargs,
     }
-    found = await prepare(contents, context, options, needs_text=True).arun()
+    found = await prepare_call(contents, context, options, needs_text=True).arun()
     heard = _heard.get()
     if heard is not None:
         heard.append(found)
@@ -291,22 +296,22 @@ async def agenerate(
 
 def reply(contents: Any, context: str, **options: Unpack[GenerateOptions]) -> Reply:
     """The whole reply: text, usage, finish, thinking, the model that served, the route and its reason, the cost."""
-    return prepare(contents, context, options).run()
+    return prepare_call(contents, context, options).run()
 
 
 async def areply(contents: Any, context: str, **options: Unpack[GenerateOptions]) -> Reply:
     """As `reply`, awaited."""
-    return await prepare(contents, context, options).arun()
+    return await prepare_call(contents, context, options).arun()
 
 
 def stream(contents: Any, context: str, **options: Unpack[GenerateOptions]) -> ReplyStream:
     """The reply as it is written: iterate it for text, then read `.reply`; closing it early cancels the request."""
-    return prepare(contents, context, options).stream()
+    return prepare_call(contents, context, options).stream()
 
 
 async def astream(contents: Any, context: str, **options: Unpack[GenerateOptions]) -> AsyncReplyStream:
     """As `stream`, for `async for`."""
-    return await prepare(contents, context, options).astream()
+    return await prepare_call(contents, context, options).astream()
 
 
 @overload
@@ -325,15 +330,15 @@ def generate_object(contents: Any, context: str, schema: Form, **options: Unpack
         InvalidReply: the second reply does not fit either; `text` is that reply.
         MuseError: as `reply`.
     """
-    call = prepare(contents, context, {**options, "json_schema": schema_of(schema)}, needs_text=True)
+    call = prepare_call(contents, context, {**options, "json_schema": to_json_schema(schema)}, needs_text=True)
     deadline = call.deadline()
     key, kept = call.find()
     first = kept or call.ask(deadline=deadline)
     try:
-        found = read_object(first, schema)
+        found = parse_output(first, schema)
     except InvalidReply as problem:
-        first = call.ask(repair(call.request, first, problem), deadline)
-        found = read_object(first, schema)
+        first = call.ask(build_repair_request(call.request, first, problem), deadline)
+        found = parse_output(first, schema)
     call.keep(key, first)
     return found
 
@@ -346,14 +351,14 @@ async def agenerate_object(
 ) -> Any: ...
 async def agenerate_object(contents: Any, context: str, schema: Form, **options: Unpack[GenerateOptions]) -> Any:
     """As `generate_object`, awaited."""
-    call = prepare(contents, context, {**options, "json_schema": schema_of(schema)}, needs_text=True)
+    call = prepare_call(contents, context, {**options, "json_schema": to_json_schema(schema)}, needs_text=True)
     deadline = await call.adeadline()
     key, kept = call.find()
     first = kept or await call.aask(deadline=deadline)
     try:
         found = await _read_object(first, schema)
     except InvalidReply as problem:
-        first = await call.aask(repair(call.request, first, problem), deadline)
+        first = await call.aask(build_repair_request(call.request, first, problem), deadline)
         found = await _read_object(first, schema)
     call.keep(key, first)
     return found
@@ -366,11 +371,11 @@ async def _read_object(reply: Reply, form: Form) -> Any:
     from muse.types.json_schema.patterns import has_patterns  # only who asks for objects pays it
 
     if isinstance(form, Mapping) and has_patterns(form):
-        return await asyncio.to_thread(read_object, reply, form)
-    return read_object(reply, form)
+        return await asyncio.to_thread(parse_output, reply, form)
+    return parse_output(reply, form)
 
 
-def prepare(contents: Any, context: str, options: Mapping[str, Any], *, needs_text: bool = False) -> Ready:
+def prepare_call(contents: Any, context: str, options: Mapping[str, Any], *, needs_text: bool = False) -> PreparedCall:
     """Route a call and put its request together; nothing goes out before the result is run.
 
     With `needs_text` a reply without text is an error although the model called a tool.
@@ -382,7 +387,7 @@ def prepare(contents: Any, context: str, options: Mapping[str, Any], *, needs_te
     _require_context(context)
     given = dict(options)
     is_strict = bool(given.pop("strict", False))
-    desk = _front_desk()
+    desk = _resolved_config()
     current = desk.snapshot.config
     found = desk.ladder(context)
     asked = given.pop("model", None)
@@ -396,23 +401,33 @@ def prepare(contents: Any, context: str, options: Mapping[str, Any], *, needs_te
         given["system_instruction"] = current.system_instruction
     if given.get("timeout_s") is None:
         given["timeout_s"] = found.rules.timeout_s
-    request = make_request(contents, found.rungs[0].model, given, needs_text=needs_text)
-    return Ready(request, found, stack(current.policies, log_pricing.assess), current, desk.model_at, segment, api_key)
+    request = build_request(contents, found.rungs[0].model, given, needs_text=needs_text)
+    return PreparedCall(
+        request,
+        found,
+        policy_pipeline(current.policies, log_pricing.provider_and_cost),
+        current,
+        desk.model_at,
+        segment,
+        api_key,
+    )
 
 
-def _see_to_unknown(given: Mapping[str, Any], provider: str, known: Mapping[str, Spec], *, is_strict: bool) -> None:
+def _see_to_unknown(
+    given: Mapping[str, Any], provider: str, known: Mapping[str, ProviderSpec], *, is_strict: bool
+) -> None:
     """Warn of options that neither muse nor any provider knows; a plain module may take more than it declares.
 
     Raises:
         OptionError: they are not to be passed over.
     """
     names = unknown_in(given, [spec.options for spec in known.values()])
-    if names and isinstance(providers.backend_of(provider), PlainBackend):
+    if names and isinstance(providers.backend_of(provider), FunctionBackend):
         names = [name for name in names if is_near_miss(name)]
     if names and is_strict:
         refuse(names)
     elif names:
-        warn_of(names)
+        warn_unknown(names)
 
 
 def require_allowed(context: str, provider: str, model: str) -> None:
@@ -421,10 +436,10 @@ def require_allowed(context: str, provider: str, model: str) -> None:
     Raises:
         ConfigError: a bound in journal.json keeps the context from that provider.
     """
-    _starting(_front_desk(), context, provider, model)
+    _starting(_resolved_config(), context, provider, model)
 
 
-def _starting(desk: _Desk, context: str, provider: str, model: str) -> Ladder:
+def _starting(desk: _ResolvedConfig, context: str, provider: str, model: str) -> FallbackChain:
     """The ladder of a context that begins with the model of a run."""
     found = desk.ladder(context)
     first = found.rungs[0]
@@ -433,7 +448,7 @@ def _starting(desk: _Desk, context: str, provider: str, model: str) -> Ladder:
     return found.starting(Route(context, provider, model, first.tier, "the run's own model"))
 
 
-class Asked:
+class AgentModel:
     """A model as the agent loop asks it: the one named, then the ladder of the run's context, under its rules."""
 
     def __init__(self, provider: str, model: str, on_fallback: Callable[[Fallback], None]) -> None:
@@ -453,14 +468,14 @@ class Asked:
         """One turn, its answer as it is written."""
         return await self._ready(request, context).astream()
 
-    def _ready(self, request: Request, context: str) -> Ready:
-        desk = _front_desk()
+    def _ready(self, request: Request, context: str) -> PreparedCall:
+        desk = _resolved_config()
         found = _starting(desk, context, *self._named)
         segment = os.environ.get("SEGMENT_KEY")
-        return Ready(
+        return PreparedCall(
             request,
             found,
-            stack(desk.snapshot.config.policies, log_pricing.assess),
+            policy_pipeline(desk.snapshot.config.policies, log_pricing.provider_and_cost),
             desk.snapshot.config,
             desk.model_at,
             segment,
@@ -469,16 +484,22 @@ class Asked:
         )
 
 
-def standings(found: Ladder) -> tuple[Standing, ...]:
-    """How much of each limit and budget of a ladder's context is used now; see `muse.policies.usage_status.Standing`.
+def limit_statuses(found: FallbackChain) -> tuple[LimitStatus, ...]:
+    """Return how much of each limit and budget of the chain's context is used now.
 
     Raises:
         OSError: the usage log cannot be read.
     """
-    from muse.policies.usage_status import standings as look  # 5 ms, and only who asks for it pays it
+    from muse.policies.usage_status import limit_statuses as look  # 5 ms, and only who asks for it pays it
 
     first = found.rungs[0]
-    return look(_front_desk().snapshot.config.policies, first.context, first.provider, first.model, log_pricing.assess)
+    return look(
+        _resolved_config().snapshot.config.policies,
+        first.context,
+        first.provider,
+        first.model,
+        log_pricing.provider_and_cost,
+    )
 
 
 def _require_context(context: object) -> None:
@@ -496,3 +517,17 @@ def _overridden(found: Route, model: str) -> Route:
     if provider not in (known := specs()):
         raise UnknownProviderError(provider, known, path=f"model={model!r}")
     return Route(found.context, provider, model, found.tier, f"the call's own model={model!r}")
+
+
+# Names of 0.1.
+__getattr__ = renamed_attributes(
+    __name__,
+    {
+        "Asked": "AgentModel",
+        "Ladder": "FallbackChain",
+        "hearing": "capture_replies",
+        "ladder_of": "fallback_chain",
+        "prepare": "prepare_call",
+        "standings": "limit_statuses",
+    },
+)

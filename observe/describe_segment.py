@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from muse.batch import Batch, BatchRequest
 from muse.errors import InvalidReply, MuseError, ReplyError
-from muse.types.formatting import counted, total_usd
+from muse.types.formatting import pluralize, total_usd
 from observe import extract
 from observe.llm.checked_call import object_of
 from observe.llm.prompts import prompt_of
@@ -111,7 +111,7 @@ def _named(segment: Segment, on_step: OnStep) -> OnStep:
 def _done(segment: Segment, state: State) -> SegmentDone:
     unreadable = f", {state.unreadable} not readable" if state.unreadable else ""
     like = f" ({state.unchanged} unchanged)" if state.unchanged else ""
-    about = f"{counted(state.frames, 'frame')}{like}, {state.selected} read{unreadable}"
+    about = f"{pluralize(state.frames, 'frame')}{like}, {state.selected} read{unreadable}"
     about += f", {state.failed} failed" if state.failed else ""
     result, file = "failed" if state.failed else "done", f"{segment.name}/screen.jsonl"
     return SegmentDone(segment.name, result, about, file, state.cost_usd, state.problems)
@@ -270,6 +270,6 @@ def _told(failed: Sequence[Line]) -> list[str]:
     for line in failed:
         by_text.setdefault(line.error, []).append(line.file)
     return [
-        f"{files[0]}{' and ' + counted(len(files) - 1, 'more frame') if len(files) > 1 else ''}: {text}"
+        f"{files[0]}{' and ' + pluralize(len(files) - 1, 'more frame') if len(files) > 1 else ''}: {text}"
         for text, files in by_text.items()
     ]

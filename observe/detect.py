@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from muse.cli._terminal.arguments import FAILED, complain, parsed, parser_for
+from muse.cli._terminal.arguments import FAILED, parsed, parser_for, print_error
 from muse.cli._terminal.terminal import Column, draw, print_json, say
 from muse.errors import ConfigError
 from observe.documents import segmentation
@@ -106,7 +106,7 @@ def _complete(transcript: Transcript) -> int:
     """The exit status; what could not be read is said on standard error."""
     if not transcript.passed_over:
         return 0
-    complain("detect", f"{transcript.passed_over} entries have no words or cannot be read, and are left out")
+    print_error("detect", f"{transcript.passed_over} entries have no words or cannot be read, and are left out")
     return FAILED
 
 

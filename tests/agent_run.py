@@ -11,9 +11,9 @@ import pytest
 
 from muse import providers, testing
 from muse.providers.echo import Script
-from muse.runs.run_files import Recorder
+from muse.runs.run_files import EventWriter
 from muse.testing import Say
-from muse.types.messages import Results, ToolResult
+from muse.types.messages import ToolResult, ToolResults
 
 PROMPT = "When is the release?"
 _LETTERS = {"start": "s", "thinking": "t", "delta": "d", "finish": "f", "error": "e"}
@@ -77,13 +77,13 @@ def calls(*names: str) -> Say:
 def results(script: Script, number: int) -> tuple[ToolResult, ...]:
     """The tool results that end the request `number` of a script."""
     turn = script.requests[number].turns[-1]
-    assert isinstance(turn, Results)
+    assert isinstance(turn, ToolResults)
     return turn.results
 
 
 def record(events: list[dict[str, Any]], *, is_over: bool = True) -> str:
     """Put events where runs are kept; the run's id."""
-    recorder = Recorder.begin()
+    recorder = EventWriter.begin()
     for event in events:
         recorder.write(event)
     (recorder.end if is_over else recorder.let_go)()

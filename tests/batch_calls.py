@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from muse.batch import Batch, BatchRequest
-from muse.batching.notifier import Bell
+from muse.batching.notifier import Notifier
 
 CONTEXT = "app.tides"
 
@@ -19,7 +19,7 @@ class Calls:
         self.under_way: dict[str, asyncio.Future[str]] = {}
         self.most = 0
         self.cancelled: list[str] = []
-        self._bell = Bell()
+        self._bell = Notifier()
 
     async def __call__(self, **options: Any) -> str:
         """One call."""

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from muse import models, providers
 from muse.journal import config_loader, descriptors, paths, secrets
 from muse.policies import cache, pipeline, shared_state, spend
-from muse.policies.adaptive_concurrency import AdaptiveStep
+from muse.policies.adaptive_concurrency import AdaptiveConcurrency
 from muse.routing import contexts
 from muse.routing.router import PROVIDER_ENV
 from muse.usage_index.index import close_indexes
@@ -76,9 +76,9 @@ def _forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for module, names in _MEMORY:
         for name in names:
             monkeypatch.setattr(module, name, set() if name in {"_used", "_said", "_complained"} else {})
-    monkeypatch.setattr(models, "_desk", None)
-    monkeypatch.setattr(pipeline, "_stack", None)
-    monkeypatch.setattr(pipeline, "_adaptive", AdaptiveStep())
+    monkeypatch.setattr(models, "_resolved", None)
+    monkeypatch.setattr(pipeline, "_pipeline", None)
+    monkeypatch.setattr(pipeline, "_adaptive", AdaptiveConcurrency())
     yield
     for path in list(ledger._handles):
         ledger._drop(path)
@@ -91,7 +91,7 @@ def _forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 _MEMORY = (
-    (config_loader, ("_seen",)),
+    (config_loader, ("_cached_reads",)),
     (paths, ("_nearest",)),
     (ledger, ("_handles", "_complained", "_ends")),
     (in_flight, ("_own", "_not_before_s")),

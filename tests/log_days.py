@@ -11,13 +11,13 @@ from msgspec.structs import replace
 
 from muse import models
 from muse.usage_index.index import LogIndex
-from muse.usage_index.queries import Where, count_bad_lines, sums
+from muse.usage_index.queries import UsageFilter, count_bad_lines, sums
 from muse.usage_log import ledger
-from muse.usage_log.totals import Field, Summary, Total, summarize
+from muse.usage_log.totals import Field, UsageSummary, UsageTotal, summarize
 from tests.journal_folder import JournalFolder
 
 DAY = "20261103"
-ALL = Where((0, 99_999_999))
+ALL = UsageFilter((0, 99_999_999))
 
 
 def line(**fields: Any) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def append(journal: JournalFolder, *lines: dict[str, Any] | bytes, day: str = DA
     return path
 
 
-def usage_says(by: Iterable[Field] = ("context",)) -> Summary:
+def usage_says(by: Iterable[Field] = ("context",)) -> UsageSummary:
     """The sums of the log as `muse usage` makes them."""
     days = sorted(path.stem for path in ledger.day_files())
     lines = ((day, entry) for day in days for entry in ledger.read((day, day)))
@@ -68,7 +68,7 @@ def same_as_usage(index: LogIndex, by: tuple[Field, ...] = ("context",)) -> None
     assert count_bad_lines(index, ALL.days) == ledger.count_bad_lines()
 
 
-def _plain(total: Total) -> Total:
+def _plain(total: UsageTotal) -> UsageTotal:
     """A total apart from whether counts are estimates, of which the index knows one more place."""
     return replace(total, usage=replace(total.usage, estimated=False))
 

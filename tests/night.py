@@ -6,18 +6,18 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import pytest
 
-from muse.batching.provider_batches.service import Rhythm
-from muse.batching.provider_batches.submitter import Item, Overnight
+from muse.batching.provider_batches.service import PollSchedule
+from muse.batching.provider_batches.submitter import Item, ProviderBatchSubmitter
 from muse.errors import MuseError
-from muse.providers._backend.attempt import Origin
-from muse.types.content import make_request
+from muse.providers._backend.attempt import CallMetadata
+from muse.types.content import build_request
 from muse.types.messages import Reply, Route
 from muse.types.provider_spec import Tier
 from tests.journal_folder import JournalFolder
 from tests.loopback.batches import BatchLoopback
 from tests.provider_cases import FAMILY, Case
 
-QUICK = Rhythm(first_s=0.01, growth=1.5, most_s=0.05, settle_s=0.1, cancel_wait_s=5.0)
+QUICK = PollSchedule(first_s=0.01, growth=1.5, most_s=0.05, settle_s=0.1, cancel_wait_s=5.0)
 CONTEXT = "app.tides.turn"
 Outcomes = dict[str, Reply | MuseError]
 
@@ -26,8 +26,8 @@ def items_for(case: Case, count: int, *, first: int = 0) -> list[Item]:
     """Requests `0`, `1`, ... for a provider."""
     route = Route(CONTEXT, case.name, case.model, Tier.FLASH, "a test")
     numbers = range(first, first + count)
-    asked = ((f"{case.name}-{number}", make_request(f"Question {number}?", case.model, {})) for number in numbers)
-    return [Item(key, request, Origin(CONTEXT, route, "20261120")) for key, request in asked]
+    asked = ((f"{case.name}-{number}", build_request(f"Question {number}?", case.model, {})) for number in numbers)
+    return [Item(key, request, CallMetadata(CONTEXT, route, "20261120")) for key, request in asked]
 
 
 class Night:
@@ -38,11 +38,13 @@ class Night:
         self.journal = journal
         self.path = journal.path / "batch.sqlite"
 
-    def lane(self, *, rhythm: Rhythm = QUICK, parcel_bytes: int = 1_000_000) -> Overnight:
+    def lane(self, *, rhythm: PollSchedule = QUICK, parcel_bytes: int = 1_000_000) -> ProviderBatchSubmitter:
         """A lane on this journal's file."""
-        return Overnight(self.path, rhythm=rhythm, parcel_bytes=parcel_bytes)
+        return ProviderBatchSubmitter(self.path, rhythm=rhythm, parcel_bytes=parcel_bytes)
 
-    async def run(self, items: Iterable[Item], lane: Overnight | None = None, **options: float) -> Outcomes:
+    async def run(
+        self, items: Iterable[Item], lane: ProviderBatchSubmitter | None = None, **options: float
+    ) -> Outcomes:
         """What comes of `items`; a key that comes twice fails the test."""
         used = lane or self.lane()
         outcomes: Outcomes = {}

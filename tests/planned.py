@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any
 
-from muse.providers._local.tool_planner.planner import Walk, plan
+from muse.providers._local.tool_planner.planner import PlannerSession, plan
 from muse.providers._local.tool_planner.task import Task
 from muse.types.messages import Tool, ToolCall, ToolResult
 
@@ -104,7 +104,7 @@ class Scripted:
 
 def completed(task: Task, engine: Scripted, today: date = TODAY) -> dict[str, Any]:
     """The completion that a plan comes to."""
-    walk = Walk(plan(task, today))
+    walk = PlannerSession(plan(task, today))
     while walk.asked is not None:
         walk.hear(engine.request(*walk.asked))
     return walk.completion

@@ -22,10 +22,10 @@ async def run_agent(config, on_event=None):
     return text
 """
 DECLARED = (
-    "from muse.types.provider_spec import Spec\n"
+    "from muse.types.provider_spec import ProviderSpec\n"
     'SPEC = Spec("{name}", "A {name}", "", {{1: "{name}-1"}}, prefixes=("{name}-", "wing-"), key_required=False)\n'
 )
-_SPEC = "from muse.types.provider_spec import Spec\n"
+_SPEC = "from muse.types.provider_spec import ProviderSpec\n"
 
 BROKEN: Mapping[str, tuple[str | None, str]] = {
     "raises": ("raise RuntimeError('no licence')", "RuntimeError: no licence"),

@@ -20,7 +20,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from muse.batch import Batch
-from muse.batching.ray.actor import Asker, Host
+from muse.batching.ray.actor import DriverSession, MuseActor
 
 CONTEXT = "app.tides"
 
@@ -81,10 +81,10 @@ async def _batch(texts: list[str], at_once: int) -> list[dict[str, Any]]:
 
 def _pipeline(texts: list[str]) -> list[dict[str, Any]]:
     ray.data.DataContext.get_current().enable_progress_bars = False
-    with Host(workers=2) as host:
+    with DriverSession(workers=2) as host:
         asked = ray.data.from_items([{"asked": text} for text in texts], override_num_blocks=8)
         answered = asked.map_batches(
-            Asker,
+            MuseActor,
             fn_constructor_kwargs={"host": host, "context": CONTEXT, "template": "{asked}", "at_once": 10},
             compute=ray.data.ActorPoolStrategy(size=2),
             batch_format="pyarrow",

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muse.errors import ProviderTimeout, RateLimitError
-from muse.journal.policy_config import CallRules
+from muse.journal.policy_config import CallPolicy
 from muse.policies import adaptive_concurrency
-from muse.policies.adaptive_concurrency import AdaptiveStep
+from muse.policies.adaptive_concurrency import AdaptiveConcurrency
 from muse.policies.deadline import Deadline
 from muse.policies.execution import Call
 from muse.types.messages import Assistant, Attempt, Reply, Route
@@ -27,12 +27,12 @@ class Model:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.at_s = 1_000.0
-        self.step = AdaptiveStep()
+        self.step = AdaptiveConcurrency()
         monkeypatch.setattr(adaptive_concurrency, "time", SimpleNamespace(monotonic=lambda: self.at_s))
 
     def ask(self) -> tuple[Call, float]:
         """A new call, and how long it has to wait."""
-        call = Call("app.tides", (ROUTE,), CallRules(), Deadline.after(TIMEOUT_S))
+        call = Call("app.tides", (ROUTE,), CallPolicy(), Deadline.after(TIMEOUT_S))
         return call, self.step.before(call, ROUTE)
 
     def sent(self) -> Call:

@@ -15,7 +15,7 @@ from muse.agent_loop.run_config import RunConfig
 from muse.diagnostics import check, whatif
 from muse.errors import ConfigError, UnknownProviderError
 from muse.journal import personas
-from muse.journal.config import parse
+from muse.journal.config import parse_config
 from muse.journal.config_loader import load as journal_now
 from muse.runs import client
 from tests.cortex_process import drain
@@ -86,7 +86,7 @@ def test_all_views_of_a_route_agree_with_the_run(
     assert cli.main(["route", context, "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert (shown["provider"], shown["model"]) == routed
-    prepared = agents.prepare({**QUIET, "persona": persona})
+    prepared = agents.resolve_run({**QUIET, "persona": persona})
     assert (prepared.provider, prepared.config["model"]) == routed
     rows = {route.context: (route.provider, route.model) for route in check.routed()}
     assert rows[context] == routed
@@ -96,8 +96,8 @@ def test_all_views_of_a_route_agree_with_the_run(
     assert "echo my-finetune" in capsys.readouterr().out
     start = next(event for event in _run(persona=persona) if event["event"] == "start")
     assert (start["provider"], start["model"]) == routed
-    before, _ = parse({"providers": {"default": {"provider": "echo"}}})
-    after, _ = parse({"providers": section})
+    before, _ = parse_config({"providers": {"default": {"provider": "echo"}}})
+    after, _ = parse_config({"providers": section})
     assert [(row.context, row.to_model) for row in whatif.compare(before, after, most_s=None).rows] == [
         (context, "my-finetune")
     ]
@@ -124,7 +124,7 @@ def test_a_run_that_is_handed_on_follows_the_route_of_its_own_context(
     handoff = {"persona": "librarian", "disable_mcp": True}
     agent_id = client.cortex_request("Moin.", "default", config={"disable_mcp": True, "handoff": handoff})
     drain()
-    following = client.handed_to(agent_id)
+    following = client.handoff_child(agent_id)
     assert following is not None
     starts = [
         next(event for event in client.read_agent_events(one) if event["event"] == "start")

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from muse import testing
-from muse.agent_loop.stdin_protocol import Lines
-from muse.agents import main_async, own_tools
+from muse.agent_loop.stdin_protocol import StdinProtocol
+from muse.agents import builtin_tools, main_async
 from muse.agents import run as run_request
 from muse.runs import run_files
 from muse.testing import Say
@@ -220,7 +220,7 @@ async def test_runs_side_by_side_with_the_same_call_id_get_their_own_answers(
 async def test_an_answer_nobody_waits_for_is_warned_of(
     journal: JournalFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    lines = Lines(io.StringIO('{"approval": "call-9", "approved": true}\n'))
+    lines = StdinProtocol(io.StringIO('{"approval": "call-9", "approved": true}\n'))
     assert [line async for line in lines.requests()] == []
     assert "nobody waits for" in caplog.text
     assert await lines.answer("1790000000001", "call-9") is False
@@ -240,7 +240,7 @@ async def test_approve_takes_names_packs_and_globs(approve: Any, journal: Journa
     request = {"prompt": "Add.", "provider": "echo", "approve": approve, "tools": ["todo"]}
     events: list[dict[str, Any]] = []
     with testing.script(testing.calls(("add_todo", {"text": "A"})), "Refused."):
-        assert await run_request(request, events.append, hosted=own_tools)
+        assert await run_request(request, events.append, hosted=builtin_tools)
     [ended] = [event for event in events if event["event"] == "tool_end"]
     assert "approval" in ended["result"]["error"]
 

@@ -19,7 +19,7 @@ from muse.journal.personas import get_agents
 from muse.journal.storage.atomic_files import write_atomic
 from muse.runs import control, follow, run_files
 from muse.runs.client import request_of
-from muse.runs.follow import Line
+from muse.runs.follow import NumberedEvent
 from muse.runs.index import INDEX
 from tests.cortex_process import Hanging, ask, cortex, drain, kill, processes_of, wait_until
 from tests.journal_folder import ROOT, JournalFolder
@@ -243,7 +243,7 @@ async def test_a_run_whose_process_is_gone_ends_its_stream_with_that(
     journal: JournalFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(follow, "_LOOK_AFTER_S", 0.0)
-    recorder = run_files.Recorder.begin()
+    recorder = run_files.EventWriter.begin()
     recorder.write({"event": "start", "prompt": "x"})
     recorder.let_go()
     pieces = [piece async for piece in follow.follow(recorder.agent_id)]
@@ -252,16 +252,16 @@ async def test_a_run_whose_process_is_gone_ends_its_stream_with_that(
 
 
 async def test_half_a_line_is_not_read_before_it_is_whole(journal: JournalFolder) -> None:
-    recorder = run_files.Recorder.begin()
+    recorder = run_files.EventWriter.begin()
     path = run_files.path_of(recorder.agent_id, "active")
     recorder.write({"event": "start", "prompt": "x"})
     whole = path.read_bytes()
     path.write_bytes(whole + b'{"event": "fin')
-    first = follow.read(recorder.agent_id)
+    first = follow.read_from(recorder.agent_id)
     assert (first.number, first.state) == (1, "running")
     path.write_bytes(whole + b'{"event": "finish", "result": "y"}\n')
     recorder.end()
-    assert follow.read(recorder.agent_id, first).lines == (Line(2, {"event": "finish", "result": "y"}),)
+    assert follow.read_from(recorder.agent_id, first).lines == (NumberedEvent(2, {"event": "finish", "result": "y"}),)
 
 
 def test_runs_go_on_after_their_folder_was_deleted(site: TestClient) -> None:

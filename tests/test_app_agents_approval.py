@@ -111,12 +111,12 @@ def test_an_answer_that_comes_twice_or_late_allows_no_other_call(
 
 
 def test_an_answer_to_nothing_is_refused(journal: JournalFolder) -> None:
-    recorder = run_files.Recorder.begin()
+    recorder = run_files.EventWriter.begin()
     with pytest.raises(ConfigError, match="waits for an answer"):
-        control.answer(recorder.agent_id, "call-1", approved=True)
+        control.answer_approval(recorder.agent_id, "call-1", approved=True)
     recorder.end()
     with pytest.raises(ConflictError, match="not under way"):
-        control.answer(recorder.agent_id, "call-1", approved=True)
+        control.answer_approval(recorder.agent_id, "call-1", approved=True)
 
 
 def test_a_run_that_nobody_attends_is_refused_at_once(desk: Desk, journal: JournalFolder) -> None:
@@ -131,7 +131,7 @@ def test_a_run_that_nobody_attends_is_refused_at_once(desk: Desk, journal: Journ
 
 def test_a_run_whose_program_takes_no_words_says_so(journal: JournalFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control, "_HEARD_WITHIN_S", 0.05)
-    recorder = run_files.Recorder.begin()
+    recorder = run_files.EventWriter.begin()
     with pytest.raises(ConflictError, match="takes no words"):
         control.cancel(recorder.agent_id)
     assert list(run_files.folder().glob("*.told")) == []

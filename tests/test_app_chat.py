@@ -23,7 +23,7 @@ from muse.errors import ConfigError
 from muse.journal.config_loader import ConflictError
 from muse.runs import run_files
 from muse.runs.client import request_of
-from muse.runs.history import past_of
+from muse.runs.history import load_history
 from muse.types.messages import Image as Sent
 from muse.types.messages import User
 from tests.cortex_process import drain, wait_until
@@ -82,7 +82,7 @@ def test_a_conversation_goes_on_over_its_turns(site: TestClient, echo: None) -> 
     chat, first = _ask(site, "Low water?")
     again, second = _ask(site, "And tomorrow?", chat)
     assert again == chat
-    turns = past_of(second).turns
+    turns = load_history(second).turns
     assert [turn.parts[-1] for turn in turns if isinstance(turn, User)] == ["Low water?", "And tomorrow?"]
     page = site.get(chat, headers={"Accept": "text/html"}).text
     assert page.index(first) < page.index(second)
@@ -177,7 +177,7 @@ def test_an_answer_whose_process_was_killed_does_not_hold_up_the_conversation(
     site: TestClient, echo: None, journal: JournalFolder
 ) -> None:
     chat_id, _ = _say("First")
-    recorder = run_files.Recorder.begin()
+    recorder = run_files.EventWriter.begin()
     recorder.write({"event": "start", "prompt": "Second"})
     recorder.let_go()
     path = conversations.folder() / f"{chat_id}.jsonl"
@@ -291,10 +291,10 @@ def test_a_model_without_eyes_says_so_in_place_and_later_turns_go_on_without_the
     assert "reads no images" in cortex_client.read_agent_events(blind)[-1]["error"]
     assert "reads no images" in site.get(chat, headers={"Accept": "text/html"}).text
     first = conversations.find(chat.rpartition("/")[2]).turns[0].agent_id
-    asked = past_of(first, sees=False).turns[0]
+    asked = load_history(first, sees=False).turns[0]
     assert isinstance(asked, User)
     assert str(asked.parts[-1]).startswith("[picture ")
-    asked = past_of(first).turns[0]
+    asked = load_history(first).turns[0]
     assert isinstance(asked, User)
     assert isinstance(asked.parts[-1], Sent)
 

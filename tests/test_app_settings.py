@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from muse import models
 from muse.diagnostics import call_sites, check
-from muse.journal.config import parse
+from muse.journal.config import parse_config
 from tests.journal_folder import JournalFolder, start
 from tests.pages import client
 
@@ -166,7 +166,7 @@ def test_all_fields_of_an_entry_can_be_saved(site: TestClient, journal: JournalF
         "stall_s": 9,
         "cache_s": 60,
     }
-    assert parse(json.loads(journal.config.read_text()))[1] == ()
+    assert parse_config(json.loads(journal.config.read_text()))[1] == ()
 
 
 def test_a_limit_and_a_budget_of_a_context_are_set_and_taken_out(site: TestClient, journal: JournalFolder) -> None:

@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from apps.settings.redaction import SHOWN
 from muse import models
-from muse.journal.config import read
+from muse.journal.config import parse_json
 from muse.providers import get_provider_list
 from tests.journal_folder import JournalFolder
 from tests.pages import client
@@ -210,7 +210,7 @@ def test_no_put_of_whatever_form_is_a_failure_or_leaves_a_file_that_cannot_be_re
     site: TestClient, journal: JournalFolder, body: Any, address: str
 ) -> None:
     assert site.put(address, content=json.dumps(body)).status_code in (200, 400)
-    read(journal.config.read_bytes(), "journal.json")
+    parse_json(journal.config.read_bytes(), "journal.json")
     assert site.get(CONFIG).status_code == 200
 
 

@@ -101,8 +101,8 @@ def test_no_page_answer_log_or_error_holds_a_saved_key(
 def test_a_value_that_is_no_key_is_refused_and_the_file_stays(
     site: TestClient, journal: JournalFolder, value: str
 ) -> None:
-    dotenv_file.save("OTHER", "kept")
-    dotenv_file.save("OPENAI_API_KEY", "sk-the-one-before")
+    dotenv_file.set_value("OTHER", "kept")
+    dotenv_file.set_value("OPENAI_API_KEY", "sk-the-one-before")
     before = (journal.path / ".env").read_bytes()
     found = site.post(f"{HOME}key", data={**OPENAI, "value": value})
     assert found.status_code == 400
@@ -139,15 +139,15 @@ def test_a_key_of_the_environment_goes_before_and_is_said(site: TestClient, monk
 
 @pytest.mark.parametrize("key", ["plain-1", "with'quote", 'with"quote', "with#hash", "back\\slash", "a$b", "=x="])
 def test_a_key_with_odd_characters_comes_back_as_it_was(journal: JournalFolder, key: str) -> None:
-    dotenv_file.save("ODD_KEY", key)
+    dotenv_file.set_value("ODD_KEY", key)
     assert secrets.find_key("ODD_KEY") == key
-    assert dotenv_file.has("ODD_KEY")
+    assert dotenv_file.has_value("ODD_KEY")
 
 
 def test_a_file_that_is_no_text_is_left_alone(journal: JournalFolder) -> None:
     (journal.path / ".env").write_bytes(b"A=\xff\n")
     with pytest.raises(ConfigError, match="not UTF-8"):
-        dotenv_file.save("B", "c")
+        dotenv_file.set_value("B", "c")
     assert (journal.path / ".env").read_bytes() == b"A=\xff\n"
 
 
@@ -165,7 +165,7 @@ def test_a_live_test_shows_how_a_model_answered_and_is_kept(
     site: TestClient, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
-    dotenv_file.save("OPENAI_API_KEY", KEY)
+    dotenv_file.set_value("OPENAI_API_KEY", KEY)
     answer = site.post(f"{HOME}provider/openai/test", headers={"HX-Request": "true"})
     model = models.route("").model
     assert f"{model} ok" in words(answer.text)
@@ -177,7 +177,7 @@ def test_a_live_test_says_why_it_failed(
     site: TestClient, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
-    dotenv_file.save("OPENAI_API_KEY", KEY)
+    dotenv_file.set_value("OPENAI_API_KEY", KEY)
     server.script("openai", ["error_401"])
     said = words(site.post(f"{HOME}provider/openai/test").text)
     assert "partly failing openai" in card_of(site.get(HOME).text, "openai")
@@ -203,7 +203,7 @@ def test_an_open_breaker_is_on_the_card(
         {"providers": {"default": {"provider": "openai", "tier": 3, "retries": 0}, "breaker": {"failures": 1}}}
     )
     monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
-    dotenv_file.save("OPENAI_API_KEY", KEY)
+    dotenv_file.set_value("OPENAI_API_KEY", KEY)
     server.script("openai", ["error_500"])
     with pytest.raises(Exception, match="500"):
         models.generate("x", "a.b")
@@ -211,6 +211,6 @@ def test_an_open_breaker_is_on_the_card(
 
 
 def test_what_another_process_finds_is_said_without_its_value(journal: JournalFolder) -> None:
-    dotenv_file.save("OPENAI_API_KEY", KEY)
-    out = run("from muse.journal import secrets; print(secrets.origin('OPENAI_API_KEY'))")
+    dotenv_file.set_value("OPENAI_API_KEY", KEY)
+    out = run("from muse.journal import secrets; print(secrets.key_source('OPENAI_API_KEY'))")
     assert out.strip() == os.path.join(journal.path, ".env")

@@ -15,7 +15,7 @@ from urllib.parse import quote
 import pytest
 from starlette.testclient import TestClient
 
-from muse.types.formatting import count, usd
+from muse.types.formatting import format_count, format_usd
 from muse.usage_index.index import close_indexes
 from muse.usage_log import ledger
 from tests.journal_folder import ROOT, JournalFolder
@@ -84,9 +84,9 @@ def chart(text: str, name: str) -> dict[str, Any]:
 def test_the_first_page_shows_the_totals_of_muse_usage(example: TestClient) -> None:
     total = usage_says().total
     shown = words(page(example, "/"))
-    assert f"Cost {usd(total.cost_usd)} Calls" in shown
+    assert f"Cost {format_usd(total.cost_usd)} Calls" in shown
     assert f"Calls {total.calls}" in shown
-    assert f"Tokens {count(total.usage.total_tokens)}" in shown
+    assert f"Tokens {format_count(total.usage.total_tokens)}" in shown
     assert f"Failed {total.failed}" in shown
 
 
@@ -104,7 +104,7 @@ def test_the_chart_adds_up_to_the_log_and_its_table_has_the_same_figures(
     for series in drawn["series"]:
         assert html.escape(series["label"]) in table
         for value in filter(None, series["values"]):
-            assert f">{(usd if show == 'cost' else count)(value)}</td>" in table
+            assert f">{(format_usd if show == 'cost' else format_count)(value)}</td>" in table
 
 
 def test_latencies_have_a_gap_where_nothing_was_called(journal: JournalFolder, pages: TestClient) -> None:
@@ -120,8 +120,8 @@ def test_latencies_have_a_gap_where_nothing_was_called(journal: JournalFolder, p
 def test_each_group_has_its_row_and_its_figures(example: TestClient, field: Any) -> None:
     shown = words(page(example, f"/by/{field}"))
     for row in usage_says((field,)).rows:
-        cost = "unknown" if row.calls == row.unpriced else usd(row.cost_usd)
-        counts = " ".join(map(count, (row.calls, row.usage.input_tokens, row.usage.output_tokens)))
+        cost = "unknown" if row.calls == row.unpriced else format_usd(row.cost_usd)
+        counts = " ".join(map(format_count, (row.calls, row.usage.input_tokens, row.usage.output_tokens)))
         assert re.search(rf"{re.escape(f'{row.key[0]} {cost}')} \S+( %)? {counts} ", shown), row
 
 
@@ -156,8 +156,8 @@ def test_a_day_shows_its_own_lines_only(example: TestClient) -> None:
     of_day = next(row for row in usage_says(("day",)).rows if row.key == (DAY,))
     shown = words(page(example, f"/{DAY}"))
     assert "Tuesday 3 November 2026" in shown
-    assert f"Cost {usd(of_day.cost_usd)}" in shown
-    assert f"input {count(of_day.usage.input_tokens)}" in shown
+    assert f"Cost {format_usd(of_day.cost_usd)}" in shown
+    assert f"input {format_count(of_day.usage.input_tokens)}" in shown
     assert "← Monday 2 November 2026" in shown
     assert "Wednesday 4 November 2026 →" in shown
 

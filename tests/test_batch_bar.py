@@ -6,7 +6,7 @@ import pytest
 
 from muse.batching.progress_bar import drawn, words
 from muse.batching.request import BatchRequest
-from muse.batching.stats import Tally
+from muse.batching.stats import BatchStats
 from muse.types.usage import Usage
 from tests.at_terminal import STYLE, Terminal
 
@@ -34,7 +34,9 @@ def _at(monkeypatch: pytest.MonkeyPatch, now_s: float) -> None:
 
 
 def test_it_says_how_far_the_batch_is_and_how_long_it_will_take(monkeypatch: pytest.MonkeyPatch) -> None:
-    tally = Tally(added=20, announced=80, done=24, failed=1, restored=5, in_flight=5, tokens=12_345, started_s=100.0)
+    tally = BatchStats(
+        added=20, announced=80, done=24, failed=1, restored=5, in_flight=5, tokens=12_345, started_s=100.0
+    )
     tally.cost_usd, tally.unpriced = 0.25, 2
     _at(monkeypatch, 140.0)
     said = "25/100 · 24 done · 1 failed · 5 in flight · 12k tokens · $0.25+ · ETA 2:30"
@@ -44,18 +46,18 @@ def test_it_says_how_far_the_batch_is_and_how_long_it_will_take(monkeypatch: pyt
 @pytest.mark.parametrize(
     ("tally", "end"),
     [
-        (Tally(added=10, restored=10, done=10), "ETA –"),
-        (Tally(added=10, done=4, deferred=6), "ETA 0:00"),
-        (Tally(added=100_000, done=1, started_s=0.0), "ETA 277:46:40"),
+        (BatchStats(added=10, restored=10, done=10), "ETA –"),
+        (BatchStats(added=10, done=4, deferred=6), "ETA 0:00"),
+        (BatchStats(added=100_000, done=1, started_s=0.0), "ETA 277:46:40"),
     ],
 )
-def test_it_says_no_more_than_can_be_known(monkeypatch: pytest.MonkeyPatch, tally: Tally, end: str) -> None:
+def test_it_says_no_more_than_can_be_known(monkeypatch: pytest.MonkeyPatch, tally: BatchStats, end: str) -> None:
     _at(monkeypatch, tally.started_s + 10.0 if tally.started_s else 10.00010000100001)
     assert words(tally).endswith(end)
 
 
 def test_what_came_from_the_ledger_costs_nothing_now() -> None:
-    tally, request = Tally(), BatchRequest("a", "app.tides")
+    tally, request = BatchStats(), BatchRequest("a", "app.tides")
     request.state, request.restored = "done", True
     request.usage, request.cost_usd = Usage(10, 5), 0.5
     tally.count(request)
@@ -66,7 +68,7 @@ def test_what_came_from_the_ledger_costs_nothing_now() -> None:
 
 
 def test_nothing_is_drawn_into_a_pipe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert drawn(Tally()) is None
+    assert drawn(BatchStats()) is None
     assert capsys.readouterr() == ("", "")
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from muse import batch as batches
 from muse.batch import Batch, BatchRequest
-from muse.batching.concurrency import Pace
+from muse.batching.concurrency import ConcurrencyLimit
 from muse.errors import RateLimitError
 from tests.batch_calls import CONTEXT, Calls, ask, drained, turns
 
@@ -139,7 +139,7 @@ async def test_a_rate_limit_halves_the_calls_of_an_automatic_batch(calls: Calls)
 
 
 def test_a_pace_halves_once_for_all_the_calls_that_were_under_way() -> None:
-    pace = Pace("auto")
+    pace = ConcurrencyLimit("auto")
     for _ in range(28):
         pace.succeeded()
     assert pace.limit == 32
@@ -155,11 +155,11 @@ def test_a_pace_halves_once_for_all_the_calls_that_were_under_way() -> None:
 
 
 def test_a_pace_stays_between_its_bounds() -> None:
-    pace = Pace("auto")
+    pace = ConcurrencyLimit("auto")
     for _ in range(2_000):
         pace.succeeded()
     assert pace.limit == 512
     for _ in range(20):
         pace.limited(time.perf_counter())
     assert pace.limit == 1
-    assert Pace(7).limit == 7
+    assert ConcurrencyLimit(7).limit == 7

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from muse.batch import Batch
-from muse.batching.notifier import Bell
+from muse.batching.notifier import Notifier
 from muse.batching.ray import engine
 from muse.batching.ray.cluster import WorkerBroken, WorkerLost
 from muse.batching.ray.quota_shares import REST_S
 from muse.batching.ray.worker import Answer, Numbered
-from muse.batching.ray.worker_config import Luggage
+from muse.batching.ray.worker_config import WorkerConfig
 from muse.batching.store.serialization import unpack
 from tests.batch_calls import ask, drained, turns
 from tests.journal_folder import JournalFolder
@@ -24,21 +24,21 @@ class Node:
     """Stands for a worker: keeps what it is asked until `answer`, and remembers what it was told."""
 
     def __init__(self) -> None:
-        self.told: list[Luggage] = []
+        self.told: list[WorkerConfig] = []
         self.asked: dict[int, str] = {}
         self.forgotten: list[int] = []
         self.given = 0
         self.problem: Exception | None = None
         self._answers: list[tuple[int, Answer]] = []
-        self._bell = Bell()
+        self._bell = Notifier()
 
-    async def begin(self, luggage: Luggage, _given: object) -> None:
+    async def begin(self, luggage: WorkerConfig, _given: object) -> None:
         """As `Worker.begin`."""
         self.told.append(luggage)
         if self.problem is not None:
             raise self.problem
 
-    async def settle(self, luggage: Luggage) -> None:
+    async def settle(self, luggage: WorkerConfig) -> None:
         """As `Worker.settle`."""
         self.told.append(luggage)
 

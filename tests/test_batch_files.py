@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from muse.batching.io.formats import Broken, Row, read, sink
-from muse.batching.io.scan import Question, scan
+from muse.batching.io.formats import InvalidRow, Row, read, sink
+from muse.batching.io.scan import PromptSource, scan
 from muse.batching.io.template import Template
 from muse.errors import ConfigError
 from tests.journal_folder import run
@@ -26,7 +26,7 @@ def test_a_broken_line_is_told_by_its_number_and_the_others_are_read(tmp_path: P
     lines = [b'\xef\xbb\xbf{"a": 1}', b"no json", b"", b"[1]", b'{"a": "\xff"}', b'{"a": 2', b'  {"a": 3}  ', b"7"]
     found = list(read(_write(tmp_path / "rows.jsonl", b"\n".join(lines))))
     assert [row for row in found if isinstance(row, Row)] == [Row(1, {"a": 1}), Row(7, {"a": 3})]
-    broken = {row.number: row.why for row in found if isinstance(row, Broken)}
+    broken = {row.number: row.why for row in found if isinstance(row, InvalidRow)}
     assert list(broken) == [2, 4, 5, 6, 8]
     assert "no UTF-8" in broken[5]
     assert "a JSON list" in broken[4]
@@ -34,7 +34,7 @@ def test_a_broken_line_is_told_by_its_number_and_the_others_are_read(tmp_path: P
 
 def test_a_line_may_be_nested_without_end(tmp_path: Path) -> None:
     (found,) = read(_write(tmp_path / "rows.jsonl", b"[" * 200_000))
-    assert isinstance(found, Broken)
+    assert isinstance(found, InvalidRow)
 
 
 def test_csv_rows_are_numbered_without_the_headings(tmp_path: Path) -> None:
@@ -44,13 +44,13 @@ def test_csv_rows_are_numbered_without_the_headings(tmp_path: Path) -> None:
         Row(1, {"id": "1", "what is said": "two\r\nlines"}),
         Row(5, {"id": "4", "what is said": "é"}),
     ]
-    assert [row.number for row in found if isinstance(row, Broken)] == [2, 3]
+    assert [row.number for row in found if isinstance(row, InvalidRow)] == [2, 3]
 
 
 def test_a_csv_field_may_be_long_and_a_row_may_be_of_another_encoding(tmp_path: Path) -> None:
     found = list(read(_write(tmp_path / "rows.csv", b"a\n" + b"x" * 300_000 + b"\n\xe9\n")))
     assert isinstance(found[0], Row)
-    assert found[1] == Broken(2, "found bytes that are no UTF-8, expected text")
+    assert found[1] == InvalidRow(2, "found bytes that are no UTF-8, expected text")
 
 
 @pytest.mark.parametrize("text", [b"", b"a,a\n1,2\n", b"a,\n1,2\n"])
@@ -98,7 +98,7 @@ def test_parquet_keeps_the_types_of_its_columns(tmp_path: Path) -> None:
     pq.write_table(table, source)
     rows = [row for row in read(source) if isinstance(row, Row)]
     assert rows[0].fields == {"day": date(2026, 11, 3), "tags": ["a", "b"], "response": 1}
-    kinds = {"row": "int64", **scan(source, Question(field="day"), print).kinds, "response": "string"}
+    kinds = {"row": "int64", **scan(source, PromptSource(field="day"), print).kinds, "response": "string"}
     out = sink(target, kinds, source=source)
     for row in rows:
         out.write({"row": row.number, **row.fields, "response": {"hour": 6}})
@@ -115,7 +115,7 @@ def test_parquet_from_json_has_columns_of_what_the_rows_hold(tmp_path: Path) -> 
     pq = pytest.importorskip("pyarrow.parquet")
     rows = [{"n": 1, "x": 1, "mixed": 1, "big": 2**70, "none": None}, {"n": 2, "x": 0.5, "mixed": "a", "b": True}]
     source = _write(tmp_path / "in.jsonl", "\n".join(map(json.dumps, rows)).encode())
-    kinds = scan(source, Question(field="n"), print).kinds
+    kinds = scan(source, PromptSource(field="n"), print).kinds
     assert kinds == {
         "n": "int64",
         "x": "float64",
@@ -199,21 +199,21 @@ def test_an_unknown_field_is_told_with_its_line_and_the_fields_there_are() -> No
 
 @pytest.mark.parametrize("name", ["contents", "prompt", "text"])
 def test_without_a_template_the_question_is_one_of_three_fields(name: str) -> None:
-    assert Question().ask(Row(1, {"id": 1, name: "When?"}), "here") == "When?"
-    assert Question(field="id").ask(Row(1, {"id": "x", name: "When?"}), "here") == "x"
+    assert PromptSource().ask(Row(1, {"id": 1, name: "When?"}), "here") == "When?"
+    assert PromptSource(field="id").ask(Row(1, {"id": "x", name: "When?"}), "here") == "x"
     with pytest.raises(
         ConfigError, match=r"rows line 4: found no field 'contents' or 'prompt' or 'text' \(there are id\)"
     ):
-        Question().ask(Row(4, {"id": 1}), "rows line 4")
+        PromptSource().ask(Row(4, {"id": 1}), "rows line 4")
 
 
 def test_a_file_without_a_usable_row_is_refused(tmp_path: Path) -> None:
     told: list[str] = []
     with pytest.raises(ConfigError, match="no row can be used"):
-        scan(_write(tmp_path / "rows.jsonl", b"x\n"), Question(), told.append)
+        scan(_write(tmp_path / "rows.jsonl", b"x\n"), PromptSource(), told.append)
     assert told[0].startswith("rows.jsonl line 1: found no JSON")
     with pytest.raises(ConfigError, match="holds no row"):
-        scan(_write(tmp_path / "rows.csv", b"a\n"), Question(), told.append)
+        scan(_write(tmp_path / "rows.csv", b"a\n"), PromptSource(), told.append)
 
 
 def test_what_python_cannot_hold_of_parquet_is_text(tmp_path: Path) -> None:
@@ -232,8 +232,8 @@ def test_what_python_cannot_hold_of_parquet_is_text(tmp_path: Path) -> None:
     assert rows[0].fields["far"] == "12921-08-18"
     assert rows[0].fields["inner"] == '[{"at": "12921-08-18"}]'
     assert rows[1].fields["far"] == date(1970, 1, 1)
-    assert [type(Question(field=name).ask(rows[0], "")) for name in ("far", "raw")] == [str, str]
-    kinds = scan(source, Question(field="day"), print).kinds
+    assert [type(PromptSource(field=name).ask(rows[0], "")) for name in ("far", "raw")] == [str, str]
+    kinds = scan(source, PromptSource(field="day"), print).kinds
     assert kinds == {"moment": "string", "far": "string", "inner": "string", "raw": "any", "day": "any"}
     out = sink(target, kinds, source=source)
     for row in rows:

@@ -16,7 +16,7 @@ from muse import batch as batches
 from muse import cli
 from muse.batch import Batch, BatchRequest
 from muse.batching.provider_batches import lane as nights
-from muse.batching.provider_batches.submitter import Overnight
+from muse.batching.provider_batches.submitter import ProviderBatchSubmitter
 from muse.batching.store.store import Store
 from muse.errors import AuthError, ConfigError, ProviderError, RequestError
 from tests.journal_folder import start
@@ -212,7 +212,7 @@ async def test_a_job_whose_results_are_all_kept_is_let_go_by_the_next_run(night:
         async with asyncio.timeout(0.3):
             await drained(Batch(ledger="a", lane="overnight"), prompts(1))
     store = Store("a")
-    async with aclosing(Overnight(store.connection, rhythm=QUICK).run(())) as answers:
+    async with aclosing(ProviderBatchSubmitter(store.connection, rhythm=QUICK).run(())) as answers:
         nights.keep(store, await anext(answers))  # and then the kill
         store.commit()
     store.close()

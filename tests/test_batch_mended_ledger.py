@@ -15,7 +15,7 @@ import pytest
 
 from muse import batch as batches
 from muse.batch import Batch, BatchRequest
-from muse.batching.notifier import Bell
+from muse.batching.notifier import Notifier
 from muse.batching.provider_batches.job_runner import Answer
 from muse.batching.provider_batches.lane import keep
 from muse.batching.store.serialization import pack
@@ -46,7 +46,7 @@ class Calls:
         self.asked: list[str] = []
         self.problem: Exception | None = None
         self.gate = asyncio.Event()
-        self._bell = Bell()
+        self._bell = Notifier()
 
     async def __call__(self, **options: Any) -> str:
         """One call."""

@@ -17,11 +17,11 @@ from hypothesis import strategies as some
 import muse
 from muse import errors, models, testing
 from muse.batch import Batch, BatchRequest
-from muse.batching.ray.driver import Home
-from muse.batching.ray.quota_shares import REST_S, Parts, most_parts, one_part
+from muse.batching.ray.driver import DriverState
+from muse.batching.ray.quota_shares import REST_S, QuotaShares, most_parts, one_part
 from muse.batching.ray.worker import Worker
-from muse.batching.ray.worker_config import Luggage, Told, Variables, variables
-from muse.batching.ray.worker_journal import Outpost
+from muse.batching.ray.worker_config import SecretEnv, SpendSnapshot, WorkerConfig, secret_env
+from muse.batching.ray.worker_journal import WorkerJournal
 from muse.batching.store.serialization import pack
 from muse.errors import BudgetExceeded, ConfigError, MuseError, ProviderDown
 from muse.journal.policy_config import Limit
@@ -43,8 +43,8 @@ def _elsewhere(tmp_path: Path, journal: JournalFolder, monkeypatch: pytest.Monke
     monkeypatch.setenv("JOURNAL_PATH", str(journal.path))
 
 
-def luggage(section: dict[str, object] | None = None, *spent: Told) -> Luggage:
-    return Luggage(muse.__version__, section or {"default": {"provider": "echo"}}, spent)
+def luggage(section: dict[str, object] | None = None, *spent: SpendSnapshot) -> WorkerConfig:
+    return WorkerConfig(muse.__version__, section or {"default": {"provider": "echo"}}, spent)
 
 
 def test_parts_come_to_no_more_than_the_limit() -> None:
@@ -64,7 +64,7 @@ def test_a_limit_goes_into_no_more_parts_than_it_has_calls() -> None:
 @given(some.lists(some.tuples(some.sampled_from(["come", "go", "grow", "wait", "use"]), some.integers(0, 30))))
 def test_whoever_comes_and_goes_no_minute_has_more_than_the_limit(steps: list[tuple[str, int]]) -> None:
     now, limit, spent = 0.0, 60, []
-    parts = Parts(clock=lambda: now)
+    parts = QuotaShares(clock=lambda: now)
     parts.begin(2)
     ready: dict[str, float] = {}
     for number, (step, amount) in enumerate(steps):
@@ -92,7 +92,7 @@ def test_whoever_comes_and_goes_no_minute_has_more_than_the_limit(steps: list[tu
 
 def test_a_part_that_was_given_up_rests_for_a_minute() -> None:
     now = 100.0
-    parts = Parts(clock=lambda: now)
+    parts = QuotaShares(clock=lambda: now)
     parts.begin(1)
     assert parts.take("one") == 0
     assert parts.take("two") is None
@@ -107,11 +107,11 @@ def test_keys_travel_by_name_and_are_in_no_text_of_what_carries_them(
     journal.write({"env": {"GOOGLE_API_KEY": "sk-google-in-config"}, "providers": {"default": {"provider": "openai"}}})
     (journal.path / ".env").write_text(f"OPENAI_API_KEY={SECRET}\n")
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-of-this-node")
-    carried = variables()
+    carried = secret_env()
     monkeypatch.setenv("GOOGLE_API_KEY", "sk-of-another-account")
     assert "OPENAI_API_KEY" in repr(carried)
-    assert "sk-" not in f"{carried} {carried!r} {Home().luggage(1)!r}"
-    assert "sk-" not in str(pickle.dumps(Home().luggage(1)))
+    assert "sk-" not in f"{carried} {carried!r} {DriverState().luggage(1)!r}"
+    assert "sk-" not in str(pickle.dumps(DriverState().luggage(1)))
     pickle.loads(pickle.dumps(carried)).apply()
     assert os.environ["OPENAI_API_KEY"] == SECRET
     assert "GOOGLE_API_KEY" not in os.environ  # the driver has none, and a node's own is none of its
@@ -119,23 +119,27 @@ def test_keys_travel_by_name_and_are_in_no_text_of_what_carries_them(
 
 def test_another_version_of_muse_on_a_node_is_refused(elsewhere: Path) -> None:
     with pytest.raises(ConfigError, match=r"muse-router on a node: found version .*, expected 0\.0\.1"):
-        Outpost(Luggage("0.0.1", {}), Variables({}))
+        WorkerJournal(WorkerConfig("0.0.1", {}), SecretEnv({}))
     assert list(elsewhere.iterdir()) == []
 
 
 def test_what_others_spent_counts_for_budgets_and_comes_back_to_nobody(elsewhere: Path) -> None:
     section = {"default": {"provider": "echo"}, "budgets": [{"context": "app.*", "usd": 1.0}]}
     today = time.strftime("%Y%m%d")
-    outpost = Outpost(luggage(section, Told(today, "app.tides", "openai", "gpt-5", 900, 0.4, 2)), Variables({}))
+    outpost = WorkerJournal(
+        luggage(section, SpendSnapshot(today, "app.tides", "openai", "gpt-5", 900, 0.4, 2)), SecretEnv({})
+    )
     assert list(elsewhere.iterdir()) == [outpost.folder]
     ledger.append({"context": "app.tides", "provider": "openai", "model": "gpt-5", "usage": {}, "cost_usd": 0.1})
     assert [line for line in outpost.lines() if b"told" in line] == []
-    outpost.settle(luggage(section, Told(today, "app.tides", "openai", "gpt-5", 950, 0.7, 2)))  # 0.1 is our own
+    outpost.settle(
+        luggage(section, SpendSnapshot(today, "app.tides", "openai", "gpt-5", 950, 0.7, 2))
+    )  # 0.1 is our own
     lines = list(ledger.read())
     assert sum(line["cost_usd"] or 0.0 for line in lines) == pytest.approx(0.7)
     assert sum(line["usage"].get("total_tokens", 0) for line in lines) == 950
     assert outpost.lines() == []
-    outpost.settle(luggage(section, Told(today, "app.tides", "openai", "gpt-5", 950, 1.3, 2)))
+    outpost.settle(luggage(section, SpendSnapshot(today, "app.tides", "openai", "gpt-5", 950, 1.3, 2)))
     with pytest.raises(BudgetExceeded):
         models.generate("When?", "app.tides")
     outpost.close()
@@ -144,7 +148,7 @@ def test_what_others_spent_counts_for_budgets_and_comes_back_to_nobody(elsewhere
 
 async def test_a_worker_answers_what_it_is_given_with_one_line_for_each_call(elsewhere: Path) -> None:
     worker = Worker()
-    await worker.begin(luggage(), Variables({}))
+    await worker.begin(luggage(), SecretEnv({}))
     good, bad = BatchRequest("When?", "app.tides"), BatchRequest("When?", "app.tides", timeout_s=-1.0)
     with testing.script("Low water at six."):
         await worker.ask([(7, pack(good)[0]), (8, pack(bad)[0])])
@@ -208,15 +212,15 @@ def test_whoever_has_no_ray_is_told_how_to_get_it(journal: JournalFolder) -> Non
 def test_more_workers_than_a_limit_has_calls_are_refused(journal: JournalFolder) -> None:
     journal.route(limits=[{"in_flight": 4}])
     with pytest.raises(ConfigError, match=r"workers: found 5, expected 1 to 4, as providers.limits\[0\]"):
-        Home().begin(5)
-    assert Home().most_workers(64) == 4
+        DriverState().begin(5)
+    assert DriverState().most_workers(64) == 4
 
 
 def test_a_worker_that_falls_silent_loses_its_part(journal: JournalFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     journal.route(limits=[{"in_flight": 4}])
     now = 1_000.0
     monkeypatch.setattr("time.monotonic", lambda: now)
-    home = Home()
+    home = DriverState()
     home.begin(1)
     assert home.lease("one") == 0.0
     assert home.lease("two") is None

@@ -13,9 +13,9 @@ import pytest
 
 from muse import models
 from muse.providers import backend_of
-from muse.providers._backend.attempt import Origin
-from muse.providers._backend.function_adapter import PlainBackend
-from muse.types.call_ids import entered, new_call_id
+from muse.providers._backend.attempt import CallMetadata
+from muse.providers._backend.function_adapter import FunctionBackend
+from muse.types.call_ids import new_call_id, parse_call_id
 from muse.types.messages import Request, User
 from muse.usage_index.index import LogIndex
 from muse.usage_index.line_queries import lines_of_call, list_lines
@@ -119,7 +119,9 @@ def test_a_plain_module_logs_the_call_that_it_works_for(
     folder.mkdir()
     (folder / "plain_one.py").write_text(PLAIN)
     monkeypatch.syspath_prepend(str(folder))
-    reply = PlainBackend(import_module("plain_one"), "plain_one").reply(Request("m", (User(("hi",)),)), Origin("app.x"))
+    reply = FunctionBackend(import_module("plain_one"), "plain_one").reply(
+        Request("m", (User(("hi",)),)), CallMetadata("app.x")
+    )
     assert attempts(journal.lines()) == [(reply.call_id, 1)]
 
 
@@ -184,4 +186,4 @@ def test_an_id_that_is_none_counts_as_missing(journal: JournalFolder, index: Log
     append(journal, json.dumps(line(call_id=odd, attempt=odd)).encode() + b"\n")
     index.refresh()
     assert [(one.call_id, one.attempt) for one in list_lines(index, ALL)] == [("", None)]
-    assert entered({"call_id": "aa", "attempt": odd}) == ("aa", 7 if odd == 7 else None)
+    assert parse_call_id({"call_id": "aa", "attempt": odd}) == ("aa", 7 if odd == 7 else None)

@@ -10,7 +10,7 @@ import pytest
 
 from muse.diagnostics import check, health
 from muse.diagnostics.check import Finding
-from muse.routing.glob_overlap import example, overlap
+from muse.routing.glob_overlap import overlap, sample_match
 from tests.desk import Desk
 from tests.journal_folder import JournalFolder
 from tests.loopback.server import LoopbackServer
@@ -296,4 +296,4 @@ def test_patterns_meet_if_some_text_matches_both(one: str, other: str, *, meet: 
 
 @pytest.mark.parametrize("pattern", ["insight.*", "a?[!z][0-9]*", "plain", "[]x]", "open[bracket"])
 def test_an_example_matches_its_pattern(pattern: str) -> None:
-    assert overlap(pattern, example(pattern))
+    assert overlap(pattern, sample_match(pattern))

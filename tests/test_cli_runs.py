@@ -189,7 +189,7 @@ def test_what_is_finished_unknown_or_under_way_is_not_resumed(
     kept: JournalFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     done = _ask("What is open?", "Nothing.")
-    recorder = run_files.Recorder.begin()
+    recorder = run_files.EventWriter.begin()
     recorder.write({"event": "start", "ts": now_ms(), "prompt": "x", "persona": "default"})
     for agent_id, reason in (
         (done, "is finished"),

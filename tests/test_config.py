@@ -9,24 +9,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muse.errors import ConfigError
-from muse.journal.config import Config, Entry, LocalModel, parse, read
+from muse.journal.config import Config, Entry, LocalModel, parse_config, parse_json
 from muse.journal.policy_config import RULES
 from muse.types.provider_spec import Tier
 
 
 def problems_of(document: dict[str, Any], known: set[str] | None = None) -> list[str]:
-    return [str(problem) for problem in parse(document, known)[1]]
+    return [str(problem) for problem in parse_config(document, known)[1]]
 
 
 def test_an_empty_file_is_google_at_tier_two() -> None:
-    config, problems = parse({})
+    config, problems = parse_config({})
     assert (config.default, problems) == (Entry("google", Tier.FLASH), ())
     assert config == Config()
 
 
 def test_a_bad_entry_is_reported_by_its_path_and_the_rest_works() -> None:
     document = {"providers": {"contexts": {"agent.*": {"tier": "flash", "provider": "openai"}, "b": {"tier": 1}}}}
-    config, problems = parse(document)
+    config, problems = parse_config(document)
     assert [str(problem) for problem in problems] == [
         "providers.contexts['agent.*'].tier: found 'flash', expected 1, 2 or 3"
     ]
@@ -35,8 +35,8 @@ def test_a_bad_entry_is_reported_by_its_path_and_the_rest_works() -> None:
 
 @pytest.mark.parametrize("tier", [99, 0, -1, "flash", "2", True, None, 1.5, [1], {"1": 1}], ids=repr)
 def test_a_tier_that_is_none_becomes_the_default_tier_everywhere(tier: object) -> None:
-    in_default = parse({"providers": {"default": {"provider": "openai", "tier": tier}}})
-    in_context = parse({"providers": {"contexts": {"a": {"tier": tier}}}})
+    in_default = parse_config({"providers": {"default": {"provider": "openai", "tier": tier}}})
+    in_context = parse_config({"providers": {"contexts": {"a": {"tier": tier}}}})
     assert in_default[0].default == Entry("openai", Tier.FLASH)
     assert in_context[0].contexts["a"].tier == Tier.FLASH
     assert len(in_default[1]) == len(in_context[1]) == 1
@@ -44,11 +44,11 @@ def test_a_tier_that_is_none_becomes_the_default_tier_everywhere(tier: object) -
 
 def test_a_bad_tier_in_a_context_becomes_the_files_own_default_tier() -> None:
     document = {"providers": {"contexts": {"a": {"tier": 9}}, "default": {"tier": 3}}}
-    assert parse(document)[0].contexts["a"].tier == Tier.LITE
+    assert parse_config(document)[0].contexts["a"].tier == Tier.LITE
 
 
 def test_a_default_that_names_a_model_alone_leaves_its_provider_open() -> None:
-    assert parse({"providers": {"default": {"model": "gpt-x"}}})[0].default == Entry(None, Tier.FLASH, "gpt-x")
+    assert parse_config({"providers": {"default": {"model": "gpt-x"}}})[0].default == Entry(None, Tier.FLASH, "gpt-x")
 
 
 def test_unknown_keys_are_reported_with_the_allowed_ones() -> None:
@@ -79,7 +79,7 @@ def test_unknown_providers_are_reported_where_names_are_checked() -> None:
 
 def test_a_gateway_without_an_address_is_left_out() -> None:
     document = {"providers": {"compatible": {"a": {"base_url": "ftp://x"}, "b": {"base_url": "https://x"}, "c": {}}}}
-    config, problems = parse(document)
+    config, problems = parse_config(document)
     assert list(config.gateways) == ["b"]
     assert [problem.path for problem in problems] == [
         "providers.compatible['a'].base_url",
@@ -89,13 +89,13 @@ def test_a_gateway_without_an_address_is_left_out() -> None:
 
 @pytest.mark.parametrize("name", ["", "9", "a b", "a\n", "ä", "a=b", "a\\b", "\ud800"], ids=ascii)
 def test_a_gateway_whose_name_makes_no_variable_is_left_out(name: str) -> None:
-    config, problems = parse({"providers": {"compatible": {name: {"base_url": "http://x"}}}})
+    config, problems = parse_config({"providers": {"compatible": {name: {"base_url": "http://x"}}}})
     assert not config.gateways
     assert len(problems) == 1
 
 
 def test_tier_models_have_the_tiers_as_keys() -> None:
-    config, problems = parse({"providers": {"models": {"google": {"1": "a", "4": "b", "2": 7}}}})
+    config, problems = parse_config({"providers": {"models": {"google": {"1": "a", "4": "b", "2": 7}}}})
     assert config.models == {"google": {1: "a"}}
     assert [problem.path for problem in problems] == [
         "providers.models['google']['4']",
@@ -105,13 +105,13 @@ def test_tier_models_have_the_tiers_as_keys() -> None:
 
 @pytest.mark.parametrize(("tokens", "used"), [(512, 512), (511, 4096), (1 << 20, 1 << 20), ((1 << 20) + 1, 4096)])
 def test_the_local_context_size_has_its_bounds(tokens: int, used: int) -> None:
-    config, problems = parse({"providers": {"local": {"context_tokens": tokens}}})
+    config, problems = parse_config({"providers": {"local": {"context_tokens": tokens}}})
     assert config.local == LocalModel(None, used)
     assert bool(problems) == (tokens != used)
 
 
 def test_no_value_of_env_is_ever_shown() -> None:
-    config, _ = parse({"env": {"NAME": "s3cret-value"}})
+    config, _ = parse_config({"env": {"NAME": "s3cret-value"}})
     assert "s3cret-value" not in repr(config)
     for env in ({"NAME": ["s3cret-value"]}, "s3cret-value", ["s3cret-value"]):
         found = problems_of({"env": env})
@@ -124,7 +124,7 @@ def test_a_long_wrong_value_is_cut_short_in_the_problem() -> None:
 
 
 def test_a_duplicate_key_is_reported_and_the_last_one_counts() -> None:
-    data, problems = read('{"providers": {}, "providers": {"default": {"tier": 1}}}', "journal.json")
+    data, problems = parse_json('{"providers": {}, "providers": {"default": {"tier": 1}}}', "journal.json")
     assert data == {"providers": {"default": {"tier": 1}}}
     assert [str(problem) for problem in problems] == [
         "key 'providers': found it twice in one object, expected it once; the last one counts"
@@ -151,19 +151,19 @@ UNREADABLE = {
 @pytest.mark.parametrize("text", UNREADABLE.values(), ids=UNREADABLE.keys())
 def test_an_unreadable_file_is_one_error_that_names_the_file(text: bytes) -> None:
     with pytest.raises(ConfigError) as caught:
-        read(text, "some/journal.json")
+        parse_json(text, "some/journal.json")
     assert str(caught.value).startswith("some/journal.json: found ")
 
 
 def test_the_error_of_a_torn_file_names_line_and_column() -> None:
     with pytest.raises(ConfigError, match=r"line 2, column 3"):
-        read("{\n  nope", "journal.json")
+        parse_json("{\n  nope", "journal.json")
 
 
 @given(st.binary(max_size=60) | st.text(max_size=60).map(lambda text: text.encode("utf-8", "replace")))
 def test_any_bytes_are_an_object_or_a_config_error(text: bytes) -> None:
     try:
-        data, _ = read(text, "journal.json")
+        data, _ = parse_json(text, "journal.json")
     except ConfigError:
         return
     assert isinstance(data, dict)

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muse.errors import ContentsError
-from muse.types.content import make_request, sniff_media_type, turns_of
-from muse.types.messages import Assistant, File, Image, Results, ToolResult, User
+from muse.types.content import build_request, detect_media_type, to_turns
+from muse.types.messages import Assistant, File, Image, ToolResult, ToolResults, User
 
 PDF = b"%PDF-1.7 the rest"
 
@@ -29,11 +29,11 @@ PNG = encoded()
 
 
 def test_text_is_one_user_turn() -> None:
-    assert turns_of("hello") == (None, (User(("hello",)),))
+    assert to_turns("hello") == (None, (User(("hello",)),))
 
 
 def test_neighbouring_parts_make_one_turn_and_role_dicts_stand_for_themselves() -> None:
-    system, turns = turns_of(
+    system, turns = to_turns(
         [
             "look",
             PNG,
@@ -58,20 +58,20 @@ def test_neighbouring_parts_make_one_turn_and_role_dicts_stand_for_themselves() 
 def test_a_single_role_dict_a_path_and_a_generator_are_contents_too(tmp_path: Path) -> None:
     path = tmp_path / "plan.pdf"
     path.write_bytes(PDF)
-    assert turns_of({"role": "user", "content": "hi"})[1] == (User(("hi",)),)
-    assert turns_of(path)[1] == (User((File(PDF, "application/pdf", "plan.pdf"),)),)
-    assert turns_of(part for part in ("a", "b"))[1] == (User(("a", "b")),)
-    assert turns_of(bytearray(PNG))[1] == (User((Image(PNG, "image/png"),)),)
+    assert to_turns({"role": "user", "content": "hi"})[1] == (User(("hi",)),)
+    assert to_turns(path)[1] == (User((File(PDF, "application/pdf", "plan.pdf"),)),)
+    assert to_turns(part for part in ("a", "b"))[1] == (User(("a", "b")),)
+    assert to_turns(bytearray(PNG))[1] == (User((Image(PNG, "image/png"),)),)
 
 
 def test_turns_are_taken_as_they_are() -> None:
-    turns = (User(("a",)), Assistant("b"), Results((ToolResult("1", "t", ("x",)),)))
-    assert turns_of(list(turns))[1] == turns
+    turns = (User(("a",)), Assistant("b"), ToolResults((ToolResult("1", "t", ("x",)),)))
+    assert to_turns(list(turns))[1] == turns
 
 
 def test_text_parts_of_other_libraries_are_text() -> None:
     content = [{"type": "text", "text": "a"}, {"type": "input_text", "text": "b"}]
-    assert turns_of([{"role": "user", "content": content}])[1] == (User(("a", "b")),)
+    assert to_turns([{"role": "user", "content": content}])[1] == (User(("a", "b")),)
 
 
 @pytest.mark.parametrize(
@@ -79,12 +79,12 @@ def test_text_parts_of_other_libraries_are_text() -> None:
     [("PNG", "image/png"), ("JPEG", "image/jpeg"), ("GIF", "image/gif"), ("WEBP", "image/webp")],
 )
 def test_encoded_images_are_known_by_their_first_bytes(form: str, media_type: str) -> None:
-    assert sniff_media_type(encoded(form)) == media_type
+    assert detect_media_type(encoded(form)) == media_type
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "I;16"])
 def test_pil_images_become_png_of_the_same_size(mode: str) -> None:
-    (turn,) = turns_of([PIL.Image.new(mode, (4, 3))])[1]
+    (turn,) = to_turns([PIL.Image.new(mode, (4, 3))])[1]
     assert isinstance(turn, User)
     (image,) = turn.parts
     assert isinstance(image, Image)
@@ -94,7 +94,7 @@ def test_pil_images_become_png_of_the_same_size(mode: str) -> None:
 
 def test_a_pil_photograph_stays_a_jpeg() -> None:
     photograph = PIL.Image.open(io.BytesIO(encoded("JPEG")))
-    (turn,) = turns_of([photograph])[1]
+    (turn,) = to_turns([photograph])[1]
     assert isinstance(turn, User)
     assert isinstance(turn.parts[0], Image)
     assert turn.parts[0].media_type == "image/jpeg"
@@ -133,15 +133,15 @@ REFUSED: dict[str, tuple[Any, str]] = {
 @pytest.mark.parametrize(("contents", "text"), REFUSED.values(), ids=REFUSED.keys())
 def test_what_cannot_be_sent_is_refused_by_its_place(contents: Any, text: str) -> None:
     with pytest.raises(ContentsError, match=text):
-        turns_of(contents)
+        to_turns(contents)
 
 
 def test_a_path_to_what_is_no_image_names_the_file(tmp_path: Path) -> None:
     (tmp_path / "shot.png").write_text("<html>404</html>")
     with pytest.raises(ContentsError, match=r"shot\.png.*found 16 bytes"):
-        turns_of(tmp_path / "shot.png")
+        to_turns(tmp_path / "shot.png")
     with pytest.raises(ContentsError, match="cannot read"):
-        turns_of(tmp_path)
+        to_turns(tmp_path)
 
 
 @pytest.mark.parametrize("damage", ["cut", "chunk", "pixels"])
@@ -156,13 +156,13 @@ def test_a_pil_image_whose_data_is_damaged_is_refused(damage: str) -> None:
         data[second + 100] ^= 255
     image = PIL.Image.open(io.BytesIO(bytes(data)))
     with pytest.raises(ContentsError, match=r"contents\[0\]: cannot encode"):
-        turns_of([image])
+        to_turns([image])
 
 
 @pytest.mark.parametrize("size", [(0, 0), (0, 5)])
 def test_a_pil_image_without_pixels_is_refused(size: tuple[int, int]) -> None:
     with pytest.raises(ContentsError, match="cannot encode"):
-        turns_of([PIL.Image.new("RGB", size)])
+        to_turns([PIL.Image.new("RGB", size)])
 
 
 @given(
@@ -177,14 +177,14 @@ def test_a_pil_image_without_pixels_is_refused(size: tuple[int, int]) -> None:
 )
 def test_any_contents_are_turns_or_a_contents_error(contents: Any) -> None:
     try:
-        _, turns = turns_of(contents)
+        _, turns = to_turns(contents)
     except ContentsError:
         return
     assert turns
 
 
 def test_a_request_has_the_common_options_and_the_rest_as_extras() -> None:
-    request = make_request(
+    request = build_request(
         [{"role": "system", "content": "second"}, "hi"],
         "model-1",
         {"system_instruction": "first", "temperature": 0.1, "thinking_budget": 0, "seed": 7},
@@ -197,14 +197,14 @@ def test_a_request_has_the_common_options_and_the_rest_as_extras() -> None:
 @pytest.mark.parametrize("limit", [0, -1, 1.5, "9", None], ids=repr)
 def test_an_output_limit_that_makes_no_sense_is_refused(limit: object) -> None:
     with pytest.raises(ValueError, match="max_output_tokens: found"):
-        make_request("hi", "m", {"max_output_tokens": limit})
+        build_request("hi", "m", {"max_output_tokens": limit})
 
 
 def test_a_system_instruction_that_cannot_be_encoded_is_refused_by_its_name() -> None:
     with pytest.raises(ContentsError, match=r"system_instruction: found '\\ud800'"):
-        make_request("hi", "m", {"system_instruction": "\ud800"})
+        build_request("hi", "m", {"system_instruction": "\ud800"})
 
 
 @pytest.mark.parametrize("said", [None, "", "  "])
 def test_an_empty_system_instruction_is_none(said: str | None) -> None:
-    assert make_request("hi", "m", {"system_instruction": said}).system is None
+    assert build_request("hi", "m", {"system_instruction": said}).system is None

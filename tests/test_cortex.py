@@ -20,8 +20,8 @@ from muse.cortex.supervisor import Cortex
 from muse.errors import ConfigError
 from muse.runs import client, run_files
 from muse.runs.client import get_agent_end_state, get_agent_status, read_agent_events
-from muse.runs.history import past_of
-from muse.types.messages import Assistant, Results, User
+from muse.runs.history import load_history
+from muse.types.messages import Assistant, ToolResults, User
 from tests.cortex_process import (
     Hanging,
     agents_of,
@@ -293,7 +293,7 @@ def test_killed_at_random_moments_every_run_has_one_end() -> None:
 
 
 def test_a_run_whose_owner_lives_is_let_alone() -> None:
-    recorder = run_files.Recorder.begin()
+    recorder = run_files.EventWriter.begin()
     once()
     assert run_files.find(recorder.agent_id) == (run_files.path_of(recorder.agent_id, "active"), "active")
     recorder.end()
@@ -317,7 +317,7 @@ def test_an_orphan_that_had_finished_keeps_its_answer_and_is_handed_on() -> None
     agent_id = _put_active("1700000000002", request, {"event": "finish", "result": "Done."})
     drain()
     assert names(agent_id) == ["request", "finish"]
-    following = client.handed_to(agent_id)
+    following = client.handoff_child(agent_id)
     assert following is not None
     assert last(following)["result"] == "Done."
 
@@ -335,7 +335,7 @@ def test_a_run_that_may_be_resumed_goes_on_where_it_was_cut_off() -> None:
     assert names(agent_id) == ["request", "start", "tool_start", "tool_end", "start", "finish"]
     assert last(agent_id)["result"] == "T-1 added"  # echo says the last thing that it was told
     assert read_agent_events(agent_id)[4]["resume_from"] == agent_id
-    assert [type(turn) for turn in past_of(agent_id).turns] == [User, Assistant, Results, Assistant]
+    assert [type(turn) for turn in load_history(agent_id).turns] == [User, Assistant, ToolResults, Assistant]
 
 
 def test_a_run_that_was_cut_off_three_times_is_given_up() -> None:

@@ -20,7 +20,7 @@ from muse.runs.client import (
     get_agent_thread,
     read_agent_events,
 )
-from muse.runs.run_files import Recorder
+from muse.runs.run_files import EventWriter
 from tests.journal_folder import JournalFolder, run
 
 pytestmark = pytest.mark.usefixtures("journal")
@@ -98,7 +98,7 @@ def test_a_day_is_a_day() -> None:
 
 def test_only_a_completed_run_is_continued() -> None:
     waiting = cortex_request("When?")
-    running = Recorder.begin()
+    running = EventWriter.begin()
     _put("1700000000001", {"event": "finish", "result": "At six."})
     for agent_id, words in ((waiting, "pending"), (running.agent_id, "active"), ("1700000000009", "does not exist")):
         with pytest.raises(ConfigError, match=words):
@@ -201,14 +201,14 @@ def test_another_kind_of_runs_is_refused() -> None:
 
 def test_an_empty_journal_has_no_runs() -> None:
     assert cortex_agents()["agents"] == []
-    assert client.handed_to("1700000000001") is None
+    assert client.handoff_child("1700000000001") is None
 
 
 # The files
 
 
 def test_an_active_file_is_locked_from_its_first_moment_to_its_last() -> None:
-    recorder = Recorder.begin()
+    recorder = EventWriter.begin()
     assert run_files.adopt(recorder.agent_id) is None
     assert run_files.claim(recorder.agent_id) is None
     recorder.end()

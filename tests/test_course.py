@@ -22,9 +22,9 @@ from muse.errors import (
     RequestError,
     TruncatedReply,
 )
-from muse.journal.policy_config import CallRules
+from muse.journal.policy_config import CallPolicy
 from muse.policies.deadline import Deadline
-from muse.policies.execution import Call, Fallback, Outcome, Try, Wait, course
+from muse.policies.execution import Call, Fallback, Outcome, Send, Sleep, execution_plan
 from muse.policies.resend_guard import STALE
 from muse.types.messages import Assistant, Attempt, Reply, Route
 from muse.types.provider_spec import Tier
@@ -38,8 +38,8 @@ def rung(name: str) -> Route:
     return Route("app.tides", name, f"{name}-model", Tier.FLASH, f"rung {name}")
 
 
-def call(names: Sequence[str] = NAMES[:1], rules: CallRules | None = None, timeout_s: float = 60) -> Call:
-    return Call("app.tides", tuple(map(rung, names)), rules or CallRules(), Deadline.after(timeout_s))
+def call(names: Sequence[str] = NAMES[:1], rules: CallPolicy | None = None, timeout_s: float = 60) -> Call:
+    return Call("app.tides", tuple(map(rung, names)), rules or CallPolicy(), Deadline.after(timeout_s))
 
 
 def down(**further: float) -> ProviderError:
@@ -50,16 +50,16 @@ class Played:
     """What a course asked for, and what came of it."""
 
     def __init__(self, made: Call, outcomes: Sequence[Outcome], steps: Sequence[object] = ()) -> None:
-        self.tries: list[Try] = []
+        self.tries: list[Send] = []
         self.waits: list[float] = []
         self.reply: Reply | None = None
         self.error: BaseException | None = None
-        going = course(made, steps)  # type: ignore[arg-type]
+        going = execution_plan(made, steps)  # type: ignore[arg-type]
         left = list(outcomes)
         try:
             action = next(going)
             while True:
-                if isinstance(action, Wait):
+                if isinstance(action, Sleep):
                     self.waits.append(action.seconds)
                     action = going.send(None)
                 else:
@@ -100,8 +100,8 @@ def test_after_a_kept_connection_that_had_ended_a_new_one_is_tried_without_waiti
 
 
 def test_such_a_try_counts_among_the_retries() -> None:
-    assert len(Played(call(rules=CallRules(retries=0)), [stale()]).tries) == 1
-    assert len(Played(call(rules=CallRules(retries=1)), [stale(), stale()]).tries) == 2
+    assert len(Played(call(rules=CallPolicy(retries=0)), [stale()]).tries) == 1
+    assert len(Played(call(rules=CallPolicy(retries=1)), [stale(), stale()]).tries) == 2
 
 
 @pytest.mark.parametrize(
@@ -136,8 +136,8 @@ def test_a_wait_beyond_the_time_of_the_call_is_not_begun() -> None:
 
 def test_retries_are_as_many_as_the_rules_say() -> None:
     assert len(Played(call(), [down()] * 3).tries) == 3
-    assert len(Played(call(rules=CallRules(retries=0)), [down()]).tries) == 1
-    assert len(Played(call(rules=CallRules(retries=4)), [down()] * 5).tries) == 5
+    assert len(Played(call(rules=CallPolicy(retries=0)), [down()]).tries) == 1
+    assert len(Played(call(rules=CallPolicy(retries=4)), [down()] * 5).tries) == 5
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_what_another_provider_can_mend_goes_down_the_ladder(error: MuseError) -
 )
 def test_blocked_and_truncated_answers_fall_back_only_if_asked_for(error: MuseError, word: str) -> None:
     assert Played(call(NAMES[:2]), [error]).error is error
-    rules = CallRules(fallback_on=(word,))  # type: ignore[arg-type]
+    rules = CallPolicy(fallback_on=(word,))  # type: ignore[arg-type]
     assert Played(call(NAMES[:2], rules), [error, REPLY]).asked == ["openai", "anthropic"]
 
 
@@ -186,7 +186,7 @@ def test_a_reply_bears_every_try_before_it() -> None:
     error.attempts = (Attempt("openai", "m", 0.1, Usage(), "ProviderDown"),)
     served = Attempt("anthropic", "m", 0.2, Usage())
     reply = Reply("Six.", Assistant(), Usage(), "stop", "m", "anthropic", attempts=(served,))
-    played = Played(call(NAMES[:2], CallRules(retries=0)), [error, reply])
+    played = Played(call(NAMES[:2], CallPolicy(retries=0)), [error, reply])
     assert played.reply is not None
     assert played.reply.attempts == (error.attempts[0], served)
 
@@ -245,14 +245,14 @@ def silent() -> ProviderTimeout:
 
 
 def test_time_that_the_rungs_below_leave_is_given_to_the_one_that_had_too_little() -> None:
-    played = Played(call(NAMES[:2], CallRules(retries=0)), [silent(), MissingKeyError("ANTHROPIC_API_KEY"), REPLY])
+    played = Played(call(NAMES[:2], CallPolicy(retries=0)), [silent(), MissingKeyError("ANTHROPIC_API_KEY"), REPLY])
     assert played.asked == ["openai", "anthropic", "openai"]
     assert played.tries[2].deadline.remaining_s() > played.tries[0].deadline.remaining_s()
     assert played.reply is not None
 
 
 def test_a_rung_is_gone_back_to_once() -> None:
-    played = Played(call(NAMES[:2], CallRules(retries=0)), [silent(), AuthError("no", status=401), silent()])
+    played = Played(call(NAMES[:2], CallPolicy(retries=0)), [silent(), AuthError("no", status=401), silent()])
     assert played.asked == ["openai", "anthropic", "openai"]
     assert isinstance(played.error, ProviderTimeout)
 
@@ -263,12 +263,12 @@ def test_a_rung_is_gone_back_to_once() -> None:
     ids=["down", "504", "stalled", "key"],
 )
 def test_more_time_is_given_to_none_that_did_not_lack_it(error: Exception) -> None:
-    played = Played(call(NAMES[:2], CallRules(retries=0)), [error, AuthError("no", status=401)])
+    played = Played(call(NAMES[:2], CallPolicy(retries=0)), [error, AuthError("no", status=401)])
     assert played.asked == ["openai", "anthropic"]
 
 
 def test_a_limit_that_is_to_be_told_at_once_is_not_waited_for_in_the_end() -> None:
-    rules = CallRules(retries=0, on_limit="raise")
+    rules = CallPolicy(retries=0, on_limit="raise")
     played = Played(call(NAMES[:2], rules), [LimitReached("full"), AuthError("no", status=401)])
     assert played.asked == ["openai", "anthropic"]
 
@@ -288,7 +288,7 @@ def test_no_retry_begins_in_the_last_moment_of_a_share_while_there_is_another_ru
 
 def test_a_course_that_is_given_up_lets_go_of_its_steps() -> None:
     gate = Gate()
-    going = course(call(), [gate])
-    assert isinstance(next(going), Try)
+    going = execution_plan(call(), [gate])
+    assert isinstance(next(going), Send)
     going.close()
     assert gate.told == [None]

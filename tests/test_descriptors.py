@@ -9,13 +9,13 @@ import pytest
 
 from muse.journal import descriptors
 from muse.journal.config import Descriptors
-from muse.journal.descriptors import Found, find
+from muse.journal.descriptors import DiscoveryResult, find
 
 HOUSE = Path(descriptors.__file__).resolve().parents[2]
 MINE = Descriptors(categories=("screens",), agents=("people",), apps=("mini",))
 
 
-def own(found: Found, base: Path) -> list[tuple[str, str, str]]:
+def own(found: DiscoveryResult, base: Path) -> list[tuple[str, str, str]]:
     """`(kind, owner, name)` of what stands below `base`."""
     return [(one.kind, one.owner, one.name) for one in found.descriptors if one.path.startswith(str(base))]
 

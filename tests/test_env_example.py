@@ -44,4 +44,4 @@ def test_a_copy_of_it_changes_nothing(journal: JournalFolder, tmp_path: Path) ->
     assert not [value for value in dotenv_values(stream=io.StringIO(TEXT)).values() if value]
     assert not [name for name in _names(TEXT) - {"JOURNAL_PATH"} if secrets.look_up(name)]
     (tmp_path / ".env").write_text(TEXT.replace("OPENAI_API_KEY=", "OPENAI_API_KEY=sk-filled-in"), encoding="utf-8")
-    assert secrets.need_key("OPENAI_API_KEY") == "sk-filled-in"
+    assert secrets.require_key("OPENAI_API_KEY") == "sk-filled-in"

@@ -12,9 +12,9 @@ from PIL import Image as Pictures
 from PIL import ImageOps
 
 from muse.agent_loop.toolset import _part as tool_part
-from muse.types.content import turns_of
-from muse.types.exif_orientation import upright
-from muse.types.messages import Image, Results, ToolResult, User
+from muse.types.content import to_turns
+from muse.types.exif_orientation import rotate_upright
+from muse.types.messages import Image, ToolResult, ToolResults, User
 from tests.desk import WAYS, Desk
 from tests.provider_cases import WIRES, Case
 
@@ -54,7 +54,7 @@ def _opened(data: bytes) -> Pictures.Image:
 @pytest.mark.parametrize("form", FORMS)
 def test_a_turned_picture_is_sent_as_a_viewer_shows_it(form: str, orientation: int) -> None:
     data = _photo(form, orientation)
-    sent = upright(Image(data, f"image/{form.lower()}"))
+    sent = rotate_upright(Image(data, f"image/{form.lower()}"))
     seen = _opened(sent.data)
     shown = ImageOps.exif_transpose(_opened(data))
     assert seen.format == form
@@ -67,7 +67,7 @@ def test_a_turned_picture_is_sent_as_a_viewer_shows_it(form: str, orientation: i
 @pytest.mark.parametrize("form", FORMS)
 def test_a_picture_that_is_upright_keeps_its_bytes(form: str, orientation: int | None) -> None:
     data = _photo(form, orientation)
-    assert upright(Image(data, f"image/{form.lower()}")).data is data
+    assert rotate_upright(Image(data, f"image/{form.lower()}")).data is data
 
 
 @pytest.mark.parametrize(
@@ -75,31 +75,39 @@ def test_a_picture_that_is_upright_keeps_its_bytes(form: str, orientation: int |
 )
 def test_what_cannot_be_opened_keeps_its_bytes(data: bytes) -> None:
     for kind in ("image/jpeg", "image/png", "image/webp"):
-        assert upright(Image(data, kind)).data is data
+        assert rotate_upright(Image(data, kind)).data is data
     cut = _photo("JPEG", 6)[:-40]
-    assert upright(Image(cut, "image/jpeg")).data is cut
+    assert rotate_upright(Image(cut, "image/jpeg")).data is cut
     odd = _photo("JPEG", None, exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff")
-    assert upright(Image(odd, "image/jpeg")).data is odd
+    assert rotate_upright(Image(odd, "image/jpeg")).data is odd
 
 
 def test_the_colour_profile_stays() -> None:
     buffer, told = io.BytesIO(), Pictures.Exif()
     told[0x0112] = 3
     Pictures.new("RGB", (4, 2)).save(buffer, "JPEG", exif=told, icc_profile=b"profile")
-    assert _opened(upright(Image(buffer.getvalue(), "image/jpeg")).data).info["icc_profile"] == b"profile"
+    assert _opened(rotate_upright(Image(buffer.getvalue(), "image/jpeg")).data).info["icc_profile"] == b"profile"
 
 
 def _ways_in(data: bytes, path: Path) -> list[Any]:
     path.write_bytes(data)
     own = Image(data, "image/jpeg")
     told = ToolResult("c", "look", (own,))
-    return [data, path, own, _opened(data), User((own,)), Results((told,)), {"role": "user", "content": ["x", data]}]
+    return [
+        data,
+        path,
+        own,
+        _opened(data),
+        User((own,)),
+        ToolResults((told,)),
+        {"role": "user", "content": ["x", data]},
+    ]
 
 
 @pytest.mark.parametrize("index", range(7))
 def test_every_way_a_picture_comes_in_turns_it(index: int, tmp_path: Path) -> None:
     entry = _ways_in(_photo("JPEG", 6), tmp_path / "photo.jpg")[index]
-    _, turns = turns_of(["what is this", entry])
+    _, turns = to_turns(["what is this", entry])
     parts = [part for turn in turns for part in _parts(turn)]
     (image,) = [part for part in parts if isinstance(part, Image)]
     assert _opened(image.data).size == (16, 24)
@@ -113,7 +121,7 @@ def test_a_tiff_of_pillow_is_turned(tmp_path: Path) -> None:
     path = tmp_path / "scan.tif"
     path.write_bytes(_photo("TIFF", 6))
     with Pictures.open(path) as scan:
-        _, turns = turns_of([scan])
+        _, turns = to_turns([scan])
     (image,) = _parts(turns[0])
     assert _opened(image.data).size == (16, 24)
 
@@ -148,6 +156,6 @@ def test_a_photograph_with_a_preview_beside_it_is_turned() -> None:
     photo = _opened(_photo("JPEG", None))
     photo.save(buffer, "MPO", exif=told, save_all=True, append_images=[Pictures.new("RGB", (6, 4))])
     assert _opened(buffer.getvalue()).format == "MPO"
-    seen = _opened(upright(Image(buffer.getvalue(), "image/jpeg")).data)
+    seen = _opened(rotate_upright(Image(buffer.getvalue(), "image/jpeg")).data)
     assert (seen.format, seen.size, seen.getexif().get(0x0112)) == ("JPEG", (16, 24), None)
     assert _corners(seen) == _corners(photo.rotate(-90, expand=True))

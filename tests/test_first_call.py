@@ -104,8 +104,8 @@ async def test_a_first_look_up_of_a_price_does_not_hold_the_loop(
     desk: Desk, case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "prices"))
-    monkeypatch.setattr(prices, "_book", {})
-    monkeypatch.setattr(prices, "_book_is_read", False)
+    monkeypatch.setattr(prices, "_price_cache", {})
+    monkeypatch.setattr(prices, "_price_cache_is_read", False)
     threads, look_up = list[int](), prices._look_up
     monkeypatch.setattr(prices, "_look_up", lambda *asked: threads.append(threading.get_ident()) or look_up(*asked))
     desk.use(case)
@@ -119,9 +119,9 @@ async def test_a_first_look_up_of_a_price_does_not_hold_the_loop(
 async def test_a_first_look_at_the_log_does_not_hold_the_loop(
     desk: Desk, rule: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    threads, read_on = list[int](), spend.Spending._read_on
+    threads, read_on = list[int](), spend.SpendTracker._read_on
     monkeypatch.setattr(
-        spend.Spending, "_read_on", lambda *asked: threads.append(threading.get_ident()) or read_on(*asked)
+        spend.SpendTracker, "_read_on", lambda *asked: threads.append(threading.get_ident()) or read_on(*asked)
     )
     desk.reach(FAMILY[0])
     desk.journal.route(default={"provider": FAMILY[0].name, "model": FAMILY[0].model}, **rule)

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from muse.providers import backend_of
 from muse.providers._backend.backend import ProviderBackend
-from muse.providers._backend.fitting import NO_OUTPUT, ToolRules, fitted, wire_name, with_own_names
+from muse.providers._backend.fitting import NO_OUTPUT, ToolRules, fit_request, wire_name, with_own_names
 from muse.providers._backend.provider import Payload, Provider
-from muse.types.json_schema.tool_parameters import tool_parameters
-from muse.types.messages import Assistant, Image, Reply, Request, Results, Tool, ToolCall, ToolResult, Turn, User
+from muse.types.json_schema.tool_parameters import simplify_tool_schema
+from muse.types.messages import Assistant, Image, Reply, Request, Tool, ToolCall, ToolResult, ToolResults, Turn, User
 from muse.types.usage import Usage
 
 PROVIDERS = ("openai", "anthropic", "google", "openrouter", "ollama", "local")
@@ -63,10 +63,10 @@ EMPTY_TURNS: list[tuple[Turn, ...]] = [
     (User(("", "hello", "")),),
     (User((Image(b"\x89PNG\r\n\x1a\n", "image/png"), "")),),
     (User(("hello",)), Assistant(""), User(("again",))),
-    (User(("hello",)), Assistant("", (CALL,)), Results((ToolResult("c1", "look", ()),))),
-    (User(("hello",)), Assistant("", (CALL,)), Results((ToolResult("c1", "look", ("",)),))),
-    (User(("hello",)), Assistant("", (CALL,)), Results((ToolResult("c1", "look", ("", "42", "")),))),
-    (User(("hello",)), Assistant("", (CALL,)), Results((ToolResult("c1", "look", ("",), failed=True),))),
+    (User(("hello",)), Assistant("", (CALL,)), ToolResults((ToolResult("c1", "look", ()),))),
+    (User(("hello",)), Assistant("", (CALL,)), ToolResults((ToolResult("c1", "look", ("",)),))),
+    (User(("hello",)), Assistant("", (CALL,)), ToolResults((ToolResult("c1", "look", ("", "42", "")),))),
+    (User(("hello",)), Assistant("", (CALL,)), ToolResults((ToolResult("c1", "look", ("",), failed=True),))),
 ]
 
 
@@ -82,7 +82,13 @@ def test_no_empty_text_is_sent(name: str, turns: tuple[Turn, ...]) -> None:
 @pytest.mark.parametrize("blank", [" ", "\n\n", "\t"])
 def test_texts_of_white_space_are_not_sent_to_anthropic(blank: str) -> None:
     told = ToolResult("c1", "look", (blank,))
-    turns = (User((blank, "hello")), Assistant(blank, (CALL,)), Results((told,)), Assistant(blank), User(("go on",)))
+    turns = (
+        User((blank, "hello")),
+        Assistant(blank, (CALL,)),
+        ToolResults((told,)),
+        Assistant(blank),
+        User(("go on",)),
+    )
     said = _said(_payload("anthropic", *turns, system=blank))
     assert [text for _, text in said if not text.strip()] == []
     assert (NO_OUTPUT) in [text for _, text in said]
@@ -91,7 +97,7 @@ def test_texts_of_white_space_are_not_sent_to_anthropic(blank: str) -> None:
 @pytest.mark.parametrize("name", NATIVE)
 def test_a_models_own_empty_text_is_not_replayed(name: str) -> None:
     turn = Assistant("", (CALL,), native=NATIVE[name], provider=name)
-    payload = _payload(name, User(("hello",)), turn, Results((ToolResult("c1", "look", ("42",)),)))
+    payload = _payload(name, User(("hello",)), turn, ToolResults((ToolResult("c1", "look", ("42",)),)))
     assert [text for _, text in _said(payload) if not text.strip()] == []
     assert json.dumps(payload).count("c1") + json.dumps(payload).count("functionCall") >= 1
 
@@ -104,7 +110,7 @@ def test_a_signature_of_gemini_is_replayed_although_its_text_is_empty() -> None:
 
 def test_a_request_with_nothing_to_fit_is_the_same_one() -> None:
     request = Request("m", (User(("hello",)), Assistant("hi"), User(("go on",))), "be short")
-    assert fitted(request, ToolRules(), blanks=False)[0] is request
+    assert fit_request(request, ToolRules(), blanks=False)[0] is request
 
 
 # Tools
@@ -142,7 +148,7 @@ def test_names_are_ones_that_the_provider_takes_and_calls_come_back_under_their_
     provider = _provider(name)
     tools = tuple(map(_tool, ODD_NAMES))
     calls = tuple(ToolCall(f"c{n}", tool.name, {}) for n, tool in enumerate(tools))
-    results = Results(tuple(ToolResult(call.call_id, call.name, ("42",)) for call in calls))
+    results = ToolResults(tuple(ToolResult(call.call_id, call.name, ("42",)) for call in calls))
     request = Request("m", (User(("go",)), Assistant("", calls), results), tools=tools)
     payload = provider.encode_fitted(request).payload
     sent = [row["name"] for row in _tools(payload)]
@@ -170,7 +176,7 @@ def test_of_too_many_tools_the_first_are_sent_with_those_that_were_called(
 ) -> None:
     tools = tuple(_tool(f"{name}_{n}") for n in range(150))
     called = ToolCall("c1", f"{name}_140", {})
-    turns = (User(("go",)), Assistant("", (called,)), Results((ToolResult("c1", called.name, ("42",)),)))
+    turns = (User(("go",)), Assistant("", (called,)), ToolResults((ToolResult("c1", called.name, ("42",)),)))
     with caplog.at_level(logging.WARNING):
         encoded = [_provider(name).encode_fitted(Request("m", turns, tools=tools)) for _ in range(2)]
     sent = [row["name"] for row in _tools(encoded[0].payload)]
@@ -224,7 +230,7 @@ def test_the_properties_of_all_branches_are_offered_and_what_each_requires_is_re
         "required": ["id", "x"],
     }
     by_name = {"type": "object", "properties": {"id": {"type": "string"}, "x": {"type": "string"}}, "required": ["x"]}
-    sent = tool_parameters({"oneOf": [by_id, {"$ref": "#/$defs/n"}], "$defs": {"n": by_name}})
+    sent = simplify_tool_schema({"oneOf": [by_id, {"$ref": "#/$defs/n"}], "$defs": {"n": by_name}})
     assert sent["properties"] == {
         "id": {"anyOf": [{"type": "integer"}, {"type": "string"}]},
         "x": {"type": "string"},
@@ -253,4 +259,4 @@ def test_arguments_that_the_tool_takes_are_taken_on_the_wire(
     schema: dict[str, Any], value: dict[str, Any], keywords: frozenset[str] | None
 ) -> None:
     if jsonschema.Draft202012Validator(schema).is_valid(value):
-        jsonschema.validate(value, tool_parameters(schema, keywords))
+        jsonschema.validate(value, simplify_tool_schema(schema, keywords))

@@ -10,7 +10,7 @@ import pytest
 from muse import models
 from muse.calls.hedging import stop_background
 from muse.errors import AuthError, ProviderDown, ProviderTimeout
-from muse.models import Asked
+from muse.models import AgentModel
 from muse.policies.execution import Fallback
 from muse.types.messages import Request, User
 from tests.desk import CONTEXT, QUESTION, Desk
@@ -145,7 +145,7 @@ async def test_a_turn_of_an_agent_is_hedged_and_says_so(desk: Desk) -> None:
     desk.play(OPENAI, Hang())
     told: list[Fallback] = []
     request = Request(OPENAI.model, (User((QUESTION,)),), timeout_s=60)
-    reply = await Asked("openai", OPENAI.model, told.append).ask(request, CONTEXT)
+    reply = await AgentModel("openai", OPENAI.model, told.append).ask(request, CONTEXT)
     assert reply.provider == "anthropic"
     ((step),) = told
     assert (step.failed.provider, step.next.provider) == ("openai", "anthropic")

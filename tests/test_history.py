@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from muse.runs.history import format_tool_summary, parse_agent_events_to_turns, past_of
-from muse.types.messages import Assistant, Results, ToolCall, ToolResult, User
+from muse.runs.history import format_tool_summary, load_history, parse_agent_events_to_turns
+from muse.types.messages import Assistant, ToolCall, ToolResult, ToolResults, User
 from tests.journal_folder import JournalFolder
 
 
@@ -49,11 +49,11 @@ def test_a_run_becomes_turns_with_its_calls_and_results(journal: JournalFolder) 
         {"event": "tool_end", "tool": "find", "result": ["at", {"hour": 6}], "call_id": "find"},
     ]
     run = put(journal, [START, *calls, *ends, {"event": "finish", "result": " At six. "}])
-    past = past_of(run)
+    past = load_history(run)
     assert past.turns == (
         User(("When does the tide turn?",)),
         Assistant("", (ToolCall("find", "find", {"n": 1}), ToolCall("clock", "clock", {"n": 1}))),
-        Results(
+        ToolResults(
             (
                 ToolResult("find", "find", ("at", '{"hour": 6}')),
                 ToolResult("clock", "clock", ("Error: stopped",), failed=True),
@@ -67,7 +67,7 @@ def test_a_run_becomes_turns_with_its_calls_and_results(journal: JournalFolder) 
 def test_a_run_that_was_cut_off_says_which_calls_are_open(journal: JournalFolder) -> None:
     calls = [{"event": "tool_start", "tool": tool, "call_id": tool} for tool in ("find", "clock")]
     run = put(journal, [START, *calls, {"event": "tool_end", "tool": "find", "result": "at six", "call_id": "find"}])
-    past = past_of(run)
+    past = load_history(run)
     assert past.turns[-1] == Assistant("", (ToolCall("find", "find", {}), ToolCall("clock", "clock", {})))
     assert past.ended == (ToolResult("find", "find", ("at six",)),)
     assert past.pending == (ToolCall("clock", "clock", {}),)
@@ -110,13 +110,13 @@ def test_a_line_is_what_ends_with_a_newline_and_nothing_else(journal: JournalFol
 def test_an_answer_without_text_is_no_turn_to_send(journal: JournalFolder) -> None:
     run = put(journal, [START, {"event": "finish", "result": None}])
     assert parse_agent_events_to_turns(run)[1] == {"role": "assistant", "content": ""}
-    assert past_of(run).turns == (User(("When does the tide turn?",)),)
+    assert load_history(run).turns == (User(("When does the tide turn?",)),)
 
 
 @pytest.mark.parametrize("images", [7, "tide.png", {"tide.png": 1}, None])
 def test_pictures_that_are_no_list_are_no_pictures(journal: JournalFolder, images: object) -> None:
     run = put(journal, [{**START, "images": images}])
-    assert past_of(run).turns == (User(("When does the tide turn?",)),)
+    assert load_history(run).turns == (User(("When does the tide turn?",)),)
 
 
 def test_a_summary_without_calls_is_empty() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from markupsafe import Markup
 
-from apps.host.formatting import count, day, duration, markdown, usd, when
+from apps.host.formatting import day, format_count, format_duration, format_usd, markdown, when
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -66,7 +66,7 @@ def test_a_huge_text_is_shown_plain() -> None:
 
 
 def test_amounts_keep_the_digits_that_tell_something() -> None:
-    assert [usd(value) for value in (1234.5, 0.5, 0.1150001, 0.0076702, 0.02, 0.00001, 1e-12, -2)] == [
+    assert [format_usd(value) for value in (1234.5, 0.5, 0.1150001, 0.0076702, 0.02, 0.00001, 1e-12, -2)] == [
         "$1,234.50",
         "$0.50",
         "$0.1150",
@@ -79,9 +79,15 @@ def test_amounts_keep_the_digits_that_tell_something() -> None:
 
 
 def test_counts_and_spans_stay_short() -> None:
-    assert [count(value) for value in (0, 1e6, 2.25)] == ["0", "1,000,000", "2.2"]
-    assert [duration(value) for value in (0, 59.96, 60, 3600, 86_400)] == ["0 ms", "1 min", "1 min", "1 h", "1 d"]
-    assert duration(None) == "–"
+    assert [format_count(value) for value in (0, 1e6, 2.25)] == ["0", "1,000,000", "2.2"]
+    assert [format_duration(value) for value in (0, 59.96, 60, 3600, 86_400)] == [
+        "0 ms",
+        "1 min",
+        "1 min",
+        "1 h",
+        "1 d",
+    ]
+    assert format_duration(None) == "–"
 
 
 @pytest.mark.parametrize("value", [1762430400, 1762430400.0, 1762430400000, "2025-11-06T12:00:00+00:00"])
@@ -91,11 +97,11 @@ def test_a_moment_is_the_same_in_each_form(value: float | str) -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_what_is_no_number_is_shown_as_none(value: float) -> None:
-    assert (usd(value), count(value), duration(value)) == ("–", "–", "–")
+    assert (format_usd(value), format_count(value), format_duration(value)) == ("–", "–", "–")
 
 
 def test_a_span_backwards_has_its_sign() -> None:
-    assert (duration(-0.25), duration(-90)) == ("-250 ms", "-1 min 30 s")
+    assert (format_duration(-0.25), format_duration(-90)) == ("-250 ms", "-1 min 30 s")
 
 
 @pytest.mark.parametrize(

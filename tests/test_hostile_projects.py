@@ -174,7 +174,7 @@ def test_without_a_home_folder_nothing_of_the_working_folder_is_the_users_own(
         monkeypatch.setenv(name, "here")
     monkeypatch.setenv("HOME", home)
     assert home_folder() == os.sep
-    for path in (consent.record_path(), paths.journal_path(), prices._book_path()):
+    for path in (consent.record_path(), paths.journal_path(), prices._price_cache_path()):
         assert path.is_absolute()
         assert not path.is_relative_to(inside.folder)
 
@@ -187,7 +187,7 @@ def test_patterns_are_matched_without_modules_of_the_working_folder(
         (tmp_path / f"{name}.py").write_text(f"open({str(mark)!r}, 'w')\n")
     monkeypatch.chdir(tmp_path)
     schema = {"type": "string", "pattern": "^b+$"}
-    assert patterns.problem_apart("bbb", schema, 60) is None
+    assert patterns.find_mismatch_isolated("bbb", schema, 60) is None
     assert not mark.exists()
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muse.providers._http import clients
-from muse.providers._http.http1 import Inbox
+from muse.providers._http.http1 import ResponseBuffer
 from tests.odd_server import OddServer
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -144,7 +144,7 @@ def test_a_request_with_a_line_break_in_a_header_is_not_sent(way: str, name: str
 
 def read(pieces: list[bytes]) -> tuple[int, bytes, bool] | str:
     """Status, body and whether the connection can be kept, of an answer that comes in these pieces; or the error."""
-    inbox, body = Inbox("POST"), b""
+    inbox, body = ResponseBuffer("POST"), b""
     try:
         for piece in pieces:
             inbox.feed(piece)

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from muse.calls.log_pricing import assess
-from muse.policies.spend import spending, window_start
+from muse.calls.log_pricing import provider_and_cost
+from muse.policies.spend import spend_since, window_start
 from muse.types.call_ids import new_call_id
 from muse.usage_index.index import LogIndex
 from muse.usage_index.queries import sums
@@ -106,7 +106,7 @@ def journal_is_clean(journal: JournalFolder) -> bool:
 def test_every_reader_counts_it(journal: JournalFolder) -> None:
     readers: list[Callable[[], int]] = [
         lambda: len(list(ledger.read())),
-        lambda: spending(window_start("day"), assess).total(lambda _: True).unpriced,
+        lambda: spend_since(window_start("day"), provider_and_cost).total(lambda _: True).unpriced,
         lambda: _indexed(journal),
         lambda: json.loads(run("import sys; from muse.cli import main; sys.exit(main(['usage', '--json']))"))["total"][
             "unpriced"
@@ -172,7 +172,7 @@ def last(number, line):
     if not left[0]:
         os.kill(os.getpid(), signal.SIGKILL)
 ledger._put = last
-ledger.settle()
+ledger.write_abandoned()
 """
     with start(half, **UNMEASURED) as process:
         process.wait(180)

@@ -8,7 +8,7 @@ import pytest
 
 from muse.errors import InvalidReply
 from muse.models import get_context_registry
-from muse.routing.router import Globs
+from muse.routing.router import PatternIndex
 from tests.journal_folder import JournalFolder
 from think.daily_summary.build import CONTEXT, TITLE_CONTEXT
 from think.entries.transcripts import Part, Utterance, day_with_words, read_day
@@ -102,7 +102,7 @@ def test_sentences_are_split_at_their_ends_and_not_in_figures() -> None:
 
 
 def test_the_contexts_are_known_ones() -> None:
-    globs = Globs(name for name in get_context_registry() if "*" in name)
+    globs = PatternIndex(name for name in get_context_registry() if "*" in name)
     assert [next(globs.matches(context)) for context in (CONTEXT, TITLE_CONTEXT)] == ["insight.*", "insight.*"]
 
 

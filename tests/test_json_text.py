@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from muse import models
 from muse.errors import InvalidReply
-from muse.types.json_text import values_in
+from muse.types.json_text import find_json_values
 from tests.desk import CONTEXT, QUESTION, Desk
 from tests.loopback.server import Answer
 from tests.provider_cases import CASES, GATEWAY
@@ -101,7 +101,7 @@ def test_a_value_between_any_words_is_found_as_it_is(value: Any, before: str, af
         f"{before}\n```json\n{text}\n```\n{after}",
         f"<think>{before}</think>{text}",
     ):
-        assert value in list(values_in(whole))
+        assert value in list(find_json_values(whole))
 
 
 @pytest.mark.parametrize(
@@ -109,9 +109,9 @@ def test_a_value_between_any_words_is_found_as_it_is(value: Any, before: str, af
 )
 def test_no_text_takes_long_to_look_through(piece: str) -> None:
     begun = time.process_time()
-    assert len(list(values_in(piece * (300_000 // len(piece))))) < 2_000
+    assert len(list(find_json_values(piece * (300_000 // len(piece))))) < 2_000
     assert time.process_time() - begun < 10
 
 
 def test_line_ends_within_strings_may_stand_as_they_are() -> None:
-    assert next(values_in('{"a": {"b": 1}, "c": "two\nlines"}')) == {"a": {"b": 1}, "c": "two\nlines"}
+    assert next(find_json_values('{"a": {"b": 1}, "c": "two\nlines"}')) == {"a": {"b": 1}, "c": "two\nlines"}

@@ -10,7 +10,7 @@ import pytest
 
 from muse.errors import MissingKeyError
 from muse.journal import secrets
-from muse.journal.secrets import MASK, find_key, look_up, mask, need_key
+from muse.journal.secrets import MASK, find_key, look_up, redact, require_key
 from tests.journal_folder import JournalFolder
 
 NAME = "WEIR_API_KEY"
@@ -62,7 +62,7 @@ def test_an_empty_key_is_none(journal: JournalFolder, monkeypatch: pytest.Monkey
     monkeypatch.setenv(NAME, value)
     assert find_key(NAME) is None
     with pytest.raises(MissingKeyError, match=f"{NAME} not found in environment"):
-        need_key(NAME)
+        require_key(NAME)
 
 
 @pytest.mark.parametrize("value", ["key-123456\n", "  key-123456", "key-123456\r\n", "\tkey-123456 "], ids=ascii)
@@ -96,14 +96,14 @@ def test_a_damaged_env_file_is_passed_over(journal: JournalFolder, text: bytes) 
 
 def test_a_used_key_is_masked_wherever_it_is_quoted(journal: JournalFolder) -> None:
     assert find_key(NAME, "sk-abcdef") == "sk-abcdef"
-    assert mask("Incorrect API key: sk-abcdef.") == f"Incorrect API key: {MASK}."
-    assert mask("nothing here") == "nothing here"
+    assert redact("Incorrect API key: sk-abcdef.") == f"Incorrect API key: {MASK}."
+    assert redact("nothing here") == "nothing here"
 
 
 def test_a_key_that_begins_like_a_longer_one_leaves_nothing_of_it(journal: JournalFolder) -> None:
     for key in ("sk-abcdef", "sk-abcdef-and-more", "sk-abcdef-and"):
         find_key(NAME, key)
-    assert mask("sk-abcdef-and-more sk-abcdef-and sk-abcdef") == f"{MASK} {MASK} {MASK}"
+    assert redact("sk-abcdef-and-more sk-abcdef-and sk-abcdef") == f"{MASK} {MASK} {MASK}"
 
 
 def test_keys_may_be_masked_while_others_come_into_use(journal: JournalFolder) -> None:
@@ -120,7 +120,7 @@ def test_keys_may_be_masked_while_others_come_into_use(journal: JournalFolder) -
     user.start()
     while not stop.is_set():
         secrets._used.clear()
-        masked.add(mask("a text"))
+        masked.add(redact("a text"))
     user.join()
     assert masked <= {"a text"}
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from muse import models
 from muse.errors import AnswerTooLarge, MuseError, ProviderError
-from muse.journal.config import parse
+from muse.journal.config import parse_config
 from muse.policies.resend_guard import STALE
 from muse.providers._http.decoding import Decoder
 from muse.providers._http.http1 import Head
@@ -189,7 +189,7 @@ def test_an_answer_too_large_goes_down_the_ladder(desk: Desk) -> None:
     ],
 )
 def test_a_bound_that_is_none_is_a_problem_with_its_place(said: object, path: str) -> None:
-    config, problems = parse({"providers": {"answers": said}}, {"openai"})
+    config, problems = parse_config({"providers": {"answers": said}}, {"openai"})
     assert [problem.path for problem in problems] == [path]
     assert config.policies.answers.max_bytes("openai") == 64 * MB
 

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from muse.journal.policy_config import CallRules, Limit
+from muse.journal.policy_config import CallPolicy, Limit
 from muse.policies import rate_limiter
 from muse.policies.deadline import Deadline
 from muse.policies.execution import Call
-from muse.policies.rate_limiter import LimiterStep
-from muse.policies.shared_state import Busy, write
+from muse.policies.rate_limiter import RateLimiter
+from muse.policies.shared_state import SharedStateBusy, write
 from muse.types.messages import Route
 from muse.types.provider_spec import Tier
 from tests.journal_folder import JournalFolder
@@ -30,18 +30,18 @@ class Line:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.at_s = 1_000.0
         self.is_busy = False
-        self.step = LimiterStep([LIMIT])
+        self.step = RateLimiter([LIMIT])
 
         def asked(action: Callable[[Any], object]) -> object:
             if self.is_busy:
-                raise Busy
+                raise SharedStateBusy
             return write(action)
 
         monkeypatch.setattr(rate_limiter, "write", asked)
         monkeypatch.setattr(rate_limiter, "time", SimpleNamespace(monotonic=lambda: self.at_s))
 
     def call(self) -> Call:
-        return Call("app.tides", (ROUTE,), CallRules(), Deadline.after(600))
+        return Call("app.tides", (ROUTE,), CallPolicy(), Deadline.after(600))
 
     def wait_s(self, call: Call) -> float:
         return self.step.before(call, ROUTE)

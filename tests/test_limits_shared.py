@@ -33,7 +33,7 @@ import time
 from muse import models
 from muse.policies.execution import Call
 from muse.policies.deadline import Deadline
-call = models.prepare("When?", "app.tides", {})
+call = models.prepare_call("When?", "app.tides", {})
 held = Call("app.tides", call.ladder.rungs, call.ladder.rules, Deadline.after(60))
 for step in call.stack.steps:
     assert step.before(held, call.ladder.rungs[0]) == 0
@@ -174,7 +174,7 @@ with testing.script(ProviderDown("down", retryable=True)):
 import time
 from muse import models
 from muse.policies.circuit_breaker import _key
-call = models.prepare("x", "x", {})
+call = models.prepare_call("x", "x", {})
 print(call.stack.steps[0]._may_probe(_key(call.ladder.rungs[0]), time.monotonic()))
 """
     assert run(failing).strip() == "ProviderDown"

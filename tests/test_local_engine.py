@@ -257,7 +257,7 @@ def test_streamed_tool_calls_are_joined_by_their_index() -> None:
         {"tool_calls": [{"index": 0, "function": {"arguments": '{"x":'}}]},
         {"tool_calls": [{"index": 0, "function": {"arguments": "1}"}}]},
     ]
-    whole = server.Assembly()
+    whole = server.FrameBuffer()
     for piece in pieces:
         choice = {"index": 0, "delta": piece, "finish_reason": None}
         whole.add({"object": "chat.completion.chunk", "choices": [choice]})

@@ -37,7 +37,7 @@ def _blame(desk: Desk, case: Case, way: str) -> ConfigError:
     assert isinstance(error, ConfigError), repr(error)
     assert not desk.server.requests
     assert [line["error"]["class"] for line in desk.journal.lines()] == ["ConfigError"]
-    assert list(circuit_breaker.states()) == []
+    assert list(circuit_breaker.circuit_states()) == []
     return error
 
 

@@ -15,7 +15,7 @@ from muse.policies.deadline import Deadline
 from muse.providers._local.tool_planner.result_passages import best, is_backed, read_result
 from muse.providers._local.tool_planner.task import Task, task_of
 from muse.providers.local import LocalProvider
-from muse.types.messages import Assistant, Request, Results, Tool, ToolCall, ToolResult, User
+from muse.types.messages import Assistant, Request, Tool, ToolCall, ToolResult, ToolResults, User
 from tests.desk import WAYS
 from tests.planned import (
     DAYS,
@@ -299,11 +299,11 @@ def test_the_task_is_the_last_question_with_the_calls_made_for_it() -> None:
         User(("This is the log of the ferry.",)),
         User(("Was there fog?",)),
         Assistant("", (call,)),
-        Results((result,)),
+        ToolResults((result,)),
         Assistant("No."),
         User((f"Thank you. {QUESTION} Be brief.",)),
         Assistant("", (again,)),
-        Results((found,)),
+        ToolResults((found,)),
     )
     task = task_of(Request("m", turns, tools=FERRY))
     assert task.question == QUESTION
@@ -322,7 +322,7 @@ def test_every_way_of_asking_walks_the_same_plan(way: str) -> None:
     turns = (
         *request.turns,
         Assistant("", reply["calls"]),
-        Results((ToolResult("call_1", SEARCH.name, (json.dumps(FOUND),)),)),
+        ToolResults((ToolResult("call_1", SEARCH.name, (json.dumps(FOUND),)),)),
     )
     answer = turned(way, Scripted("Captain Orde sailed on 12 November."), Request("smollm2", turns, tools=FERRY))
     assert answer["text"].startswith("Captain Orde sailed on 12 November.\n\nSource: ")

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from muse.types.usage import Usage
 from muse.usage_index.index import LogIndex
-from muse.usage_index.line_queries import Wanted, find_line, list_lines
+from muse.usage_index.line_queries import LineFilter, find_line, list_lines
 from muse.usage_index.queries import count_bad_lines, sums
 from muse.usage_log import prices
 from muse.usage_log.totals import FIELDS, Field
@@ -350,7 +350,7 @@ def test_pages_of_lines_show_each_line_once_and_the_last_first(journal: JournalF
         (replace(ALL, segment="none of it"), "", 0),
     ):
         seen, before = [], (99_999_999, 0)
-        while page := list_lines(index, where, Wanted(only), before=before, limit=2):  # type: ignore[arg-type]
+        while page := list_lines(index, where, LineFilter(only), before=before, limit=2):  # type: ignore[arg-type]
             seen += page
             before = (page[-1].day, page[-1].at)
         places = [(found.day, found.at) for found in seen]
@@ -372,15 +372,15 @@ def test_lines_with_a_word_are_those_whose_names_or_errors_have_it(journal: Jour
     error = {"class": "TideError", "status": 500}
     append(journal, line(), line(error=error, agent_id="1793807647312"), line(segment="x_tide"), day=DAY)
     index.refresh()
-    found = list_lines(index, ALL, Wanted(word="TIDE"))
+    found = list_lines(index, ALL, LineFilter(word="TIDE"))
     assert [(one.day, one.context, one.error) for one in found] == [
         (20261103, "insight.daily", ""),
         (20261103, "insight.daily", "TideError 500"),
         (20261101, "insight.daily", ""),
         (20261101, "app.Tides", ""),
     ]
-    assert [one.error for one in list_lines(index, ALL, Wanted(word="error 500"))] == ["TideError 500"]
-    assert list_lines(index, ALL, Wanted(word="no such")) == []
-    (of_run,) = list_lines(index, ALL, Wanted(run="1793807647312"))
+    assert [one.error for one in list_lines(index, ALL, LineFilter(word="error 500"))] == ["TideError 500"]
+    assert list_lines(index, ALL, LineFilter(word="no such")) == []
+    (of_run,) = list_lines(index, ALL, LineFilter(run="1793807647312"))
     assert (of_run.run, of_run.error) == ("1793807647312", "TideError 500")
-    assert list_lines(index, replace(ALL, days=(20261101, 20261101)), Wanted(run="1793807647312")) == []
+    assert list_lines(index, replace(ALL, days=(20261101, 20261101)), LineFilter(run="1793807647312")) == []

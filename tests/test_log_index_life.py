@@ -118,11 +118,11 @@ _READ = """
 import sys
 from pathlib import Path
 from muse.usage_index.index import LogIndex
-from muse.usage_index.queries import Where, sums
+from muse.usage_index.queries import UsageFilter, sums
 index = LogIndex(Path(sys.argv[1]))
 while not index.refresh().is_complete:
     pass
-print(sums(index, Where((0, 99_999_999))).total.total.calls)
+print(sums(index, UsageFilter((0, 99_999_999))).total.total.calls)
 index.close()
 """
 

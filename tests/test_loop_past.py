@@ -10,8 +10,8 @@ import pytest
 
 from muse.errors import ConfigError
 from muse.runs.history import INTERRUPTED
-from muse.runs.run_files import Recorder
-from muse.types.messages import Assistant, Results, User
+from muse.runs.run_files import EventWriter
+from muse.types.messages import Assistant, ToolResults, User
 from tests.agent_run import PROMPT, Run, is_well_formed, record, replay, results
 from tests.agent_tools import Odd
 from tests.desk import Desk
@@ -157,7 +157,7 @@ async def test_a_cut_off_run_can_be_continued_without_running_anything(journal: 
         await run.answer()
     _, said, given, again = played.requests[0].turns
     assert isinstance(said, Assistant)
-    assert isinstance(given, Results)
+    assert isinstance(given, ToolResults)
     assert isinstance(again, User)
     assert [result.failed for result in given.results] == [False, True, True]
     assert again.parts == ("Never mind. What else?",)
@@ -188,7 +188,7 @@ async def test_runs_that_take_each_other_up_in_a_circle_end(journal: JournalFold
 
 @pytest.mark.parametrize("entry", ["continue_from", "resume_from"])
 async def test_a_run_that_is_still_running_is_not_taken_up(journal: JournalFolder, entry: str) -> None:
-    held = Recorder.begin()
+    held = EventWriter.begin()
     held.write({"event": "start", "prompt": PROMPT})
     run = Run(disable_mcp=True, **{entry: held.agent_id})
     await run.fail(ConfigError, f"{entry}: found run {held.agent_id}, which is still running")

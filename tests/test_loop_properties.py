@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from muse import testing
 from muse.errors import BlockedReply, EmptyReply, ProviderDown, TruncatedReply, TurnLimitError
 from muse.testing import Say
-from muse.types.messages import Assistant, Results, ToolCall
+from muse.types.messages import Assistant, ToolCall, ToolResults
 from muse.types.usage import Usage
 from muse.usage_log import ledger
 from tests.agent_run import Run, is_well_formed
@@ -99,7 +99,7 @@ def _is_answered(turns: Sequence[Any]) -> bool:
     for number, turn in enumerate(turns):
         if isinstance(turn, Assistant) and turn.calls:
             after = turns[number + 1]
-            if not isinstance(after, Results):
+            if not isinstance(after, ToolResults):
                 return False
             if [one.call_id for one in after.results] != [call.call_id for call in turn.calls]:
                 return False

@@ -16,7 +16,7 @@ from mcp import Client
 from muse import agents, testing
 from muse.agent_loop import make_tools
 from muse.agent_loop.module_loader import makefile_claim
-from muse.agent_loop.toolset import PreviewedCall
+from muse.agent_loop.toolset import ToolCallPreview
 from muse.errors import ConfigError
 from muse.journal.trust import consent
 from muse.types.messages import ToolCall
@@ -142,7 +142,7 @@ async def test_each_call_is_asked_about_with_what_make_would_run(yard: Path) -> 
     asked = Asked()
     result = await _call("make_check", asked)
     [call] = asked.calls
-    assert isinstance(call, PreviewedCall)
+    assert isinstance(call, ToolCallPreview)
     assert 'echo "boats: $(ls boats | wc -l)" && touch checked' in call.preview
     assert result.startswith("boats: 1\n[exit status 0 after ")
     assert (yard / "checked").exists()

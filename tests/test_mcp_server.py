@@ -21,9 +21,9 @@ import pytest
 from mcp import Client, StdioServerParameters
 
 from muse import mcp as server_module
-from muse.agent_loop.tool_registry import LocalTool, Pack, find_packs, packs
+from muse.agent_loop.tool_registry import LocalTool, ToolModule, find_tool_modules, tool_modules
 from muse.errors import ConfigError, ToolError
-from muse.mcp import Place, build_server, place_of
+from muse.mcp import ServerAddress, build_server, parse_address
 from tests.journal_folder import ROOT, JournalFolder, environment
 
 QUESTION = {"query": "thermal camera"}
@@ -81,7 +81,7 @@ def _post(url: str, headers: Mapping[str, str], body: Any = INITIALIZE) -> int:
 
 
 async def test_the_server_has_the_tools_of_every_pack() -> None:
-    named = packs()
+    named = tool_modules()
     assert set(named["journal"]) == {"search_journal", "list_days", "read_entry", "get_events", "search_insights"}
     assert set(named["todo"]) == {"list_todos", "add_todo", "complete_todo"}
     async with Client(build_server()) as client:
@@ -92,7 +92,7 @@ async def test_the_server_has_the_tools_of_every_pack() -> None:
 async def test_each_tool_is_typed_documented_and_says_what_it_changes() -> None:
     async with Client(build_server()) as client:
         listed = (await client.list_tools()).tools
-    reads = {tool.name: tool.read_only for pack in find_packs() for tool in pack.tools}
+    reads = {tool.name: tool.read_only for pack in find_tool_modules() for tool in pack.tools}
     for tool in listed:
         assert tool.description
         assert "\n    " not in tool.description
@@ -155,7 +155,7 @@ def _refuse() -> str:
 
 
 async def test_a_crash_keeps_its_words_and_a_refusal_tells_them(caplog: pytest.LogCaptureFixture) -> None:
-    pack = Pack("test", (LocalTool(_crash, "Crash"), LocalTool(_refuse, "Refuse")))
+    pack = ToolModule("test", (LocalTool(_crash, "Crash"), LocalTool(_refuse, "Refuse")))
     async with Client(build_server([pack])) as client:
         crashed = await client.call_tool("_crash", {})
         refused = await client.call_tool("_refuse", {})
@@ -306,10 +306,12 @@ def _run(*arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
 
 def test_variables_and_options_make_the_place() -> None:
     variables = {"MUSE_MCP_HOST": "::1", "MUSE_MCP_PORT": "0", "MUSE_MCP_PATH": "/tools"}
-    assert place_of(None, None, None, {}) == Place(server_module.HOST, server_module.PORT, server_module.PATH)
-    assert place_of(None, None, None, variables) == Place("::1", 0, "/tools")
-    assert place_of("localhost", "8000", "/", variables) == Place("127.0.0.1", 8000, "/")
-    assert place_of("[::1]", None, None, {}).host == "::1"
+    assert parse_address(None, None, None, {}) == ServerAddress(
+        server_module.HOST, server_module.PORT, server_module.PATH
+    )
+    assert parse_address(None, None, None, variables) == ServerAddress("::1", 0, "/tools")
+    assert parse_address("localhost", "8000", "/", variables) == ServerAddress("127.0.0.1", 8000, "/")
+    assert parse_address("[::1]", None, None, {}).host == "::1"
 
 
 @pytest.mark.parametrize(
@@ -329,7 +331,7 @@ def test_a_place_that_others_reach_or_that_is_none_is_refused(
     host: str | None, port: str | None, path: str | None, said: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        place_of(host, port, path, {})
+        parse_address(host, port, path, {})
     assert said in str(caught.value)
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from mcp import Client
 
-from muse.agent_loop.mcp_client import Link, LocalServer, ToolServer
-from muse.agent_loop.tool_descriptions import offers
-from muse.agent_loop.tool_registry import find_packs
-from muse.agents import own_tools
+from muse.agent_loop.mcp_client import LocalServer, McpConnection, ToolServer
+from muse.agent_loop.tool_descriptions import describe_tools
+from muse.agent_loop.tool_registry import find_tool_modules
+from muse.agents import builtin_tools
 from muse.mcp import build_server
 from tests.journal_folder import JournalFolder, run
 from tests.loopback.server import LoopbackServer
@@ -26,7 +26,9 @@ def test_what_is_offered_is_what_the_server_lists() -> None:
         (tool.name, tool.description, tool.input_schema, tool.annotations.read_only_hint)
         for tool in asyncio.run(_listed())
     ]
-    assert [(tool.name, tool.description, tool.schema, tool.read_only) for tool in offers(find_packs())] == listed
+    assert [
+        (tool.name, tool.description, tool.schema, tool.read_only) for tool in describe_tools(find_tool_modules())
+    ] == listed
     assert len(listed) >= 8
 
 
@@ -34,12 +36,12 @@ def test_what_is_offered_is_what_the_server_checks_arguments_by() -> None:
     tools = build_server()._tool_manager.list_tools()
     checked = {tool.name: tool.fn_metadata.arg_model.model_json_schema(by_alias=True) for tool in tools}
     named = {name: {**schema, "additionalProperties": False} for name, schema in checked.items()}
-    for tool in offers(find_packs()):
+    for tool in describe_tools(find_tool_modules()):
         assert {**tool.schema, "title": f"{tool.name}Arguments"} == named[tool.name]
 
 
 def test_the_server_is_made_by_the_first_call_and_once(journal: JournalFolder) -> None:
-    own = own_tools()["journal"]
+    own = builtin_tools()["journal"]
     assert isinstance(own, LocalServer)
     made: list[Any] = []
 
@@ -48,7 +50,7 @@ def test_the_server_is_made_by_the_first_call_and_once(journal: JournalFolder) -
         return made[-1]
 
     async def call_twice() -> tuple[int, list[Any]]:
-        link = Link(ToolServer("journal", hosted=LocalServer(own.tools, make)), {})
+        link = McpConnection(ToolServer("journal", hosted=LocalServer(own.tools, make)), {})
         await link.open(5)
         assert await link.list_tools() == list(own.tools)
         before = len(made)
@@ -67,7 +69,7 @@ import asyncio, sys
 from muse import agents
 kinds = []
 request = {"prompt": "When does the tide turn?", "provider": "openai"}
-assert asyncio.run(agents.run(request, lambda event: kinds.append(event["event"]), hosted=agents.own_tools))
+assert asyncio.run(agents.run(request, lambda event: kinds.append(event["event"]), hosted=agents.builtin_tools))
 print(*kinds, "mcp" in sys.modules)
 """
 
@@ -77,4 +79,4 @@ def test_a_run_that_calls_no_tool_does_not_load_the_mcp_package(journal: Journal
         said = run(_RUN, OPENAI_API_KEY="key", OPENAI_BASE_URL=f"{server.url}/v1", JOURNAL_PATH=str(journal.path))
         offered = [tool["name"] for tool in server.requests[0].body["tools"]]
     assert said.split() == ["start", "finish", "False"]
-    assert offered == [tool.name for tool in offers(find_packs())]
+    assert offered == [tool.name for tool in describe_tools(find_tool_modules())]

@@ -50,7 +50,7 @@ def test_a_run_is_handed_on_with_provider_and_model_and_its_result() -> None:
     handoff = {"persona": "librarian", "prompt": "Check: $result", "disable_mcp": True}
     agent_id = ask("Low water at six.", provider="echo", model="echo-1", handoff=handoff, day="20261103")
     drain()
-    following = client.handed_to(agent_id)
+    following = client.handoff_child(agent_id)
     assert following is not None
     request = read_agent_events(following)[0]
     assert (request["provider"], request["model"], request["day"]) == ("echo", "echo-1", "20261103")
@@ -64,7 +64,7 @@ def test_a_persona_names_who_goes_on(journal: JournalFolder) -> None:
     (waiting, active) = (run_files.ids_in("pending"), run_files.ids_in("active"))
     assert (waiting, active) == ([agent_id], [])
     drain()
-    following = client.handed_to(agent_id)
+    following = client.handoff_child(agent_id)
     assert following is not None
     assert read_agent_events(following)[0]["persona"] == "editor"
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from muse.agent_loop import tool_registry as packs_module
-from muse.agent_loop.tool_registry import find_packs, packs
+from muse.agent_loop.tool_registry import find_tool_modules, tool_modules
 from tests.journal_folder import JournalFolder
 
 
@@ -42,7 +42,7 @@ PACK, TOOLS = "greeting", (LocalTool(wave, "Wave", read_only=True),)
 
 def test_an_app_adds_its_tools_by_standing_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _house(tmp_path, monkeypatch, {"greeter": _GOOD, "_hidden": _GOOD.replace("greeting", "hidden")})
-    assert packs() == {"greeting": ("wave",)}
+    assert tool_modules() == {"greeting": ("wave",)}
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_a_broken_tool_module_is_left_out_and_the_others_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, bad: str
 ) -> None:
     _house(tmp_path, monkeypatch, {"a_broken": bad, "greeter": _GOOD})
-    assert packs() == {"greeting": ("wave",)}
+    assert tool_modules() == {"greeting": ("wave",)}
     assert "apps.a_broken.tools" in caplog.text
 
 
@@ -61,7 +61,7 @@ def test_of_two_tools_with_one_name_the_first_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     _house(tmp_path, monkeypatch, {"first": _GOOD, "second": _GOOD.replace("greeting", "other")})
-    assert packs() == {"greeting": ("wave",)}
+    assert tool_modules() == {"greeting": ("wave",)}
     assert "tool wave of apps.second.tools is left out" in caplog.text
 
 
@@ -72,7 +72,7 @@ def test_an_app_of_a_further_folder_brings_its_tools_too(
         (tmp_path / "more" / name).mkdir(parents=True)
         (tmp_path / "more" / name / "tools.py").write_text(text, encoding="utf-8")
     journal.write({"descriptors": {"apps": [str(tmp_path / "more")]}})
-    assert packs()["greeting"] == ("wave",)
+    assert tool_modules()["greeting"] == ("wave",)
     assert str(tmp_path / "more" / "broken" / "tools.py") in caplog.text
-    function = next(pack for pack in find_packs() if pack.name == "greeting").tools[0].function
+    function = next(pack for pack in find_tool_modules() if pack.name == "greeting").tools[0].function
     assert function() == "hello"

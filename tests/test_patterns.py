@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from muse import testing
 from muse.types.json_schema import patterns
 from muse.types.json_schema.patterns import MOST_STEPS, has_patterns, may_take_long, most_steps
-from muse.types.json_schema.validation import require_fit
+from muse.types.json_schema.validation import validate
 from tests.agent_run import replay
 from tests.raw_server import calls_in, one, stdio, tool
 
@@ -60,7 +60,7 @@ def test_patterns_that_go_back_over_a_text_are_not(pattern: str, form: str) -> N
 
 def test_a_check_ends_with_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patterns, "TIMEOUT_S", 0.5)
-    said = patterns.problem_apart({"q": STUCK}, {"properties": {"q": {"pattern": r"^(a+)+$"}}}, 0.5)
+    said = patterns.find_mismatch_isolated({"q": STUCK}, {"properties": {"q": {"pattern": r"^(a+)+$"}}}, 0.5)
     assert said == "a pattern of the schema was not matched within 0.5 s"
 
 
@@ -69,10 +69,10 @@ def test_a_pattern_that_may_take_long_is_still_checked(text: str, fits: bool) ->
     schema = {"type": "object", "properties": {"q": {"pattern": r"^(\d+\.)+\d+$"}}}
     assert may_take_long({"q": text}, schema)
     if fits:
-        require_fit({"q": text}, schema)
+        validate({"q": text}, schema)
     else:
         with pytest.raises(ValueError, match="does not match"):
-            require_fit({"q": text}, schema)
+            validate({"q": text}, schema)
 
 
 def test_a_schema_that_refers_to_itself_twice_at_each_step_is_checked_apart() -> None:
@@ -103,7 +103,7 @@ def test_what_is_taken_in_place_takes_no_long_time(pattern: str, text: str, anch
 async def test_a_servers_pattern_holds_neither_the_loop_nor_the_run(
     of: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patterns.problem_apart, "__defaults__", (1.0,))
+    monkeypatch.setattr(patterns.find_mismatch_isolated, "__defaults__", (1.0,))
     schema = {"type": "object", "properties": {"q": {"type": "string", "pattern": r"^(a+)+$"}}}
     content = {"content": [{"type": "text", "text": "42"}], "structuredContent": {"q": STUCK}}
     listed = tool("find", schema) if of == "arguments" else tool("find", outputSchema=schema)

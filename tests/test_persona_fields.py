@@ -35,7 +35,7 @@ def _offered(**request: Any) -> list[str] | None:
     events: list[dict[str, Any]] = []
     with testing.script("Done.") as script:
         asyncio.run(
-            agents.run({"prompt": "Hi", "persona": "writer", **request}, events.append, hosted=agents.own_tools)
+            agents.run({"prompt": "Hi", "persona": "writer", **request}, events.append, hosted=agents.builtin_tools)
         )
         if not script.requests:
             script.steps.clear()
@@ -63,7 +63,7 @@ def test_an_unknown_field_is_found_and_its_persona_does_not_run(journal: Journal
     path = _put(journal, title="Writer", **{name: ALLOWED})
     assert _offered() is None
     with pytest.raises(ConfigError) as caught:
-        agents.prepare({"prompt": "Hi", "persona": "writer"})
+        agents.resolve_run({"prompt": "Hi", "persona": "writer"})
     assert caught.value.path == f"{path}: {name}"
     found = [finding for finding in check.examine().findings if finding.where.endswith(f"writer.json: {name}")]
     assert [finding.kind for finding in found] == ["descriptor"]

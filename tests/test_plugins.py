@@ -9,7 +9,7 @@ import pytest
 
 from muse import agents, cli, models, providers
 from muse.errors import ConfigError, PluginError, ProviderError, UnknownProviderError
-from muse.routing.fallbacks import Ladder
+from muse.routing.fallbacks import FallbackChain
 from tests.desk import Desk
 from tests.journal_folder import JournalFolder
 from tests.plugin_packages import BROKEN, DECLARED, GOOD, install, install_broken, site
@@ -23,8 +23,8 @@ def _declared(folder: Path, name: str = "seagull", **options: Any) -> None:
     install(folder, name, DECLARED.format(name=name) + GOOD.replace("{name}", name), **options)
 
 
-def _ladder(context: str) -> Ladder:
-    return models.ladder_of(context)
+def _ladder(context: str) -> FallbackChain:
+    return models.fallback_chain(context)
 
 
 @pytest.mark.parametrize("way", BROKEN)

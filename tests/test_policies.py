@@ -173,10 +173,10 @@ def test_a_model_that_keeps_failing_is_left_alone_and_tried_again_later(desk: De
     desk.fail("sync")
     assert isinstance(desk.fail("sync"), CircuitOpen)
     assert len(desk.server.requests) == 2
-    assert [state.failures for _, state in circuit_breaker.states()] == [2]
+    assert [state.failures for _, state in circuit_breaker.circuit_states()] == [2]
     time.sleep(0.55)
     assert desk.ask("sync").text == TEXT
-    assert list(circuit_breaker.states()) == []
+    assert list(circuit_breaker.circuit_states()) == []
 
 
 def test_an_open_breaker_goes_down_the_ladder(desk: Desk) -> None:

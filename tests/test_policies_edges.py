@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from muse import models, testing
-from muse.calls.log_pricing import assess
+from muse.calls.log_pricing import provider_and_cost
 from muse.diagnostics import check
 from muse.errors import (
     BudgetExceeded,
@@ -23,8 +23,8 @@ from muse.errors import (
     MuseError,
     ProviderDown,
 )
-from muse.policies.shared_state import NAME, Busy, process, store, write
-from muse.policies.spend import Spending, window_start
+from muse.policies.shared_state import NAME, SharedStateBusy, process, shared_state, write
+from muse.policies.spend import SpendTracker, window_start
 from muse.providers import backend_of
 from muse.usage_log import ledger
 from tests.desk import CONTEXT, QUESTION, Desk
@@ -60,7 +60,7 @@ def test_time_that_went_by_at_a_limit_is_not_given_to_the_try_again(
 ) -> None:
     journal.route(default={"provider": "echo"})
     with testing.script("Six.") as script:
-        call = models.prepare(QUESTION, CONTEXT, {"timeout_s": 30})
+        call = models.prepare_call(QUESTION, CONTEXT, {"timeout_s": 30})
         call.stack.steps = (*call.stack.steps, _Slow(monkeypatch))
         call.run()
     (request,) = script.requests
@@ -145,7 +145,7 @@ def test_sums_of_the_log_are_the_same_from_any_number_of_threads(tmp_path: Path)
         "",
     ]
     (tmp_path / "tokens" / f"{today}.jsonl").write_text("\n".join([line] * 3_000 + odd) + '\n{"torn')
-    book = Spending(str(tmp_path), today, assess)
+    book = SpendTracker(str(tmp_path), today, provider_and_cost)
     threads = [threading.Thread(target=book.look) for _ in range(8)]
     for thread in threads:
         thread.start()
@@ -214,7 +214,7 @@ def test_a_store_that_is_deleted_under_a_process_is_begun_anew(desk: Desk, caplo
         for path in desk.journal.path.glob(f"{NAME}*"):
             path.unlink()
     desk.ask("sync")
-    assert store().path != ":memory:"
+    assert shared_state().path != ":memory:"
     assert not [record for record in caplog.records if "cannot be kept" in record.getMessage()]
 
 
@@ -253,7 +253,7 @@ def test_waiting_at_a_limit_that_is_given_up_leaves_no_trace(desk: Desk) -> None
         models.generate(QUESTION, CONTEXT, timeout_s=0.5)
     with pytest.raises(MuseError):
         models.stream(QUESTION, CONTEXT, timeout_s=0.5)
-    assert store().rows("SELECT * FROM line") == []
+    assert shared_state().rows("SELECT * FROM line") == []
 
 
 def test_an_open_breaker_is_seen_by_a_stream_at_once(desk: Desk) -> None:
@@ -269,15 +269,15 @@ def test_the_place_in_line_of_a_killed_process_holds_nobody_up(
 ) -> None:
     journal.route(default={"provider": "echo"}, limits=[{"in_flight": 1}])
     models.generate(QUESTION, CONTEXT)
-    ((key,),) = store().rows("SELECT DISTINCT key FROM holders")
-    with store().writing() as connection:
+    ((key,),) = shared_state().rows("SELECT DISTINCT key FROM holders")
+    with shared_state().writing() as connection:
         values = (key, time.monotonic(), "4194304.1")  # no process has this number
         connection.execute("INSERT INTO line (key, again, process) VALUES (?, ?, ?)", values)
     waits: list[float] = []
     monkeypatch.setattr("muse.calls.execute.time.sleep", waits.append)
     models.generate(QUESTION, CONTEXT)
     assert waits == []
-    assert store().rows("SELECT * FROM line") == []
+    assert shared_state().rows("SELECT * FROM line") == []
 
 
 def test_another_process_that_writes_never_holds_up_an_event_loop(journal: JournalFolder) -> None:
@@ -288,14 +288,14 @@ def test_another_process_that_writes_never_holds_up_an_event_loop(journal: Journ
 
     async def ask() -> int:
         for _ in range(3):
-            with pytest.raises(Busy):
+            with pytest.raises(SharedStateBusy):
                 write(lambda connection: connection.execute("SELECT 1"))
-        return int(store()._connection.execute("PRAGMA busy_timeout").fetchone()[0])
+        return int(shared_state()._connection.execute("PRAGMA busy_timeout").fetchone()[0])
 
     assert asyncio.run(ask()) <= 5
-    with pytest.raises(Busy):
+    with pytest.raises(SharedStateBusy):
         write(lambda connection: connection.execute("SELECT 1"))
-    assert store()._connection.execute("PRAGMA busy_timeout").fetchone()[0] >= 50
+    assert shared_state()._connection.execute("PRAGMA busy_timeout").fetchone()[0] >= 50
     other.execute("COMMIT")
     other.close()
     assert asyncio.run(models.agenerate(QUESTION, CONTEXT)) == QUESTION
@@ -324,8 +324,8 @@ def test_where_there_is_room_for_all_in_line_nobody_waits_for_those_before(
 ) -> None:
     journal.route(default={"provider": "echo"}, limits=[{"in_flight": 8}])
     models.generate(QUESTION, CONTEXT)
-    ((key,),) = store().rows("SELECT DISTINCT key FROM holders")
-    with store().writing() as connection:
+    ((key,),) = shared_state().rows("SELECT DISTINCT key FROM holders")
+    with shared_state().writing() as connection:
         values = [(key, time.monotonic(), process())] * 7
         connection.executemany("INSERT INTO line (key, again, process) VALUES (?, ?, ?)", values)
     waits: list[float] = []

@@ -15,7 +15,7 @@ import pytest
 from muse import models, testing
 from muse.errors import BudgetExceeded, CircuitOpen, InvalidReply, LimitReached, ProviderDown
 from muse.policies import pipeline
-from muse.policies.shared_state import NAME, process, store
+from muse.policies.shared_state import NAME, process, shared_state
 from tests.desk import CONTEXT, QUESTION, Desk
 from tests.journal_folder import JournalFolder, run
 from tests.loopback.behaviours import Answer
@@ -48,27 +48,27 @@ def test_a_stream_that_the_collector_ends_within_a_transaction_owes_its_place(jo
     cycle: list[Any] = [models.stream(QUESTION, CONTEXT)]
     cycle.append(cycle)
     del cycle
-    with store().writing():
+    with shared_state().writing():
         gc.collect()
     models.generate(QUESTION, CONTEXT)
-    assert store().rows("SELECT slots FROM holders") == [(0,)]
+    assert shared_state().rows("SELECT slots FROM holders") == [(0,)]
 
 
 def test_places_that_interrupts_left_behind_are_found(journal: JournalFolder) -> None:
     journal.route(default={"provider": "echo", "on_limit": "raise"}, limits=[{"in_flight": 3}])
     models.generate(QUESTION, CONTEXT)
-    with store().writing() as connection:
+    with shared_state().writing() as connection:
         connection.execute("UPDATE holders SET slots = 3 WHERE process = ?", (process(),))
     time.sleep(0.55)
     models.generate(QUESTION, CONTEXT)
-    assert store().rows("SELECT slots FROM holders") == [(0,)]
+    assert shared_state().rows("SELECT slots FROM holders") == [(0,)]
 
 
 def test_an_interrupt_while_a_try_is_let_through_leaves_no_place_taken(
     journal: JournalFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal.route(default={"provider": "echo"}, limits=[{"in_flight": 1}])
-    call = models.prepare(QUESTION, CONTEXT, {})
+    call = models.prepare_call(QUESTION, CONTEXT, {})
     limiter = call.stack.steps[-1]
     before = limiter.before
 
@@ -97,7 +97,7 @@ def test_a_file_that_others_have_locked_keeps_nobody_beyond_the_time(journal: Jo
     other.execute("COMMIT")
     other.close()
     assert models.generate(QUESTION, CONTEXT, timeout_s=60) == QUESTION
-    assert store().path != ":memory:"
+    assert shared_state().path != ":memory:"
 
 
 def spent(journal: JournalFolder, text: bytes) -> bool:

@@ -33,8 +33,8 @@ OTHERS = [("gpt-4o", "openai"), ("claude-sonnet-4-20250514", "anthropic"), ("gem
 def _own_book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Begin without kept rates, in memory and on disk."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(prices, "_book", {})
-    monkeypatch.setattr(prices, "_book_is_read", False)
+    monkeypatch.setattr(prices, "_price_cache", {})
+    monkeypatch.setattr(prices, "_price_cache_is_read", False)
 
 
 @st.composite
@@ -134,8 +134,8 @@ def test_rates_are_looked_up_once_and_kept_for_the_next_process(
     cost = cost_of("gpt-4o", Usage(1000, 10), "openai")
     kept = json.loads((tmp_path / "muse" / "prices.json").read_text())
     assert list(kept["rates"]) == ["openai/gpt-4o"]
-    monkeypatch.setattr(prices, "_book", {})
-    monkeypatch.setattr(prices, "_book_is_read", False)
+    monkeypatch.setattr(prices, "_price_cache", {})
+    monkeypatch.setattr(prices, "_price_cache_is_read", False)
     monkeypatch.setattr(prices, "_look_up", lambda *_: pytest.fail("looked up again"))
     assert cost_of("gpt-4o", Usage(1000, 10), "openai") == cost
 

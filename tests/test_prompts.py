@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muse.errors import ConfigError
-from muse.journal.prompts import fill, identity_fields, load_prompt
+from muse.journal.prompts import identity_fields, load_prompt, render
 
 
 def test_a_prompt_is_read_stripped_and_filled(tmp_path: Path) -> None:
@@ -43,11 +43,11 @@ def test_a_missing_field_names_file_and_field(tmp_path: Path) -> None:
 
 
 def test_a_dollar_that_names_nothing_stays() -> None:
-    assert fill("costs $5 or $ 6 or $", {}, where="x") == "costs $5 or $ 6 or $"
+    assert render("costs $5 or $ 6 or $", {}, where="x") == "costs $5 or $ 6 or $"
 
 
 def test_a_filled_in_value_is_not_filled_again() -> None:
-    assert fill("$a", {"a": "$b", "b": "x"}, where="x") == "$b"
+    assert render("$a", {"a": "$b", "b": "x"}, where="x") == "$b"
 
 
 EMPTY: list[dict[str, Any]] = [{}, {"name": "", "preferred": None, "pronouns": ""}, {"pronouns": {}}]

@@ -14,12 +14,12 @@ from apps.settings.config_state import stand
 from muse import agents, models
 from muse.agent_loop.mcp_client import servers_of
 from muse.agent_loop.run_config import RunConfig
-from muse.batching.ray.worker_config import variables
+from muse.batching.ray.worker_config import secret_env
 from muse.calls import execute
 from muse.journal import config_loader, secrets
-from muse.journal.config import Gateway
+from muse.journal.config import CompatibleEndpoint
 from muse.providers import backend_of, specs
-from muse.providers._backend.provider import Access
+from muse.providers._backend.provider import Credentials
 from muse.types.redaction import shown_address
 from tests.desk import Desk
 from tests.journal_folder import JournalFolder
@@ -78,14 +78,14 @@ def test_clients_and_calls_show_no_key(desk: Desk, case: Any, monkeypatch: pytes
 def test_a_call_with_its_own_key_shows_none(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.use(WIRES[0])
     seen: list[str] = []
-    run = execute.Ready.run
+    run = execute.PreparedCall.run
 
     def noted(self: Any) -> Any:
         seen.extend(leaks(self, depth=2))
         assert self.api_key == CANARY
         return run(self)
 
-    monkeypatch.setattr(execute.Ready, "run", noted)
+    monkeypatch.setattr(execute.PreparedCall, "run", noted)
     models.generate("Hello", "app.tides", api_key=CANARY)
     assert seen == []
 
@@ -103,17 +103,17 @@ def test_configuration_shows_no_secret(journal: JournalFolder) -> None:
     )
     snapshot = config_loader.load()
     assert snapshot.config.env == {"X_TOKEN": CANARY}
-    prepared = agents.prepare({"persona": "default", "prompt": "Hello"})
+    prepared = agents.resolve_run({"persona": "default", "prompt": "Hello"})
     for one in (
         snapshot,
         snapshot.config,
-        config_loader._seen[snapshot.path],
+        config_loader._cached_reads[snapshot.path],
         specs()["helper"],
         stand(),
         prepared,
         RunConfig.of(prepared.config),
         *servers_of(prepared.config["mcp_servers"]),
-        models._front_desk(),
+        models._resolved_config(),
     ):
         assert CANARY not in repr(one), type(one)
         assert leaks(one, depth=5) == []
@@ -123,9 +123,9 @@ def test_keys_on_their_way_show_none(journal: JournalFolder, monkeypatch: pytest
     monkeypatch.setenv("OPENAI_API_KEY", CANARY)
     secrets.find_key("OPENAI_API_KEY")
     for one in (
-        variables(),
-        Access(CANARY, f"https://u:{CANARY}@x.example/v1"),
-        Gateway("x", f"https://x/?k={CANARY}"),
+        secret_env(),
+        Credentials(CANARY, f"https://u:{CANARY}@x.example/v1"),
+        CompatibleEndpoint("x", f"https://x/?k={CANARY}"),
     ):
         assert CANARY not in repr(one)
 

@@ -23,7 +23,9 @@ def _row(desk: Desk, **further: Any) -> dict[str, Any]:
 def test_the_names_that_no_row_may_take_are_those_of_the_built_in_providers() -> None:
     assert tuple(compatible.ROWS) == provider_names.ROWS
     assert {name: providers.specs()[name].prefixes for name in provider_names.SHIPPED} == provider_names.PREFIXES
-    assert provider_names.built_in() == {provider_names.folded(name) for name in providers.PROVIDER_REGISTRY}
+    assert provider_names.built_in_names() == {
+        provider_names.normalize_name(name) for name in providers.PROVIDER_REGISTRY
+    }
 
 
 @pytest.mark.parametrize("name", ["openai", "OpenAI", "OPENAI"])

@@ -103,7 +103,7 @@ def test_it_is_no_failure_of_the_provider(desk: Desk, way: str) -> None:
     desk.play(OPENAI, "text", Close(), "text")
     _, second = ask_on_one_connection(desk, way, 2)
     assert second.text == TEXT
-    assert dict(circuit_breaker.states()) == {}
+    assert dict(circuit_breaker.circuit_states()) == {}
 
 
 def test_it_goes_past_other_kept_connections(desk: Desk) -> None:

@@ -113,7 +113,7 @@ def test_a_route_carries_its_reason(journal: JournalFolder) -> None:
 
 def test_a_model_of_the_call_takes_the_provider_it_belongs_to(journal: JournalFolder) -> None:
     for model, provider in ((models.CLAUDE_OPUS_4, "anthropic"), ("gpt-of-tomorrow", "openai"), ("nobodys", "google")):
-        call = models.prepare("hi", "x", {"model": model})
+        call = models.prepare_call("hi", "x", {"model": model})
         assert call.request.model == model
         assert [(rung.model, rung.provider) for rung in call.ladder.rungs] == [(model, provider)]
 

@@ -10,9 +10,9 @@ import pytest
 
 from muse.providers import backend_of
 from muse.providers._backend.backend import ProviderBackend
-from muse.providers._chat import ChatGatherer, chat_messages, decode_completion
-from muse.types.messages import Reply, Request, Results, ToolResult, User
-from muse.types.provider_spec import Profile
+from muse.providers._chat import ChatAccumulator, chat_messages, decode_completion
+from muse.types.messages import Reply, Request, ToolResult, ToolResults, User
+from muse.types.provider_spec import ModelProfile
 from tests.provider_cases import WIRES, Case
 
 REQUEST = Request("m", (User(("x",)),))
@@ -96,7 +96,7 @@ def test_a_refusal_among_the_parts_of_a_message_is_a_blocked_answer() -> None:
 
 
 def test_of_several_choices_the_first_one_is_the_answer() -> None:
-    gatherer = ChatGatherer("gateway")
+    gatherer = ChatAccumulator("gateway")
     told = [
         {"choices": [{"index": place, "delta": {"content": text}} for place, text in choices]}
         for choices in ([(0, "He"), (1, "B")], [(1, "ye")], [(0, "llo")])
@@ -139,7 +139,7 @@ def test_arguments_that_are_none_are_sent_back_as_an_object(case: Case, said: An
         REQUEST,
     )
     assert "_invalid" in reply.turn.calls[0].args
-    turns = (*REQUEST.turns, reply.turn, Results((ToolResult("a1", "get", ("no",), failed=True),)))
+    turns = (*REQUEST.turns, reply.turn, ToolResults((ToolResult("a1", "get", ("no",), failed=True),)))
     sent = list(_arguments(backend.provider.encode(Request("m", turns)).payload))
     objects = [json.loads(value) if isinstance(value, str) else value for value in sent]
     assert len(objects) == 1
@@ -164,5 +164,5 @@ def test_names_and_empty_texts_that_endpoints_refuse_are_not_sent_back() -> None
     call = {"id": "a1", "function": {"name": "a b!", "arguments": "{}"}}
     raw = {"choices": [{"message": {"tool_calls": [call]}, "finish_reason": "tool_calls"}]}
     reply = decode_completion(raw, REQUEST, "gateway")
-    messages = chat_messages(Request("m", (reply.turn,)), Profile("*"), "gateway")
+    messages = chat_messages(Request("m", (reply.turn,)), ModelProfile("*"), "gateway")
     assert messages[0]["tool_calls"][0]["function"]["name"] == "a_b_"

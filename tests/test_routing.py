@@ -14,14 +14,16 @@ from hypothesis import strategies as st
 from muse.journal.config import Config, Entry
 from muse.routing import router as routing
 from muse.routing.contexts import ContextInfo
-from muse.routing.router import Globs, Router
+from muse.routing.router import PatternIndex, Router
 from muse.types.messages import Route
-from muse.types.provider_spec import Spec, Tier
+from muse.types.provider_spec import ProviderSpec, Tier
 
 SPECS = {
-    "alder": Spec("alder", "Alder", "", {1: "alder-one", 2: "alder-two", 3: "alder-three"}, prefixes=("alder-",)),
-    "birch": Spec("birch", "Birch", "", {1: "birch-one", 2: "birch-two"}, prefixes=("birch-",)),
-    "cedar": Spec("cedar", "Cedar", "", {1: "cedar-one"}, prefixes=("cedar-", "c")),
+    "alder": ProviderSpec(
+        "alder", "Alder", "", {1: "alder-one", 2: "alder-two", 3: "alder-three"}, prefixes=("alder-",)
+    ),
+    "birch": ProviderSpec("birch", "Birch", "", {1: "birch-one", 2: "birch-two"}, prefixes=("birch-",)),
+    "cedar": ProviderSpec("cedar", "Cedar", "", {1: "cedar-one"}, prefixes=("cedar-", "c")),
 }
 MODELS = ["alder-two", "alder-9", "birch-one", "cedar-one", "elsewhere"]
 
@@ -192,7 +194,7 @@ def test_more_literal_characters_then_fewer_wildcards_win_over_the_place(table: 
 @given(st.lists(patterns, unique=True, max_size=8), dotted | glob)
 def test_a_look_up_finds_what_trying_every_glob_finds_most_specific_first(table: list[str], context: str) -> None:
     hits = [pattern for pattern in table if set(pattern) & set("*?[") and fnmatchcase(context, pattern)]
-    assert list(Globs(iter(table)).matches(context)) == sorted(
+    assert list(PatternIndex(iter(table)).matches(context)) == sorted(
         hits, key=lambda pattern: (*specificity(pattern), table.index(pattern))
     )
 

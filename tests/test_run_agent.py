@@ -12,7 +12,7 @@ import pytest
 from muse import providers, testing
 from muse.errors import MissingKeyError, MuseError, ProviderDown
 from muse.testing import Say
-from muse.types.messages import Results, ToolCall, User
+from muse.types.messages import ToolCall, ToolResults, User
 from tests.desk import Desk
 from tests.loopback.outcomes import OUTCOMES, SERVED, THOUGHT
 from tests.loopback.server import Hang
@@ -195,7 +195,7 @@ async def test_calls_of_one_turn_run_at_the_same_time(desk: Desk, tools: ToolSer
         assert await run.answer() == "Done."
     assert [event["result"] for event in run.said("tool_end")] == ["met", "met"]
     results = played.requests[1].turns[-1]
-    assert isinstance(results, Results)
+    assert isinstance(results, ToolResults)
     assert [result.call_id for result in results.results] == ["call-0", "call-1"]
 
 
@@ -207,7 +207,7 @@ async def test_a_failing_tool_is_an_error_for_the_model_and_the_run_goes_on(desk
     assert "the shelf is empty" in ended["fail"]["error"]
     assert ended["picture"] == "[image/png, 12 bytes]"
     results = played.requests[1].turns[-1]
-    assert isinstance(results, Results)
+    assert isinstance(results, ToolResults)
     failed, shown = results.results
     assert failed.failed
     assert "the shelf is empty" in str(failed.parts)

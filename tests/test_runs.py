@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muse.runs import follow, run_files
-from muse.runs.run_files import Recorder
+from muse.runs.run_files import EventWriter
 from muse.usage_log import ledger
 from tests.journal_folder import JournalFolder, run, start
 
@@ -45,7 +45,7 @@ def _end(child: subprocess.Popen[str]) -> None:
 
 
 def test_a_run_is_a_file_that_is_renamed_when_it_is_over(journal: JournalFolder) -> None:
-    recorder = Recorder.begin()
+    recorder = EventWriter.begin()
     recorder.write(START)
     assert run_files.find(recorder.agent_id) == (run_files.path_of(recorder.agent_id, "active"), "active")
     recorder.end()
@@ -56,7 +56,7 @@ def test_a_run_is_a_file_that_is_renamed_when_it_is_over(journal: JournalFolder)
 
 
 def test_a_run_that_ends_while_it_is_looked_for_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    recorder = Recorder.begin()
+    recorder = EventWriter.begin()
     recorder.write(START)
     looked: list[Path] = []
     is_file = Path.is_file
@@ -73,7 +73,7 @@ def test_a_run_that_ends_while_it_is_looked_for_is_found(monkeypatch: pytest.Mon
 
 
 def test_a_run_that_ends_before_its_file_is_opened_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    recorder = Recorder.begin()
+    recorder = EventWriter.begin()
     recorder.write(START)
     recorder.write(FINISH)
     stale = [run_files.find(recorder.agent_id)]
@@ -99,7 +99,7 @@ def test_what_is_no_id_finds_no_file(text: str) -> None:
     assert not run_files.is_agent_id(text)
     assert run_files.find(text) is None
     assert run_files.summarize(text) is None
-    assert not run_files.is_under_way(text)
+    assert not run_files.is_running(text)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_what_is_no_id_finds_no_file(text: str) -> None:
     ids=["unicode", "newline", "set", "nan", "big"],
 )
 def test_every_event_is_one_whole_line(event: dict[str, Any]) -> None:
-    recorder = Recorder.begin()
+    recorder = EventWriter.begin()
     recorder.write(event)
     recorder.write(FINISH)
     recorder.end()
@@ -121,19 +121,19 @@ def test_every_event_is_one_whole_line(event: dict[str, Any]) -> None:
 def test_who_is_at_work_is_known_by_the_lock_and_not_by_the_file(journal: JournalFolder) -> None:
     child, agent_id = _holder(journal)
     try:
-        assert run_files.is_under_way(agent_id)
+        assert run_files.is_running(agent_id)
         assert run_files.adopt(agent_id) is None
     finally:
         _end(child)
     assert run_files.find(agent_id) == (run_files.path_of(agent_id, "active"), "active")
-    assert not run_files.is_under_way(agent_id)
+    assert not run_files.is_running(agent_id)
     adopted = run_files.adopt(agent_id)
     assert adopted is not None
-    assert run_files.is_under_way(agent_id)
+    assert run_files.is_running(agent_id)
     assert [event["event"] for event in adopted.events()] == ["start"]
     adopted.write(FINISH)
     adopted.end()
-    assert not run_files.is_under_way(agent_id)
+    assert not run_files.is_running(agent_id)
 
 
 def test_a_line_that_was_torn_by_a_kill_costs_itself(journal: JournalFolder) -> None:
@@ -165,7 +165,7 @@ def test_a_request_that_is_still_being_written_is_left(journal: JournalFolder) -
 
 
 def test_a_run_at_a_glance() -> None:
-    recorder = Recorder.begin()
+    recorder = EventWriter.begin()
     recorder.write({"event": "request", "ts": 1, "handoff_from": "1790000000001"})
     call = {"event": "tool_start", "ts": 2_000, "tool": "find", "call_id": "a"}
     for event in (START, call, {**call, "event": "tool_end"}, FINISH):
@@ -191,19 +191,19 @@ def test_a_run_at_a_glance() -> None:
     ],
 )
 def test_the_state_of_a_run_that_is_over(events: list[dict[str, Any]], state: str, reason: str) -> None:
-    recorder = Recorder.begin()
+    recorder = EventWriter.begin()
     for event in events:
         recorder.write(event)
     recorder.end()
     found = run_files.summarize(recorder.agent_id)
     assert found is not None
     assert (found.state, found.reason) == (state, reason)
-    seen = follow.read(recorder.agent_id)
+    seen = follow.read_from(recorder.agent_id)
     assert (seen.state, seen.reason, seen.is_over) == (state, reason, True)
 
 
 def test_a_run_whose_file_is_taken_away_ends_without_a_crash(caplog: pytest.LogCaptureFixture) -> None:
-    recorder = Recorder.begin()
+    recorder = EventWriter.begin()
     run_files.path_of(recorder.agent_id, "active").unlink()
     recorder.write(START)
     recorder.end()
@@ -230,13 +230,13 @@ APPROVAL = {"event": "approval", "ts": 1_500, "tool": "add", "call_id": "a"}
     ],
 )
 def test_a_run_waits_while_somebody_is_asked(events: list[dict[str, Any]], state: str) -> None:
-    recorder = Recorder.begin()
+    recorder = EventWriter.begin()
     for event in events:
         recorder.write(event)
     found = run_files.summarize(recorder.agent_id)
     assert found is not None
-    assert (found.state, follow.read(recorder.agent_id).state) == (state, state)
-    pieces = follow.read(recorder.agent_id, follow.Read())
+    assert (found.state, follow.read_from(recorder.agent_id).state) == (state, state)
+    pieces = follow.read_from(recorder.agent_id, follow.TailChunk())
     assert pieces.state == state
     recorder.end()
 
@@ -245,7 +245,11 @@ def test_a_run_that_has_not_begun_is_queued() -> None:
     agent_id, _ = run_files.new_file("pending", '{"event": "request"}\n')
     found = run_files.summarize(agent_id)
     assert found is not None
-    assert (found.state, follow.read(agent_id).state, follow.read(agent_id).is_over) == ("queued", "queued", False)
+    assert (found.state, follow.read_from(agent_id).state, follow.read_from(agent_id).is_over) == (
+        "queued",
+        "queued",
+        False,
+    )
 
 
 def _line(agent_id: str, tokens: int, cost: float | None, **more: Any) -> None:
@@ -256,7 +260,7 @@ def _line(agent_id: str, tokens: int, cost: float | None, **more: Any) -> None:
 
 @pytest.mark.parametrize("end", [None, FINISH, {"event": "error", "ts": 3_000, "error": "x"}])
 def test_what_a_run_used_is_the_sum_of_its_lines(end: dict[str, Any] | None) -> None:
-    recorder = Recorder.begin()
+    recorder = EventWriter.begin()
     recorder.write(START)
     _line(recorder.agent_id, 100, 0.25)
     _line("1790000000001", 5_000, 9.0)
@@ -271,7 +275,7 @@ def test_what_a_run_used_is_the_sum_of_its_lines(end: dict[str, Any] | None) -> 
 
 
 def test_the_cost_of_a_run_is_unknown_if_that_of_one_line_is() -> None:
-    recorder = Recorder.begin()
+    recorder = EventWriter.begin()
     _line(recorder.agent_id, 100, 0.25)
     _line(recorder.agent_id, 100, None)
     found = run_files.summarize(recorder.agent_id)

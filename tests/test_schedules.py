@@ -11,7 +11,7 @@ import pytest
 
 from muse import cli
 from muse.cortex import due_runs, schedule_log
-from muse.cortex.schedules import occasions
+from muse.cortex.schedules import scheduled_times
 from muse.errors import ConfigError
 from muse.runs import run_files
 from muse.runs.client import get_agent_end_state, read_agent_events
@@ -44,14 +44,14 @@ class House:
     def due(self, now: datetime = NOW, day: str | None = None) -> list[tuple[str, str]]:
         """`(persona or persona/facet, day)` of what is to be carried out, the system's own personas left out."""
         own = {path.stem for path in self._personas.glob("*.json")}
-        found = [one for one in due_runs.plan(now, day=day) if one.persona in own and one.state == "due"]
+        found = [one for one in due_runs.find_due_runs(now, day=day) if one.persona in own and one.state == "due"]
         return [(f"{one.persona}/{one.facet}" if one.facet else one.persona, one.occasion.day) for one in found]
 
     def carry_out(self, now: datetime = NOW) -> None:
         """Let every due turn have a run that finished."""
-        for one in due_runs.plan(now):
+        for one in due_runs.find_due_runs(now):
             if one.state == "due":
-                self.end(due_runs.ask_for(one))
+                self.end(due_runs.request_run(one))
 
     def end(self, agent_id: str, event: str = "finish") -> None:
         """Let a run that waits be over."""
@@ -72,7 +72,7 @@ def house(journal: JournalFolder, monkeypatch: pytest.MonkeyPatch) -> House:
 
 
 def _days(schedule: object, now: datetime = NOW, days_back: int = 7) -> list[str]:
-    return [one.day for one in occasions(schedule, now, days_back=days_back)]
+    return [one.day for one in scheduled_times(schedule, now, days_back=days_back)]
 
 
 def test_daily_is_each_day_that_is_over() -> None:
@@ -96,13 +96,13 @@ def test_weekly_is_the_week_that_ended_on_sunday() -> None:
     ],
 )
 def test_a_cron_form_has_the_last_occasion_of_each_day(schedule: str, slots: list[str]) -> None:
-    assert [one.slot for one in occasions(schedule, NOW, days_back=3)] == slots
+    assert [one.slot for one in scheduled_times(schedule, NOW, days_back=3)] == slots
 
 
 @pytest.mark.parametrize("schedule", ["hourly", "* * * *", "61 * * * *", 7, "0 0 31 2 *"])
 def test_another_schedule_says_what_is_allowed(schedule: object) -> None:
     with pytest.raises(ConfigError, match="'daily', 'weekly' or a cron form"):
-        occasions(schedule, NOW)
+        scheduled_times(schedule, NOW)
 
 
 # The plan
@@ -136,10 +136,10 @@ def test_missed_nights_are_made_up_for_up_to_a_week_back(house: House) -> None:
 def test_a_failed_run_is_due_again_and_a_waiting_one_is_not(house: House) -> None:
     house.record("20261103")
     house.add("review", schedule="daily")
-    (one,) = (one for one in due_runs.plan(NOW) if one.persona == "review")
-    agent_id = due_runs.ask_for(one)
-    (again,) = (one for one in due_runs.plan(NOW) if one.persona == "review")
-    assert (again.state, due_runs.ask_for(again)) == ("under way", agent_id)
+    (one,) = (one for one in due_runs.find_due_runs(NOW) if one.persona == "review")
+    agent_id = due_runs.request_run(one)
+    (again,) = (one for one in due_runs.find_due_runs(NOW) if one.persona == "review")
+    assert (again.state, due_runs.request_run(again)) == ("under way", agent_id)
     house.end(agent_id, "error")
     assert house.due() == [("review", "20261103")]
 
@@ -193,7 +193,7 @@ def test_an_unusable_schedule_does_not_keep_the_others_from_their_turn(house: Ho
     house.add("broken", schedule="sometimes")
     house.add("review", schedule="daily")
     assert house.due() == [("review", "20261103")]
-    (broken,) = (one for one in due_runs.plan(NOW) if one.persona == "broken")
+    (broken,) = (one for one in due_runs.find_due_runs(NOW) if one.persona == "broken")
     assert broken.state == "unusable"
     assert "sometimes" in broken.note
 
@@ -201,8 +201,8 @@ def test_an_unusable_schedule_does_not_keep_the_others_from_their_turn(house: Ho
 def test_the_prompt_names_the_days(house: House) -> None:
     house.record("20261101")
     house.add("digest", schedule="weekly", prompt="Sum up $day.")
-    (one,) = (one for one in due_runs.plan(NOW) if one.persona == "digest")
-    request = read_agent_events(due_runs.ask_for(one))[0]
+    (one,) = (one for one in due_runs.find_due_runs(NOW) if one.persona == "digest")
+    request = read_agent_events(due_runs.request_run(one))[0]
     week = "the week from Monday, 2026-10-26 (20261026) to Sunday, 2026-11-01 (20261101)"
     assert request["prompt"] == f"Sum up {week}."
     assert request["day"] == "20261101"
@@ -253,6 +253,6 @@ def test_a_failed_run_makes_the_command_fail_and_the_next_still_run(
 
 
 def test_two_at_once_are_refused(house: House, capsys: pytest.CaptureFixture[str]) -> None:
-    with schedule_log.held():
+    with schedule_log.exclusive_lock():
         assert cli.main(["daily", "--only", "agents"]) == 1
     assert "another `muse daily` is at work" in capsys.readouterr().err

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from muse.types.json_schema.validation import drop_nulls, require_fit
+from muse.types.json_schema.validation import strip_nulls, validate
 
 BOAT = {
     "type": "object",
@@ -22,12 +22,12 @@ BOAT = {
 
 @pytest.mark.parametrize("schema", [None, True, "x", [], {"properties": 7}], ids=repr)
 def test_nulls_stay_where_no_schema_speaks_of_them(schema: Any) -> None:
-    assert drop_nulls({"a": None}, schema) == {"a": None}
+    assert strip_nulls({"a": None}, schema) == {"a": None}
 
 
 def test_a_value_that_does_not_fit_is_refused_by_its_place() -> None:
     with pytest.raises(ValueError, match=r"\$\.sails\[0\]\.area: 'big' is not of type 'number'"):
-        require_fit({"name": "Tern", "sails": [{"area": "big"}]}, BOAT)
+        validate({"name": "Tern", "sails": [{"area": "big"}]}, BOAT)
 
 
 @pytest.mark.parametrize(
@@ -45,4 +45,4 @@ def test_a_schema_that_is_none_is_refused_and_nothing_is_fetched(
 ) -> None:
     monkeypatch.setattr("urllib.request.urlopen", lambda *_: pytest.fail("fetched"))
     with pytest.raises(ValueError, match=text):
-        require_fit({}, schema)
+        validate({}, schema)

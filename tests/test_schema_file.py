@@ -1,4 +1,4 @@
-"""muse/journal.schema.json and muse.journal.config.parse agree on every document, as an editor and muse must."""
+"""muse/journal.schema.json and muse.journal.config.parse_config agree on every document, as an editor and muse must."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import muse
 from muse.journal import config, policy_config
-from muse.journal.config import parse
+from muse.journal.config import parse_config
 
 ROOT = Path(muse.__file__).parent
 SCHEMA = json.loads((ROOT / "journal.schema.json").read_text(encoding="utf-8"))
@@ -146,7 +146,7 @@ def _mutate(draw: st.DrawFn, node: Any) -> None:
 
 def agree(document: Mapping[str, Any]) -> bool:
     """Whether schema and parser say the same of `document`."""
-    problems = parse(document)[1]
+    problems = parse_config(document)[1]
     errors = [error.message for error in VALIDATOR.iter_errors(document)]
     assert bool(problems) == bool(errors), f"parser: {[str(p) for p in problems]}, schema: {errors}"
     return not problems

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from muse import cli, models
-from muse.policies.usage_status import Standing
+from muse.policies.usage_status import LimitStatus
 from tests.journal_folder import JournalFolder
 
 BUDGETS = [{"context": "a.*", "usd": 0.5, "window": "month", "unpriced_usd": 0.01}, {"usd": 0.001, "degrade_at": 1}]
@@ -30,8 +30,8 @@ def _log(journal: JournalFolder, **fields: Any) -> None:
         file.write(json.dumps({**line, "usage": usage, "cost_usd": 0.1, **fields}) + "\n")
 
 
-def _standings(context: str = "a.b") -> dict[tuple[str, str], Standing]:
-    return {(row.where, row.unit): row for row in models.standings(models.ladder_of(context))}
+def _standings(context: str = "a.b") -> dict[tuple[str, str], LimitStatus]:
+    return {(row.where, row.unit): row for row in models.limit_statuses(models.fallback_chain(context))}
 
 
 def test_each_amount_says_what_is_used_and_left(journal: JournalFolder) -> None:

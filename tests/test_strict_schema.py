@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, create_model
 
-from muse.types.json_schema.strict import ANTHROPIC, OPENAI, StrictRules, strict_form, unwrapped, with_object_root
-from muse.types.json_schema.validation import drop_nulls
+from muse.types.json_schema.strict import ANTHROPIC, OPENAI, StrictRules, make_strict, unwrapped, with_object_root
+from muse.types.json_schema.validation import strip_nulls
 from muse.types.messages import Assistant, Reply
-from muse.types.structured_output import read_object
+from muse.types.structured_output import parse_output
 from muse.types.usage import Usage
 
 Schema = dict[str, Any]
@@ -36,7 +36,7 @@ every_provider = pytest.mark.parametrize("rules", [OPENAI, ANTHROPIC], ids=["ope
 
 def test_every_object_is_closed_and_the_given_schema_is_left_alone() -> None:
     before = copy.deepcopy(BOAT)
-    closed = strict_form(BOAT, ANTHROPIC)
+    closed = make_strict(BOAT, ANTHROPIC)
     assert before == BOAT
     assert closed is not None
     assert closed["additionalProperties"] is False
@@ -46,7 +46,7 @@ def test_every_object_is_closed_and_the_given_schema_is_left_alone() -> None:
 
 
 def test_all_properties_are_required_and_the_optional_ones_may_be_null() -> None:
-    closed = strict_form(BOAT, OPENAI)
+    closed = make_strict(BOAT, OPENAI)
     assert closed is not None
     assert closed["required"] == ["name", "sails", "home"]
     assert closed["properties"]["name"] == {"type": "string"}
@@ -77,7 +77,7 @@ OPEN: list[Any] = [
 @pytest.mark.parametrize("schema", OPEN, ids=str)
 @every_provider
 def test_what_may_hold_anything_or_nothing_is_not_strict(schema: Schema, rules: StrictRules) -> None:
-    assert strict_form(schema, rules) is None
+    assert make_strict(schema, rules) is None
 
 
 def test_more_than_a_provider_takes_is_not_strict() -> None:
@@ -90,12 +90,12 @@ def test_more_than_a_provider_takes_is_not_strict() -> None:
     union = {"type": "object", "properties": {f"p{n}": {"type": ["string", "null"]} for n in range(17)}}
     node = {"type": "object", "properties": {"next": {"$ref": "#/$defs/node"}, "v": {"type": "string"}}}
     tree = {"type": "object", "properties": {"root": {"$ref": "#/$defs/node"}}, "$defs": {"node": node}}
-    assert [strict_form(schema, OPENAI) for schema in (deep, wide, chosen)] == [None, None, None]
+    assert [make_strict(schema, OPENAI) for schema in (deep, wide, chosen)] == [None, None, None]
     assert [
-        strict_form(schema, ANTHROPIC) for schema in (optional, {**union, "required": list(union["properties"])})
+        make_strict(schema, ANTHROPIC) for schema in (optional, {**union, "required": list(union["properties"])})
     ] == [None, None]  # type: ignore[call-overload]
-    assert strict_form(tree, OPENAI) is not None
-    assert strict_form(tree, ANTHROPIC) is None
+    assert make_strict(tree, OPENAI) is not None
+    assert make_strict(tree, ANTHROPIC) is None
 
 
 # What the providers' pages say of a strict schema, checked on what is made.
@@ -262,26 +262,26 @@ slow = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_to
 @slow
 @given(st.data(), schemas)
 def test_nulls_go_where_the_strict_form_put_them_and_nowhere_else(data: st.DataObject, schema: Schema) -> None:
-    form = strict_form(schema, OPENAI)
+    form = make_strict(schema, OPENAI)
     assert form is not None
     _require_strict(form, OPENAI)
     value, answer = data.draw(pairs(schema))
     jsonschema.validate(value, schema)
     jsonschema.validate(answer, form)
-    assert drop_nulls(answer, schema) == value
+    assert strip_nulls(answer, schema) == value
 
 
 @slow
 @given(st.data(), schemas)
 def test_what_fits_stays_as_it_is(data: st.DataObject, schema: Schema) -> None:
     value, _ = data.draw(pairs(schema))
-    assert drop_nulls(value, schema) == value
+    assert strip_nulls(value, schema) == value
 
 
 @slow
 @given(st.data(), schemas)
 def test_what_fits_is_taken_by_every_strict_form(data: st.DataObject, schema: Schema) -> None:
-    form = strict_form(schema, ANTHROPIC)
+    form = make_strict(schema, ANTHROPIC)
     if form is not None:
         _require_strict(form, ANTHROPIC)
         jsonschema.validate(data.draw(pairs(schema))[0], form)
@@ -341,13 +341,13 @@ def _reply(value: Any) -> Reply:
 @given(st.data(), models())
 def test_a_model_gets_its_defaults_back_and_keeps_its_nulls(data: st.DataObject, model: type[BaseModel]) -> None:
     schema = model.model_json_schema()
-    form = strict_form(schema, OPENAI)
+    form = make_strict(schema, OPENAI)
     assert form is not None
     _require_strict(form, OPENAI)
     _DEFS.update(schema.get("$defs", {}))
     value, answer = data.draw(pairs(schema))
     jsonschema.validate(answer, form)
-    assert read_object(_reply(answer), model) == model.model_validate(value)
+    assert parse_output(_reply(answer), model) == model.model_validate(value)
 
 
 # Unions that nothing but their properties tells apart, and roots.
@@ -357,9 +357,9 @@ def test_a_null_belongs_to_the_branch_whose_properties_the_answer_has() -> None:
     one = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
     two = {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}, "required": ["a"]}
     schema = {"type": "object", "properties": {"it": {"anyOf": [one, two]}}}
-    assert drop_nulls({"it": {"a": 1, "b": None}}, schema) == {"it": {"a": 1}}
+    assert strip_nulls({"it": {"a": 1, "b": None}}, schema) == {"it": {"a": 1}}
     maps = {"type": "object", "additionalProperties": two}
-    assert drop_nulls({"x": {"a": 1, "b": None}, "y": None}, maps) == {"x": {"a": 1}, "y": None}
+    assert strip_nulls({"x": {"a": 1, "b": None}, "y": None}, maps) == {"x": {"a": 1}, "y": None}
 
 
 @pytest.mark.parametrize(
@@ -376,7 +376,7 @@ def test_a_null_belongs_to_the_branch_whose_properties_the_answer_has() -> None:
 )
 def test_a_root_that_is_no_object_is_put_into_one_and_taken_out_again(schema: Schema) -> None:
     rooted = with_object_root(schema)
-    form = strict_form(rooted, OPENAI)
+    form = make_strict(rooted, OPENAI)
     assert form is not None
     assert form["type"] == "object"
     _require_strict(form, OPENAI)
@@ -384,8 +384,8 @@ def test_a_root_that_is_no_object_is_put_into_one_and_taken_out_again(schema: Sc
         if jsonschema.Draft202012Validator(schema).is_valid(value):
             jsonschema.validate({"value": value}, form)
             assert json.loads(unwrapped(json.dumps({"value": value}), schema)) == value
-            assert read_object(_reply({"value": value}), schema) == value
-            assert read_object(_reply(value), schema) == value
+            assert parse_output(_reply({"value": value}), schema) == value
+            assert parse_output(_reply(value), schema) == value
 
 
 def test_a_root_that_refers_to_itself_is_followed_once() -> None:
@@ -395,21 +395,21 @@ def test_a_root_that_refers_to_itself_is_followed_once() -> None:
         "required": ["v"],
     }
     schema = {"$ref": "#/$defs/node", "$defs": {"node": node}}
-    form = strict_form(with_object_root(schema), OPENAI)
+    form = make_strict(with_object_root(schema), OPENAI)
     assert form is not None
     assert form["type"] == "object"
     jsonschema.validate({"v": "a", "next": {"v": "b", "next": None}}, form)
-    assert drop_nulls({"v": "a", "next": {"v": "b", "next": None}}, schema) == {"v": "a", "next": {"v": "b"}}
+    assert strip_nulls({"v": "a", "next": {"v": "b", "next": None}}, schema) == {"v": "a", "next": {"v": "b"}}
     itself = {"type": "object", "properties": {"v": {"type": "string"}, "next": {"$ref": "#"}}, "required": ["v"]}
-    assert strict_form(itself, OPENAI) is not None
-    assert drop_nulls({"v": "a", "next": {"v": "b", "next": None}}, itself) == {"v": "a", "next": {"v": "b"}}
+    assert make_strict(itself, OPENAI) is not None
+    assert strip_nulls({"v": "a", "next": {"v": "b", "next": None}}, itself) == {"v": "a", "next": {"v": "b"}}
 
 
 def test_a_list_that_refers_to_itself_as_a_whole_is_wrapped_with_its_references() -> None:
     schema = {"type": "array", "items": {"anyOf": [{"type": "integer"}, {"$ref": "#"}]}}
     rooted = with_object_root(schema)
     jsonschema.validate({"value": [1, [2, [3]]]}, rooted)
-    form = strict_form(rooted, OPENAI)
+    form = make_strict(rooted, OPENAI)
     assert form is not None
     jsonschema.validate({"value": [1, [2, [3]]]}, form)
 
@@ -417,8 +417,8 @@ def test_a_list_that_refers_to_itself_as_a_whole_is_wrapped_with_its_references(
 def test_requirements_beside_properties_are_distributed_over_the_branches() -> None:
     place = {"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "string"}}}
     schema = {"type": "object", "properties": {"it": {**place, "anyOf": [{"required": ["a"]}, {"required": ["b"]}]}}}
-    form = strict_form(schema, OPENAI)
+    form = make_strict(schema, OPENAI)
     assert form is not None
     _require_strict(form, OPENAI)
     jsonschema.validate({"it": {"a": "x", "b": None}}, form)
-    assert drop_nulls({"it": {"a": "x", "b": None}}, schema) == {"it": {"a": "x"}}
+    assert strip_nulls({"it": {"a": "x", "b": None}}, schema) == {"it": {"a": "x"}}

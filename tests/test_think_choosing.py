@@ -11,7 +11,7 @@ import pytest
 
 from muse.journal import config_loader as journals
 from muse.journal import paths
-from muse.types.json_schema.validation import require_fit
+from muse.types.json_schema.validation import validate
 from tests.embedded import needs_model
 from tests.journal_folder import JournalFolder
 from tests.reading import DAY, add_topic, config, copy_day, kept
@@ -73,7 +73,7 @@ def _check(day: Path, name: str) -> None:
     state = kept(day, name)
     assert state["occurrences"]
     for one in state["occurrences"]:
-        require_fit(one["fields"], topic.schema)
+        validate(one["fields"], topic.schema)
         text = (day / one["source"]).read_text()
         lines = [json.loads(line)["text"] for line in text.splitlines()] if one["source"].endswith("l") else [text]
         assert any(one["quote"] in " ".join(line.replace("**", "").split()) for line in lines)

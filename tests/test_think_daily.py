@@ -203,7 +203,7 @@ def _kept(day: Path) -> list[str]:
 
 def test_one_process_at_a_time(routed: JournalFolder, capsys: pytest.CaptureFixture[str]) -> None:
     only_notes(routed)
-    with schedule_log.held():
+    with schedule_log.exclusive_lock():
         assert cli.main(["daily", "--only", "think"]) == 1
     assert "another `muse daily` is at work" in capsys.readouterr().err
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from muse import testing
-from muse.agent_loop.tool_registry import packs
+from muse.agent_loop.tool_registry import tool_modules
 from muse.errors import ConfigError, InvalidReply, MissingKeyError
 from muse.journal.personas import get_agent, get_agents
 from tests.embedded import needs_model
@@ -47,7 +47,7 @@ def test_an_agent_is_printed_and_nothing_is_saved(journal: JournalFolder, capsys
         assert main([WISH]) == 0
     prompt = str(script.requests[0].turns)
     assert WISH in prompt
-    assert all(pack in prompt for pack in packs())
+    assert all(pack in prompt for pack in tool_modules())
     assert "promise_list.json" in capsys.readouterr().out
     assert "promise_list" not in get_agents()
     assert not (journal.path / "personas").exists()
@@ -183,6 +183,6 @@ def test_the_embedded_model_puts_one_together_out_of_an_existing_agent(journal: 
     assert main([wish, "--save", "promises"]) == 0
     made = get_agent("promises")
     assert wish in made["instruction"]
-    assert set(made["tools"]) <= {*packs(), *(tool for tools in packs().values() for tool in tools)}
+    assert set(made["tools"]) <= {*tool_modules(), *(tool for tools in tool_modules().values() for tool in tools)}
     assert made["schedule"] == "0 16 * * 5"
     assert {line["context"] for line in journal.lines()} == {"planner.generate"}

@@ -15,8 +15,8 @@ from muse.errors import TruncatedReply
 from muse.providers import backend_of
 from muse.providers._backend.backend import ProviderBackend
 from muse.providers._backend.provider import Provider
-from muse.providers._replies.tool_calls import CallJoiner, IdRule, args_text, fit_ids, fresh_ids, parse_args
-from muse.types.messages import Assistant, Request, Results, ToolCall, ToolResult, Turn, User
+from muse.providers._replies.tool_calls import IdRule, ToolCallJoiner, args_text, fit_ids, fresh_ids, parse_args
+from muse.types.messages import Assistant, Request, ToolCall, ToolResult, ToolResults, Turn, User
 from tests.desk import WAYS, Desk
 from tests.provider_cases import WIRES, Case
 from tests.reply_bodies import GOOD_END, LIMIT_END, body, sse, streamed_call, whole
@@ -65,7 +65,7 @@ def test_pieces_are_joined_whatever_the_server_leaves_out_or_repeats(
     case: tuple[list[list[dict[str, Any]]], list[tuple[str, str, dict[str, Any]]]],
 ) -> None:
     deltas, calls = case
-    joiner = CallJoiner()
+    joiner = ToolCallJoiner()
     for delta in deltas:
         joiner.add(delta)
     found = [
@@ -76,7 +76,7 @@ def test_pieces_are_joined_whatever_the_server_leaves_out_or_repeats(
 
 
 def joined(*deltas: list[dict[str, Any]]) -> list[tuple[str, str, Any]]:
-    joiner = CallJoiner()
+    joiner = ToolCallJoiner()
     for delta in deltas:
         joiner.add(delta)
     return [(one["id"], one["function"]["name"], one["function"]["arguments"]) for one in joiner.calls()]
@@ -174,7 +174,7 @@ def test_every_call_of_a_run_has_its_own_id_and_its_result_the_same(case: Case, 
     answer = body(case.wire, "", GOOD_END[case.wire], [(call_id, "now", args) for call_id in told])
     for _ in range(3):
         turn = provider.decode(answer, Request(case.model, turns)).turn
-        results = Results(tuple(ToolResult(call.call_id, call.name, ("42",)) for call in turn.calls))
+        results = ToolResults(tuple(ToolResult(call.call_id, call.name, ("42",)) for call in turn.calls))
         turns = (*turns, turn, results)
     ids = [call.call_id for turn in turns if isinstance(turn, Assistant) for call in turn.calls]
     assert len(set(ids)) == len(ids) == 6
@@ -225,7 +225,7 @@ def test_ids_of_another_provider_are_rewritten_in_pairs_where_the_next_one_refus
     turns: list[Turn] = [User(("x",))]
     for call_id in ODD_IDS:
         turns.append(Assistant("", (ToolCall(call_id, "now", {}),), native=None, provider="elsewhere"))
-        turns.append(Results((ToolResult(call_id, "now", ("42",)),)))
+        turns.append(ToolResults((ToolResult(call_id, "now", ("42",)),)))
     payload = provider_of(case).encode(Request(case.model, tuple(turns))).payload
     asked, answered = wire_ids(payload)
     assert asked == answered
@@ -241,7 +241,7 @@ def test_models_of_mistral_get_ids_of_nine_letters_and_digits(model: str) -> Non
     turns = (
         User(("x",)),
         Assistant("", (ToolCall("call_abc123", "now", {}), ToolCall("abcDEF123", "now", {}))),
-        Results((ToolResult("call_abc123", "now", ("42",)), ToolResult("abcDEF123", "now", ("43",)))),
+        ToolResults((ToolResult("call_abc123", "now", ("42",)), ToolResult("abcDEF123", "now", ("43",)))),
     )
     asked, answered = wire_ids(provider_of(WIRES[-1]).encode(Request(model, turns)).payload)
     assert asked == answered
@@ -262,7 +262,7 @@ def conversations(draw: st.DrawFn) -> tuple[Turn, ...]:
         calls = tuple(ToolCall(call_id, "now", {"n": number}) for number, call_id in enumerate(used))
         turns.append(Assistant("", calls, native={"said": used} if author == "here" else None, provider=author))
         if calls:
-            turns.append(Results(tuple(ToolResult(call_id, "now", (str(n),)) for n, call_id in enumerate(used))))
+            turns.append(ToolResults(tuple(ToolResult(call_id, "now", (str(n),)) for n, call_id in enumerate(used))))
     return tuple(turns)
 
 
@@ -279,10 +279,10 @@ def test_fitting_ids_keeps_pairs_and_own_turns_and_leaves_nothing_to_fit(turns: 
             found = [call.call_id for call in after.calls]
             assert all(re.fullmatch(rule.pattern, call_id) for call_id in found)
             seen += found
-        if isinstance(after, Results):
+        if isinstance(after, ToolResults):
             last = next(turn for turn in reversed(fitted[: fitted.index(after)]) if isinstance(turn, Assistant))
             assert [one.call_id for one in after.results] == [call.call_id for call in last.calls]
-            assert isinstance(before, Results)
+            assert isinstance(before, ToolResults)
             assert [one.parts for one in after.results] == [one.parts for one in before.results]
     assert len(set(seen)) == len(seen)
 

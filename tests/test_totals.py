@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muse import models
-from muse.usage_log.totals import FIELDS, Field, Line, Summary, summarize
+from muse.usage_log.totals import FIELDS, Field, Line, UsageSummary, summarize
 from tests.journal_folder import ROOT
 
 DAYS = [(path.stem, path) for path in sorted((ROOT / "fixtures/journal/tokens").glob("*.jsonl"))]
 EXAMPLE = [(day, json.loads(line)) for day, path in DAYS for line in path.read_text("utf-8").splitlines()]
 
 
-def _sum(lines: list[tuple[str, Line]], *by: Field) -> Summary:
+def _sum(lines: list[tuple[str, Line]], *by: Field) -> UsageSummary:
     return summarize(lines, by, price=lambda line: {"total_cost": 0.25} if line.get("model") else None, owner=str.upper)
 
 

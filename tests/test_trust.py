@@ -250,8 +250,8 @@ def _apps(cloned: Project) -> Project:
     return cloned
 
 
-FIND = "from apps.host.discovery import find_apps\nfrom muse.agent_loop.tool_registry import find_packs\n"
-FIND += "find_packs()\nprint([app.problem for app in find_apps() if app.name == 'boats'][0])"
+FIND = "from apps.host.discovery import find_apps\nfrom muse.agent_loop.tool_registry import find_tool_modules\n"
+FIND += "find_tool_modules()\nprint([app.problem for app in find_apps() if app.name == 'boats'][0])"
 
 
 def test_code_of_a_project_is_run_only_after_trust_and_not_when_it_changed(apps: Project) -> None:

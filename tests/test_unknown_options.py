@@ -12,7 +12,7 @@ import pytest
 from muse import models
 from muse.batch import Batch
 from muse.calls import unknown_options
-from muse.calls.unknown_options import KNOWN, meant
+from muse.calls.unknown_options import KNOWN, suggestions
 from muse.diagnostics import check
 from muse.errors import MuseError, OptionError
 from tests.journal_folder import JournalFolder
@@ -60,7 +60,7 @@ def test_an_unknown_option_is_warned_of_and_with_strict_refused(
 ) -> None:
     ask = WAYS[way]
     ask("Hello", "a.b", **{name: ODD[name]})
-    assert f"unknown option {name!r} is ignored; {meant(name)}" in caplog.text
+    assert f"unknown option {name!r} is ignored; {suggestions(name)}" in caplog.text
     assert caplog.text.count("unknown option") == 1
     with pytest.raises(OptionError, match=f"unknown option '{name}'") as caught:
         ask("Hello", "a.b", strict=True, **{name: ODD[name]})
@@ -116,7 +116,7 @@ def test_a_plain_module_takes_options_of_its_own_but_no_misspelt_ones(
 def test_what_was_meant_is_a_known_option() -> None:
     for name in unknown_options._MEANT:
         assert name not in KNOWN
-        said = meant(name)
+        said = suggestions(name)
         assert not said.startswith("did you mean") or any(repr(known) in said for known in KNOWN)
 
 

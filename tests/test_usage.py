@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muse.types.usage import Usage, estimate_usage, merge_counts, normalize_usage, usage_of
+from muse.types.usage import Usage, estimate_usage, merge_counts, normalize_usage, parse_usage
 
 counts = st.integers(min_value=0, max_value=10**9)
 usages = st.builds(
@@ -121,7 +121,7 @@ def _older(uncached: int, cached: int, written: int, spoken: int, thought: int) 
 @given(reported())
 def test_every_providers_form_means_the_same_inclusive_counts(case: tuple[dict[str, Any], Usage]) -> None:
     raw, expected = case
-    assert usage_of(raw) == expected
+    assert parse_usage(raw) == expected
 
 
 @given(reported())
@@ -132,14 +132,14 @@ def test_normalising_twice_is_normalising_once(case: tuple[dict[str, Any], Usage
 
 @given(st.dictionaries(st.sampled_from([*FIELDS, "total_tokens", "prompt_tokens", "cache_read_input_tokens"]), counts))
 def test_cached_and_written_input_never_exceed_the_input(raw: dict[str, int]) -> None:
-    usage = usage_of(raw)
+    usage = parse_usage(raw)
     assert usage.cached_tokens + usage.cache_write_tokens <= usage.input_tokens
 
 
 @given(reported())
 def test_objects_are_read_like_dicts(case: tuple[dict[str, Any], Usage]) -> None:
     raw, expected = case
-    assert usage_of(_as_object(raw)) == expected
+    assert parse_usage(_as_object(raw)) == expected
 
 
 def _as_object(raw: dict[str, Any]) -> SimpleNamespace:
@@ -184,16 +184,16 @@ def test_any_integer_entries_are_kept_as_they_are_named() -> None:
 @pytest.mark.parametrize("raw", [None, "", "12", b"34", 56, 1.5, [], [1], (), {}, object()])
 def test_what_has_no_counts_gives_none(raw: object) -> None:
     assert normalize_usage(raw) == {}
-    assert usage_of(raw) == Usage(requests=1)
+    assert parse_usage(raw) == Usage(requests=1)
 
 
 def test_a_flag_is_not_a_count() -> None:
-    assert usage_of({"input_tokens": True, "output_tokens": 3}) == Usage(0, 3, requests=1)
+    assert parse_usage({"input_tokens": True, "output_tokens": 3}) == Usage(0, 3, requests=1)
 
 
 def test_an_estimate_is_four_characters_a_token_and_says_so() -> None:
     assert estimate_usage(9, 4) == Usage(3, 1, requests=1, estimated=True)
-    assert usage_of({"input_tokens": 1, "estimated": True}).estimated
+    assert parse_usage({"input_tokens": 1, "estimated": True}).estimated
 
 
 @pytest.mark.parametrize("as_list", [list, tuple])
@@ -241,7 +241,7 @@ def told_with_a_total(draw: st.DrawFn) -> tuple[dict[str, Any], Usage]:
 @given(told_with_a_total())
 def test_a_total_decides_whether_counts_lie_within_or_beside_each_other(case: tuple[dict[str, Any], Usage]) -> None:
     raw, expected = case
-    usage = usage_of(raw)
+    usage = parse_usage(raw)
     assert usage.total_tokens == expected.total_tokens == raw["total_tokens"]
     assert (usage.cached_tokens, usage.reasoning_tokens) == (expected.cached_tokens, expected.reasoning_tokens)
 
@@ -313,8 +313,8 @@ def test_a_total_decides_whether_counts_lie_within_or_beside_each_other(case: tu
     ],
 )
 def test_spellings_and_places_of_counts(raw: dict[str, Any], expected: Usage) -> None:
-    assert usage_of(raw) == expected
-    assert usage_of(_as_object(raw)) == expected
+    assert parse_usage(raw) == expected
+    assert parse_usage(_as_object(raw)) == expected
 
 
 nested_counts = st.dictionaries(
@@ -340,12 +340,12 @@ def test_a_later_zero_or_null_replaces_no_count(told: list[dict[str, Any]]) -> N
 @pytest.mark.parametrize("written", [str, float])
 def test_counts_may_be_written_as_text_or_with_a_fraction_of_zero(written: Any) -> None:
     raw = {"prompt_tokens": written(10), "completion_tokens": written(5), "total_tokens": written(15)}
-    assert usage_of(raw | {"prompt_tokens_details": {"cached_tokens": written(4)}}) == Usage(10, 5, 4, requests=1)
+    assert parse_usage(raw | {"prompt_tokens_details": {"cached_tokens": written(4)}}) == Usage(10, 5, 4, requests=1)
 
 
 @pytest.mark.parametrize("count", ["n/a", "-5", "2.5", 1.5, float("nan"), float("inf"), "9" * 30, True])
 def test_what_is_no_whole_count_is_none(count: Any) -> None:
-    assert usage_of({"prompt_tokens": count, "completion_tokens": 5}).input_tokens == 0
+    assert parse_usage({"prompt_tokens": count, "completion_tokens": 5}).input_tokens == 0
 
 
 @pytest.mark.parametrize(
@@ -359,4 +359,4 @@ def test_what_is_no_whole_count_is_none(count: Any) -> None:
     ],
 )
 def test_cached_counts_are_found_under_further_spellings(details: dict[str, Any]) -> None:
-    assert usage_of({"prompt_tokens": 10, "completion_tokens": 5, **details}) == Usage(10, 5, 6, requests=1)
+    assert parse_usage({"prompt_tokens": 10, "completion_tokens": 5, **details}) == Usage(10, 5, 6, requests=1)

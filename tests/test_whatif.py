@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muse.cli import main
-from muse.diagnostics.whatif import Move, WhatIf, compare, moves
+from muse.diagnostics.whatif import RouteChange, WhatIf, compare, route_changes
 from muse.errors import ConfigError
-from muse.journal.config import Config, parse
+from muse.journal.config import Config, parse_config
 from muse.models import generate
 from muse.providers import specs
 from muse.routing import contexts
@@ -23,7 +23,7 @@ from muse.types.usage import Usage
 from muse.usage_index.index import LogIndex
 from muse.usage_index.queries import sums_by_context
 from muse.usage_log import prices
-from muse.usage_log.totals import Total
+from muse.usage_log.totals import UsageTotal
 from tests.journal_folder import ROOT, JournalFolder
 from tests.log_days import append, line, usage_says
 
@@ -42,17 +42,17 @@ def _index(journal: JournalFolder) -> Iterator[LogIndex]:
 
 def config(**providers: Any) -> Config:
     """A journal.json with these parts of `providers`."""
-    return parse({"providers": {**OPENAI, **providers}}, specs())[0]
+    return parse_config({"providers": {**OPENAI, **providers}}, specs())[0]
 
 
-def what_if(used: Mapping[tuple[str, str], Total], before: Config, after: Config) -> WhatIf:
+def what_if(used: Mapping[tuple[str, str], UsageTotal], before: Config, after: Config) -> WhatIf:
     """The comparison of some sums, whatever the environment says."""
-    return moves(used, before, after, days=DAYS, known=contexts.STATIC, known_specs=specs(), environ={})
+    return route_changes(used, before, after, days=DAYS, known=contexts.STATIC, known_specs=specs(), environ={})
 
 
-def total(calls: int = 2, input_tokens: int = 3_000, output_tokens: int = 400, cached_tokens: int = 0) -> Total:
+def total(calls: int = 2, input_tokens: int = 3_000, output_tokens: int = 400, cached_tokens: int = 0) -> UsageTotal:
     """What some calls used."""
-    return Total((), calls, usage=Usage(input_tokens, output_tokens, cached_tokens, requests=calls))
+    return UsageTotal((), calls, usage=Usage(input_tokens, output_tokens, cached_tokens, requests=calls))
 
 
 def price(model: str, usage: Usage, *, provider: str = "openai") -> float:
@@ -150,7 +150,7 @@ _CONFIG = st.builds(
 
 @given(st.dictionaries(st.tuples(_CONTEXT, _HOW), _TOTAL), _CONFIG, _CONFIG)
 def test_the_sums_are_those_of_the_rows_and_no_change_moves_nothing(
-    used: dict[tuple[str, str], Total], before: Config, after: Config
+    used: dict[tuple[str, str], UsageTotal], before: Config, after: Config
 ) -> None:
     found = what_if(used, before, after)
     assert found.moved == sum(move.calls for move in found.rows)
@@ -173,7 +173,7 @@ def test_the_log_of_real_calls_tells_what_was_routed_and_what_was_named(
     generate("one", context="insight.daily")
     generate("two", context="")
     generate("three", context="insight.daily", model="echo-1")
-    before = parse(json.loads(journal.config.read_text("utf-8")), specs())[0]
+    before = parse_config(json.loads(journal.config.read_text("utf-8")), specs())[0]
     found = compare(before, config(default={"provider": "local", "tier": 2}), since="1d", index=index, most_s=None)
     assert {move.context: move.calls for move in found.rows} == {"(none)": 1, "insight.daily": 1}
     assert (found.calls, found.own_model, found.no_context, found.is_complete) == (3, 1, 1, True)
@@ -300,5 +300,5 @@ def test_without_calls_it_says_so(journal: JournalFolder, capsys: pytest.Capture
 
 def test_moves_come_with_the_dearest_first() -> None:
     used = {("insight.a", ""): total(1, 10), ("insight.b", ""): total(1, 10**6), ("insight.c", ""): total(1, 10**4)}
-    rows: tuple[Move, ...] = what_if(used, config(), config(contexts={"insight.*": {"tier": 1}})).rows
+    rows: tuple[RouteChange, ...] = what_if(used, config(), config(contexts={"insight.*": {"tier": 1}})).rows
     assert [move.context for move in rows] == ["insight.b", "insight.c", "insight.a"]

@@ -11,7 +11,7 @@ from muse.cli._terminal.arguments import add_day, day_of, parsed, parser_for
 from muse.cli._terminal.progress import progress
 from muse.cli._terminal.terminal import Column, draw, near, print_json, say
 from muse.cortex import schedule_log
-from muse.cortex.scheduled_runs import Ended, carry_out, wanted_of
+from muse.cortex.scheduled_runs import RunResult, carry_out, wanted_of
 from muse.errors import ConfigError
 from muse.journal import paths
 from muse.journal.days import find_day
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     days = _days(asked, stages)
     if args.dry_run:
         return _show_plan(days, stages, asked, as_json=args.json)
-    with schedule_log.held():
+    with schedule_log.exclusive_lock():
         return _run(days, stages, asked, as_json=args.json)
 
 
@@ -91,14 +91,14 @@ def _agents(day: str | None, *, dry_run: bool) -> int:
     """The scheduled runs alone: print the plan, or carry it out and say how each ended."""
     if dry_run:
         return 0 if show_plan(plan_agents(day)) else 1
-    with schedule_log.held():
+    with schedule_log.exclusive_lock():
         planned = plan_agents(day)
         wanted = wanted_of(planned)
         if not wanted:
             return 0 if show_plan(planned) else 1
         failed: list[bool] = []
 
-        def note(ended: Ended) -> None:
+        def note(ended: RunResult) -> None:
             show_end(ended)
             failed.append(ended.failed)
 

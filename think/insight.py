@@ -10,7 +10,7 @@ from datetime import date
 import msgspec
 from msgspec import Struct
 
-from muse.cli._terminal.arguments import add_day, complain, day_of, misused, parsed, parser_for
+from muse.cli._terminal.arguments import add_day, day_of, parsed, parser_for, print_error, usage_error
 from muse.cli._terminal.progress import Counter, progress
 from muse.cli._terminal.terminal import near, print_json, say
 from muse.errors import ConfigError, MuseError
@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     if isinstance(args, int):
         return args
     if wrong := _contradiction(args):
-        return misused("insight", wrong)
+        return usage_error("insight", wrong)
     asked = day_of(args)
     if args.list:
         return show_list(_day_of_list(asked), as_json=args.json)
@@ -147,7 +147,7 @@ def _only_daily(day: str, *, force: bool, as_json: bool) -> int:
         say(f"{day_title(day)} has no transcript and no note with words in it; nothing to do.")
         return 0
     if made.error:
-        complain("insight", made.error)
+        print_error("insight", made.error)
         return 1
     if as_json:
         print_json(made.as_json())
@@ -169,7 +169,7 @@ def _daily(day: str, *, force: bool, shown: bool) -> DailyMade | None:
 def _several(day: str, wanted: _Wanted, *, force: bool, as_json: bool) -> int:
     """Topics of files, with the built-in one if it is asked for; broken files are said, and the others made."""
     for problem in wanted.problems:
-        complain("insight", f"{problem}; the other topics are made")
+        print_error("insight", f"{problem}; the other topics are made")
     daily, error = _try_daily(day, force=force, shown=not as_json) if wanted.is_daily else (None, "")
     with progress(shown=not as_json) as step:
         counter = Counter(day_title(day), step)
@@ -182,9 +182,9 @@ def _several(day: str, wanted: _Wanted, *, force: bool, as_json: bool) -> int:
     failed = [one for one in made.topics if one.state == "failed"]
     for text in dict.fromkeys(one.problem for one in failed):
         names = ", ".join(one.topic for one in failed if one.problem == text)
-        complain("insight", f"{names}: {text}; what was kept stays, and the next run asks again")
+        print_error("insight", f"{names}: {text}; what was kept stays, and the next run asks again")
     if error:
-        complain("insight", f"{BUILT_IN}: {error}")
+        print_error("insight", f"{BUILT_IN}: {error}")
     is_whole = not (failed or wanted.problems or error or (daily is not None and daily.digest.failed))
     return 0 if is_whole else 1
 

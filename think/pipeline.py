@@ -11,8 +11,8 @@ from msgspec.structs import replace
 
 from muse.agent_loop.run_config import RunConfig
 from muse.cortex import due_runs
-from muse.cortex.due_runs import Planned
-from muse.cortex.scheduled_runs import Ended, carry_out, wanted_of
+from muse.cortex.due_runs import DueRun
+from muse.cortex.scheduled_runs import RunResult, carry_out, wanted_of
 from muse.errors import ConfigError, MuseError
 from observe.describe import describe_day
 from observe.enrich import enrich_day
@@ -75,12 +75,12 @@ def run_day(day: str, stages: Sequence[Stage], run: DayRun, on_step: OnStep) -> 
         yield from _topics(day, run, on_step)
 
 
-def run_agents(planned: Sequence[Planned], run: DayRun, on_step: OnStep) -> list[StepDone]:
+def run_agents(planned: Sequence[DueRun], run: DayRun, on_step: OnStep) -> list[StepDone]:
     """Carry out the scheduled runs of a plan; what came of each, and of those that cannot be used."""
     wanted = wanted_of(planned)
-    ended: list[Ended] = []
+    ended: list[RunResult] = []
 
-    def note(one: Ended) -> None:
+    def note(one: RunResult) -> None:
         ended.append(one)
         on_step("agents", len(ended), len(wanted))
 
@@ -184,11 +184,11 @@ def _is_below(context: str, own: Sequence[str]) -> bool:
     return any(context == one or context.startswith(f"{one}.") for one in own)
 
 
-def _unusable(one: Planned) -> StepDone:
+def _unusable(one: DueRun) -> StepDone:
     return StepDone("agents", one.persona, one.occasion.day, "failed", "", (one.note,), "muse agents")
 
 
-def _ran(one: Ended) -> StepDone:
+def _ran(one: RunResult) -> StepDone:
     about = f"run {one.agent_id}"
     if not one.failed:
         return StepDone("agents", name_of(one), one.day, "done", about, duration_s=one.duration_s)
@@ -196,9 +196,9 @@ def _ran(one: Ended) -> StepDone:
     return StepDone("agents", name_of(one), one.day, "failed", about, (one.error,), again, duration_s=one.duration_s)
 
 
-def plan_agents(day: str | None) -> list[Planned]:
+def plan_agents(day: str | None) -> list[DueRun]:
     """The agents' scheduled runs that are due, in order."""
-    return due_runs.plan(datetime.now(), day=day)
+    return due_runs.find_due_runs(datetime.now(), day=day)
 
 
 def _counts(*counts: tuple[int, str]) -> str:

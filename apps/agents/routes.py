@@ -140,7 +140,7 @@ async def go_on(request: Request) -> Response:
     persona = str((await run_in_threadpool(request_of, before)).get("persona") or "default")
     config = {**asked_of(form), "stream": True, "attended": True, "continue_from": before}
     prompt = str(form.get("prompt") or "").strip()
-    await run_in_threadpool(follow.settle, before)
+    await run_in_threadpool(follow.wait_until_quiet, before)
     agent_id = await run_in_threadpool(lambda: cortex_request(_checked(prompt), persona, config=config))
     return await done(request, f"{BASE}/run/{agent_id}")
 
@@ -166,8 +166,8 @@ def _resume(before: str) -> str:
 
 
 def _begin_again(before: str) -> str:
-    follow.settle(before)
-    if run_files.is_under_way(before) or get_agent_end_state(before) == "finish":
+    follow.wait_until_quiet(before)
+    if run_files.is_running(before) or get_agent_end_state(before) == "finish":
         raise ConflictError(f"run {before}: it has not broken off; continue it with a new prompt instead")
     entries = request_of(before)
     control.cancel(before)  # one whose process is gone is still open

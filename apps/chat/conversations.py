@@ -211,9 +211,9 @@ def _require_quiet(conversation: Conversation) -> None:
         ConflictError: one is.
     """
     last = conversation.turns[-1].agent_id if conversation.turns else ""
-    if not last or run_files.find(last) is None or follow.settle(last):
+    if not last or run_files.find(last) is None or follow.wait_until_quiet(last):
         return
-    if follow.with_owner(last, follow.read(last)).reason != run_files.CUT_OFF:
+    if follow.with_owner(last, follow.read_from(last)).reason != run_files.CUT_OFF:
         raise ConflictError("An answer is still being written: wait for its end, or stop it.")
     control.cancel(last)  # its process is gone: nobody else may end it
 

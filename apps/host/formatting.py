@@ -11,8 +11,8 @@ import nh3
 from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 
-from muse.types.formatting import count, duration, usd
-from muse.types.surrogates import mend
+from muse.types.formatting import format_count, format_duration, format_usd
+from muse.types.surrogates import join_surrogates
 
 _MARKDOWN = MarkdownIt("commonmark", {"html": False, "linkify": False}).enable(["table", "strikethrough"])
 _MOST_MARKDOWN_CHARS = 60_000  # the worst text of this length takes 0.8 s, one twice as long up to 3 s
@@ -27,7 +27,7 @@ _TAGS = frozenset({
 
 def markdown(value: object) -> Markup:
     """Markdown as clean HTML: no HTML of the text's own, no pictures, no scripts; links open nothing but http(s)."""
-    text = "" if value is None else mend(str(value))
+    text = "" if value is None else join_surrogates(str(value))
     if len(text) > _MOST_MARKDOWN_CHARS:
         return Markup('<pre class="plain">{}</pre>').format(text)
     html = nh3.clean(
@@ -95,5 +95,11 @@ def day(value: object) -> str:
 
 
 FILTERS: dict[str, Any] = {
-    "markdown": markdown, "usd": usd, "count": count, "duration": duration, "when": when, "ago": ago, "day": day,
-}  # fmt: skip
+    "markdown": markdown,
+    "usd": format_usd,
+    "count": format_count,
+    "duration": format_duration,
+    "when": when,
+    "ago": ago,
+    "day": day,
+}

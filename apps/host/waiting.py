@@ -9,7 +9,7 @@ import time
 from msgspec import Struct
 
 from muse.runs import follow, run_files
-from muse.runs.follow import Read
+from muse.runs.follow import TailChunk
 
 _SETTLED_NS = 50_000_000  # file systems stamp in steps of some milliseconds
 
@@ -26,7 +26,7 @@ class Look:
     """The runs that wait; what is known of a run's log is kept, so that another look reads only what is new."""
 
     def __init__(self) -> None:
-        self._seen: dict[str, tuple[Read, str, str]] = {}
+        self._seen: dict[str, tuple[TailChunk, str, str]] = {}
         self._ids: tuple[int, list[str]] = (-1, [])
         self._lock = threading.Lock()
 
@@ -53,7 +53,7 @@ class Look:
     def _look(self, agent_id: str) -> Waiting | None:
         before, persona, tool = self._seen.get(agent_id, (None, "default", ""))
         try:
-            seen = follow.read(agent_id, before)
+            seen = follow.read_from(agent_id, before)
         except FileNotFoundError:
             return None
         for line in seen.lines:
@@ -62,7 +62,7 @@ class Look:
             elif line.event.get("event") == "approval":
                 tool = str(line.event.get("tool") or "a tool")
         self._seen[agent_id] = seen, persona, tool
-        if seen.state != "waiting" or not run_files.is_under_way(agent_id):
+        if seen.state != "waiting" or not run_files.is_running(agent_id):
             return None
         return Waiting(agent_id, persona, tool)
 

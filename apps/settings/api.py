@@ -18,9 +18,9 @@ from apps.settings.redaction import masked_data, whole
 from muse import models
 from muse.diagnostics import check
 from muse.errors import ConfigError
-from muse.journal.config_loader import Stamp
+from muse.journal.config_loader import FileVersion
 from muse.providers import backend_of, get_provider_list, specs
-from muse.routing.unreachable_rules import place_of
+from muse.routing.unreachable_rules import config_path_of
 
 _SECTIONS = ("$schema", "providers", "agents", "mcp_servers", "identity", "env", "descriptors")
 
@@ -62,13 +62,13 @@ def _answer(now: Standing, shown: Any) -> Response:
     return JSONResponse(shown(now), headers={"ETag": f'"{now.mark}"', "Cache-Control": "no-store"})
 
 
-def _put(change: Change, what: str, expected: Stamp | None, shown: Any) -> Response:
+def _put(change: Change, what: str, expected: FileVersion | None, shown: Any) -> Response:
     require_readable(stand())
     config_change.save(change, what, expected=expected)
     return _answer(stand(), shown)
 
 
-def _expected(request: Request) -> Stamp | None:
+def _expected(request: Request) -> FileVersion | None:
     tag = request.headers.get("If-Match")
     return stamp_from(tag.strip().removeprefix("W/").strip('"')) if tag else None
 
@@ -106,7 +106,7 @@ def _entries_change(body: Mapping[str, Any]) -> Change:
     rules = _members(body.get("contexts", {}), "providers.contexts")
     for pattern, entry in rules.items():
         if entry is not None:
-            _members(entry, place_of(pattern))
+            _members(entry, config_path_of(pattern))
 
     def change(data: dict[str, Any]) -> None:
         providers = object_at(data, "providers", "providers")

@@ -15,10 +15,10 @@ from apps.settings.redaction import whole
 from apps.settings.route_table import Move, Plans, moves
 from muse.errors import ConfigError
 from muse.journal import config_loader
-from muse.journal.config import parse, read
-from muse.journal.config_loader import ConflictError, Snapshot, Stamp
+from muse.journal.config import parse_config, parse_json
+from muse.journal.config_loader import ConflictError, FileVersion, Snapshot
 from muse.journal.lenient_parser import Problem
-from muse.routing.unreachable_rules import place_of
+from muse.routing.unreachable_rules import config_path_of
 
 Change = Callable[[dict[str, Any]], None]
 DEFAULT = "providers.default"
@@ -42,7 +42,9 @@ def rule_change(pattern: str | None, delta: Delta, *, must_be_new: bool = False)
     def change(data: dict[str, Any]) -> None:
         providers = object_at(data, "providers", "providers")
         if must_be_new and pattern is not None and pattern in object_at(providers, "contexts", "providers.contexts"):
-            raise ConfigError(place_of(pattern), "a rule that is there already", "a new pattern, or edit that rule")
+            raise ConfigError(
+                config_path_of(pattern), "a rule that is there already", "a new pattern, or edit that rule"
+            )
         said, rows = limit_fields.split(delta)
         for kind, part in rows.items():
             limit_fields.change(providers, pattern, kind, part)
@@ -57,7 +59,7 @@ def _change_entry(providers: dict[str, Any], pattern: str | None, delta: Delta) 
         providers["default"] = applied(object_at(providers, "default", DEFAULT), delta)
         return
     rules = object_at(providers, "contexts", "providers.contexts")
-    rules[pattern] = applied(object_at(rules, pattern, place_of(pattern)), delta)
+    rules[pattern] = applied(object_at(rules, pattern, config_path_of(pattern)), delta)
     if not rules[pattern]:
         del rules[pattern]
 
@@ -68,7 +70,9 @@ def removal(pattern: str) -> Change:
     def change(data: dict[str, Any]) -> None:
         rules = object_at(object_at(data, "providers", "providers"), "contexts", "providers.contexts")
         if pattern not in rules:
-            raise ConfigError(place_of(pattern), "no such rule", "one that stands in journal.json; reload the page")
+            raise ConfigError(
+                config_path_of(pattern), "no such rule", "one that stands in journal.json; reload the page"
+            )
         del rules[pattern]
 
     return change
@@ -104,15 +108,15 @@ def propose_text(now: Standing, text: str) -> Proposal:
     Raises:
         ConfigError: it is no JSON object.
     """
-    data, duplicates = read(whole(text, now.text), "journal.json")
+    data, duplicates = parse_json(whole(text, now.text), "journal.json")
     return _proposal(now, data, text, duplicates)
 
 
 def _proposal(now: Standing, data: Mapping[str, Any], text: str, duplicates: tuple[Problem, ...] = ()) -> Proposal:
     """The proposal of some data; its problems have lines where a person typed it as `text`."""
     names = known_names()
-    old = set(parse(now.data, names)[1])
-    config, problems = parse(data, names)
+    old = set(parse_config(now.data, names)[1])
+    config, problems = parse_config(data, names)
     fresh = tuple(problem for problem in problems if problem not in old)
     before = Plans(now.snapshot)
     after = Plans(Snapshot(now.path, now.stamp, config, problems, data))
@@ -131,7 +135,7 @@ def require_readable(now: Standing) -> None:
         raise ConfigError(now.failure.path, f"{now.failure.found}{where}", allowed)
 
 
-def save(change: Change, what: str, *, expected: Stamp | None) -> Snapshot:
+def save(change: Change, what: str, *, expected: FileVersion | None) -> Snapshot:
     """Save a change of the entries, and keep what stood there before.
 
     Raises:
@@ -142,7 +146,7 @@ def save(change: Change, what: str, *, expected: Stamp | None) -> Snapshot:
     return history.keeping(what, lambda keep: config_loader.update(change, expected=expected, known=names, keep=keep))
 
 
-def save_text(now: Standing, text: str, *, expected: Stamp) -> Snapshot:
+def save_text(now: Standing, text: str, *, expected: FileVersion) -> Snapshot:
     """Save a whole text of journal.json, as it is.
 
     Raises:

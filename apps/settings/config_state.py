@@ -13,8 +13,8 @@ from apps.settings.json_scanner import lines_by_path, nearest_line, steps
 from muse.diagnostics.check import shown
 from muse.errors import ConfigError
 from muse.journal import config_loader, paths
-from muse.journal.config import Config, parse, read
-from muse.journal.config_loader import Snapshot, Stamp
+from muse.journal.config import Config, parse_config, parse_json
+from muse.journal.config_loader import FileVersion, Snapshot
 from muse.journal.lenient_parser import Problem
 from muse.providers import PROVIDER_REGISTRY, get_provider_list
 from muse.routing.contexts import Registry, registry
@@ -23,7 +23,7 @@ from muse.types.redaction import RedactedStruct
 _LINE = re.compile(r"\(line (\d+), column (\d+)\)")
 _TWICE = re.compile(r"key (['\"].*['\"])")
 _TRIES = 5
-_NO_FILE: Stamp = (0, 0, 0)
+_NO_FILE: FileVersion = (0, 0, 0)
 
 
 class Trouble(Struct, frozen=True):
@@ -48,7 +48,7 @@ class Standing(RedactedStruct, frozen=True):
     _hidden: ClassVar[frozenset[str]] = frozenset({"text"})
 
     path: str
-    stamp: Stamp
+    stamp: FileVersion
     text: str
     snapshot: Snapshot
     troubles: tuple[Trouble, ...]
@@ -88,12 +88,12 @@ def section(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def mark_of(stamp: Stamp) -> str:
+def mark_of(stamp: FileVersion) -> str:
     """A stamp as text."""
     return "-".join(map(str, stamp))
 
 
-def stamp_from(mark: str) -> Stamp:
+def stamp_from(mark: str) -> FileVersion:
     """The stamp that a form carried.
 
     Raises:
@@ -119,7 +119,7 @@ def stand() -> Standing:
     except ConfigError as exc:
         return _broken(path, _NO_FILE, "", exc)
     try:
-        data, duplicates = read(text, path)
+        data, duplicates = parse_json(text, path)
     except ConfigError as exc:
         return _broken(path, stamp, text.decode("utf-8", errors="replace"), exc)
     data = _sayable(data)
@@ -128,7 +128,7 @@ def stand() -> Standing:
         names: tuple[str, ...] | None = known_names()
     except ConfigError:  # the file turned bad in this moment
         names = None
-    config, problems = parse(data, names)
+    config, problems = parse_config(data, names)
     troubles = troubles_of(decoded, (*duplicates, *problems))
     return Standing(path, stamp, decoded, Snapshot(path, stamp, config, duplicates + problems, data), troubles)
 
@@ -173,7 +173,7 @@ def _line(problem: Problem, lines: Mapping[tuple[str | int, ...], int]) -> int |
     return nearest_line(lines, steps(problem.path))
 
 
-def _broken(path: str, stamp: Stamp, text: str, exc: ConfigError) -> Standing:
+def _broken(path: str, stamp: FileVersion, text: str, exc: ConfigError) -> Standing:
     """A file that cannot be read: its text, and what it last said that could be."""
     try:
         last, is_known = config_loader.load(), True
@@ -182,15 +182,15 @@ def _broken(path: str, stamp: Stamp, text: str, exc: ConfigError) -> Standing:
     return Standing(path, stamp, text, last, (), trouble_of(exc), is_known)
 
 
-def _read_still(path: str) -> tuple[bytes, Stamp]:
+def _read_still(path: str) -> tuple[bytes, FileVersion]:
     """The file's bytes with the stamp they were read under; an empty object if there is no file."""
     for _ in range(_TRIES):
-        stamp = config_loader.stamp_of(path)
+        stamp = config_loader.file_version(path)
         try:
             text = _bytes(path) if any(stamp) else b"{}"
         except FileNotFoundError:
             continue
-        if config_loader.stamp_of(path) == stamp:
+        if config_loader.file_version(path) == stamp:
             break
     return text, stamp
 

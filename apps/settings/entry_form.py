@@ -10,7 +10,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from muse.errors import ConfigError
-from muse.journal.config import read
+from muse.journal.config import parse_json
 
 Kind = Literal["provider", "tier", "model", "yes_no", "choice", "number", "whole", "names", "rungs"]
 Delta = Mapping[str, Any]
@@ -107,7 +107,7 @@ def base_from(text: str) -> Mapping[str, Any]:
         ConfigError: it is none.
     """
     try:
-        return read(text or "{}", "base")[0]
+        return parse_json(text or "{}", "base")[0]
     except ConfigError as exc:
         raise ConfigError("base", exc.found, "the form as the page drew it; reload it") from exc
 

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from muse.errors import ConfigError
-from muse.journal.config import read
+from muse.journal.config import parse_json
 
 HOME = "/app/settings/"
 # All of journal.json comes as one field, in which a character may be three bytes and more.
@@ -38,7 +38,7 @@ async def read_json(request: Request) -> dict[str, Any]:
     Raises:
         ConfigError: it is none, or says a key twice.
     """
-    found, duplicates = read(await request.body(), "body")
+    found, duplicates = parse_json(await request.body(), "body")
     for problem in duplicates:
         raise ConfigError(problem.path, problem.found, problem.allowed)
     return found

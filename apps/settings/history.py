@@ -18,8 +18,8 @@ from apps.settings.json_scanner import Path as Place
 from apps.settings.redaction import masked, unmasked
 from muse.errors import ConfigError
 from muse.journal import config_loader, paths, secrets
-from muse.journal.config import read
-from muse.journal.config_loader import Snapshot, Stamp
+from muse.journal.config import parse_json
+from muse.journal.config_loader import FileVersion, Snapshot
 from muse.journal.storage import atomic_files
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def keeping(what: str, write: Write) -> Snapshot:
     return snapshot
 
 
-def restore(save: Save, *, expected: Stamp, known: tuple[str, ...] | None) -> tuple[Snapshot, tuple[Place, ...]]:
+def restore(save: Save, *, expected: FileVersion, known: tuple[str, ...] | None) -> tuple[Snapshot, tuple[Place, ...]]:
     """Put journal.json back to how it stood before a save; `(snapshot, the secrets that could not be put back)`.
 
     Secrets are not kept: those that stand in the file now stay, others are left out.
@@ -97,7 +97,7 @@ def restore(save: Save, *, expected: Stamp, known: tuple[str, ...] | None) -> tu
     """
     text, missing = unmasked(save.before, _now())
     if missing:
-        data, _ = read(text, save.id)
+        data, _ = parse_json(text, save.id)
         for path in missing:
             _drop(data, path)
         text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
@@ -130,7 +130,7 @@ def _keep(what: str, before: bytes, after: str) -> Path:
     atomic_files.make_folder(place)
     old = before.decode(json.detect_encoding(before), errors="replace")
     name = f"{time.time_ns():019d}"
-    save = Save(name, time.time(), secrets.mask(what), masked(old), masked(after))
+    save = Save(name, time.time(), secrets.redact(what), masked(old), masked(after))
     atomic_files.write_atomic(place / f"{name}.json", msgspec.json.encode(save).decode())
     return place / f"{name}.json"
 

@@ -25,7 +25,7 @@ async def save(request: Request) -> Response:
 
 def _save(name: str, value: str) -> None:
     """Save a key, and forget what tests with another one have shown."""
-    dotenv_file.save(name, value)
+    dotenv_file.set_value(name, value)
     for provider in provider_status.env_keys().get(name, ()):
         health.forget(provider)
 
@@ -34,9 +34,9 @@ async def remove(request: Request) -> Response:
     """`POST key/remove`: take a key out of the journal's `.env`."""
     form = await form_data.read_form(request)
     name = _known(form.get("env_key", ""))
-    was_there = await run_in_threadpool(dotenv_file.remove, name)
+    was_there = await run_in_threadpool(dotenv_file.remove_value, name)
     words = f"{name} is deleted from the journal's .env." if was_there else f"{name} was not in the journal's .env."
-    left = secrets.origin(name)
+    left = secrets.key_source(name)
     also = f" Calls still find one in {left}." if left else ""
     return form_data.go(request, words + also, to=_back(form.get("provider", "")), kind="warn" if left else "ok")
 
@@ -50,7 +50,7 @@ def test(request: Request) -> Response:
     try:
         health.probe_provider(name)
     except ConfigError as exc:
-        problem = secrets.mask(str(exc))
+        problem = secrets.redact(str(exc))
     shown: Card = provider_status.card(name, now.config)
     if request.headers.get("HX-Request") != "true":
         words = problem or f"{shown.label}: {_results(shown)}"
@@ -76,8 +76,8 @@ def _known(name: str) -> str:
 
 
 def _outcome(name: str) -> tuple[str, ...]:
-    place = secrets.origin(name)
-    if place == str(dotenv_file.path()):
+    place = secrets.key_source(name)
+    if place == str(dotenv_file.dotenv_path()):
         told = "Every process uses it from its next call on; whether the provider accepts it is not tested yet."
         return (f"{name} is saved in the journal's .env. {told}",)
     return (f"{name} is saved in the journal's .env, but {place} has another, which goes before it.",)

@@ -16,9 +16,9 @@ from muse.calls import log_pricing
 from muse.errors import ConfigError
 from muse.journal.config import Config
 from muse.journal.policy_config import Budget
-from muse.policies.usage_status import Standing as Used
-from muse.policies.usage_status import all_standings, standings
-from muse.types.formatting import usd
+from muse.policies.usage_status import LimitStatus as Used
+from muse.policies.usage_status import all_limit_statuses, limit_statuses
+from muse.types.formatting import format_usd
 
 # The first part of a flat name, and the list in which such rows stand.
 LISTS: Mapping[str, str] = {"limit": "limits", "budget": "budgets"}
@@ -90,12 +90,12 @@ def used(now: Standing, context: str | None) -> tuple[Used, ...]:
     """
     policies = now.config.policies
     if context is None:
-        return all_standings(policies, log_pricing.assess)
+        return all_limit_statuses(policies, log_pricing.provider_and_cost)
     try:
         route = models.route(context)
     except ConfigError:
         return ()
-    return standings(policies, context, route.provider, route.model, log_pricing.assess)
+    return limit_statuses(policies, context, route.provider, route.model, log_pricing.provider_and_cost)
 
 
 def count_of(config: Config) -> int:
@@ -107,7 +107,7 @@ def count_of(config: Config) -> int:
 
 def _words(budget: Budget) -> str:
     scope = "" if budget.context == "*" else f"{budget.context}, "
-    return f"{scope}{usd(budget.usd)} a {budget.window}"
+    return f"{scope}{format_usd(budget.usd)} a {budget.window}"
 
 
 def _row(rows: object, pattern: str | None) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from muse.journal import dotenv_file, secrets
 from muse.journal.config import Config
 from muse.policies import circuit_breaker
 from muse.providers import backend_of, get_provider_list, problem_of, specs
-from muse.types.provider_spec import Spec, Tier
+from muse.types.provider_spec import ProviderSpec, Tier
 from muse.usage_log import prices
 
 Level = Literal["ok", "warn", "bad", "muted"]
@@ -148,20 +148,20 @@ def _look(config: Config) -> _Seen:
     monotonic_at_0 = time.time() - time.monotonic()
     failed_at = {
         key: state.until - config.policies.breaker.cool_down_s + monotonic_at_0
-        for key, state in circuit_breaker.states()
+        for key, state in circuit_breaker.circuit_states()
         if state.failures
     }
     failing = (key for key, at in failed_at.items() if key not in tested or tested[key].at < at)
-    return _Seen(tested, health.left_alone(), frozenset(failing))
+    return _Seen(tested, health.open_circuits(), frozenset(failing))
 
 
 def _card(name: str, label: str, config: Config, contexts: int, seen: _Seen) -> Card:
     problem = problem_of(name)
     if problem is not None:
-        return Card(name, label, problem=secrets.mask(str(problem)), contexts=contexts)
+        return Card(name, label, problem=secrets.redact(str(problem)), contexts=contexts)
     spec = specs().get(name) or backend_of(name).spec
     key = check.key_state(spec)
-    lack = check.lack_of(name) if key in ("present", "not needed") else None
+    lack = check.missing_requirement(name) if key in ("present", "not needed") else None
     return Card(
         name=name,
         label=spec.label,
@@ -178,32 +178,32 @@ def _card(name: str, label: str, config: Config, contexts: int, seen: _Seen) -> 
         address=check.address_in_words(spec),
         address_env=spec.base_url_env,
         models=_models(spec, seen),
-        lack=secrets.mask(str(lack)) if lack is not None else "",
+        lack=secrets.redact(str(lack)) if lack is not None else "",
         is_free=spec.free,
     )
 
 
-def _key_from(spec: Spec, config: Config) -> str:
+def _key_from(spec: ProviderSpec, config: Config) -> str:
     """Where the key in force is from, in words; empty where there is none."""
-    place = secrets.origin(spec.env_key) if spec.env_key else None
+    place = secrets.key_source(spec.env_key) if spec.env_key else None
     if place is None:
         return ""
     if place == "the environment" and config.env.get(spec.env_key) == os.environ.get(spec.env_key):
         return "the environment, as env in journal.json says"
-    if place == str(dotenv_file.path()):
+    if place == str(dotenv_file.dotenv_path()):
         return "the journal's .env"
     return place if place == "the environment" else check.shown(place)
 
 
-def _is_in_journal(spec: Spec) -> bool:
+def _is_in_journal(spec: ProviderSpec) -> bool:
     """Whether the journal's own `.env` says the key: that one can be deleted here."""
     try:
-        return bool(spec.env_key) and dotenv_file.has(spec.env_key)
+        return bool(spec.env_key) and dotenv_file.has_value(spec.env_key)
     except ConfigError:  # saving a key says what is wrong with that file
         return False
 
 
-def _models(spec: Spec, seen: _Seen) -> tuple[Model, ...]:
+def _models(spec: ProviderSpec, seen: _Seen) -> tuple[Model, ...]:
     """The models of its tiers, and those that were asked or failed besides."""
     tiers: dict[str, list[int]] = {}
     for tier in Tier:

@@ -112,4 +112,4 @@ def _is_secret(path: Path, token: str) -> bool:
     names = [step for step in path if isinstance(step, str)]
     if any(name.casefold() == "env" for name in names) or _SECRET_NAME.search(names[-1] if names else ""):
         return True
-    return secrets.mask(token) != token or _TELLING.search(token) is not None
+    return secrets.redact(token) != token or _TELLING.search(token) is not None

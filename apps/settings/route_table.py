@@ -17,11 +17,11 @@ from muse.journal.policy_config import RULES
 from muse.providers import backend_of, get_provider_list, specs
 from muse.routing import explain
 from muse.routing.contexts import ContextInfo, Registry, registry
-from muse.routing.fallbacks import Ladder, ladder
+from muse.routing.fallbacks import FallbackChain, resolve_fallbacks
 from muse.routing.glob_overlap import is_glob
 from muse.routing.router import Explanation, Router
-from muse.routing.unreachable_rules import place_of
-from muse.types.provider_spec import Spec
+from muse.routing.unreachable_rules import config_path_of
+from muse.types.provider_spec import ProviderSpec
 
 OWN_GROUP = "Rules of your own"
 
@@ -31,7 +31,7 @@ class Plan(Struct, frozen=True):
 
     name: str
     found: Explanation | None = None
-    below: Ladder | None = None
+    below: FallbackChain | None = None
     problem: str = ""
     limits: tuple[tuple[str, str], ...] = ()
 
@@ -93,7 +93,7 @@ class Plans:
             return Plan(name, problem=str(exc))
         limits = in_force(self.config, name, found.route.provider, found.route.model)
         try:
-            return Plan(name, found, ladder(found.route, self._router, os.environ), limits=limits)
+            return Plan(name, found, resolve_fallbacks(found.route, self._router, os.environ), limits=limits)
         except ConfigError as exc:
             return Plan(name, found, problem=str(exc))
 
@@ -147,7 +147,7 @@ def grouped(plans: Plans) -> list[tuple[str, list[Row]]]:
             info.label if info else ("Pattern" if is_glob(name) else "Context"),
             info.group if info else OWN_GROUP,
             name in plans.config.contexts,
-            place_of(name),
+            config_path_of(name),
         )
         groups.setdefault(row.group, []).append(row)
     own = groups.pop(OWN_GROUP, [])
@@ -168,13 +168,13 @@ def _says(plan: Plan) -> tuple[object, ...]:
     return plan.served, plan.tier, tuple(sorted(plan.rules.items())), places, tuple(words for words, _ in plan.limits)
 
 
-def _said(below: Ladder) -> Iterator[tuple[str, str, str]]:
+def _said(below: FallbackChain) -> Iterator[tuple[str, str, str]]:
     """Each rule with its place and value."""
     for name, value, where in explain.policies(below):
         yield name, where, value
 
 
-def specs_under(config: Config) -> Mapping[str, Spec]:
+def specs_under(config: Config) -> Mapping[str, ProviderSpec]:
     """What every provider declares under a configuration that may not be the one in force."""
     known = specs(config)
     in_force = config_loader.load().config.gateways

@@ -19,7 +19,7 @@ from apps.settings.route_table import Plans
 from apps.settings.view_models import RuleForm
 from muse.errors import ConfigError
 from muse.journal.config_loader import ConflictError
-from muse.routing.unreachable_rules import place_of
+from muse.routing.unreachable_rules import config_path_of
 
 _LONGEST_NAME = 200
 
@@ -89,7 +89,9 @@ class _Wish:
         """
         target = self.target
         if self.is_new and not self.delta:
-            raise ConfigError(place_of(target or ""), "a rule that says nothing", "a provider, tier, model or other")
+            raise ConfigError(
+                config_path_of(target or ""), "a rule that says nothing", "a provider, tier, model or other"
+            )
         return rule_change(target, self.delta, must_be_new=self.is_new)
 
     def drawn(self, now: Standing, troubles: tuple[Trouble, ...] = ()) -> RuleForm:

@@ -21,7 +21,7 @@ from apps.settings.provider_status import Card
 from apps.settings.route_table import Plan, Plans, grouped
 from muse.diagnostics import whatif
 from muse.diagnostics.whatif import WhatIf
-from muse.routing.unreachable_rules import place_of
+from muse.routing.unreachable_rules import config_path_of
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def rule_form(
 ) -> RuleForm:
     """The form of an entry: as it stands, or as a person has filled it in."""
     entry = entry_of(now, pattern)
-    place = DEFAULT if pattern is None else place_of(pattern)
+    place = DEFAULT if pattern is None else config_path_of(pattern)
     found = (*troubles, *(trouble for trouble in now.troubles if _is_below(trouble.path, place)))
     base = json.dumps(entry, ensure_ascii=False) if form is None else form.get("base", "{}")
     stamp = now.mark if form is None else form.get("stamp", now.mark)
@@ -206,7 +206,7 @@ def _troubles_at(now: Standing) -> Mapping[str, list[Trouble]]:
     for trouble in now.troubles:
         path = steps(trouble.path)
         is_rule = path[:2] == ("providers", "contexts") and len(path) > 2
-        place = place_of(str(path[2])) if is_rule else DEFAULT if path[:2] == ("providers", "default") else ""
+        place = config_path_of(str(path[2])) if is_rule else DEFAULT if path[:2] == ("providers", "default") else ""
         found.setdefault(place, []).append(trouble)
     return found
 

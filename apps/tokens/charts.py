@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from apps.tokens.filters import Choice
-from muse.usage_index.queries import Groups, Sum, Sums
+from muse.usage_index.queries import Groups, UsageSum, UsageSums
 
 _MOST_SERIES = 7
 _MOST_EMPTY_DAYS = 120
@@ -30,7 +30,7 @@ TITLES: Mapping[str, str] = {
     "failed": "Failed calls by day",
     "latency": "Seconds for a call by day: half of the calls took at most p50, 95 % at most p95",
 }
-_VALUES: Mapping[str, Callable[[Sum], float]] = {
+_VALUES: Mapping[str, Callable[[UsageSum], float]] = {
     "cost": lambda row: row.total.cost_usd,
     "tokens": lambda row: row.total.usage.total_tokens,
     "calls": lambda row: row.total.calls,
@@ -66,7 +66,7 @@ def by_day(choice: Choice, groups: Groups) -> Picture:
     return _picture(choice, days, rows, kind="bar", stacked=True)
 
 
-def _latencies(choice: Choice, sums: Sums) -> Picture:
+def _latencies(choice: Choice, sums: UsageSums) -> Picture:
     found = {row.key[0]: row for row in sums.rows}
     days = _days(choice, sorted(found))
     rows: list[dict[str, Any]] = [
@@ -90,7 +90,7 @@ def _picture(
     return Picture(data, tuple(days), UNITS[choice.show], stacked)
 
 
-def largest(sums: Sums, links: Sequence[str]) -> dict[str, Any]:
+def largest(sums: UsageSums, links: Sequence[str]) -> dict[str, Any]:
     """A chart of the dearest groups (by tokens where none cost anything)."""
     rows = sums.rows[:_MOST_BARS]
     is_free = not any(row.total.cost_usd for row in rows)

@@ -7,10 +7,10 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
-from muse.types.formatting import plain
+from muse.types.formatting import format_number
 from muse.usage_index.index import LogIndex
-from muse.usage_index.line_queries import LoggedLine, Wanted, list_lines
-from muse.usage_index.queries import Sums, Where
+from muse.usage_index.line_queries import LineFilter, LoggedLine, list_lines
+from muse.usage_index.queries import UsageFilter, UsageSums
 
 _BLOCK_ROWS = 2_000
 # A cell that begins so is taken for a formula (OWASP, CSV injection); the last four are the full-width forms.
@@ -27,7 +27,7 @@ _LINE_COLUMNS = (
 _Cell = str | int | float | None
 
 
-def sum_rows(sums: Sums) -> Iterator[str]:
+def sum_rows(sums: UsageSums) -> Iterator[str]:
     """The rows of a table of sums; its last one is the total."""
     heads = [str(name) for name in sums.by]
     rows: list[list[_Cell]] = []
@@ -42,12 +42,12 @@ def sum_rows(sums: Sums) -> Iterator[str]:
     return written([*heads, *_SUM_COLUMNS], rows)
 
 
-def line_rows(index: LogIndex, where: Where, wanted: Wanted) -> Iterator[str]:
+def line_rows(index: LogIndex, where: UsageFilter, wanted: LineFilter) -> Iterator[str]:
     """The lines of the log, the last ones first, some at a time: a long log is never in memory."""
     return written(_LINE_COLUMNS, (_line(line) for line in _lines(index, where, wanted)))
 
 
-def _lines(index: LogIndex, where: Where, wanted: Wanted) -> Iterator[LoggedLine]:
+def _lines(index: LogIndex, where: UsageFilter, wanted: LineFilter) -> Iterator[LoggedLine]:
     block = list_lines(index, where, wanted, limit=_BLOCK_ROWS)
     while block:
         yield from block
@@ -90,7 +90,7 @@ class _Digits(float):
     """A number that is written in digits, without an exponent and what binary fractions add."""
 
     def __str__(self) -> str:
-        return plain(round(float(self), 12))
+        return format_number(round(float(self), 12))
 
     __repr__ = __str__
 

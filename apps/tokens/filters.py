@@ -14,8 +14,8 @@ from starlette.exceptions import HTTPException
 
 from muse.errors import ConfigError
 from muse.journal import paths
-from muse.usage_index.line_queries import ONLY, Only, Wanted
-from muse.usage_index.queries import Days, Where
+from muse.usage_index.line_queries import ONLY, LineFilter, Only
+from muse.usage_index.queries import Days, UsageFilter
 from muse.usage_log import ledger
 from muse.usage_log.totals import Field
 
@@ -48,13 +48,13 @@ class Choice(Struct, frozen=True):
     show: str = SHOWS[0]
     stack: Field = STACKS[0]
 
-    def where(self) -> Where:
+    def where(self) -> UsageFilter:
         """The lines that are meant."""
-        return Where(self.days, self.context, self.provider, self.model, self.segment)
+        return UsageFilter(self.days, self.context, self.provider, self.model, self.segment)
 
-    def wanted(self) -> Wanted:
+    def wanted(self) -> LineFilter:
         """Which of those lines are listed."""
-        return Wanted(self.only, self.run, self.word)
+        return LineFilter(self.only, self.run, self.word)
 
     def filters(self) -> dict[Field, str]:
         """The fields that are bound."""

@@ -8,7 +8,7 @@ from typing import Any
 from apps.host.formatting import day
 from apps.tokens.charts import Picture
 from apps.tokens.filters import ALL, Choice
-from muse.types.formatting import count, duration, usd
+from muse.types.formatting import format_count, format_duration, format_usd
 from muse.usage_index.line_queries import Only
 
 ONLY_WORDS: Mapping[Only, str] = {
@@ -45,7 +45,7 @@ def iso(number: int) -> str:
 
 def shown(value: float | None, unit: str) -> str:
     """A value of a chart."""
-    return {"usd": usd, "seconds": duration}.get(unit, count)(value)
+    return {"usd": format_usd, "seconds": format_duration}.get(unit, format_count)(value)
 
 
 def added(picture: Picture, place: int) -> float:

@@ -14,7 +14,7 @@ from apps.tokens.filters import GROUPS, SHOWS, SPANS, STACKS, Choice
 from apps.tokens.formatting import WORDS
 from muse.usage_index.index import LogIndex, Progress, log_index
 from muse.usage_index.line_queries import LoggedLine, count_only, lines_of_call, list_lines
-from muse.usage_index.queries import Days, Sum, Sums, Where, count_bad_lines, days_of, grouped, sums
+from muse.usage_index.queries import Days, UsageFilter, UsageSum, UsageSums, count_bad_lines, days_of, grouped, sums
 from muse.usage_log.totals import Field
 
 PAGE_LINES = 100
@@ -32,7 +32,7 @@ class TableRow(Struct, frozen=True):
 
     name: str
     link: str
-    sum: Sum
+    sum: UsageSum
     share: float
     is_known: bool
 
@@ -45,7 +45,7 @@ class SumsTable(Struct, frozen=True):
 
     field: Field
     rows: tuple[TableRow, ...]
-    total: Sum
+    total: UsageSum
     more: int
     link: str
     csv: str
@@ -159,7 +159,7 @@ def lines(choice: Choice, before: tuple[int, int] | None) -> dict[str, Any]:
 
 def _offered(index: LogIndex, choice: Choice) -> dict[str, list[str]]:
     """The values that each filter can take: those of the lines of these days, and the one that is set."""
-    found = grouped(index, Where(choice.days), ("context", "provider", "model"))
+    found = grouped(index, UsageFilter(choice.days), ("context", "provider", "model"))
     names: tuple[Field, ...] = ("context", "provider", "model")
     values = {
         name: {row.key[0] for row in found.sums((name,)).rows} | {choice.filters().get(name, "")} for name in names
@@ -176,7 +176,7 @@ def _place(line: LoggedLine) -> str:
     return f"{line.day}-{line.at}"
 
 
-def table(choice: Choice, found: Sums, *, most: int = MOST_ROWS, reverse: bool = False) -> SumsTable:
+def table(choice: Choice, found: UsageSums, *, most: int = MOST_ROWS, reverse: bool = False) -> SumsTable:
     """Sums by one field as a table, each row with where it leads."""
     name = found.by[0]
     rows = found.rows[::-1] if reverse else found.rows
@@ -205,7 +205,7 @@ def _link(choice: Choice, name: Field, value: str) -> str:
     return choice.link(f"/by/{deeper}", **{name: value})
 
 
-def token_types(total: Sum) -> Sequence[tuple[str, int, str]]:
+def token_types(total: UsageSum) -> Sequence[tuple[str, int, str]]:
     """`(name, tokens, what they are part of)` of each kind of token."""
     usage = total.total.usage
     return (
@@ -258,11 +258,11 @@ def costs_of_month(month: str) -> dict[str, float]:
     return {row.key[0]: round(row.total.cost_usd, 10) for row in found.rows}
 
 
-def _by_name(found: Sums) -> dict[str, dict[str, Any]]:
+def _by_name(found: UsageSums) -> dict[str, dict[str, Any]]:
     return {row.key[0]: counts(row) for row in found.rows}
 
 
-def counts(row: Sum) -> dict[str, Any]:
+def counts(row: UsageSum) -> dict[str, Any]:
     """A sum's numbers by name, as `muse usage --json` has them, and what the app counts beside."""
     return {
         **row.total.counts(),

@@ -10,12 +10,12 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from muse.agent_loop.run_config import RunConfig
-from muse.agent_loop.toolset import Toolbox, open_toolbox
-from muse.journal.secrets import mask
+from muse.agent_loop.toolset import Toolset, open_toolset
+from muse.journal.secrets import redact
 from muse.policies.deadline import Deadline
-from muse.runs.history import INTERRUPTED, Past, interrupted, past_of
+from muse.runs.history import INTERRUPTED, RunHistory, interrupted, load_history
 from muse.runs.images import read_pictures
-from muse.runs.run_files import is_under_way
+from muse.runs.run_files import is_running
 from muse.streaming.streams import AsyncReplyStream
 from muse.types.errors import (
     BlockedReply,
@@ -30,7 +30,7 @@ from muse.types.errors import (
     cause_of,
 )
 from muse.types.events import JSONEventCallback
-from muse.types.messages import Reply, Request, Results, ToolCall, ToolResult, Turn, User
+from muse.types.messages import Reply, Request, ToolCall, ToolResult, ToolResults, Turn, User
 from muse.types.usage import Usage
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ OnEvent = Callable[[dict[str, Any]], None] | None
 _CLOSING = "The limit of this run is reached. Answer now, from what you have; no more tools can be called."
 
 
-class Asked(Protocol):
+class AgentModel(Protocol):
     """How the loop reaches a model: a whole reply, or one as it is written."""
 
     async def load(self) -> None:
@@ -51,13 +51,13 @@ class Asked(Protocol):
         """One call, its answer as it is written."""
 
 
-class _Run(Struct):
+class _RunState(Struct):
     """A run under way: its conversation and what it has spent."""
 
     config: RunConfig
-    box: Toolbox
+    box: Toolset
     events: JSONEventCallback
-    model: Asked
+    model: AgentModel
     deadline: Deadline
     turns: list[Turn]
     usage: Usage = Usage()
@@ -117,7 +117,7 @@ class _Run(Struct):
         import asyncio  # a coroutine runs, so it is loaded; 20 ms for whoever imports muse without one
 
         for call in calls:
-            self.events.emit({"event": "tool_start", **_head(call)})
+            self.events.emit({"event": "tool_start", **_event_fields(call)})
         left = self.config.max_tool_calls - self.tool_calls
         self.tool_calls += len(calls)
         not_begun = dict(enumerate(calls))
@@ -129,8 +129,8 @@ class _Run(Struct):
             ended = await asyncio.gather(*map(begin, range(len(calls))), return_exceptions=True)
         finally:  # who cancels before the first step of a task keeps it from saying anything
             for call in not_begun.values():
-                self.events.emit({"event": "tool_end", **_head(call), "result": {"error": "cancelled"}})
-        self.turns.append(Results(tuple(map(_result_or_raise, ended))))
+                self.events.emit({"event": "tool_end", **_event_fields(call), "result": {"error": "cancelled"}})
+        self.turns.append(ToolResults(tuple(map(_result_or_raise, ended))))
 
     async def _call_tool(self, call: ToolCall, *, is_within: bool = True) -> ToolResult:
         """One call to its end; whatever a tool or its server does ends the call, not the run."""
@@ -141,30 +141,30 @@ class _Run(Struct):
         except BaseException as exc:
             is_over = isinstance(exc, TimeoutError) or not isinstance(exc, Exception)
             text = "cancelled" if not isinstance(exc, Exception) else _words(exc)
-            self.events.emit({"event": "tool_end", **_head(call), "result": {"error": text}})
+            self.events.emit({"event": "tool_end", **_event_fields(call), "result": {"error": text}})
             if is_over:
                 raise
             return ToolResult(call.call_id, call.name, (f"Error: {text}",), failed=True)
-        self.events.emit({"event": "tool_end", **_head(call), "result": shown})
+        self.events.emit({"event": "tool_end", **_event_fields(call), "result": shown})
         return result
 
-    async def settle(self, past: Past) -> None:
+    async def settle(self, past: RunHistory) -> None:
         """End what a cut-off run had under way: tools that only read run again, others are told as interrupted."""
         if not past.pending:
             return
         safe = {tool.name for tool in self.box.tools if tool.read_only}
         settled = {result.call_id: result for result in past.ended}
         for call in past.pending:
-            self.events.emit({"event": "tool_start", **_head(call)})
+            self.events.emit({"event": "tool_start", **_event_fields(call)})
             if call.name in safe:
                 settled[call.call_id] = await self._call_tool(call)
             else:
-                self.events.emit({"event": "tool_end", **_head(call), "result": {"error": INTERRUPTED}})
+                self.events.emit({"event": "tool_end", **_event_fields(call), "result": {"error": INTERRUPTED}})
                 settled[call.call_id] = interrupted(call)
-        self.turns.append(Results(tuple(settled[call.call_id] for call in past.calls)))
+        self.turns.append(ToolResults(tuple(settled[call.call_id] for call in past.calls)))
 
 
-async def run(config: Mapping[str, Any], on_event: OnEvent, *, model: Asked, provider: str) -> str:
+async def run(config: Mapping[str, Any], on_event: OnEvent, *, model: AgentModel, provider: str) -> str:
     """Run an agent to its answer; see `ProviderBackend.run_agent` for `config`.
 
     Events: `start`, then any of `thinking`, `delta`, `tool_start`, `tool_end`, then one `finish` or `error`. At a
@@ -190,19 +190,19 @@ async def run(config: Mapping[str, Any], on_event: OnEvent, *, model: Asked, pro
         )
         finish = await _run(wanted, events, model)
     except BaseException as exc:
-        events.emit({"event": "error", "error": _words(exc), "trace": mask(traceback.format_exc()), **_why(exc)})
+        events.emit({"event": "error", "error": _words(exc), "trace": redact(traceback.format_exc()), **_why(exc)})
         exc._evented = True  # type: ignore[attr-defined]
         raise
     events.emit(finish)
     return str(finish["result"])
 
 
-async def _run(config: RunConfig, events: JSONEventCallback, model: Asked) -> dict[str, Any]:
+async def _run(config: RunConfig, events: JSONEventCallback, model: AgentModel) -> dict[str, Any]:
     """The run's `finish` event; it is to be told when the tools are closed, so that nothing can go wrong after it."""
     await model.load()
     deadline = Deadline.after(config.timeout_s)
-    past = _past(config)
-    async with open_toolbox(
+    past = _load_history(config)
+    async with open_toolset(
         config.servers(),
         config.policy,
         agent_id=config.agent_id,
@@ -212,9 +212,9 @@ async def _run(config: RunConfig, events: JSONEventCallback, model: Asked) -> di
     ) as box:
         for note in box.notes:
             events.emit({"event": "info", "message": note})
-        run_state = _Run(config, box, events, model, deadline, list(past.turns))
+        run_state = _RunState(config, box, events, model, deadline, list(past.turns))
         await run_state.settle(past)
-        run_state.turns += _opening(config)
+        run_state.turns += _initial_turns(config)
         while True:
             reply = await run_state.turn()
             if not reply.turn.calls:
@@ -224,7 +224,7 @@ async def _run(config: RunConfig, events: JSONEventCallback, model: Asked) -> di
                 return await _close(run_state)
 
 
-async def _close(run_state: _Run) -> dict[str, Any]:
+async def _close(run_state: _RunState) -> dict[str, Any]:
     """The closing turn at a limit: an answer from what is there, without tools.
 
     Raises:
@@ -239,7 +239,7 @@ async def _close(run_state: _Run) -> dict[str, Any]:
     return _finish(run_state, reply, reason="limit")
 
 
-def _past(config: RunConfig) -> Past:
+def _load_history(config: RunConfig) -> RunHistory:
     """What came before: an earlier run to continue or resume, or nothing.
 
     Raises:
@@ -248,13 +248,13 @@ def _past(config: RunConfig) -> Past:
     entry = "resume_from" if config.resume_from else "continue_from"
     earlier = config.resume_from or config.continue_from
     if not earlier:
-        return Past()
-    if earlier != config.agent_id and is_under_way(earlier):
+        return RunHistory()
+    if earlier != config.agent_id and is_running(earlier):
         raise ConfigError(entry, f"run {earlier}, which is still running", "a run that is over (see: muse runs)")
-    past = past_of(earlier, sees=config.sees)
+    past = load_history(earlier, sees=config.sees)
     if config.resume_from and not past.turns:
         raise ConfigError(entry, repr(earlier), "the id of a run in this journal (see: muse runs)")
-    return past if config.resume_from else Past(past.closed)
+    return past if config.resume_from else RunHistory(past.closed)
 
 
 def _earlier(config: RunConfig) -> dict[str, str]:
@@ -264,7 +264,7 @@ def _earlier(config: RunConfig) -> dict[str, str]:
     return {"continue_from": config.continue_from} if config.continue_from else {}
 
 
-def _opening(config: RunConfig) -> tuple[Turn, ...]:
+def _initial_turns(config: RunConfig) -> tuple[Turn, ...]:
     """What the run itself begins with: the extra context and the prompt; a resumed run has said them already."""
     if config.resume_from:
         return ()
@@ -273,7 +273,7 @@ def _opening(config: RunConfig) -> tuple[Turn, ...]:
     return (User((str(config.extra_context),)), asked) if fresh else (asked,)
 
 
-def _finish(run_state: _Run, reply: Reply, **reason: str) -> dict[str, Any]:
+def _finish(run_state: _RunState, reply: Reply, **reason: str) -> dict[str, Any]:
     usage = run_state.usage.as_dict() | {"requests": run_state.usage.requests}
     return {"event": "finish", "result": reply.text, "usage": usage, **reason}
 
@@ -284,7 +284,7 @@ def _result_or_raise(ended: ToolResult | BaseException) -> ToolResult:
     return ended
 
 
-def _head(call: ToolCall) -> dict[str, Any]:
+def _event_fields(call: ToolCall) -> dict[str, Any]:
     return {"tool": call.name, "args": dict(call.args), "call_id": call.call_id}
 
 
@@ -314,4 +314,4 @@ def _words(exc: BaseException) -> str:
     """An exception in words, without keys."""
     if not isinstance(exc, Exception):
         return "cancelled"
-    return mask(str(exc) or ("the run's time ran out" if isinstance(exc, TimeoutError) else type(exc).__name__))
+    return redact(str(exc) or ("the run's time ran out" if isinstance(exc, TimeoutError) else type(exc).__name__))

@@ -24,8 +24,8 @@ from mcp_types import CallToolRequestParams, CallToolResult, ListToolsResult, Te
 from msgspec import Struct
 
 from muse.agent_loop.module_loader import makefile_claim, nearest_makefile
-from muse.agent_loop.toolset import Approver, PreviewedCall
-from muse.journal.secrets import mask
+from muse.agent_loop.toolset import Approver, ToolCallPreview
+from muse.journal.secrets import redact
 from muse.journal.trust import consent
 from muse.types.errors import ConfigError, ToolError, TrustError
 from muse.types.messages import ToolCall
@@ -57,7 +57,7 @@ _KEPT: tuple[str, ...] = (
 _KEPT += ("SYSTEMROOT", "JOURNAL_PATH")
 
 
-class Target(Struct, frozen=True):
+class MakeTarget(Struct, frozen=True):
     """A target of a Makefile, what its line says of it, and the name of its tool."""
 
     name: str
@@ -73,7 +73,7 @@ class Makefile(Struct, frozen=True):
     """The Makefile at `path` with those of its targets that were chosen; `env` names further variables for make."""
 
     path: Path
-    targets: tuple[Target, ...]
+    targets: tuple[MakeTarget, ...]
     env: tuple[str, ...] = ()
 
     @property
@@ -101,7 +101,7 @@ async def open_makefile(patterns: object, folder: Path | None = None, *, env: ob
     if not chosen:
         raise ConfigError("make", f"{list(patterns)!r}, which match nothing", f"a target of {path}: {', '.join(names)}")
     told = _told_in(path)
-    return Makefile(path, tuple(Target(name, told.get(name, "")) for name in chosen), tuple(env))
+    return Makefile(path, tuple(MakeTarget(name, told.get(name, "")) for name in chosen), tuple(env))
 
 
 def _nearest(folder: Path) -> Path:
@@ -147,7 +147,7 @@ def build_server(makefile: Makefile) -> Server[Any]:
     return Server(SERVER, on_list_tools=listed, on_call_tool=called)
 
 
-def _described(target: Target) -> Tool:
+def _described(target: MakeTarget) -> Tool:
     says = f": {target.says}" if target.says else ""
     return Tool(
         name=target.tool,
@@ -157,7 +157,7 @@ def _described(target: Target) -> Tool:
     )
 
 
-async def _called(makefile: Makefile, target: Target) -> CallToolResult:
+async def _called(makefile: Makefile, target: MakeTarget) -> CallToolResult:
     """Make a target: what it printed and its exit status; any but 0 is a failure."""
     began_s = time.monotonic()
     status, output = await _make(makefile.path, (target.name,), TIMEOUT_S, makefile.env)
@@ -180,7 +180,7 @@ def asking(approver: Approver | None, makefile: Makefile) -> Approver | None:
         if target is None:
             return await approver(call)
         preview = await preview_of(makefile.path, target, makefile.env)
-        return await approver(PreviewedCall(call.call_id, call.name, call.args, server=SERVER, preview=preview))
+        return await approver(ToolCallPreview(call.call_id, call.name, call.args, server=SERVER, preview=preview))
 
     return ask
 
@@ -255,7 +255,7 @@ async def _read(stream: asyncio.StreamReader | None) -> str:
         del tail[:-_KEPT_BYTES]
     left_out = count - len(head) - len(tail)
     cut = f"\n[… {left_out} bytes left out …]\n".encode() if left_out else b""
-    return mask((head + cut + tail).decode("utf-8", errors="replace"))
+    return redact((head + cut + tail).decode("utf-8", errors="replace"))
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -18,7 +18,7 @@ from typing import Any, TextIO
 from msgspec import Struct
 
 from muse.agent_loop.tool_results import repair_result
-from muse.journal.secrets import mask
+from muse.journal.secrets import redact
 from muse.terminal.text import escape_control
 
 _SESSION = "mcp-session-id"
@@ -29,7 +29,7 @@ _UNKNOWN_SESSION = 404
 _LOGGERS = ("httpx2", "httpcore2", "mcp.client.streamable_http", "mcp.client.stdio", "client")
 
 
-class Attempt(Struct):
+class SendState(Struct):
     """One call on its way: whether any of it was written, and whether the server said that it did not take it."""
 
     is_written: bool = False
@@ -41,10 +41,10 @@ class Attempt(Struct):
         return self.is_refused or not self.is_written
 
 
-ATTEMPT: ContextVar[Attempt | None] = ContextVar("muse_mcp_attempt", default=None)
+ATTEMPT: ContextVar[SendState | None] = ContextVar("muse_mcp_attempt", default=None)
 
 
-class _Stream:
+class _WatchedStream:
     """A stream of the SDK with `receive` and `send` looked at; everything else is the stream's own."""
 
     def __init__(self, stream: Any, on_received: Callable[[Any], None], on_sent: Callable[[Any], None]) -> None:
@@ -69,7 +69,7 @@ class _Stream:
         self._on_sent(item)
         await self._stream.send(item)
 
-    def __aiter__(self) -> _Stream:
+    def __aiter__(self) -> _WatchedStream:
         return self
 
     async def __anext__(self) -> Any:
@@ -77,7 +77,7 @@ class _Stream:
         self._on_received(item)
         return item
 
-    async def __aenter__(self) -> _Stream:
+    async def __aenter__(self) -> _WatchedStream:
         await self._stream.__aenter__()
         return self
 
@@ -111,7 +111,7 @@ async def watched(transport: Any, on_listing: Callable[[dict[str, Any]], None]) 
             on_listing(result)
 
     async with transport as (read_stream, write_stream):
-        yield _Stream(read_stream, look, note), _Stream(write_stream, look, note)
+        yield _WatchedStream(read_stream, look, note), _WatchedStream(write_stream, look, note)
 
 
 def http_client(headers: Mapping[str, str]) -> Any:
@@ -155,7 +155,7 @@ def _show_lines(name: str, read_end: int) -> None:
     with open(read_end, "rb") as lines:
         while line := lines.readline(_LONGEST_LINE):
             text = line.decode("utf-8", errors="replace").rstrip("\r\n")
-            sys.stderr.write(escape_control(f"{name}: {mask(text)}") + "\n")
+            sys.stderr.write(escape_control(f"{name}: {redact(text)}") + "\n")
 
 
 class _Masking(logging.Filter):
@@ -164,11 +164,11 @@ class _Masking(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Mask the record's message."""
         text = record.getMessage()
-        masked = mask(text)
+        masked = redact(text)
         if masked != text:
             record.msg, record.args = masked, ()
         if record.exc_info:
-            record.exc_text = mask(_tracebacks.formatException(record.exc_info))
+            record.exc_text = redact(_tracebacks.formatException(record.exc_info))
         return True
 
 

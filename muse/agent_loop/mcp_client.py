@@ -9,10 +9,10 @@ from typing import Any
 
 from msgspec import Struct
 
-from muse.agent_loop.mcp_channels import ATTEMPT, Attempt, error_output, http_client, mask_logs, watched
+from muse.agent_loop.mcp_channels import ATTEMPT, SendState, error_output, http_client, mask_logs, watched
 from muse.agent_loop.mcp_listings import output_schemas_in, repair_listing
 from muse.agent_loop.server_addresses import secrets_in
-from muse.journal.secrets import mask, remember
+from muse.journal.secrets import redact, remember
 from muse.types.errors import ConfigError, ToolError
 from muse.types.messages import Tool
 from muse.types.redaction import shown_address
@@ -76,7 +76,7 @@ class ToolServer(Struct, frozen=True):
 
     def clean(self, text: str) -> str:
         """Return what somebody says of this server without its secrets."""
-        return mask(text.replace(self.url, shown_address(self.url)) if self.url else text)
+        return redact(text.replace(self.url, shown_address(self.url)) if self.url else text)
 
     def hide_secrets(self) -> None:
         """Have what is secret in this entry masked wherever it turns up."""
@@ -184,7 +184,7 @@ async def _connect(
             yield client
 
 
-class Link:
+class McpConnection:
     """The connection to one server, opened, held and closed by one task of its own, as its sessions want it."""
 
     def __init__(
@@ -315,7 +315,7 @@ class Link:
         async with self._first:  # of several calls at once, one connects
             if self._client is None:
                 await self._reach(_RECONNECT_S)
-        client, attempt = self._client, Attempt()
+        client, attempt = self._client, SendState()
         await self._require_same(name, offered)
         try:
             return await self._send(client, name, args, meta, attempt)
@@ -333,7 +333,7 @@ class Link:
             shown = self.server.shown
             raise ToolError(f"the connection to {shown} was lost during the call; it may or may not have run")
         await self._require_same(name, offered)
-        return await self._send(self._client, name, args, meta, Attempt())
+        return await self._send(self._client, name, args, meta, SendState())
 
     async def _require_same(self, name: str, offered: Tool | None) -> None:
         """See that a server that was connected to again has the tool as it was offered, and approved, before.
@@ -352,7 +352,7 @@ class Link:
             found = "does not offer it any more" if now is None else "offers it with another schema now"
             raise ToolError(f"{offered.name} was not called: {self.server.shown} was connected to again and {found}")
 
-    async def _send(self, client: Any, name: str, args: dict[str, Any], meta: Any, attempt: Attempt) -> Any:
+    async def _send(self, client: Any, name: str, args: dict[str, Any], meta: Any, attempt: SendState) -> Any:
         token = ATTEMPT.set(attempt)
         try:
             return await client.session.call_tool(name, args, meta=meta)

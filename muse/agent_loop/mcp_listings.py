@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from muse.types.json_schema.validation import require_schema
+from muse.types.json_schema.validation import check_schema
 
 Told = Callable[[str], None]
 
@@ -74,7 +74,7 @@ def output_schemas_in(result: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     for entry in listed if isinstance(listed, list) else ():
         if isinstance(entry, dict) and isinstance(entry.get("outputSchema"), dict):
             try:
-                require_schema(entry["outputSchema"])
+                check_schema(entry["outputSchema"])
             except ValueError:
                 continue
             found[str(entry.get("name"))] = entry["outputSchema"]
@@ -86,7 +86,7 @@ def repair_schema(schema: Any) -> dict[str, Any]:
     try:
         mended = _repair(schema, 0) if isinstance(schema, Mapping) else {}
         mended["type"] = "object"
-        require_schema(mended)
+        check_schema(mended)
     except (ValueError, RecursionError):
         return {"type": "object", "properties": {}}
     if not any(name in mended for name in ("properties", "anyOf", "oneOf", "allOf", "$ref")):

@@ -25,15 +25,15 @@ def read_line(handle: int) -> str:
     return line.decode("utf-8", errors="replace")
 
 
-def tied_lines(handle: int) -> Iterator[str]:
+def read_lines_until_parent_exit(handle: int) -> Iterator[str]:
     """The lines of a pipe to which this process is tied from its first line on; they go on as long as the process."""
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
     lines.put(read_line(handle))
-    tie(handle, on_line=lines.put)
+    exit_with_parent(handle, on_line=lines.put)
     return iter(lines.get, None)
 
 
-def tie(handle: int, *, grace_s: float = GRACE_S, on_line: Callable[[str], None] | None = None) -> None:
+def exit_with_parent(handle: int, *, grace_s: float = GRACE_S, on_line: Callable[[str], None] | None = None) -> None:
     """End this process, and its group if it leads one, when the pipe `handle` is closed at the other end.
 
     Until then `on_line` gets (in a thread of its own) each further line that comes through the pipe.

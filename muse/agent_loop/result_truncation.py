@@ -17,7 +17,7 @@ _MOST_PICTURES = 8
 _LARGEST_PICTURE_BYTES = 5_000_000
 
 
-class Shelf:
+class TruncatedResults:
     """The long results of one run, each under a handle; past 20 million characters the oldest are let go."""
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from msgspec import field
 
 from muse.agent_loop.mcp_client import ToolServer, require_url, servers_of
-from muse.agent_loop.toolset import Approver, Policy
+from muse.agent_loop.toolset import Approver, ToolPolicy
 from muse.routing.contexts import agent_context
 from muse.types.errors import ConfigError
 from muse.types.messages import DEFAULT_MAX_OUTPUT_TOKENS
@@ -91,9 +91,9 @@ class RunConfig(RedactedStruct, frozen=True):
         return agent_context(owner, name)
 
     @property
-    def policy(self) -> Policy:
+    def policy(self) -> ToolPolicy:
         """What of the servers' tools the run may use."""
-        return Policy(self.tools, self.approve, self.approver)
+        return ToolPolicy(self.tools, self.approve, self.approver)
 
     def servers(self) -> tuple[ToolServer, ...]:
         """The MCP servers of the run; none if tools are switched off or nothing is allowed.

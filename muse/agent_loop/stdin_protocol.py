@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 _END = None
 
 
-class Lines:
+class StdinProtocol:
     """The lines of a text source, read by a thread of their own, so that a run may wait for an answer among them.
 
     A line `{"approval": "<call id>", "approved": true | false}` answers an `approval` event; all others are requests.
@@ -26,7 +26,7 @@ class Lines:
     def __init__(self, source: Iterable[str]) -> None:
         self._source = source
         self._requests: asyncio.Queue[str | None] = asyncio.Queue()
-        self._asked: list[_Asked] = []
+        self._asked: list[_PendingApproval] = []
         self._is_over = False
 
     async def requests(self) -> AsyncIterator[str]:
@@ -41,7 +41,7 @@ class Lines:
         """Wait for the answer to one call of a run; no, if the source ends first."""
         if self._is_over:
             return False
-        asked = _Asked(agent_id, call_id, asyncio.get_running_loop().create_future())
+        asked = _PendingApproval(agent_id, call_id, asyncio.get_running_loop().create_future())
         self._asked.append(asked)
         try:
             return await asked.answer
@@ -76,7 +76,7 @@ class Lines:
         self._requests.put_nowait(_END)
 
 
-class _Asked(Struct, eq=False):
+class _PendingApproval(Struct, eq=False):
     """A call of a run that waits for somebody's yes or no."""
 
     agent_id: str

@@ -11,16 +11,16 @@ from typing import Any, cast
 
 from pydantic import TypeAdapter
 
-from muse.agent_loop.tool_registry import LocalTool, Pack
+from muse.agent_loop.tool_registry import LocalTool, ToolModule
 from muse.types.messages import Tool
 
 
-def offers(packs: Sequence[Pack]) -> tuple[Tool, ...]:
+def describe_tools(packs: Sequence[ToolModule]) -> tuple[Tool, ...]:
     """The tools of the given packs, in their order."""
-    return tuple(offer(tool) for pack in packs for tool in pack.tools)
+    return tuple(describe_tool(tool) for pack in packs for tool in pack.tools)
 
 
-def offer(tool: LocalTool) -> Tool:
+def describe_tool(tool: LocalTool) -> Tool:
     """A tool as it is offered: its function's name, docstring, and arguments as a JSON schema that takes no others.
 
     Raises:

@@ -59,19 +59,19 @@ class LocalTool(Struct, frozen=True):
         return inspect.getdoc(self.function) or ""
 
 
-class Pack(Struct, frozen=True):
+class ToolModule(Struct, frozen=True):
     """Tools that are named together."""
 
     name: str
     tools: tuple[LocalTool, ...]
 
 
-def packs() -> Mapping[str, tuple[str, ...]]:
+def tool_modules() -> Mapping[str, tuple[str, ...]]:
     """The names of the tools of each pack."""
-    return MappingProxyType({pack.name: tuple(tool.name for tool in pack.tools) for pack in find_packs()})
+    return MappingProxyType({pack.name: tuple(tool.name for tool in pack.tools) for pack in find_tool_modules()})
 
 
-def find_packs() -> tuple[Pack, ...]:
+def find_tool_modules() -> tuple[ToolModule, ...]:
     """Every pack there is, in order of its name; of two tools with one name the first stays."""
     found: dict[str, list[LocalTool]] = {}
     owners: dict[str, str] = {}
@@ -86,7 +86,7 @@ def find_packs() -> tuple[Pack, ...]:
                 found.setdefault(pack, []).append(tool)
             else:
                 log.warning("tool %s of %s is left out: %s has one of that name", tool.name, name, owner)
-    return tuple(Pack(name, tuple(tools)) for name, tools in sorted(found.items()))
+    return tuple(ToolModule(name, tuple(tools)) for name, tools in sorted(found.items()))
 
 
 def _modules() -> Mapping[str, Callable[[], ModuleType]]:

@@ -20,15 +20,15 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from muse.agent_loop.mcp_client import Link, ToolServer
-from muse.agent_loop.result_truncation import READ_MORE, READ_MORE_TOOL, Shelf
-from muse.journal.secrets import mask
+from muse.agent_loop.mcp_client import McpConnection, ToolServer
+from muse.agent_loop.result_truncation import READ_MORE, READ_MORE_TOOL, TruncatedResults
+from muse.journal.secrets import redact
 from muse.policies.deadline import Deadline
-from muse.types.content import sniff_media_type
+from muse.types.content import detect_media_type
 from muse.types.errors import ToolError
-from muse.types.exif_orientation import upright
+from muse.types.exif_orientation import rotate_upright
 from muse.types.json_schema.patterns import may_take_long
-from muse.types.json_schema.validation import require_fit
+from muse.types.json_schema.validation import validate
 from muse.types.messages import Image, Part, Tool, ToolCall, ToolResult
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ _INVALID = "_invalid"
 _LONGEST_NAME = 64
 
 
-class PreviewedCall(ToolCall, frozen=True):
+class ToolCallPreview(ToolCall, frozen=True):
     """A call as somebody is asked about it: with the name of its server, and with what it would do if that is known."""
 
     server: str = ""
@@ -50,7 +50,7 @@ class PreviewedCall(ToolCall, frozen=True):
 Approver = Callable[[ToolCall], Awaitable[bool]]
 
 
-class Policy(Struct, frozen=True):
+class ToolPolicy(Struct, frozen=True):
     """What of the servers' tools a run may use, and what of it only with somebody's yes.
 
     `allowed`: None all, empty none, else entries. `*` is every tool of every server; `server__tool`, both sides names
@@ -90,11 +90,11 @@ def _is_entry_of(entry: str, server: ToolServer, name: str, servers: Collection[
     return fnmatchcase(server.name, server_part) and fnmatchcase(name, tool_part)
 
 
-class _Offer(Struct, frozen=True):
+class _OfferedTool(Struct, frozen=True):
     """A tool under the name that models know it by, and the link and name to call it by."""
 
     tool: Tool
-    link: Link
+    link: McpConnection
     name: str
 
     @property
@@ -103,18 +103,18 @@ class _Offer(Struct, frozen=True):
         return self.tool.name, self.name, f"{self.link.server.name}__{self.name}"
 
 
-class Toolbox:
+class Toolset:
     """The tools of one run, from all its servers; names that two servers share get the server's name before them."""
 
     def __init__(
-        self, links: Sequence[Link], policy: Policy, metadata: Mapping[str, Any], call_timeout_s: float
+        self, links: Sequence[McpConnection], policy: ToolPolicy, metadata: Mapping[str, Any], call_timeout_s: float
     ) -> None:
         self._links = links
         self._policy = policy
         self._metadata = dict(metadata)
         self._call_timeout_s = call_timeout_s
-        self._offers: dict[str, _Offer] = {}
-        self._shelf = Shelf()
+        self._offers: dict[str, _OfferedTool] = {}
+        self._shelf = TruncatedResults()
         self.notes: list[str] = []
 
     @property
@@ -123,7 +123,7 @@ class Toolbox:
         offered = tuple(offer.tool for offer in self._offers.values())
         return offered if self._shelf.is_empty else (*offered, READ_MORE_TOOL)
 
-    def connect(self, links: Sequence[Link]) -> None:
+    def connect(self, links: Sequence[McpConnection]) -> None:
         """Take the servers that were reached."""
         self._links = links
 
@@ -133,7 +133,7 @@ class Toolbox:
         Raises:
             ToolError: none of the servers gives a list.
         """
-        listed: list[tuple[Link, Tool]] = []
+        listed: list[tuple[McpConnection, Tool]] = []
         failed: list[ToolError] = []
         for link in self._links:
             try:
@@ -150,7 +150,7 @@ class Toolbox:
         for link, tool in allowed:
             own = tool.name if count[tool.name] == 1 else f"{link.server.name}__{tool.name}"
             name = _free_name(own, self._offers)
-            self._offers[name] = _Offer(replace(tool, name=name), link, tool.name)
+            self._offers[name] = _OfferedTool(replace(tool, name=name), link, tool.name)
         self._say_unmatched(listed)
 
     def say(self, text: str) -> None:
@@ -159,7 +159,7 @@ class Toolbox:
             log.warning("%s", text)
             self.notes.append(text)
 
-    def _say_unmatched(self, listed: Sequence[tuple[Link, Tool]]) -> None:
+    def _say_unmatched(self, listed: Sequence[tuple[McpConnection, Tool]]) -> None:
         """Say which entries without a server's name would mean another server's tool with it."""
         for entry in self._policy.allowed or ():
             if any(link.server.is_own and fnmatchcase(tool.name, entry) for link, tool in listed):
@@ -191,7 +191,7 @@ class Toolbox:
             raise ToolError("\n".join(map(_shown, parts)) or "the tool failed without a reason")
         return ToolResult(call.call_id, call.name, parts or ("(no output)",)), _event_result(parts)
 
-    async def _answer(self, offer: _Offer, args: dict[str, Any]) -> Any:
+    async def _answer(self, offer: _OfferedTool, args: dict[str, Any]) -> Any:
         """What the tool says, within the time of one call.
 
         Raises:
@@ -208,10 +208,10 @@ class Toolbox:
     def _names(self) -> str:
         return ", ".join(self._offers) or "none"
 
-    async def _ask(self, call: ToolCall, offer: _Offer) -> None:
+    async def _ask(self, call: ToolCall, offer: _OfferedTool) -> None:
         if self._policy.approver is None:
             raise ToolError(f"refused: {call.name} needs somebody's approval, and there is nobody to ask in this run")
-        asked = PreviewedCall(call.call_id, call.name, call.args, server=offer.link.server.name)
+        asked = ToolCallPreview(call.call_id, call.name, call.args, server=offer.link.server.name)
         if not await self._policy.approver(asked):
             raise ToolError(f"refused: {call.name} was not approved")
 
@@ -230,7 +230,7 @@ async def _check_arguments(call: ToolCall, tool: Tool) -> None:
         raise ToolError(f"the arguments of {call.name} do not fit its schema: {exc}") from exc
 
 
-async def _check_result(answer: Any, offer: _Offer) -> None:
+async def _check_result(answer: Any, offer: _OfferedTool) -> None:
     """See that the structured part of a result is of the schema that the server listed for it.
 
     Raises:
@@ -256,14 +256,14 @@ async def _check(value: Any, schema: Mapping[str, Any]) -> None:
     import asyncio  # a coroutine runs, so it is loaded
 
     if may_take_long(value, schema):
-        await asyncio.to_thread(require_fit, value, schema)
+        await asyncio.to_thread(validate, value, schema)
     else:
-        require_fit(value, schema)
+        validate(value, schema)
 
 
 def _masked(parts: tuple[Part, ...]) -> tuple[Part, ...]:
     """Return the parts of a result without any known key in their texts."""
-    return tuple(mask(part) if isinstance(part, str) else part for part in parts)
+    return tuple(redact(part) if isinstance(part, str) else part for part in parts)
 
 
 def _parts(answer: Any) -> tuple[Part, ...]:
@@ -295,12 +295,12 @@ def _picture(block: Any) -> Part:
     """A picture by what its bytes are, whatever the tool calls them; a note in its place if no model could read it."""
     try:
         data = base64.b64decode(block.data, validate=True)
-        media_type = sniff_media_type(data)
+        media_type = detect_media_type(data)
     except ValueError:
         return f"[{block.mime_type} that could not be read]"
     if not media_type.startswith("image/"):
         return f"[{media_type}, {len(data)} bytes]"
-    return upright(Image(data, media_type))
+    return rotate_upright(Image(data, media_type))
 
 
 def _free_name(wanted: str, taken: Collection[str]) -> str:
@@ -321,15 +321,15 @@ def _event_result(parts: tuple[Part, ...]) -> Any:
 
 
 @asynccontextmanager
-async def open_toolbox(
+async def open_toolset(
     servers: Sequence[ToolServer],
-    policy: Policy,
+    policy: ToolPolicy,
     *,
     agent_id: str | None,
     persona: str,
     deadline: Deadline,
     call_timeout_s: float,
-) -> AsyncIterator[Toolbox]:
+) -> AsyncIterator[Toolset]:
     """The toolbox of one agent run; an empty one if there are no servers or nothing is allowed.
 
     `agent_id` and `persona` reach the servers as request metadata and as headers `X-Agent-Id`, `X-Agent-Persona`.
@@ -344,9 +344,9 @@ async def open_toolbox(
     identity = {"agent_id": agent_id, "persona": persona} if agent_id else {"persona": persona}
     headers = {"X-Agent-Id": agent_id, "X-Agent-Persona": persona} if agent_id else {"X-Agent-Persona": persona}
     wanted = servers if policy.allowed is None or policy.allowed else ()
-    box = Toolbox((), policy, identity, call_timeout_s)
-    links = [Link(server, headers, box.say) for server in wanted]
-    opened: list[Link] = []
+    box = Toolset((), policy, identity, call_timeout_s)
+    links = [McpConnection(server, headers, box.say) for server in wanted]
+    opened: list[McpConnection] = []
     try:
         unreached: list[ToolError] = []
         for link in links:

@@ -11,20 +11,20 @@ from typing import Any
 
 from msgspec import Struct
 
-from muse.batching.concurrency import Pace
+from muse.batching.concurrency import ConcurrencyLimit
 from muse.batching.notifier import is_being_cancelled
 from muse.batching.request import BatchRequest, Call
 from muse.models import calc_token_cost, resolve_provider
-from muse.types.content import turns_of
+from muse.types.content import to_turns
 from muse.types.errors import ConfigError, InvalidReply, MuseError, RateLimitError
 from muse.types.json_schema.patterns import has_patterns
-from muse.types.json_schema.validation import require_schema
+from muse.types.json_schema.validation import check_schema
 from muse.types.messages import Assistant, Attempt, Reply, Request
-from muse.types.structured_output import read_object, repair
+from muse.types.structured_output import build_repair_request, parse_output
 from muse.types.usage import Usage
 
 
-class Lost(Struct, frozen=True):
+class FailedCall(Struct, frozen=True):
     """A call that failed: what its attempts came to."""
 
     model: str
@@ -42,7 +42,7 @@ def calls_of(replies: Sequence[Reply], problem: BaseException | None) -> Sequenc
     costs = [_cost_of(attempt) for attempt in attempts]
     whole = None if None in costs else sum(cost for cost in costs if cost is not None)
     usage = sum((attempt.usage for attempt in attempts), Usage())
-    return [*replies, Lost(attempts[-1].model, attempts[-1].provider, usage, whole, attempts)]
+    return [*replies, FailedCall(attempts[-1].model, attempts[-1].provider, usage, whole, attempts)]
 
 
 def note_model(request: BatchRequest) -> None:
@@ -60,7 +60,7 @@ def _cost_of(attempt: Attempt) -> float | None:
     return float(cost["total_cost"]) if cost else None
 
 
-def feel(pace: Pace, request: BatchRequest, began_s: float) -> None:
+def record_outcome(pace: ConcurrencyLimit, request: BatchRequest, began_s: float) -> None:
     """Tell a pace that feels its way how a call went that began at `began_s` (`time.perf_counter`)."""
     if not pace.is_auto:
         return
@@ -71,7 +71,7 @@ def feel(pace: Pace, request: BatchRequest, began_s: float) -> None:
         pace.succeeded()
 
 
-async def outcome_of(call: Awaitable[str]) -> tuple[str, BaseException | None]:
+async def run_call(call: Awaitable[str]) -> tuple[str, BaseException | None]:
     """What a call gives: its text, or the error that is its result, whatever that is.
 
     Raises:
@@ -97,7 +97,7 @@ async def answer_of(ask: Callable[..., Awaitable[str]], request: BatchRequest, c
     check(request.json_schema)
     text = await ask(**request.options(client))
     if request.json_schema is not None:
-        return await fit(ask, request, client, text)
+        return await coerce_to_schema(ask, request, client, text)
     if text is None:
         raise InvalidReply("found None, expected text")
     return text
@@ -119,10 +119,10 @@ def check(schema: Mapping[str, Any] | None) -> None:
 
 @lru_cache(maxsize=64)
 def _check_once(schema: str) -> None:
-    require_schema(json.loads(schema))
+    check_schema(json.loads(schema))
 
 
-async def fit(ask: Callable[..., Awaitable[str]], request: BatchRequest, client: Any, text: str) -> str:
+async def coerce_to_schema(ask: Callable[..., Awaitable[str]], request: BatchRequest, client: Any, text: str) -> str:
     """The JSON of an answer without what models put around it; one that does not fit the schema is sent back once.
 
     Raises:
@@ -139,11 +139,11 @@ async def fit(ask: Callable[..., Awaitable[str]], request: BatchRequest, client:
 
 
 async def _fitting(text: object, schema: Mapping[str, Any]) -> str:
-    """As `fitting`; a schema with patterns, which may take long to match, does not hold the event loop."""
-    return await asyncio.to_thread(fitting, text, schema) if has_patterns(schema) else fitting(text, schema)
+    """As `coercer_for`; a schema with patterns, which may take long to match, does not hold the event loop."""
+    return await asyncio.to_thread(coercer_for, text, schema) if has_patterns(schema) else coercer_for(text, schema)
 
 
-def fitting(text: object, schema: Mapping[str, Any]) -> str:
+def coercer_for(text: object, schema: Mapping[str, Any]) -> str:
     """The JSON of an answer that fits.
 
     Raises:
@@ -151,13 +151,13 @@ def fitting(text: object, schema: Mapping[str, Any]) -> str:
     """
     if not isinstance(text, str):
         raise InvalidReply(f"found {type(text).__name__}, expected text")
-    return json.dumps(read_object(_as_reply(text), schema), ensure_ascii=False)
+    return json.dumps(parse_output(_as_reply(text), schema), ensure_ascii=False)
 
 
 def _repaired(contents: Any, text: str, problem: InvalidReply) -> list[Any]:
     """The contents once more, with the answer that did not fit and what is wrong with it."""
-    system, turns = turns_of(contents)
-    asked = repair(Request("", turns), _as_reply(text), problem)
+    system, turns = to_turns(contents)
+    asked = build_repair_request(Request("", turns), _as_reply(text), problem)
     return [*([{"role": "system", "content": system}] if system else []), *asked.turns]
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
-from muse.batching.concurrency import Pace
+from muse.batching.concurrency import ConcurrencyLimit
 from muse.batching.request import BatchRequest
 
 _UNDRAINED_EACH = 2
 
 
-class Outbox:
+class CompletedQueue:
     """Finished requests in the order in which they were finished; `is_open` has room for any number of them."""
 
-    def __init__(self, pace: Pace) -> None:
+    def __init__(self, pace: ConcurrencyLimit) -> None:
         self.is_open = False
         self._pace = pace
         self._requests: deque[BatchRequest] = deque()

@@ -8,7 +8,7 @@ from typing import Literal
 _FIRST, _MOST = 4, 512
 
 
-class Pace:
+class ConcurrencyLimit:
     """A limit on calls under way; a call whose result is not safe yet (`held` of them) counts as one.
 
     "auto" starts with 4, adds one for each call that succeeds until the provider first says that it is too much, from

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Protocol
 
-from muse.batching.concurrency import Pace
+from muse.batching.concurrency import ConcurrencyLimit
 from muse.batching.request import BatchRequest
 from muse.types.errors import ConfigError
 from muse.types.messages import Reply
@@ -22,7 +22,7 @@ class Engine(Protocol):
         """Let go of what it holds; it may be asked again."""
 
 
-def engine_of(name: object, pace: Pace, lane: str, client: Any) -> Engine | None:
+def engine_of(name: object, pace: ConcurrencyLimit, lane: str, client: Any) -> Engine | None:
     """The engine of that name, None for calls of the batch's own.
 
     Raises:

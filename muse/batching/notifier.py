@@ -11,7 +11,7 @@ def is_being_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-class Bell:
+class Notifier:
     """Unlike an `asyncio.Event` it keeps no state and belongs to no loop: who waits looks again when it rings."""
 
     __slots__ = ("_waiting",)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from muse.batching.concurrency import Pace
+from muse.batching.concurrency import ConcurrencyLimit
 from muse.batching.request import BatchRequest
 from muse.types.errors import BudgetExceeded, LimitReached
 
 _IN_A_ROW = 50
 
 
-class Outage:
+class OutageGuard:
     """Counts requests that were put off, one after the other; those of a budget are not counted."""
 
-    def __init__(self, pace: Pace) -> None:
+    def __init__(self, pace: ConcurrencyLimit) -> None:
         self._pace = pace
         self._count = 0
 

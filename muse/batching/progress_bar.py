@@ -6,17 +6,17 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from muse.batching.stats import Tally
-from muse.types.formatting import usd
+from muse.batching.stats import BatchStats
+from muse.types.formatting import format_usd
 
 _CELLS = 24
 _TIMES_A_SECOND = 8
 
 
-class Bar:
+class ProgressBar:
     """Drawn by a thread of its own while it stands, from the tally as it is at that moment."""
 
-    def __init__(self, tally: Tally) -> None:
+    def __init__(self, tally: BatchStats) -> None:
         from muse.terminal.console import console  # it brings rich, and only who watches pays for it
 
         self._tally = tally
@@ -51,16 +51,16 @@ class Bar:
         yield line
 
 
-def drawn(tally: Tally) -> Bar | None:
+def drawn(tally: BatchStats) -> ProgressBar | None:
     """A bar, if somebody looks at standard error."""
-    return Bar(tally) if sys.stderr.isatty() else None
+    return ProgressBar(tally) if sys.stderr.isatty() else None
 
 
-def words(tally: Tally) -> str:
+def words(tally: BatchStats) -> str:
     """How far it is: done, failed, in flight, tokens, cost so far, time to go."""
     parts = [f"{tally.ended:,}/{tally.expected:,}", f"{tally.done:,} done", f"{tally.failed:,} failed"]
     parts += [f"{tally.deferred:,} deferred"] if tally.deferred else []
-    cost = usd(tally.cost_usd, more=tally.unpriced > 0)
+    cost = format_usd(tally.cost_usd, more=tally.unpriced > 0)
     parts += [f"{tally.in_flight:,} in flight", f"{_short(tally.tokens)} tokens", cost]
     left_s = tally.left_s
     parts.append(f"ETA {_clock(left_s)}" if left_s is not None else "ETA –")

@@ -7,7 +7,7 @@ from msgspec import Struct
 from muse.batching.request import BatchRequest
 
 
-class Job(Struct):
+class QueueItem(Struct):
     """`turn` and `era` say of which adding the request is, `number` is its place in the ledger."""
 
     request: BatchRequest

@@ -9,9 +9,9 @@ from operator import length_hint
 
 from msgspec import Struct
 
-from muse.batching.notifier import Bell, is_being_cancelled
+from muse.batching.notifier import Notifier, is_being_cancelled
 from muse.batching.request import BatchRequest
-from muse.batching.stats import Tally
+from muse.batching.stats import BatchStats
 
 
 class _Source(Struct, eq=False):
@@ -21,18 +21,18 @@ class _Source(Struct, eq=False):
     done: asyncio.Future[None]
 
 
-class _Plain(_Source, eq=False):
+class _SyncSource(_Source, eq=False):
     items: Iterator[BatchRequest]
 
 
-class _Stream(_Source, eq=False):
+class _AsyncSource(_Source, eq=False):
     items: AsyncIterator[BatchRequest]
     task: asyncio.Task[None] | None = None
     came: BatchRequest | None = None
     is_awaited: bool = False
 
 
-class Feed:
+class RequestSource:
     """The iterables that a batch still takes from: plain ones by `pull`, async ones by a task for each.
 
     `admit` gets each request. A stream is asked for its next one when `may_take()`; ring `room` when that may have
@@ -41,18 +41,18 @@ class Feed:
 
     def __init__(
         self,
-        tally: Tally,
+        tally: BatchStats,
         admit: Callable[[BatchRequest], None],
         may_take: Callable[[], bool],
         changed: Callable[[BaseException | None], None],
     ) -> None:
-        self.room = Bell()
+        self.room = Notifier()
         self._tally = tally
         self._admit = admit
         self._may_take = may_take
         self._changed = changed
-        self._plain: deque[_Plain] = deque()
-        self._streams: list[_Stream] = []
+        self._plain: deque[_SyncSource] = deque()
+        self._streams: list[_AsyncSource] = []
         self._is_halted = False
 
     @property
@@ -72,9 +72,9 @@ class Feed:
         announced = length_hint(requests, 0) if total is None else total
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if isinstance(requests, AsyncIterable):
-            self._streams.append(_Stream(announced, done, aiter(requests)))
+            self._streams.append(_AsyncSource(announced, done, aiter(requests)))
         else:
-            self._plain.append(_Plain(announced, done, iter(requests)))
+            self._plain.append(_SyncSource(announced, done, iter(requests)))
         self._tally.announced += announced
         return done
 
@@ -123,7 +123,7 @@ class Feed:
         """What runs for the streams."""
         return [source.task for source in self._streams if source.task is not None]
 
-    async def _take_from(self, source: _Stream) -> None:
+    async def _take_from(self, source: _AsyncSource) -> None:
         """Take from a stream, each request as soon as it can be asked."""
         while not self._is_halted and source in self._streams:
             if source.came is not None:
@@ -134,7 +134,7 @@ class Feed:
             else:
                 await self.room.wait()
 
-    async def _await_next(self, source: _Stream) -> None:
+    async def _await_next(self, source: _AsyncSource) -> None:
         source.is_awaited = True
         try:
             source.came = await anext(source.items)
@@ -157,9 +157,9 @@ class Feed:
 
     def _close(self, source: _Source, problem: BaseException | None) -> None:
         """Note the end of an iterable, unless it was dropped meanwhile."""
-        if isinstance(source, _Plain) and source in self._plain:
+        if isinstance(source, _SyncSource) and source in self._plain:
             self._plain.remove(source)
-        elif isinstance(source, _Stream) and source in self._streams:
+        elif isinstance(source, _AsyncSource) and source in self._streams:
             self._streams.remove(source)
         else:
             return

@@ -9,7 +9,7 @@ from msgspec import Struct, field
 from muse.batching.request import BatchRequest
 
 
-class Tally(Struct):
+class BatchStats(Struct):
     """Counts since the batch was made: requests by how they stand, tokens and dollars of this run.
 
     `announced` are those of a feed that says how many it has and which have not been taken yet. `restored` (a part of

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
-from muse.batching.concurrency import Pace
-from muse.models import hearing
+from muse.batching.concurrency import ConcurrencyLimit
+from muse.models import capture_replies
 from muse.types.messages import Reply
 
 _Job = TypeVar("_Job")
@@ -15,7 +15,7 @@ _Job = TypeVar("_Job")
 _IN_A_ROW = 32
 
 
-class Crew(Generic[_Job]):
+class WorkerPool(Generic[_Job]):
     """A worker goes when `take` has no job for it, so that none is left when all is done.
 
     `work` does a job; the replies that are heard meanwhile are in its second argument. `left` is told of each worker
@@ -24,7 +24,7 @@ class Crew(Generic[_Job]):
 
     def __init__(
         self,
-        pace: Pace,
+        pace: ConcurrencyLimit,
         take: Callable[[], _Job | None],
         work: Callable[[_Job, list[Reply]], Awaitable[None]],
         left: Callable[[BaseException | None], None],
@@ -66,7 +66,7 @@ class Crew(Generic[_Job]):
     async def _work_on(self, me: asyncio.Task[None]) -> None:
         replies: list[Reply] = []
         done = 0
-        with hearing(replies):
+        with capture_replies(replies):
             while not me.cancelling() and (job := self._next()) is not None:
                 await self._work(job, replies)
                 replies.clear()

@@ -11,20 +11,30 @@ from msgspec import field, json
 from msgspec.structs import replace
 
 from muse.journal.config import Config
-from muse.journal.policy_config import ModelAt
+from muse.journal.policy_config import ModelForTier
 from muse.policies.deadline import Deadline
-from muse.policies.execution import Call, Course, Fallback, Try, Wait, course, error_of, mends, say_fallback
-from muse.policies.pipeline import Stack
+from muse.policies.execution import (
+    Call,
+    ExecutionPlan,
+    Fallback,
+    Send,
+    Sleep,
+    execution_plan,
+    final_error,
+    report_fallback,
+    should_fall_back,
+)
+from muse.policies.pipeline import PolicyPipeline
 from muse.providers import backend_of
-from muse.providers._backend.attempt import Origin
+from muse.providers._backend.attempt import CallMetadata
 from muse.providers._backend.backend import Backend
 from muse.providers._backend.provider import base_url
-from muse.routing.fallbacks import Ladder
-from muse.streaming.stream_base import UNWATCHED, Watch
+from muse.routing.fallbacks import FallbackChain
+from muse.streaming.stream_base import NO_STALL_TIMEOUTS, StallTimeouts
 from muse.streaming.streams import AsyncReplyStream, ReplyStream
 from muse.types.call_ids import Attempted, CallNumber
 from muse.types.errors import ConfigError, DeadlineExceeded, MuseError, ProviderTimeout
-from muse.types.messages import Assistant, Image, Part, Reply, Request, Results, Route, User
+from muse.types.messages import Assistant, Image, Part, Reply, Request, Route, ToolResults, User
 from muse.types.redaction import RedactedStruct
 from muse.usage_log import ledger, prices
 
@@ -39,16 +49,16 @@ _AT_ONCE_S = 0.005
 _SHORTEST_S = 0.001
 
 
-class Ready(RedactedStruct, frozen=True):
+class PreparedCall(RedactedStruct, frozen=True):
     """A call with all that it needs; `on_fallback` is told of each step down its ladder."""
 
     _hidden: ClassVar[frozenset[str]] = frozenset({"api_key"})
 
     request: Request
-    ladder: Ladder
-    stack: Stack
+    ladder: FallbackChain
+    stack: PolicyPipeline
     config: Config
-    model_at: ModelAt
+    model_at: ModelForTier
     segment: str | None = None
     api_key: str | None = None
     on_fallback: Callable[[Fallback], None] | None = None
@@ -70,14 +80,14 @@ class Ready(RedactedStruct, frozen=True):
             from muse.calls.hedging import run_in_background  # it brings asyncio, and only who hedges pays its 20 ms
 
             return run_in_background(lambda: self._first_answer(request or self.request, deadline))
-        going = _Going(self, request or self.request, deadline or self.deadline())
+        going = _CallExecution(self, request or self.request, deadline or self.deadline())
         return _run(going.course, going.ask)
 
     async def aask(self, request: Request | None = None, deadline: Deadline | None = None) -> Reply:
         """As `ask`, awaited."""
         if self._is_hedged:
             return await self._first_answer(request or self.request, deadline)
-        going = _Going(self, request or self.request, deadline or await self.adeadline())
+        going = _CallExecution(self, request or self.request, deadline or await self.adeadline())
         return await _arun(going.course, going.aask)
 
     @property
@@ -88,16 +98,16 @@ class Ready(RedactedStruct, frozen=True):
         """The first reply of several targets, each asked where those before keep silent."""
         from muse.calls.hedging import first_answer  # it brings asyncio, and only who hedges pays its 20 ms
 
-        race = _Race(self, request, deadline or await self.adeadline())
+        race = _HedgedTargets(self, request, deadline or await self.adeadline())
         return await first_answer(race, len(race.rungs), self.ladder.rules.hedge_s or 0.0)
 
     def stream(self) -> ReplyStream:
         """The reply as it is written; a stream that fails before its first piece is tried again, or falls back."""
-        return _StreamSource(_Going(self, self.request, self.deadline())).first()
+        return _StreamRetrier(_CallExecution(self, self.request, self.deadline())).first()
 
     async def astream(self) -> AsyncReplyStream:
         """As `stream`, awaited."""
-        return await _AsyncStreamSource(_Going(self, self.request, await self.adeadline())).first()
+        return await _AsyncStreamRetrier(_CallExecution(self, self.request, await self.adeadline())).first()
 
     def deadline(self) -> Deadline:
         """The deadline of the call, from now on; what the provider asked first needs is loaded before that."""
@@ -124,7 +134,7 @@ class Ready(RedactedStruct, frozen=True):
         if found is None:
             return key, None
         attempt = self.number.attempt()
-        _log_kept(found, route, self.segment, attempt)
+        _log_cache_hit(found, route, self.segment, attempt)
         return key, replace(found, route=route, cost_usd=0.0, call_id=attempt.call_id)
 
     def address(self, route: Route) -> str:
@@ -140,19 +150,19 @@ class Ready(RedactedStruct, frozen=True):
         return reply
 
 
-class _Going:
+class _CallExecution:
     """A call under way."""
 
     __slots__ = ("call", "course", "ready", "request")
 
     def __init__(
-        self, ready: Ready, request: Request, deadline: Deadline, rungs: tuple[Route, ...] | None = None
+        self, ready: PreparedCall, request: Request, deadline: Deadline, rungs: tuple[Route, ...] | None = None
     ) -> None:
         self.ready = ready
         self.request = request
         stack = ready.stack
         rungs = rungs or stack.rungs(ready.ladder, ready.model_at)
-        tokens = _most_tokens(request) if stack.counts_tokens else 0
+        tokens = _max_tokens_estimate(request) if stack.counts_tokens else 0
         self.call = Call(
             rungs[0].context,
             rungs,
@@ -163,46 +173,46 @@ class _Going:
             ready.on_fallback,
             ready.address,
         )
-        self.course = course(self.call, stack.steps)
+        self.course = execution_plan(self.call, stack.steps)
 
     @property
-    def watch(self) -> Watch:
+    def watch(self) -> StallTimeouts:
         """How long a stream may keep silent."""
         rules = self.call.rules
         if not (rules.first_token_s or rules.stall_s):
-            return UNWATCHED
-        return Watch(rules.first_token_s or None, rules.stall_s or None)
+            return NO_STALL_TIMEOUTS
+        return StallTimeouts(rules.first_token_s or None, rules.stall_s or None)
 
-    def ask(self, step: Try) -> Reply:
+    def ask(self, step: Send) -> Reply:
         """One try."""
         self._load(step)
         backend, request, origin, api_key = self._given(step)
         return backend.reply(request, origin, api_key)
 
-    async def aask(self, step: Try) -> Reply:
+    async def aask(self, step: Send) -> Reply:
         """As `ask`, awaited."""
         await self._aload(step)
         backend, request, origin, api_key = self._given(step)
         return await backend.areply(request, origin, api_key)
 
-    def open(self, step: Try) -> ReplyStream:
+    def open(self, step: Send) -> ReplyStream:
         """One try, as a stream."""
         self._load(step)
         backend, request, origin, api_key = self._given(step)
         return backend.stream(request, origin, api_key)
 
-    async def aopen(self, step: Try) -> AsyncReplyStream:
+    async def aopen(self, step: Send) -> AsyncReplyStream:
         """As `open`, awaited."""
         await self._aload(step)
         backend, request, origin, api_key = self._given(step)
         return await backend.astream(request, origin, api_key)
 
-    def _load(self, step: Try) -> None:
+    def _load(self, step: Send) -> None:
         """Load what another target than the first needs, before the time that is left for it is looked at."""
         if step.route is not self.call.rungs[0]:
             backend_of(step.route.provider, self.ready.config).load(self._key_for(step.route))
 
-    async def _aload(self, step: Try) -> None:
+    async def _aload(self, step: Send) -> None:
         """As `_load`, awaited, for no longer than the target's time.
 
         Raises:
@@ -221,22 +231,22 @@ class _Going:
         """The caller's own key, for the provider that was routed to and for nobody else."""
         return self.ready.api_key if route.provider == self.ready.ladder.rungs[0].provider else None
 
-    def _given(self, step: Try) -> tuple[Backend, Request, Origin, str | None]:
+    def _given(self, step: Send) -> tuple[Backend, Request, CallMetadata, str | None]:
         """Who is asked, and the request as this try sends it: to this model, within what is left of its time."""
         route, limit, ready, request = step.route, step.deadline, self.ready, self.request
         left_s = limit.remaining_s()
         if limit is not self.call.deadline or route.model != request.model or limit.timeout_s - left_s > _AT_ONCE_S:
             request = replace(request, model=route.model, timeout_s=max(left_s, _SHORTEST_S))
-        origin = Origin(
+        origin = CallMetadata(
             route.context or None, route, ready.segment, ready.number.attempt(on_new_connection=step.on_new_connection)
         )
         return backend_of(route.provider, ready.config), request, origin, self._key_for(route)
 
 
-class _Race:
+class _HedgedTargets:
     """The targets of a hedged call; each has a course of its own."""
 
-    def __init__(self, ready: Ready, request: Request, deadline: Deadline) -> None:
+    def __init__(self, ready: PreparedCall, request: Request, deadline: Deadline) -> None:
         self.rungs = ready.stack.rungs(ready.ladder, ready.model_at)
         self._ready = ready
         self._request = request
@@ -244,12 +254,12 @@ class _Race:
 
     async def ask(self, place: int) -> Reply:
         """Ask the target at a place."""
-        going = _Going(self._ready, self._request, self._deadline, self.rungs[place : place + 1])
+        going = _CallExecution(self._ready, self._request, self._deadline, self.rungs[place : place + 1])
         return await _arun(going.course, going.aask)
 
     def goes_on(self, error: Exception) -> bool:
         """Return whether another target may do what this one could not."""
-        return mends(error, self._ready.ladder.rules)
+        return should_fall_back(error, self._ready.ladder.rules)
 
     def say(self, failed: int, error: Exception | None, following: int) -> None:
         """Tell that the next target is asked, as the one before failed; None: as it has not answered yet."""
@@ -257,18 +267,18 @@ class _Race:
             f"no answer after {self._ready.ladder.rules.hedge_s:g} s, which is still waited for", code="hedged"
         )
         context, on_fallback = self.rungs[0].context, self._ready.on_fallback
-        say_fallback(Fallback(context, self.rungs[failed], error or silent, self.rungs[following]), on_fallback)
+        report_fallback(Fallback(context, self.rungs[failed], error or silent, self.rungs[following]), on_fallback)
 
     def raised(self, errors: Sequence[Exception]) -> Exception:
         """Return the error of the call, out of those of its targets in their order."""
         attempts = [attempt for error in errors if isinstance(error, MuseError) for attempt in error.attempts]
-        return error_of(errors, attempts)
+        return final_error(errors, attempts)
 
 
-class _Source:
+class _PlanRunner:
     """A course that opens streams for who reads them."""
 
-    def __init__(self, going: _Going) -> None:
+    def __init__(self, going: _CallExecution) -> None:
         self._going = going
 
     def done(self, reply: Reply) -> Reply:
@@ -285,8 +295,8 @@ class _Source:
         self._going.course.close()
 
 
-class _StreamSource(_Source):
-    """As `_Source`, in a thread."""
+class _StreamRetrier(_PlanRunner):
+    """As `_PlanRunner`, in a thread."""
 
     def first(self) -> ReplyStream:
         """The stream to begin with."""
@@ -296,10 +306,10 @@ class _StreamSource(_Source):
         """The stream after one that failed."""
         return self._opened(self._going.course.send(error))
 
-    def _opened(self, step: Try | Wait) -> ReplyStream:
+    def _opened(self, step: Send | Sleep) -> ReplyStream:
         """Carry out steps until a stream could be opened."""
         try:
-            while not isinstance(opened := _outcome(self._going.open, step), ReplyStream):
+            while not isinstance(opened := _perform(self._going.open, step), ReplyStream):
                 step = self._going.course.send(opened)
         except BaseException:
             self.close()
@@ -307,8 +317,8 @@ class _StreamSource(_Source):
         return opened
 
 
-class _AsyncStreamSource(_Source):
-    """As `_Source`, in an event loop."""
+class _AsyncStreamRetrier(_PlanRunner):
+    """As `_PlanRunner`, in an event loop."""
 
     async def first(self) -> AsyncReplyStream:
         """The stream to begin with."""
@@ -318,10 +328,10 @@ class _AsyncStreamSource(_Source):
         """The stream after one that failed."""
         return await self._opened(self._going.course.send(error))
 
-    async def _opened(self, step: Try | Wait) -> AsyncReplyStream:
+    async def _opened(self, step: Send | Sleep) -> AsyncReplyStream:
         """Carry out steps until a stream could be opened."""
         try:
-            while not isinstance(opened := await _aoutcome(self._going.aopen, step), AsyncReplyStream):
+            while not isinstance(opened := await _aperform(self._going.aopen, step), AsyncReplyStream):
                 step = self._going.course.send(opened)
         except BaseException:
             self.close()
@@ -329,12 +339,12 @@ class _AsyncStreamSource(_Source):
         return opened
 
 
-def _run(course: Course, ask: Callable[[Try], Reply]) -> Reply:
+def _run(course: ExecutionPlan, ask: Callable[[Send], Reply]) -> Reply:
     """Carry out a course in this thread."""
     try:
         step = next(course)
         while True:
-            step = course.send(_outcome(ask, step))
+            step = course.send(_perform(ask, step))
     except StopIteration as end:
         reply: Reply = end.value
         return reply
@@ -342,9 +352,9 @@ def _run(course: Course, ask: Callable[[Try], Reply]) -> Reply:
         course.close()
 
 
-def _outcome(ask: Callable[[Try], _T], step: Try | Wait) -> _T | Exception | None:
+def _perform(ask: Callable[[Send], _T], step: Send | Sleep) -> _T | Exception | None:
     """Carry out one step: what a try brought, or the exception it ended with; None after a wait."""
-    if isinstance(step, Wait):
+    if isinstance(step, Sleep):
         time.sleep(step.seconds)
         return None
     try:
@@ -353,12 +363,12 @@ def _outcome(ask: Callable[[Try], _T], step: Try | Wait) -> _T | Exception | Non
         return exc
 
 
-async def _arun(course: Course, ask: Callable[[Try], Awaitable[Reply]]) -> Reply:
+async def _arun(course: ExecutionPlan, ask: Callable[[Send], Awaitable[Reply]]) -> Reply:
     """As `_run`, in the event loop."""
     try:
         step = next(course)
         while True:
-            step = course.send(await _aoutcome(ask, step))
+            step = course.send(await _aperform(ask, step))
     except StopIteration as end:
         reply: Reply = end.value
         return reply
@@ -366,16 +376,16 @@ async def _arun(course: Course, ask: Callable[[Try], Awaitable[Reply]]) -> Reply
         course.close()
 
 
-async def _aoutcome(ask: Callable[[Try], Awaitable[_T]], step: Try | Wait) -> _T | Exception | None:
-    """As `_outcome`, in the event loop."""
-    if isinstance(step, Wait):
+async def _aperform(ask: Callable[[Send], Awaitable[_T]], step: Send | Sleep) -> _T | Exception | None:
+    """As `_perform`, in the event loop."""
+    if isinstance(step, Sleep):
         import asyncio  # a coroutine runs, so it is loaded; 20 ms for whoever imports muse without one
 
         await asyncio.sleep(step.seconds)
         return None
     try:
         return await ask(step)
-    except Exception as exc:  # noqa: BLE001 - as in `_outcome`
+    except Exception as exc:  # noqa: BLE001 - as in `_perform`
         return exc
 
 
@@ -389,7 +399,7 @@ async def _aload(backend: Backend, model: str, api_key: str | None) -> None:
         await asyncio.to_thread(prices.is_priced, model, spec.price_id)
 
 
-def _most_tokens(request: Request) -> int:
+def _max_tokens_estimate(request: Request) -> int:
     """What a request may use at most: all that it says and lets the model write.
 
     Three bytes of text are counted as a token: more than tokens have in any language's usual writing.
@@ -408,7 +418,7 @@ def _most_tokens(request: Request) -> int:
     return count // 3 + 1 + request.max_output_tokens + (request.thinking_budget or 0)
 
 
-def _turn_bytes(turn: Assistant | Results) -> int:
+def _turn_bytes(turn: Assistant | ToolResults) -> int:
     if isinstance(turn, Assistant):
         return _part_bytes(turn.text) + sum(len(json.encode(dict(call.args))) for call in turn.calls)
     return sum(_part_bytes(part) for result in turn.results for part in result.parts)
@@ -420,7 +430,7 @@ def _part_bytes(part: Part) -> int:
     return 3 * (_IMAGE_TOKENS if isinstance(part, Image) else _FILE_TOKENS)
 
 
-def _log_kept(reply: Reply, route: Route, segment: str | None, attempt: Attempted) -> None:
+def _log_cache_hit(reply: Reply, route: Route, segment: str | None, attempt: Attempted) -> None:
     """The line of an answer that cost nothing."""
     entry: dict[str, Any] = {
         "timestamp": time.time(),

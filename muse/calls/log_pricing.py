@@ -11,7 +11,7 @@ from typing import Any
 from muse.providers import specs
 from muse.types.call_ids import UNDER_WAY, Attempted, new_call_id
 from muse.types.provider_spec import provider_of
-from muse.types.usage import normalize_usage, usage_of
+from muse.types.usage import normalize_usage, parse_usage
 from muse.usage_log import ledger, prices
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def calc_token_cost(entry: Mapping[str, Any]) -> dict[str, Any] | None:
     spec = specs().get(provider)
     if spec is not None and spec.free:
         return _cost(0.0, 0.0)
-    usage = usage_of(raw)
+    usage = parse_usage(raw)
     if not usage.total_tokens and any(normalize_usage(raw).values()):
         return None  # counts of a form that says nothing of input and output
     cost = prices.cost_of(str(model), usage, spec.price_id if spec else None)
@@ -66,7 +66,7 @@ def calc_token_cost(entry: Mapping[str, Any]) -> dict[str, Any] | None:
     return _cost(cost.input_cost * share, cost.output_cost * share)
 
 
-def assess(entry: Mapping[str, Any]) -> tuple[str, float | None]:
+def provider_and_cost(entry: Mapping[str, Any]) -> tuple[str, float | None]:
     """`(provider, dollars)` of a line that may say neither; no dollars where no price is known."""
     provider = str(entry.get("provider") or provider_of(str(entry.get("model") or ""), specs()) or "")
     cost = calc_token_cost(entry)

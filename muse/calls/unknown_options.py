@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from types import FrameType
 from typing import Any
 
-from muse.journal.lenient_parser import nearest
+from muse.journal.lenient_parser import closest_name
 from muse.types.errors import OptionError
 from muse.types.messages import GenerateOptions
 
@@ -51,21 +51,21 @@ def unknown_in(given: Mapping[str, Any], further: Iterable[Collection[str]]) -> 
     return [name for name in names if not any(name in options for options in further)] if names else []
 
 
-def meant(name: str) -> str:
+def suggestions(name: str) -> str:
     """Return what to do about an unknown option, in a few words.
 
-    >>> meant("temprature"), meant("max_tokens")
+    >>> suggestions("temprature"), suggestions("max_tokens")
     ("did you mean 'temperature'?", "did you mean 'max_output_tokens'?")
     """
     if name in _MEANT:
         return _MEANT[name]
-    near = nearest(name, KNOWN)
+    near = closest_name(name, KNOWN)
     return f"did you mean {near!r}?" if near else f"known are {', '.join(sorted(KNOWN))} and those of the providers"
 
 
 def is_near_miss(name: str) -> bool:
     """Whether an unknown option looks like a misspelling of a common one, or like another library's name for it."""
-    return "did you mean" in meant(name)
+    return "did you mean" in suggestions(name)
 
 
 def refuse(names: Collection[str]) -> None:
@@ -74,10 +74,10 @@ def refuse(names: Collection[str]) -> None:
     Raises:
         OptionError: always; each name with what was probably meant.
     """
-    raise OptionError("; ".join(f"unknown option {name!r}: {meant(name)}" for name in names))
+    raise OptionError("; ".join(f"unknown option {name!r}: {suggestions(name)}" for name in names))
 
 
-def warn_of(names: Collection[str]) -> None:
+def warn_unknown(names: Collection[str]) -> None:
     """Log unknown options as ignored, once for each place in the code that gives them."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_globals.get("__name__", "").startswith(_OURS):
@@ -88,4 +88,4 @@ def warn_of(names: Collection[str]) -> None:
         _warned.clear()
     _warned.update((file, line, name) for name in fresh)
     for name in fresh:
-        log.warning("%s:%d: unknown option %r is ignored; %s", file, line, name, meant(name))
+        log.warning("%s:%d: unknown option %r is ignored; %s", file, line, name, suggestions(name))

@@ -25,7 +25,7 @@ from muse.cli._terminal import terminal
 from muse.cli._terminal.arguments import FAILED, INTERRUPTED, MISUSED
 from muse.journal import config_loader, secrets
 from muse.journal.entry_points import find_entry_points
-from muse.journal.lenient_parser import nearest
+from muse.journal.lenient_parser import closest_name
 from muse.terminal.text import escape_control, escape_output, escaped_output, log_to_stderr
 from muse.types.errors import ConfigError, MuseError
 
@@ -95,7 +95,7 @@ def _run(words: list[str], debug: bool) -> int:
             status = _dispatch(words)
         _flush(sys.stdout)
     except KeyboardInterrupt:
-        terminal.complain("muse: interrupted")
+        terminal.print_error("muse: interrupted")
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the interpreter's last flush is silent
@@ -103,7 +103,7 @@ def _run(words: list[str], debug: bool) -> int:
     except (MuseError, OSError) as exc:
         if debug:
             traceback.print_exception(exc)
-        terminal.complain(f"muse: {exc}")
+        terminal.print_error(f"muse: {exc}")
         return FAILED
     return status
 
@@ -182,7 +182,7 @@ def _run_further(name: str, words: list[str]) -> int:
     except (ImportError, AttributeError) as exc:
         log.debug("entry point %s", point, exc_info=True)
         owner = point.dist.name if point.dist else "an unknown package"
-        terminal.complain(f"muse: {name}: {owner} names {point.value}, which cannot be loaded ({exc})")
+        terminal.print_error(f"muse: {name}: {owner} names {point.value}, which cannot be loaded ({exc})")
         return FAILED
     _fill_environment()
     try:
@@ -195,15 +195,15 @@ def _status(code: object) -> int:
     """Return the exit status that a `SystemExit` stands for; a message is printed, as the interpreter does."""
     if code is None or isinstance(code, int):
         return code or 0
-    terminal.complain(str(code))
+    terminal.print_error(str(code))
     return FAILED
 
 
 def _misused(what: str) -> int:
     names = [*COMMANDS, *(name for name, _ in further())]
-    near = nearest(what.split("'")[1], names)
+    near = closest_name(what.split("'")[1], names)
     guess = f"did you mean {near!r}?" if near else f"expected one of {', '.join(names)}"
-    terminal.complain(f"muse: {what}; {guess} (muse --help)")
+    terminal.print_error(f"muse: {what}; {guess} (muse --help)")
     return MISUSED
 
 

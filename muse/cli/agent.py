@@ -13,12 +13,12 @@ from typing import Any
 
 from muse import agents
 from muse.cli._terminal import arguments
-from muse.cli._terminal.approval import Person
+from muse.cli._terminal.approval import TerminalApprover
 from muse.cli._terminal.arguments import FAILED, INTERRUPTED
 from muse.cli._terminal.run_view import JsonView, PlainView, TerminalView, View
-from muse.cli._terminal.terminal import complain, say
+from muse.cli._terminal.terminal import print_error, say
 from muse.journal import input_changes
-from muse.journal.lenient_parser import nearest
+from muse.journal.lenient_parser import closest_name
 from muse.journal.personas import get_agent, get_agents
 from muse.journal.storage import atomic_files
 from muse.runs.client import require_completed
@@ -66,16 +66,18 @@ def run(args: argparse.Namespace) -> int:
     request = {name: value for name, value in vars(args).items() if name in _PASSED_ON and value not in (None, False)}
     request |= {"persona": args.name, "prompt": prompt}
     asked = prompt if args.prompt or args.day else persona.get("prompt") or prompt  # today is no change by itself
-    seen = input_changes.look(persona, asked) if args.if_changed and input_changes.is_declared(persona) else None
+    seen = (
+        input_changes.check_inputs(persona, asked) if args.if_changed and input_changes.is_declared(persona) else None
+    )
     if seen is not None and seen.is_fresh:
-        complain(f"{args.name}: nothing it reads has changed since its last run ({len(seen.inputs)} files)")
+        print_error(f"{args.name}: nothing it reads has changed since its last run ({len(seen.inputs)} files)")
         return 0
     if args.dry_run:
         return _announce(request, seen)
     return _run(request, seen, as_json=args.json, save=args.save)
 
 
-def _run(request: Mapping[str, Any], seen: input_changes.Look | None, *, as_json: bool, save: Path | None) -> int:
+def _run(request: Mapping[str, Any], seen: input_changes.InputState | None, *, as_json: bool, save: Path | None) -> int:
     """Run a request, then put its result where it belongs."""
     status, last = watch(request, as_json=as_json)
     if last.get("event") != "finish":
@@ -85,13 +87,13 @@ def _run(request: Mapping[str, Any], seen: input_changes.Look | None, *, as_json
     if seen is not None and status == 0:
         written = seen.keep(str(last["result"]))
         if written is not None:
-            complain(f"{request['persona']}: written to {written}")
+            print_error(f"{request['persona']}: written to {written}")
     return status
 
 
-def _announce(request: Mapping[str, Any], seen: input_changes.Look | None) -> int:
+def _announce(request: Mapping[str, Any], seen: input_changes.InputState | None) -> int:
     """Say what would run, where, and why."""
-    prepared = agents.prepare(request)
+    prepared = agents.resolve_run(request)
     why = f": {seen.reason}" if seen is not None else ""
     say(f"{request['persona']} would run on {prepared.provider} {prepared.config['model']}{why}")
     print(escape_message(f"  prompt: {request['prompt']}"))
@@ -120,10 +122,10 @@ def watch(
         task = asyncio.current_task()
         if task is not None and sys.platform != "win32":
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-            agents.end_with_output(task)
+            agents.cancel_on_closed_stdout(task)
         asked = {**request, "stream": True} if is_seen and sys.stdout.isatty() else request
-        approver = Person(view).approve if sys.stdin.isatty() and sys.stderr.isatty() else None
-        await agents.run_recorded(asked, take, approver=approver, hosted=agents.own_tools)
+        approver = TerminalApprover(view).approve if sys.stdin.isatty() and sys.stderr.isatty() else None
+        await agents.run_recorded(asked, take, approver=approver, hosted=agents.builtin_tools)
 
     try:
         asyncio.run(whole())
@@ -149,7 +151,7 @@ def _persona(name: str) -> dict[str, Any]:
     """
     known = get_agents()
     if name not in known:
-        near = nearest(name, known)
+        near = closest_name(name, known)
         raise ConfigError("NAME", repr(name), f"{near!r}?" if near else f"one of {', '.join(sorted(known))}")
     return get_agent(name)
 

@@ -16,19 +16,26 @@ from msgspec.structs import asdict, replace
 from muse.batch import BatchRequest
 from muse.batching.io import formats
 from muse.batching.io.column_types import Kind, column_of, note_kinds
-from muse.batching.provider_batches.job_table import Jobs
+from muse.batching.provider_batches.job_table import BatchJobTable
 from muse.batching.provider_batches.lane import LANES
 from muse.batching.store import store
 from muse.batching.store.serialization import unpack
-from muse.batching.store.store import Kept, Store, Sum
-from muse.cli._batch.options import RESULTS, Order, order_of, refuse_input, require_free, require_same
-from muse.cli._batch.runner import end_jobs, outcome, run_open, run_order, when
+from muse.batching.store.store import StateSummary, Store, StoredItem
+from muse.cli._batch.options import (
+    RESULTS,
+    BatchRunOptions,
+    parse_batch_options,
+    refuse_input,
+    require_free,
+    require_same,
+)
+from muse.cli._batch.runner import end_jobs, outcome, run_batch, run_open, when
 from muse.cli._terminal import terminal
 from muse.cli._terminal.arguments import MISUSED
 from muse.cli._terminal.terminal import Column
 from muse.types.errors import ConfigError
-from muse.types.formatting import usd
-from muse.types.json_schema.validation import require_schema
+from muse.types.formatting import format_usd
+from muse.types.json_schema.validation import check_schema
 
 HELP = (
     "Ask for every row of a JSONL, CSV or Parquet file, a few at a time; each result is kept as it comes, so that a run"
@@ -104,16 +111,16 @@ def _run(args: argparse.Namespace) -> int:
     try:
         order = _order(args)
     except ConfigError as exc:
-        terminal.complain(f"muse: {exc}")
+        terminal.print_error(f"muse: {exc}")
         return MISUSED
     name = args.ledger or order.ledger
     require_free(order, name, resume=args.resume, force=args.force)
     if args.ledger is not None:
         require_same(order, name)
-    return run_order(order, name, retry_failed=args.retry_failed, is_forced=args.force)
+    return run_batch(order, name, retry_failed=args.retry_failed, is_forced=args.force)
 
 
-def _order(args: argparse.Namespace) -> Order:
+def _order(args: argparse.Namespace) -> BatchRunOptions:
     """What the words of the command line ask for.
 
     Raises:
@@ -131,7 +138,7 @@ def _order(args: argparse.Namespace) -> Order:
     if args.deadline is not None and args.lane == "now":
         raise ConfigError("--deadline", "one for live calls", "--lane overnight or auto with it")
     schema = _schema(args.schema) if args.schema is not None else None
-    return Order(
+    return BatchRunOptions(
         str(args.input.absolute()),
         args.context,
         str(args.output.absolute()) if args.output is not None else None,
@@ -147,12 +154,12 @@ def _order(args: argparse.Namespace) -> Order:
 
 def _resume(args: argparse.Namespace) -> int:
     with closing(Store(args.name, is_read_only=True)) as kept:
-        order = order_of(kept.about(), args.name)
+        order = parse_batch_options(kept.about(), args.name)
     if order is None:
         return run_open(args.name, retry_failed=args.retry_failed, concurrency=args.concurrency or 5)
     if args.concurrency is not None:
         order = replace(order, concurrency=args.concurrency)
-    return run_order(order, args.name, retry_failed=args.retry_failed)
+    return run_batch(order, args.name, retry_failed=args.retry_failed)
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -181,7 +188,7 @@ def _looked(name: str) -> tuple[dict[str, Any], str | None]:
         return _counts([], {}), str(exc)
 
 
-def _counts(sums: list[Sum], about: Mapping[str, Any]) -> dict[str, Any]:
+def _counts(sums: list[StateSummary], about: Mapping[str, Any]) -> dict[str, Any]:
     """The numbers of a batch by name; rows of its file that were not taken yet are open."""
     counts: dict[str, Any] = {state: sum(one.items for one in sums if one.state == state) for state in _STATES}
     ended = counts["done"] + counts["failed"] + counts["deferred"]
@@ -195,7 +202,7 @@ def _counts(sums: list[Sum], about: Mapping[str, Any]) -> dict[str, Any]:
 
 def _cells(name: str, counts: Mapping[str, Any]) -> list[str]:
     tokens = counts["input_tokens"] + counts["output_tokens"]
-    cost = usd(counts["cost_usd"], more=counts["unpriced"] > 0)
+    cost = format_usd(counts["cost_usd"], more=counts["unpriced"] > 0)
     return [name, *(f"{counts[state]:,}" for state in _STATES), f"{tokens:,}", cost, when(counts["last_s"])]
 
 
@@ -204,8 +211,8 @@ def _show(args: argparse.Namespace) -> int:
         about = kept.about()
         counts = _counts(kept.sums(), about)
         wrong = list(islice(kept.items("failed", "deferred"), _SHOWN_ERRORS))
-        jobs = Jobs(kept.connection).all(closed=False) if kept.jobs_under_way() else []
-    order = order_of(about, args.name)
+        jobs = BatchJobTable(kept.connection).all(closed=False) if kept.jobs_under_way() else []
+    order = parse_batch_options(about, args.name)
     if args.json:
         errors = [
             {"key": item.key, "state": item.state, "error": item.error, "class": item.error_class} for item in wrong
@@ -236,7 +243,7 @@ def _export(args: argparse.Namespace) -> int:
         if args.output.exists() and not args.force:
             raise ConfigError("--output", f"{str(args.output)!r}, which exists", "a new file; --force writes over it")
     with closing(Store(args.name, is_read_only=True)) as kept:
-        order = order_of(kept.about(), args.name)
+        order = parse_batch_options(kept.about(), args.name)
         if order is not None and args.output is not None:
             refuse_input(order, args.output)
         columns = _columns(kept)
@@ -271,7 +278,7 @@ def _write_results(kept: Store, output: Path | None, columns: dict[str, Kind], s
             sink.write(_exported(item))
 
 
-def _row(item: Kept) -> tuple[int, dict[str, Any]] | None:
+def _row(item: StoredItem) -> tuple[int, dict[str, Any]] | None:
     """The number and the fields of the row of a file that an item was made of; None for a program's item."""
     note = json.loads(item.note) if item.note is not None else None
     if isinstance(note, dict) and isinstance(note.get("fields"), dict) and isinstance(note.get("row"), int):
@@ -279,7 +286,7 @@ def _row(item: Kept) -> tuple[int, dict[str, Any]] | None:
     return None
 
 
-def _fields(item: Kept) -> tuple[int, dict[str, Any]]:
+def _fields(item: StoredItem) -> tuple[int, dict[str, Any]]:
     """The row that an item was made of; of a program's batch its place and its key."""
     row = _row(item)
     if row is not None:
@@ -288,7 +295,7 @@ def _fields(item: Kept) -> tuple[int, dict[str, Any]]:
     return item.number, {"key": item.key, **({"note": note} if note is not None else {})}
 
 
-def _exported(item: Kept) -> dict[str, Any]:
+def _exported(item: StoredItem) -> dict[str, Any]:
     request: BatchRequest = unpack(item.request)
     item.restore(request)
     return outcome(*_fields(item), request)
@@ -338,7 +345,7 @@ def _schema(path: Path) -> dict[str, Any]:
     if not isinstance(schema, dict):
         raise ConfigError("--schema", f"a JSON {type(schema).__name__} in {str(path)!r}", "a JSON Schema as an object")
     try:
-        require_schema(schema)
+        check_schema(schema)
     except ValueError as exc:
         raise ConfigError("--schema", f"{str(path)!r}, which is none ({exc})", "a JSON Schema") from exc
     return schema

@@ -13,7 +13,7 @@ from muse.cli._terminal.terminal import Column
 from muse.diagnostics import check, health
 from muse.journal import config_loader, secrets
 from muse.types.errors import ConfigError
-from muse.types.formatting import counted
+from muse.types.formatting import pluralize
 
 HELP = "Look for mistakes in journal.json, descriptors, code and keys; exit status 1 if there are any."
 
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the findings; 1 if there are any."""
     missing = [folder for folder in args.folders if not folder.exists()]
     if missing:
-        terminal.complain(f"muse check: {missing[0]}: found nothing there, expected a folder or a file")
+        terminal.print_error(f"muse check: {missing[0]}: found nothing there, expected a folder or a file")
         return 2
     if not args.verbose and not args.debug:
         logging.getLogger("muse").setLevel(logging.ERROR)  # what would be warned of is a finding here
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     looked_at = ", ".join(_number_of(what, count) for what, count in report.looked_at.items())
     count = len(report.findings)
     if count:
-        terminal.say(f"{counted(count, 'finding')} ({looked_at})", "bold red")
+        terminal.say(f"{pluralize(count, 'finding')} ({looked_at})", "bold red")
         return 1
     terminal.say(f"Nothing is wrong ({looked_at}).", "green")
     return 0

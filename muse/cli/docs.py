@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     folder: Path = args.folder
     files = [path for path in (folder / "README.md", *sorted(folder.glob("docs/**/*.md"))) if path.is_file()]
     if not files:
-        terminal.complain(f"muse docs: {folder}: found neither README.md nor docs/, expected a checkout of muse")
+        terminal.print_error(f"muse docs: {folder}: found neither README.md nor docs/, expected a checkout of muse")
         return 2
     commands = {name: (row.help, row.example) for name, row in COMMANDS.items()}
     commands |= {name: (text, f"muse {name} --help") for name, text in further(PACKAGES)}

@@ -111,7 +111,7 @@ def _fetch() -> int:
     try:
         found = _fetch_with_bar() if terminal.is_terminal() else fetch_weights(_Milestones())
     except EngineError as exc:
-        terminal.complain(f"muse local fetch: {exc}")
+        terminal.print_error(f"muse local fetch: {exc}")
         return 1
     terminal.say(f"There, and its checksum is right: {found.path}", "green")
     return 0

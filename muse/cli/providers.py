@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     if args.test is not None:
         return _test(args.test, as_json=args.json)
     routed = check.routed_providers()
-    seen = _Seen(health.last(), health.left_alone())
+    seen = _Seen(health.last(), health.open_circuits())
     rows = [_row(entry["name"], routed, seen) for entry in get_provider_list()]
     if args.json:
         terminal.print_json(rows)
@@ -53,7 +53,7 @@ def _test(name: str, *, as_json: bool) -> int:
     elif report["success"]:
         terminal.say(f"{name}: {report['model']} answered in {report['duration_s']:.2f} s", "green")
     else:
-        terminal.complain(f"{name}: {report['error']}")
+        terminal.print_error(f"{name}: {report['error']}")
     return 0 if report["success"] else 1
 
 

@@ -10,10 +10,10 @@ from msgspec import to_builtins
 
 from muse import models
 from muse.cli._terminal import terminal
-from muse.policies.usage_status import Standing
+from muse.policies.usage_status import LimitStatus
 from muse.providers import obstacle_to
-from muse.routing.explain import FIELDS, decisions, policies, rules, says
-from muse.routing.fallbacks import Ladder
+from muse.routing.explain import FIELDS, decisions, describe_rule, policies, rules
+from muse.routing.fallbacks import FallbackChain
 from muse.routing.router import Explanation
 from muse.types.messages import Route
 
@@ -32,10 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the route; 0, or 1 if its provider cannot be used."""
     found = models.explain(args.context)
-    below = models.ladder_of(args.context)
+    below = models.fallback_chain(args.context)
     problem = obstacle_to(found.route.provider)
     status = 0 if problem is None else 1
-    standings = models.standings(below) if args.explain else ()
+    standings = models.limit_statuses(below) if args.explain else ()
     if args.json:
         shown = _as_json(found, below) | ({} if problem is None else {"problem": str(problem)})
         terminal.print_json(shown | (_explained(found, below, standings) if args.explain else {}))
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     return status
 
 
-def _explain(found: Explanation, below: Ladder, standings: Sequence[Standing]) -> None:
+def _explain(found: Explanation, below: FallbackChain, standings: Sequence[LimitStatus]) -> None:
     """Print what decides the route, what bounds its calls, and every rule that matches."""
     print()
     bounds = ((row.kind, f"{row.selects}: {row}" if row.selects else str(row), row.where) for row in standings)
@@ -66,7 +66,7 @@ def _answer(route: Route) -> str:
     return f"{route.provider} {route.model} (tier {int(route.tier)}, {route.tier.name.lower()})"
 
 
-def _as_json(found: Explanation, below: Ladder) -> dict[str, Any]:
+def _as_json(found: Explanation, below: FallbackChain) -> dict[str, Any]:
     route = found.route
     return {
         "context": route.context,
@@ -78,7 +78,7 @@ def _as_json(found: Explanation, below: Ladder) -> dict[str, Any]:
     }
 
 
-def _explained(found: Explanation, below: Ladder, standings: Sequence[Standing]) -> dict[str, Any]:
+def _explained(found: Explanation, below: FallbackChain, standings: Sequence[LimitStatus]) -> dict[str, Any]:
     """What `--explain` adds, in values that JSON has."""
     return {
         "policies": {
@@ -92,7 +92,7 @@ def _explained(found: Explanation, below: Ladder, standings: Sequence[Standing])
         "rules": [
             {
                 "where": layer.where,
-                "says": dict(says(layer.entry)),
+                "says": dict(describe_rule(layer.entry)),
                 "gives": [field for field in FIELDS if found.won[field] == layer.where],
                 "shadowed": layer.shadowed,
             }
@@ -101,7 +101,7 @@ def _explained(found: Explanation, below: Ladder, standings: Sequence[Standing])
     }
 
 
-def _bound(row: Standing) -> dict[str, Any]:
+def _bound(row: LimitStatus) -> dict[str, Any]:
     return {
         "where": row.where,
         "selects": row.selects,

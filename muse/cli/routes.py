@@ -68,7 +68,7 @@ def _row(name: str, declared: str) -> Row:
     shown = os.path.relpath(declared) if os.path.isabs(declared) else declared
     try:
         found = models.explain(name)
-        models.ladder_of(name)
+        models.fallback_chain(name)
     except ConfigError as exc:
         return Row(name, shown, problem=str(exc))
     route = found.route

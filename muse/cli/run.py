@@ -15,7 +15,7 @@ from muse.cli.runs import cost_of, state_in_words
 from muse.runs import run_files
 from muse.runs.client import get_agent_thread
 from muse.types.errors import ConfigError
-from muse.types.formatting import counted, usd
+from muse.types.formatting import format_usd, pluralize
 
 HELP = "Show one agent run as a page, or go on with one that was cut off."
 _SHOWN_RESULT = 600
@@ -138,11 +138,11 @@ def _sums(found: run_files.Run | None, events: list[dict[str, Any]]) -> Iterator
     cost = cost_of(found)
     parts = [
         state_in_words(found),
-        counted(found.turns, "turn"),
-        counted(found.tool_calls, "tool call"),
+        pluralize(found.turns, "turn"),
+        pluralize(found.tool_calls, "tool call"),
         f"{found.tokens:,} tokens",
     ]
-    parts.append("cost unknown" if cost is None else usd(cost))
+    parts.append("cost unknown" if cost is None else format_usd(cost))
     parts += [f"{found.duration_s:.1f} s"] if found.duration_s is not None else []
     yield ", ".join(parts)
     asked = _options_of(events)

@@ -10,7 +10,7 @@ from muse import models
 from muse.cli._terminal import arguments, terminal
 from muse.cli._terminal.terminal import Column
 from muse.runs import run_files
-from muse.types.formatting import exact_usd, usd
+from muse.types.formatting import exact_usd, format_usd
 
 HELP = "List the agent runs of the journal, newest first, with state, tools, tokens, cost and seconds."
 _SHOWN_PROMPT, _LEAST_PROMPT = 48, 8
@@ -58,7 +58,7 @@ def _cells(run: run_files.Run, prompt_chars: int) -> list[str]:
     short = prompt if len(prompt) <= prompt_chars else prompt[: prompt_chars - 1] + "…"
     chained = f"{run.agent_id} ← {run.handoff_from}" if run.handoff_from else run.agent_id
     seconds = f"{run.duration_s:.1f}" if run.duration_s is not None else ""
-    dollars = "unknown" if cost is None else usd(cost)
+    dollars = "unknown" if cost is None else format_usd(cost)
     texts = [chained, state_in_words(run), run.persona, run.provider, short]
     return [*texts, str(run.turns), str(run.tool_calls), f"{run.tokens:,}", dollars, seconds]
 

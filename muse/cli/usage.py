@@ -15,9 +15,9 @@ from muse.cli._terminal.terminal import Column
 from muse.journal import paths
 from muse.terminal.text import escape_control
 from muse.types.errors import ConfigError
-from muse.types.formatting import counted, usd
+from muse.types.formatting import format_usd, pluralize
 from muse.usage_log import ledger
-from muse.usage_log.totals import FIELDS, Field, Line, Summary, Total, summarize
+from muse.usage_log.totals import FIELDS, Field, Line, UsageSummary, UsageTotal, summarize
 
 HELP = "Sum up the token log: calls, failures, tokens and cost, by context unless --by says otherwise."
 _MOST_BARS = 10
@@ -85,31 +85,31 @@ def _folder() -> Path:
     return paths.journal_path() / "tokens"
 
 
-def _as_dicts(found: Summary) -> list[dict[str, Any]]:
+def _as_dicts(found: UsageSummary) -> list[dict[str, Any]]:
     return [dict(zip(found.by, total.key, strict=True)) | total.counts() for total in found.rows]
 
 
-def _print_csv(found: Summary) -> None:
+def _print_csv(found: UsageSummary) -> None:
     writer = csv.DictWriter(sys.stdout, [*found.by, *found.total.counts()], lineterminator="\n")
     writer.writeheader()
     writer.writerows(_as_dicts(found))
 
 
-def _print(found: Summary, span: str, unreadable: int) -> None:
-    terminal.say(f"{counted(found.total.calls, 'call')}, {span}", "bold")
+def _print(found: UsageSummary, span: str, unreadable: int) -> None:
+    terminal.say(f"{pluralize(found.total.calls, 'call')}, {span}", "bold")
     print()
     _print_table(found)
     for title, value, text in _PICTURES:
         _print_bars(found, title, value, text)
     if found.total.unpriced:
         have = "has" if found.total.unpriced == 1 else "have"
-        calls = counted(found.total.unpriced, "call")
+        calls = pluralize(found.total.unpriced, "call")
         terminal.say(f"{calls} {have} no known price; their cost is not in the sums.", "yellow")
     if unreadable:
-        terminal.say(f"{counted(unreadable, 'line')} of the log cannot be read and are left out.", "yellow")
+        terminal.say(f"{pluralize(unreadable, 'line')} of the log cannot be read and are left out.", "yellow")
 
 
-def _print_table(found: Summary) -> None:
+def _print_table(found: UsageSummary) -> None:
     """The table; where it is too wide the columns that say least are left out, first those without any count."""
     total = found.total.counts()
     numbers = [name for name in _NUMBERS if name in {"calls", "input_tokens", "output_tokens"} or total[name]]
@@ -122,7 +122,7 @@ def _print_table(found: Summary) -> None:
     print()
 
 
-def _table(found: Summary, numbers: list[str]) -> tuple[list[Column], list[list[str]]]:
+def _table(found: UsageSummary, numbers: list[str]) -> tuple[list[Column], list[list[str]]]:
     columns = [*(Column(name) for name in found.by)]
     columns += [Column(name.removesuffix("_tokens"), numbers=True) for name in numbers]
     columns.append(Column("cost", numbers=True))
@@ -134,7 +134,9 @@ def _table(found: Summary, numbers: list[str]) -> tuple[list[Column], list[list[
     return columns, rows
 
 
-def _print_bars(found: Summary, title: str, value: Callable[[Total], float], text: Callable[[Total], str]) -> None:
+def _print_bars(
+    found: UsageSummary, title: str, value: Callable[[UsageTotal], float], text: Callable[[UsageTotal], str]
+) -> None:
     """A bar for each of the largest rows, as long as its share of the largest one."""
     rows = sorted((total for total in found.rows if value(total) > 0), key=value, reverse=True)
     if not rows:
@@ -154,21 +156,21 @@ def _print_bars(found: Summary, title: str, value: Callable[[Total], float], tex
     print()
 
 
-def _cost_text(total: Total) -> str:
+def _cost_text(total: UsageTotal) -> str:
     is_unknown = total.unpriced and total.unpriced == total.calls
-    return "unknown" if is_unknown else usd(total.cost_usd, more=total.unpriced > 0)
+    return "unknown" if is_unknown else format_usd(total.cost_usd, more=total.unpriced > 0)
 
 
-def _cost(total: Total) -> float:
+def _cost(total: UsageTotal) -> float:
     return total.cost_usd
 
 
-def _tokens(total: Total) -> float:
+def _tokens(total: UsageTotal) -> float:
     return total.usage.total_tokens
 
 
-_PICTURES: tuple[tuple[str, Callable[[Total], float], Callable[[Total], str]], ...] = (
-    ("Cost", _cost, lambda total: usd(total.cost_usd)),
+_PICTURES: tuple[tuple[str, Callable[[UsageTotal], float], Callable[[UsageTotal], str]], ...] = (
+    ("Cost", _cost, lambda total: format_usd(total.cost_usd)),
     ("Tokens", _tokens, lambda total: f"{total.usage.total_tokens:,}"),
 )
 
@@ -177,4 +179,4 @@ def _span(days: tuple[str, str] | None) -> str:
     found = [path.stem for path in ledger.day_files(days)]
     if not found:
         return "any day" if days is None else days[0] if days[0] == days[1] else f"{days[0]} and later"
-    return found[0] if len(found) == 1 else f"{counted(len(found), 'day')} from {found[0]} to {found[-1]}"
+    return found[0] if len(found) == 1 else f"{pluralize(len(found), 'day')} from {found[0]} to {found[-1]}"

@@ -12,16 +12,16 @@ from typing import Any
 import msgspec
 
 from muse.cli._terminal import terminal
-from muse.cli._terminal.arguments import misused
+from muse.cli._terminal.arguments import usage_error
 from muse.cli._terminal.progress import progress
 from muse.cli._terminal.terminal import Column
 from muse.diagnostics import whatif
-from muse.diagnostics.whatif import Move, WhatIf
+from muse.diagnostics.whatif import RouteChange, WhatIf
 from muse.journal import config_loader
-from muse.journal.config import Config, parse
+from muse.journal.config import Config, parse_config
 from muse.providers import get_provider_list
 from muse.types.errors import ConfigError
-from muse.types.formatting import counted, usd
+from muse.types.formatting import format_usd, pluralize
 from muse.usage_index.index import LogIndex, close_indexes, log_index
 from muse.usage_index.queries import contexts_of, days_since
 
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         days = days_since(args.since)
         before, after = _configs(args.changes)
     except ConfigError as exc:
-        return misused("whatif", str(exc))
+        return usage_error("whatif", str(exc))
     index = log_index()
     try:
         _read_log(index)
@@ -96,8 +96,8 @@ def _configs(changes: Sequence[str]) -> tuple[Config, Config]:
     for change in changes:
         _apply(data, change)
     names = {row["name"] for row in get_provider_list()}
-    _, old = parse(snapshot.data, names)
-    after, problems = parse(data, names)
+    _, old = parse_config(snapshot.data, names)
+    after, problems = parse_config(data, names)
     fresh = next((problem for problem in problems if problem not in old), None)
     if fresh is not None:
         raise ConfigError(f"--set: {fresh.path}", fresh.found, fresh.allowed)
@@ -170,16 +170,20 @@ _COLUMNS = (
 _UNKNOWN = ["unknown", "unknown", ""]
 
 
-def _row(move: Move) -> list[str]:
+def _row(move: RouteChange) -> list[str]:
     now = f"{move.from_provider} {move.from_model}".strip() or "not routed"
     then = f"{move.to_provider} {move.to_model}".strip() or "not routed"
     money = _UNKNOWN if move.unpriced == move.calls or move.problem else _money(move)
     return [move.context, f"{move.calls:,}", now, then, *money]
 
 
-def _money(sums: Move | WhatIf) -> list[str]:
+def _money(sums: RouteChange | WhatIf) -> list[str]:
     change = sums.cost_after_usd - sums.cost_before_usd
-    return [usd(sums.cost_before_usd), usd(sums.cost_after_usd), f"{'+' if change > 0 else ''}{usd(change)}"]
+    return [
+        format_usd(sums.cost_before_usd),
+        format_usd(sums.cost_after_usd),
+        f"{'+' if change > 0 else ''}{format_usd(change)}",
+    ]
 
 
 def _notes(found: WhatIf) -> Iterator[str]:
@@ -195,6 +199,6 @@ def _notes(found: WhatIf) -> Iterator[str]:
         (found.kept, "not moved: answered from the cache."),
         (found.elsewhere, "not moved: made by other code and only logged here."),
     )
-    yield from (f"{counted(count, 'call')} {text}" for count, text in notes if count)
+    yield from (f"{pluralize(count, 'call')} {text}" for count, text in notes if count)
     if found.rows:
         yield "Costs are today's prices for the tokens that were counted; other models count other tokens: an estimate."

@@ -11,8 +11,8 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from muse.cortex import schedule_log
-from muse.cortex.schedule_log import Turn
-from muse.cortex.schedules import DAILY, DAYS_BACK, WEEKLY, Occasion, occasions, span_of
+from muse.cortex.schedule_log import RunSlot
+from muse.cortex.schedules import DAILY, DAYS_BACK, WEEKLY, ScheduledTime, scheduled_times, span_of
 from muse.journal import paths
 from muse.journal.personas import get_agents
 from muse.runs import run_files
@@ -27,32 +27,32 @@ _USUAL_PRIORITY = 50
 _MADE = frozenset({"insights", "daily_report.md", "daily_report.json"})
 
 
-class Planned(Struct, frozen=True):
+class DueRun(Struct, frozen=True):
     """One turn of one persona; `agent_id` is the run that was made for it, `note` says more of its state."""
 
     persona: str
     facet: str
     schedule: str
-    occasion: Occasion
+    occasion: ScheduledTime
     priority: int
     state: State
     agent_id: str | None = None
     note: str = ""
 
     @property
-    def turn(self) -> Turn:
+    def turn(self) -> RunSlot:
         """Its name among the stamps."""
-        return Turn(self.persona, self.facet, self.occasion.slot)
+        return RunSlot(self.persona, self.facet, self.occasion.slot)
 
 
-def plan(now: datetime, *, day: str | None = None) -> list[Planned]:
+def find_due_runs(now: datetime, *, day: str | None = None) -> list[DueRun]:
     """Every turn up to `now` that is not done, in the order they are to be carried out: by day, then by priority.
 
     A persona's missed turns of the last 7 days are made up for, from its first one on; if it never had one, only the
     latest is due. With `day` it is the turns of that day alone, however long ago. A lower `priority` comes first.
     """
     known = schedule_log.read()
-    planned: list[Planned] = []
+    planned: list[DueRun] = []
     for name, persona in sorted(get_agents().items()):
         if persona.get("schedule"):
             planned += _turns_of(name, persona, known, now, day)
@@ -61,36 +61,40 @@ def plan(now: datetime, *, day: str | None = None) -> list[Planned]:
 
 
 def _turns_of(
-    name: str, persona: Mapping[str, Any], known: Mapping[Turn, str], now: datetime, day: str | None
-) -> Iterator[Planned]:
+    name: str, persona: Mapping[str, Any], known: Mapping[RunSlot, str], now: datetime, day: str | None
+) -> Iterator[DueRun]:
     schedule, priority = str(persona["schedule"]), persona.get("priority")
     order = priority if isinstance(priority, int) and not isinstance(priority, bool) else _USUAL_PRIORITY
     try:
         found = _occasions(schedule, now, day)
     except ConfigError as exc:
-        today = Occasion(f"{now:%Y%m%d}", "")
-        yield Planned(name, "", schedule, today, order, "unusable", note=str(exc))
+        today = ScheduledTime(f"{now:%Y%m%d}", "")
+        yield DueRun(name, "", schedule, today, order, "unusable", note=str(exc))
         return
     for facet in _facets() if persona.get("multi_facet") else ("",):
         for occasion in found if day else _open(name, facet, found, known):
-            state, agent_id = _state_of(persona, Turn(name, facet, occasion.slot), occasion.day, known)
-            yield Planned(name, facet, schedule, occasion, order, state, agent_id)
+            state, agent_id = _state_of(persona, RunSlot(name, facet, occasion.slot), occasion.day, known)
+            yield DueRun(name, facet, schedule, occasion, order, state, agent_id)
 
 
-def _occasions(schedule: str, now: datetime, day: str | None) -> tuple[Occasion, ...]:
+def _occasions(schedule: str, now: datetime, day: str | None) -> tuple[ScheduledTime, ...]:
     if day is None:
-        return occasions(schedule, now)
+        return scheduled_times(schedule, now)
     back = (now.date() - datetime.strptime(day, "%Y%m%d").date()).days
-    return tuple(one for one in occasions(schedule, now, days_back=max(back, DAYS_BACK)) if one.day == day)
+    return tuple(one for one in scheduled_times(schedule, now, days_back=max(back, DAYS_BACK)) if one.day == day)
 
 
-def _open(name: str, facet: str, found: tuple[Occasion, ...], known: Mapping[Turn, str]) -> tuple[Occasion, ...]:
+def _open(
+    name: str, facet: str, found: tuple[ScheduledTime, ...], known: Mapping[RunSlot, str]
+) -> tuple[ScheduledTime, ...]:
     """The occasions from the first that was ever carried out on; only the latest if there was none."""
     had = [turn.slot for turn in known if (turn.persona, turn.facet) == (name, facet)]
     return tuple(one for one in found if one.slot >= min(had)) if had else found[-1:]
 
 
-def _state_of(persona: Mapping[str, Any], turn: Turn, day: str, known: Mapping[Turn, str]) -> tuple[State, str | None]:
+def _state_of(
+    persona: Mapping[str, Any], turn: RunSlot, day: str, known: Mapping[RunSlot, str]
+) -> tuple[State, str | None]:
     agent_id = known.get(turn)
     if agent_id is not None:
         end = get_agent_end_state(agent_id)
@@ -132,7 +136,7 @@ def _facets_folder() -> Path:
     return paths.journal_path() / "facets"
 
 
-def ask_for(planned: Planned) -> str:
+def request_run(planned: DueRun) -> str:
     """The id of the run for a turn: the one under way, or a new one, noted so that no other is made."""
     if planned.state == "under way" and planned.agent_id is not None:
         return planned.agent_id
@@ -144,7 +148,7 @@ def ask_for(planned: Planned) -> str:
     return agent_id
 
 
-def _in_words(planned: Planned) -> str:
+def _in_words(planned: DueRun) -> str:
     """The days of a turn for a prompt: `Tuesday, 2026-11-03 (20261103)`, or a week from one such day to another."""
     days = span_of(planned.schedule, planned.occasion.day)
     if len(days) == 1:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from muse.runs.artifacts import keep
-from muse.runs.run_files import Recorder, open_approvals
+from muse.runs.artifacts import save_artifact
+from muse.runs.run_files import EventWriter, open_approvals
 from muse.types.errors import ConfigError
 from muse.types.events import now_ms
 
@@ -18,7 +18,7 @@ _ENDS = ("finish", "error")
 STOPPED = "cut off: the program that carried out the run was stopped or restarted"
 
 
-class RunLog:
+class EventLog:
     """Records a run's output; `start` and `end` are the events of its beginning and its end, once they were said.
 
     `asked` are the calls that wait for somebody's yes or no, and since when (ms).
@@ -27,7 +27,7 @@ class RunLog:
     recorded with the reason "stopped": nobody cancelled the run, its supervisor was stopped.
     """
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: EventWriter) -> None:
         self._recorder = recorder
         self.result_path: Path | None = None
         self.start: Mapping[str, Any] = {}
@@ -72,7 +72,7 @@ class RunLog:
     def _keep(self, result: str, path: Path) -> None:
         """Write the result to its file; that this failed stands in the log, just before the end."""
         try:
-            keep(result, path)
+            save_artifact(result, path)
             self._recorder.write({"ts": now_ms(), "event": "info", "message": f"result saved to {path}"})
         except (OSError, ConfigError) as exc:
             log.warning("run %s: its result cannot be saved to %s (%s)", self._recorder.agent_id, path, exc)

@@ -32,7 +32,7 @@ _TAIL_BYTES = 4_000
 _COMMAND = (sys.executable, "-P", "-m", "muse.agents", "--tied")
 
 
-class Ended(Struct, frozen=True):
+class ProcessEnd(Struct, frozen=True):
     """How a process ended: its exit status (negative: by that signal) and its last words on standard error."""
 
     exit_code: int
@@ -97,7 +97,7 @@ class RunProcess:
             pipe.close()
         return run
 
-    async def ended(self, limit_s: float, *, on_timeout: Callable[[], None]) -> Ended:
+    async def ended(self, limit_s: float, *, on_timeout: Callable[[], None]) -> ProcessEnd:
         """Wait for the end; a run that is not over after `limit_s` and a little is made to end, which is said first."""
         try:
             async with asyncio.timeout(limit_s + _BEYOND_S):
@@ -109,7 +109,7 @@ class RunProcess:
             await self._clear()
         code = self._process.returncode
         words = self._tail.decode("utf-8", errors="replace").strip()
-        return Ended(-1 if code is None else code, words)
+        return ProcessEnd(-1 if code is None else code, words)
 
     async def end(self) -> None:
         """Ask the run to end, and kill its group if it does not within the grace time."""

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from muse.journal.personas import DEFAULT_PERSONA, get_agent
 from muse.journal.trust import consent
-from muse.runs.artifacts import place_of
+from muse.runs.artifacts import artifact_path
 from muse.runs.client import claims_of_request, request_of, require_completed
 from muse.types.errors import ConfigError
 
@@ -26,7 +26,7 @@ class Handoff(Struct, frozen=True):
     entries: Mapping[str, Any]
 
 
-class Order(Struct, frozen=True):
+class RunRequest(Struct, frozen=True):
     """One run to make: the request for `muse-agents`, its time, and what is done with its result."""
 
     agent_id: str
@@ -41,7 +41,7 @@ class Order(Struct, frozen=True):
         return {**self.request, "agent_id": self.agent_id, "timeout_s": self.limit_s, **further}
 
 
-def order_of(agent_id: str, request: Mapping[str, Any]) -> Order:
+def parse_run_request(agent_id: str, request: Mapping[str, Any]) -> RunRequest:
     """What a request orders; an entry it leaves out is its persona's.
 
     Raises:
@@ -52,24 +52,24 @@ def order_of(agent_id: str, request: Mapping[str, Any]) -> Order:
     if not isinstance(request.get("prompt"), str) or not request["prompt"].strip():
         raise ConfigError("prompt", repr(request.get("prompt")), "text that is not empty")
     consent.require(claims_of_request(request))
-    said = wanted(request)
-    refuse_circle(agent_id, said["persona"], request)
+    said = merge_persona(request)
+    check_handoff_cycle(agent_id, said["persona"], request)
     if request.get("continue_from"):
         require_completed(str(request["continue_from"]))
     day = None if said.get("day") is None else str(said["day"])
     handoff = handoff_of(said.get("handoff"))
     if handoff is not None and handoff.entries.get("save"):
-        place_of(str(handoff.entries["save"]), handoff.entries.get("day") or day)
-    return Order(
+        artifact_path(str(handoff.entries["save"]), handoff.entries.get("day") or day)
+    return RunRequest(
         agent_id,
         {key: value for key, value in request.items() if key not in ("event", "ts", "handoff")},
         _limit_s(said.get("timeout_s")),
-        None if said.get("save") is None else place_of(str(said["save"]), day),
+        None if said.get("save") is None else artifact_path(str(said["save"]), day),
         said.get("resume") is True,
     )
 
 
-def wanted(request: Mapping[str, Any]) -> dict[str, Any]:
+def merge_persona(request: Mapping[str, Any]) -> dict[str, Any]:
     """The entries of a request, behind them those of its persona.
 
     Raises:
@@ -117,7 +117,7 @@ def next_request(handoff: Handoff, request: Mapping[str, Any], result: str) -> d
     return {"prompt": prompt, **inherited, **entries}
 
 
-def refuse_circle(agent_id: str, persona: str, request: Mapping[str, Any]) -> None:
+def check_handoff_cycle(agent_id: str, persona: str, request: Mapping[str, Any]) -> None:
     """Make sure that the runs which led here by handoff had other personas.
 
     Raises:

@@ -17,7 +17,7 @@ from muse.types.errors import MuseError
 from muse.types.events import now_ms
 
 
-class Turn(Struct, frozen=True):
+class RunSlot(Struct, frozen=True):
     """One turn of a persona: `slot` is the occasion, `facet` "" where it is about the whole journal."""
 
     persona: str
@@ -29,9 +29,9 @@ class BusyError(MuseError):
     """Another process is carrying out the scheduled runs of this journal."""
 
 
-def read() -> Mapping[Turn, str]:
+def read() -> Mapping[RunSlot, str]:
     """The run (its id) that was last made for each turn."""
-    stamps: dict[Turn, str] = {}
+    stamps: dict[RunSlot, str] = {}
     path = _folder() / "daily.jsonl"
     if not path.exists():
         return stamps
@@ -39,11 +39,11 @@ def read() -> Mapping[Turn, str]:
         names = [line.get(name) for name in ("persona", "facet", "slot", "agent_id")]
         if all(isinstance(name, str) for name in names):
             persona, facet, slot, agent_id = map(str, names)
-            stamps[Turn(persona, facet, slot)] = agent_id
+            stamps[RunSlot(persona, facet, slot)] = agent_id
     return stamps
 
 
-def add(turn: Turn, agent_id: str) -> None:
+def add(turn: RunSlot, agent_id: str) -> None:
     """Note that a run was made for a turn.
 
     Raises:
@@ -59,7 +59,7 @@ def add(turn: Turn, agent_id: str) -> None:
 
 
 @contextmanager
-def held() -> Iterator[None]:
+def exclusive_lock() -> Iterator[None]:
     """Be the only process that makes scheduled runs.
 
     Raises:

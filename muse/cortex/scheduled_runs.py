@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from msgspec import Struct
 
 from muse.cortex import due_runs
-from muse.cortex.due_runs import Planned
+from muse.cortex.due_runs import DueRun
 from muse.cortex.supervisor import Cortex
 from muse.runs import run_files
 from muse.runs.client import get_agent_end_state, get_agent_thread, read_agent_events
 
 
-class Ended(Struct, frozen=True):
+class RunResult(Struct, frozen=True):
     """How a run ended that was made for a turn, or that one was handed on to; `error` is what its log says."""
 
     persona: str
@@ -32,12 +32,12 @@ class Ended(Struct, frozen=True):
         return self.state != "finish"
 
 
-def wanted_of(planned: Sequence[Planned]) -> list[Planned]:
+def wanted_of(planned: Sequence[DueRun]) -> list[DueRun]:
     """The turns of a plan that are to be carried out, or seen to their end."""
     return [one for one in planned if one.state in ("due", "under way")]
 
 
-async def carry_out(wanted: Sequence[Planned], on_end: Callable[[Ended], None]) -> bool:
+async def carry_out(wanted: Sequence[DueRun], on_end: Callable[[RunResult], None]) -> bool:
     """Carry turns out in order; whether all came to be. A failed one does not keep the next from its turn.
 
     SIGINT or SIGTERM stop it: the run under way has its grace time to end by itself, and none begins after it.
@@ -54,7 +54,7 @@ async def carry_out(wanted: Sequence[Planned], on_end: Callable[[Ended], None]) 
     for one in wanted:
         if stopped.is_set():
             return False
-        agent_id = due_runs.ask_for(one)
+        agent_id = due_runs.request_run(one)
         await cortex.see_through(agent_id)
         for later in get_agent_thread(agent_id):
             if later >= agent_id:
@@ -62,12 +62,12 @@ async def carry_out(wanted: Sequence[Planned], on_end: Callable[[Ended], None]) 
     return not stopped.is_set()
 
 
-def _ended(one: Planned, agent_id: str) -> Ended:
+def _ended(one: DueRun, agent_id: str) -> RunResult:
     found = run_files.summarize(agent_id)
     persona = found.persona if found else one.persona
     state = get_agent_end_state(agent_id)
     error = "" if state == "finish" else _reason(agent_id) or state
-    return Ended(persona, one.facet, one.occasion.day, agent_id, state, found.duration_s if found else None, error)
+    return RunResult(persona, one.facet, one.occasion.day, agent_id, state, found.duration_s if found else None, error)
 
 
 def _reason(agent_id: str) -> str:

@@ -20,19 +20,19 @@ DAYS_BACK = 7
 DAILY, WEEKLY = "daily", "weekly"
 
 
-class Occasion(Struct, frozen=True, order=True):
+class ScheduledTime(Struct, frozen=True, order=True):
     """One time at which a persona has its turn: `slot` names it for ever, `day` (YYYYMMDD) is what it is about."""
 
     day: str
     slot: str
 
 
-def occasions(schedule: object, now: datetime, *, days_back: int = DAYS_BACK) -> tuple[Occasion, ...]:
+def scheduled_times(schedule: object, now: datetime, *, days_back: int = DAYS_BACK) -> tuple[ScheduledTime, ...]:
     """The occasions up to `now` (local time) and from `days_back` days on, the oldest first; of a cron form one a day.
 
-    >>> occasions("weekly", datetime(2026, 11, 4, 6, 0))
+    >>> scheduled_times("weekly", datetime(2026, 11, 4, 6, 0))
     (Occasion(day='20261101', slot='20261101'),)
-    >>> occasions("30 7 * * 1-5", datetime(2026, 11, 9, 8, 0), days_back=3)
+    >>> scheduled_times("30 7 * * 1-5", datetime(2026, 11, 9, 8, 0), days_back=3)
     (Occasion(day='20261106', slot='20261106T0730'), Occasion(day='20261109', slot='20261109T0730'))
 
     Raises:
@@ -47,11 +47,11 @@ def occasions(schedule: object, now: datetime, *, days_back: int = DAYS_BACK) ->
     return tuple(_of_cron(schedule, days, now))
 
 
-def _whole_day(day: date) -> Occasion:
-    return Occasion(f"{day:%Y%m%d}", f"{day:%Y%m%d}")
+def _whole_day(day: date) -> ScheduledTime:
+    return ScheduledTime(f"{day:%Y%m%d}", f"{day:%Y%m%d}")
 
 
-def _of_cron(schedule: object, days: list[date], now: datetime) -> Iterator[Occasion]:
+def _of_cron(schedule: object, days: list[date], now: datetime) -> Iterator[ScheduledTime]:
     """The last occasion of each day."""
     for day in days:
         end = min(datetime.combine(day, time.max), now)
@@ -61,7 +61,7 @@ def _of_cron(schedule: object, days: list[date], now: datetime) -> Iterator[Occa
             allowed = "'daily', 'weekly' or a cron form of five fields such as '30 7 * * 1-5'"
             raise ConfigError("schedule", f"{schedule!r} ({exc})", allowed) from exc
         if moment is not None and moment.date() == day:
-            yield Occasion(f"{day:%Y%m%d}", f"{moment:%Y%m%dT%H%M}")
+            yield ScheduledTime(f"{day:%Y%m%d}", f"{moment:%Y%m%dT%H%M}")
 
 
 def next_time(schedule: object, now: datetime) -> datetime | None:

@@ -16,13 +16,13 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
-from muse.cortex.event_log import RunLog
+from muse.cortex.event_log import EventLog
 from muse.cortex.run_process import RunProcess
-from muse.cortex.run_request import Order, handoff_of, next_request, order_of, wanted
+from muse.cortex.run_request import RunRequest, handoff_of, merge_persona, next_request, parse_run_request
 from muse.cortex.watcher import watching
 from muse.runs import control, run_files
-from muse.runs.client import handed_to, queue
-from muse.runs.run_files import Recorder
+from muse.runs.client import handoff_child, queue
+from muse.runs.run_files import EventWriter
 from muse.types.errors import ConfigError, MuseError
 
 log = logging.getLogger(__name__)
@@ -46,9 +46,9 @@ class Cortex:
         self._max_concurrent = max_concurrent
         self._grace_s = grace_s
         self._waiting: list[str] = []  # a heap: the oldest id first
-        self._cut_off: deque[Recorder] = deque()
+        self._cut_off: deque[EventWriter] = deque()
         self._carried: dict[str, asyncio.Task[None]] = {}
-        self._processes: dict[str, tuple[RunProcess, RunLog]] = {}
+        self._processes: dict[str, tuple[RunProcess, EventLog]] = {}
         self._ending: dict[str, asyncio.Task[None]] = {}
         self._told: set[str] = set()  # runs that got a word before their process was up
         self._news = asyncio.Event()
@@ -94,7 +94,7 @@ class Cortex:
             current: str | None = agent_id
             while current is not None and not self._is_stopping:
                 await self._until_over(current)
-                current = handed_to(current)
+                current = handoff_child(current)
         if self._is_stopping:
             await self._wind_up()
 
@@ -147,7 +147,7 @@ class Cortex:
             if agent_id in self._carried:
                 self._told.add(agent_id)
             return
-        for word in control.take(agent_id):
+        for word in control.take_messages(agent_id):
             if word.get("cancel") is True and agent_id not in self._ending:
                 self._ending[agent_id] = asyncio.get_running_loop().create_task(process.end())
             elif (word.get("approval"), word.get("asked")) in run_log.asked.items():  # of two answers the first counts
@@ -188,7 +188,7 @@ class Cortex:
         log.info("run %s was cut off", agent_id)
         events = recorder.events()
         request = _request_in(events)
-        run_log = RunLog(recorder)
+        run_log = EventLog(recorder)
         for event in events:
             run_log.recall(event)
         if run_log.end is None and _count_starts(events) < _MOST_STARTS and _wants_resume(agent_id, request):
@@ -197,7 +197,7 @@ class Cortex:
         if run_log.end is None:
             error = "the run was cut off: the process that recorded it ended before the run did"
             run_log.say("error", error=error, reason="orphaned")
-        elif handed_to(agent_id) is None:
+        elif handoff_child(agent_id) is None:
             self._hand_on(agent_id, request, run_log)
         recorder.end()
         return True
@@ -215,7 +215,7 @@ class Cortex:
             if recorder is not None:
                 self._carry(recorder)
 
-    def _carry(self, recorder: Recorder) -> None:
+    def _carry(self, recorder: EventWriter) -> None:
         task = asyncio.get_running_loop().create_task(self._run(recorder))
         self._carried[recorder.agent_id] = task
         task.add_done_callback(lambda done: self._done(recorder.agent_id, done))
@@ -227,15 +227,15 @@ class Cortex:
         if not task.cancelled() and (fault := task.exception()) is not None:
             log.error("run %s: cortex failed on it", agent_id, exc_info=fault)
 
-    async def _run(self, recorder: Recorder) -> None:
+    async def _run(self, recorder: EventWriter) -> None:
         """One run from its request to its end, whatever that is."""
-        run_log = RunLog(recorder)
+        run_log = EventLog(recorder)
         agent_id = recorder.agent_id
         events = recorder.events()
         request = _request_in(events)
         has_begun = _count_starts(events) > 0
         try:
-            order = order_of(agent_id, request)
+            order = parse_run_request(agent_id, request)
             run_log.result_path = order.result_path
             await self._make(order, run_log, resume=has_begun)
             self._hand_on(agent_id, request, run_log)
@@ -245,7 +245,7 @@ class Cortex:
             run_log.say("error", error="cortex failed on this run")  # counts only if nothing has ended it
             recorder.end()
 
-    async def _make(self, order: Order, run_log: RunLog, *, resume: bool) -> None:
+    async def _make(self, order: RunRequest, run_log: EventLog, *, resume: bool) -> None:
         """Start the run's process, and wait for its end."""
         process = await RunProcess.start(order.for_run(resume=resume), run_log.take)
         self._processes[order.agent_id] = (process, run_log)
@@ -269,12 +269,12 @@ class Cortex:
         error = f"the run ended with exit status {ended.exit_code} and no result"
         run_log.say("error", error=error, exit_code=ended.exit_code, trace=ended.words or None)
 
-    def _hand_on(self, agent_id: str, request: Mapping[str, Any], run_log: RunLog) -> None:
+    def _hand_on(self, agent_id: str, request: Mapping[str, Any], run_log: EventLog) -> None:
         """Ask for the run that a finished one is handed on to."""
         if run_log.end is None or run_log.end["event"] != "finish":
             return
         try:
-            handoff = handoff_of(wanted(request).get("handoff"))
+            handoff = handoff_of(merge_persona(request).get("handoff"))
             if handoff is not None:
                 following = next_request(handoff, request, str(run_log.end.get("result") or ""))
                 queue(following.pop("prompt"), handoff.persona, config=following, handoff_from=agent_id)
@@ -296,7 +296,7 @@ class Cortex:
             self._cut_off.popleft().let_go()
 
 
-def _taken(take: Callable[[str], Recorder | None], agent_id: str) -> Recorder | None:
+def _taken(take: Callable[[str], EventWriter | None], agent_id: str) -> EventWriter | None:
     """A run claimed or adopted; None, with a warning, if its file cannot be opened: that is no reason to stop."""
     try:
         return take(agent_id)
@@ -322,7 +322,7 @@ def _count_starts(events: list[dict[str, Any]]) -> int:
 
 def _wants_resume(agent_id: str, request: Mapping[str, Any]) -> bool:
     try:
-        return order_of(agent_id, request).may_resume
+        return parse_run_request(agent_id, request).may_resume
     except (MuseError, OSError, ValueError, TypeError) as exc:
         log.info("run %s is not taken up again: %s", agent_id, exc)
         return False

@@ -13,13 +13,13 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct, field
 
-from muse.calls.unknown_options import KNOWN, meant
+from muse.calls.unknown_options import KNOWN, suggestions
 from muse.diagnostics import project_claims
 from muse.diagnostics.call_sites import CallSite, scan
 from muse.journal import config_loader, persona_fields, personas, secrets
-from muse.journal.config import Config, Entry, parse
+from muse.journal.config import Config, Entry, parse_config
 from muse.journal.config_loader import Snapshot
-from muse.journal.lenient_parser import Problem, nearest
+from muse.journal.lenient_parser import Problem, closest_name
 from muse.journal.trust import consent
 from muse.providers import backend_of, get_provider_list, problem_of, specs
 from muse.providers._backend.backend import ProviderBackend
@@ -27,13 +27,13 @@ from muse.providers._backend.provider import base_url
 from muse.providers.compatible import ROWS
 from muse.routing import contexts
 from muse.routing.contexts import Registry
-from muse.routing.fallbacks import ladder
+from muse.routing.fallbacks import resolve_fallbacks
 from muse.routing.glob_overlap import is_glob, overlap
 from muse.routing.router import PROVIDER_ENV, Router
-from muse.routing.unreachable_rules import idle_rules, place_of
+from muse.routing.unreachable_rules import config_path_of, find_unreachable_rules
 from muse.types.errors import ConfigError, MissingKeyError, PluginError, UnknownProviderError
 from muse.types.messages import Route
-from muse.types.provider_spec import Spec, Tier, provider_of
+from muse.types.provider_spec import ProviderSpec, Tier, provider_of
 from muse.usage_log import prices
 
 Kind = (
@@ -69,7 +69,7 @@ class _View(Struct, frozen=True):
 
     snapshot: Snapshot
     registry: Registry
-    specs: Mapping[str, Spec]
+    specs: Mapping[str, ProviderSpec]
     providers: tuple[str, ...]
     sites: tuple[CallSite, ...]
     routes: list[tuple[Route, str]] = field(default_factory=list)
@@ -141,13 +141,13 @@ def _withheld() -> Iterator[Finding]:
 
 def _bad_entries(view: _View) -> Iterator[Finding]:
     """What the parser left out, now with the names of the providers known."""
-    problems = dict.fromkeys((*view.snapshot.problems, *parse(view.snapshot.data, view.providers)[1]))
+    problems = dict.fromkeys((*view.snapshot.problems, *parse_config(view.snapshot.data, view.providers)[1]))
     for problem in problems:
         yield Finding("entry", problem.path, problem.found, problem.allowed, view.mend)
     bad = tuple(problem.path for problem in problems)
     for pattern, entry in view.config.contexts.items():
-        if entry == Entry() and not any(path.startswith(place_of(pattern)) for path in bad):
-            yield Finding("entry", place_of(pattern), "an empty entry", "provider, tier or model", view.mend)
+        if entry == Entry() and not any(path.startswith(config_path_of(pattern)) for path in bad):
+            yield Finding("entry", config_path_of(pattern), "an empty entry", "provider, tier or model", view.mend)
 
 
 def _broken_providers(view: _View) -> Iterator[Finding]:
@@ -163,8 +163,8 @@ def _broken_providers(view: _View) -> Iterator[Finding]:
 
 def _idle_rules(view: _View) -> Iterator[Finding]:
     used = {site.context for site in view.sites if not site.is_open}
-    names = {place_of(name): name for name, entry in view.config.contexts.items() if entry != Entry()}
-    for problem in idle_rules(view.config, view.registry.contexts, view.specs, used):
+    names = {config_path_of(name): name for name, entry in view.config.contexts.items() if entry != Entry()}
+    for problem in find_unreachable_rules(view.config, view.registry.contexts, view.specs, used):
         if problem.path in names:
             near = get_close_matches(names[problem.path], (*view.registry.contexts, *used), n=1, cutoff=0.8)
             guess = f"Did you mean {near[0]!r}? " if near and near[0] not in view.config.contexts else ""
@@ -180,7 +180,7 @@ def _routes(view: _View) -> Iterator[Finding]:
     for name in dict.fromkeys(("", *view.registry.contexts, *own)):
         try:
             found = router.explain(name, os.environ)
-            below = ladder(found.route, router, os.environ)
+            below = resolve_fallbacks(found.route, router, os.environ)
         except UnknownProviderError as exc:
             if exc.path == PROVIDER_ENV:  # elsewhere it is a bad entry already
                 yield Finding("entry", exc.path, exc.found, exc.allowed, "Set it to one of these, or unset it.")
@@ -219,7 +219,7 @@ def _models(view: _View) -> Iterator[Finding]:
 def _named_models(view: _View) -> Iterator[tuple[str, str, str]]:
     """`(where, provider, model)` of every model that journal.json names, then of every route."""
     entries = {"providers.default": view.config.default}
-    entries |= {place_of(pattern): entry for pattern, entry in view.config.contexts.items()}
+    entries |= {config_path_of(pattern): entry for pattern, entry in view.config.contexts.items()}
     for where, entry in entries.items():
         provider = entry.provider or (provider_of(entry.model, view.specs) if entry.model else None)
         if entry.model and provider:
@@ -232,7 +232,7 @@ def _named_models(view: _View) -> Iterator[tuple[str, str, str]]:
     yield from ((where, route.provider, route.model) for route, where in view.routes)
 
 
-def _is_here(spec: Spec) -> bool:
+def _is_here(spec: ProviderSpec) -> bool:
     """Whether an endpoint is on this machine, where nobody asks for money."""
     host = urlsplit(spec.base_url or "").hostname
     return host in {"localhost", "127.0.0.1", "::1"}
@@ -262,7 +262,7 @@ def _keys_and_packages(view: _View) -> Iterator[Finding]:
 
 def _set_up(name: str, what: str) -> Iterator[Finding]:
     """What else a provider says is missing for a call: an address, a model file."""
-    lack = lack_of(name)
+    lack = missing_requirement(name)
     if lack is not None:
         yield Finding("setup", lack.path, lack.found, f"{lack.allowed} for {what}", f"It says: {lack}.")
 
@@ -271,7 +271,7 @@ def _set_up(name: str, what: str) -> Iterator[Finding]:
 _HOMES = {"openai": "https://api.openai.com", "anthropic": "https://api.anthropic.com"}
 
 
-def _way(spec: Spec, what: str) -> Iterator[Finding]:
+def _way(spec: ProviderSpec, what: str) -> Iterator[Finding]:
     """A key that travels unencrypted to another machine, and a proxy that cannot be used."""
     from muse.providers._http.proxies import PORTS, is_loopback, proxy_for  # see LATE in tests/test_architecture.py
 
@@ -295,14 +295,14 @@ def _way(spec: Spec, what: str) -> Iterator[Finding]:
     yield Finding("transport", _place_of_address(spec), found, f"an https:// address for {what}", hint)
 
 
-def _place_of_address(spec: Spec) -> str:
+def _place_of_address(spec: ProviderSpec) -> str:
     """Where the address in force is written: a variable, journal.json, or the provider's own row."""
     if spec.base_url_env and secrets.look_up(spec.base_url_env):
         return spec.base_url_env
     return f"the address of {spec.name}" if spec.name in ROWS else f"providers.compatible[{spec.name!r}].base_url"
 
 
-def lack_of(name: str) -> ConfigError | None:
+def missing_requirement(name: str) -> ConfigError | None:
     """What a provider says is missing for a call: a key, an address, a model file; None if nothing is."""
     backend = backend_of(name)
     if not isinstance(backend, ProviderBackend):
@@ -322,7 +322,7 @@ def _some(names: list[str]) -> str:
     return shown_names if len(names) <= 2 else f"{shown_names} and {len(names) - 2} more"
 
 
-def key_state(spec: Spec) -> Literal["present", "missing", "malformed", "not needed"]:
+def key_state(spec: ProviderSpec) -> Literal["present", "missing", "malformed", "not needed"]:
     """Whether a provider's key is there now; the key itself is never shown."""
     try:
         key = secrets.find_key(spec.env_key)
@@ -333,7 +333,7 @@ def key_state(spec: Spec) -> Literal["present", "missing", "malformed", "not nee
     return "missing" if spec.key_required else "not needed"
 
 
-def address_in_words(spec: Spec) -> str:
+def address_in_words(spec: ProviderSpec) -> str:
     """Where calls go: the address in force, or in words who knows it."""
     if spec.is_local or not spec.extra:
         return "this machine"
@@ -360,7 +360,7 @@ def routed() -> Iterator[Route]:
     router = _router()
     for name in ("", *router.contexts):
         with contextlib.suppress(ConfigError):
-            yield from ladder(router.route(name, os.environ), router, os.environ).rungs
+            yield from resolve_fallbacks(router.route(name, os.environ), router, os.environ).rungs
 
 
 def routed_providers() -> Mapping[str, int]:
@@ -398,14 +398,14 @@ def _unknown_tools(view: _View) -> Iterator[Problem]:
     """Names on personas' allow-lists that are neither tool nor pack, where the journal's own are all there are."""
     if view.config.mcp_servers:
         return
-    from muse.agent_loop.tool_registry import packs  # 0.1 s, and only the check pays it
+    from muse.agent_loop.tool_registry import tool_modules  # 0.1 s, and only the check pays it
 
-    known = {name for pack, tools in packs().items() for name in (pack, *tools)}
+    known = {name for pack, tools in tool_modules().items() for name in (pack, *tools)}
     for persona, fields in personas.get_agents().items():
         listed = [] if fields.get("mcp_servers") else persona_fields.names_in(fields.get("tools")) or []
         for name in listed:
             if not is_glob(name) and name not in known:
-                near = nearest(name, known)
+                near = closest_name(name, known)
                 place = f"persona {persona!r}: tools"
                 yield Problem(place, repr(name), f"{near!r}?" if near else f"one of {', '.join(sorted(known))}")
 
@@ -418,7 +418,7 @@ def _unknown_options(view: _View) -> Iterator[Finding]:
         for name in (keyword for keyword in site.keywords if keyword not in own):
             where = f"{shown(site.path)}:{site.line}"
             found = f"{name!r}, which {site.function}() does not know"
-            yield Finding("option", where, found, "a known option", f"Calls ignore it: {meant(name)}")
+            yield Finding("option", where, found, "a known option", f"Calls ignore it: {suggestions(name)}")
 
 
 # The arguments of a call that are no options, and what a request of a batch takes besides.

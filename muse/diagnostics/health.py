@@ -13,13 +13,13 @@ from msgspec import Struct
 
 from muse.diagnostics import check
 from muse.journal import config_loader, secrets
-from muse.policies.circuit_breaker import states
-from muse.policies.shared_state import Busy, read, store_path, write
+from muse.policies.circuit_breaker import circuit_states
+from muse.policies.shared_state import SharedStateBusy, read, store_path, write
 from muse.providers import backend_of, get_provider_module, specs
-from muse.providers._backend.attempt import Origin
+from muse.providers._backend.attempt import CallMetadata
 from muse.routing import contexts
 from muse.routing.router import Router
-from muse.types.content import make_request
+from muse.types.content import build_request
 from muse.types.errors import MissingKeyError, TruncatedReply
 from muse.types.messages import Route
 from muse.types.provider_spec import Tier
@@ -58,7 +58,7 @@ def test_connection(name: str) -> dict[str, Any]:
         router = Router(snapshot.config, contexts.registry(snapshot).contexts, specs())
         model = router.model_at(name, Tier.LITE, os.environ, where="provider")[0]
     except ValueError as exc:
-        return {"success": False, "provider": name, "error": secrets.mask(str(exc))}
+        return {"success": False, "provider": name, "error": secrets.redact(str(exc))}
     found = probe(name, model, Tier.LITE)
     report: dict[str, Any] = {"success": not found.why, "provider": name, "model": model}
     return report | ({"error": found.why} if found.why else {"duration_s": round(found.seconds, 3)})
@@ -72,14 +72,14 @@ def probe(provider: str, model: str, tier: Tier) -> Health:
     try:
         options = {"max_output_tokens": _TEST_TOKENS, "thinking_budget": 0, "timeout_s": TEST_TIMEOUT_S}
         route = Route(TEST_CONTEXT, provider, model, tier, "a test of the provider")
-        backend_of(provider).reply(make_request("Say: ok", model, options), Origin(TEST_CONTEXT, route))
+        backend_of(provider).reply(build_request("Say: ok", model, options), CallMetadata(TEST_CONTEXT, route))
     except TruncatedReply:
         log.info("%s: the answer was cut off at %d tokens, as is to be expected", provider, _TEST_TOKENS)
     except MissingKeyError as exc:
         state, why = "no key", str(exc)
     except Exception as exc:  # a plug-in may raise anything, and what went wrong is what is asked for
         log.debug("test of %s", provider, exc_info=True)
-        why = secrets.mask(str(exc) or type(exc).__name__)
+        why = secrets.redact(str(exc) or type(exc).__name__)
     seconds = time.perf_counter() - started_s
     if not why:
         state = "slow" if seconds > SLOW_S else "ok"
@@ -127,7 +127,7 @@ def _keep(rows: Iterable[Health]) -> None:
     values = [(f"{row.provider} {row.model}", row.state, row.why, row.seconds, row.at) for row in rows]
     try:
         write(lambda connection: connection.executemany("REPLACE INTO health VALUES (?, ?, ?, ?, ?)", values))
-    except Busy:
+    except SharedStateBusy:
         log.warning("what came of it could not be kept: another process is writing %s", store_path())
 
 
@@ -150,14 +150,14 @@ def forget(name: str) -> None:
     rows = [(key,) for key, row in last().items() if row.provider == name]
     try:
         write(lambda connection: connection.executemany("DELETE FROM health WHERE key = ?", rows))
-    except Busy:
+    except SharedStateBusy:
         log.warning("the last test of %s could not be forgotten: another process is writing %s", name, store_path())
 
 
-def left_alone() -> dict[str, str]:
+def open_circuits() -> dict[str, str]:
     """The models whose breaker has counted failures, by `provider model`, in words."""
     config = config_loader.load().config.policies.breaker
-    return {key: _in_words(state.failures, state.until, config.failures) for key, state in states()}
+    return {key: _in_words(state.failures, state.until, config.failures) for key, state in circuit_states()}
 
 
 def _in_words(failures: int, until: float, most: int) -> str:

@@ -19,25 +19,25 @@ from muse.journal.config import Config
 from muse.providers import specs
 from muse.routing import contexts
 from muse.routing.contexts import ContextInfo
-from muse.routing.fallbacks import ladder
+from muse.routing.fallbacks import resolve_fallbacks
 from muse.routing.router import Router
 from muse.types.errors import ConfigError
 from muse.types.messages import Route
-from muse.types.provider_spec import Spec
+from muse.types.provider_spec import ProviderSpec
 from muse.types.usage import Usage
 from muse.usage_index.index import LogIndex, log_index
 from muse.usage_index.queries import Days, days_since, sums_by_context
 from muse.usage_index.writer import KEPT, OVERNIGHT, OWN
 from muse.usage_log import prices
-from muse.usage_log.totals import NONE, Total
+from muse.usage_log.totals import NONE, UsageTotal
 
 # How `log_token_usage` names a caller: the call went by no route of muse.
 _ELSEWHERE = re.compile(r".*\.[^.:]+:\d+", re.DOTALL)
 
-Used = Mapping[tuple[str, str], Total]
+Used = Mapping[tuple[str, str], UsageTotal]
 
 
-class Move(Struct, frozen=True):
+class RouteChange(Struct, frozen=True):
     """The calls of one context that would have gone elsewhere.
 
     Costs are dollars at today's prices for the tokens that were counted; `unpriced` counts calls for which one of the
@@ -66,7 +66,7 @@ class WhatIf(Struct, frozen=True):
     `no_context` bear no context and follow the default. `is_complete` is False while the log is still being read.
     """
 
-    rows: tuple[Move, ...]
+    rows: tuple[RouteChange, ...]
     days: Days
     calls: int = 0
     moved: int = 0
@@ -81,12 +81,12 @@ class WhatIf(Struct, frozen=True):
     is_complete: bool = True
 
 
-class _Sides(NamedTuple):
+class _BeforeAfter(NamedTuple):
     """The routers before and after the change, and the providers there are."""
 
     before: Router
     after: Router
-    specs: Mapping[str, Spec]
+    specs: Mapping[str, ProviderSpec]
 
 
 def compare(
@@ -96,7 +96,7 @@ def compare(
     since: str = "7d",
     index: LogIndex | None = None,
     most_s: float | None = 1.0,
-    known_specs: Mapping[str, Spec] | None = None,
+    known_specs: Mapping[str, ProviderSpec] | None = None,
 ) -> WhatIf:
     """Which calls of the log since then `after` would have sent elsewhere than `before`.
 
@@ -113,25 +113,27 @@ def compare(
     known = contexts.registry(config_loader.load()).contexts
     used = sums_by_context(found, days)
     there = {**specs(before), **specs(after)} if known_specs is None else known_specs
-    return moves(used, before, after, days=days, known=known, known_specs=there, is_complete=progress.is_complete)
+    return route_changes(
+        used, before, after, days=days, known=known, known_specs=there, is_complete=progress.is_complete
+    )
 
 
-def moves(
+def route_changes(
     used: Used,
     before: Config,
     after: Config,
     *,
     days: Days,
     known: Mapping[str, ContextInfo],
-    known_specs: Mapping[str, Spec],
+    known_specs: Mapping[str, ProviderSpec],
     environ: Mapping[str, str] | None = None,
     is_complete: bool = True,
 ) -> WhatIf:
     """The same, of what each context used (`muse.usage_index.queries.sums_by_context`)."""
     environ = os.environ if environ is None else environ
-    sides = _Sides(Router(before, known, known_specs), Router(after, known, known_specs), known_specs)
+    sides = _BeforeAfter(Router(before, known, known_specs), Router(after, known, known_specs), known_specs)
     routed = {key: total for key, total in used.items() if key[1] not in (OWN, KEPT) and not _is_elsewhere(key[0])}
-    by_context: dict[str, dict[str, Total]] = {}
+    by_context: dict[str, dict[str, UsageTotal]] = {}
     for (context, how), total in routed.items():
         by_context.setdefault(context, {})[how] = total
     rows = [move for context, totals in by_context.items() if (move := _move(context, totals, sides, environ))]
@@ -158,7 +160,9 @@ def _is_elsewhere(context: str) -> bool:
     return _ELSEWHERE.fullmatch(context) is not None
 
 
-def _move(context: str, totals: Mapping[str, Total], sides: _Sides, environ: Mapping[str, str]) -> Move | None:
+def _move(
+    context: str, totals: Mapping[str, UsageTotal], sides: _BeforeAfter, environ: Mapping[str, str]
+) -> RouteChange | None:
     """Where the calls of a context would have gone; None if where they go now."""
     calls = sum(total.calls for total in totals.values())
     now, _ = _routed(sides.before, context, environ)
@@ -167,7 +171,7 @@ def _move(context: str, totals: Mapping[str, Total], sides: _Sides, environ: Map
     if old == new:
         return None
     if now is None or then is None:
-        return Move(context, calls, *old, *new, problem=problem)
+        return RouteChange(context, calls, *old, *new, problem=problem)
     before_usd = after_usd = 0.0
     unpriced = 0
     for how, total in totals.items():
@@ -176,7 +180,7 @@ def _move(context: str, totals: Mapping[str, Total], sides: _Sides, environ: Map
             unpriced += total.calls
         else:
             before_usd, after_usd = before_usd + paid[0], after_usd + paid[1]
-    return Move(context, calls, *old, *new, before_usd, after_usd, unpriced)
+    return RouteChange(context, calls, *old, *new, before_usd, after_usd, unpriced)
 
 
 def _named(route: Route | None) -> tuple[str, str]:
@@ -186,12 +190,14 @@ def _named(route: Route | None) -> tuple[str, str]:
 def _routed(router: Router, context: str, environ: Mapping[str, str]) -> tuple[Route | None, str]:
     """`(route, "")`, or `(None, why there is none)`."""
     try:
-        return ladder(router.route("" if context == NONE else context, environ), router, environ).rungs[0], ""
+        return resolve_fallbacks(router.route("" if context == NONE else context, environ), router, environ).rungs[
+            0
+        ], ""
     except ConfigError as exc:
         return None, str(exc)
 
 
-def _price(route: Route, how: str, total: Total, known: Mapping[str, Spec]) -> float | None:
+def _price(route: Route, how: str, total: UsageTotal, known: Mapping[str, ProviderSpec]) -> float | None:
     """Dollars for the tokens of some calls on a route, today; None where no price is known."""
     spec = known[route.provider]
     usage: Usage = total.usage

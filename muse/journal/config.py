@@ -9,20 +9,20 @@ from typing import Any, ClassVar, TypeVar
 
 from msgspec import Struct, field
 
-from muse.journal.lenient_parser import UNKNOWN_KEY, Problem, Reader, found_text, nearest
+from muse.journal.lenient_parser import UNKNOWN_KEY, LenientParser, Problem, closest_name, describe_value
 from muse.journal.policy_config import (
     RULES,
-    CallRules,
+    CallPolicy,
     Policies,
-    read_answers,
-    read_breaker,
-    read_budgets,
-    read_cache_mb,
-    read_limits,
-    read_rules,
+    parse_answer_limits,
+    parse_breaker,
+    parse_budgets,
+    parse_cache_mb,
+    parse_call_policy,
+    parse_limits,
 )
 from muse.types.errors import ConfigError
-from muse.types.provider_names import built_in, folded
+from muse.types.provider_names import built_in_names, normalize_name
 from muse.types.provider_spec import Tier
 from muse.types.redaction import RedactedStruct
 from muse.types.trust_claim import Claim
@@ -46,11 +46,11 @@ class Entry(Struct, frozen=True):
     provider: str | None = None
     tier: Tier | None = None
     model: str | None = None
-    rules: CallRules = CallRules()
+    rules: CallPolicy = CallPolicy()
     problem: Problem | None = None
 
 
-class Gateway(RedactedStruct, frozen=True):
+class CompatibleEndpoint(RedactedStruct, frozen=True):
     """A user-defined OpenAI-shaped endpoint (`providers.compatible.<name>`).
 
     `withheld` is set where it stands in a project's file and nobody has consented to it; calls are refused then.
@@ -98,7 +98,7 @@ class Config(Struct, frozen=True):
     default: Entry = Entry(DEFAULT_PROVIDER, DEFAULT_TIER)
     contexts: Mapping[str, Entry] = field(default_factory=dict)
     models: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
-    gateways: Mapping[str, Gateway] = field(default_factory=dict)
+    gateways: Mapping[str, CompatibleEndpoint] = field(default_factory=dict)
     refused: Mapping[str, Problem] = field(default_factory=dict)
     local: LocalModel = LocalModel()
     system_instruction: str | None = None
@@ -121,7 +121,7 @@ class Config(Struct, frozen=True):
 _UNSHOWN = ("env", "mcp_servers", "claims", "withheld_servers", "withheld_env")
 
 
-def read(text: bytes | str, where: str) -> tuple[dict[str, Any], tuple[Problem, ...]]:
+def parse_json(text: bytes | str, where: str) -> tuple[dict[str, Any], tuple[Problem, ...]]:
     """The JSON object in `text`, with a problem for each duplicate key (the last one counts).
 
     Raises:
@@ -175,7 +175,7 @@ def _is_deeper(data: object, most: int) -> bool:
     return True
 
 
-def parse(data: Mapping[str, Any], known: Collection[str] | None = None) -> tuple[Config, tuple[Problem, ...]]:
+def parse_config(data: Mapping[str, Any], known: Collection[str] | None = None) -> tuple[Config, tuple[Problem, ...]]:
     """`(config, problems)`; a bad entry is a problem and falls back to its default, the rest works.
 
     `known` are the provider names that count as known besides the file's own gateways; None checks no names.
@@ -193,12 +193,12 @@ def _misrouting(problems: Collection[Problem], path: str, *keys: str) -> Problem
         if problem.path in places:
             return problem
         above, _, key = problem.path.rpartition(".")
-        if problem.found == UNKNOWN_KEY and above == path and nearest(key, keys):
+        if problem.found == UNKNOWN_KEY and above == path and closest_name(key, keys):
             return problem
     return None
 
 
-class _Parser(Reader):
+class _Parser(LenientParser):
     """One pass over one document; collects problems as it goes."""
 
     def __init__(self, data: Mapping[str, Any], known: Collection[str] | None) -> None:
@@ -251,23 +251,25 @@ class _Parser(Reader):
         if provider is not None and self.known is not None and provider not in self.known:
             self.problem(f"{path}.provider", repr(provider), f"one of {', '.join(sorted(self.known))}")
         tier = self._tier(fields["tier"], f"{path}.tier") if "tier" in fields else None
-        return Entry(provider, tier, fields.get("model"), read_rules(self, entry, fields, path, self.known), problem)
+        return Entry(
+            provider, tier, fields.get("model"), parse_call_policy(self, entry, fields, path, self.known), problem
+        )
 
     def _policies(self, raw: Mapping[str, Any]) -> Policies:
         """What holds for the calls of all contexts."""
         return Policies(
-            limits=read_limits(self, raw.get("limits", []), "providers.limits", self.known),
-            budgets=read_budgets(self, raw.get("budgets", []), "providers.budgets"),
-            breaker=read_breaker(self, raw.get("breaker", {}), "providers.breaker"),
-            cache_mb=read_cache_mb(self, raw.get("cache", {}), "providers.cache"),
-            answers=read_answers(self, raw.get("answers", {}), "providers.answers", self.known),
+            limits=parse_limits(self, raw.get("limits", []), "providers.limits", self.known),
+            budgets=parse_budgets(self, raw.get("budgets", []), "providers.budgets"),
+            breaker=parse_breaker(self, raw.get("breaker", {}), "providers.breaker"),
+            cache_mb=parse_cache_mb(self, raw.get("cache", {}), "providers.cache"),
+            answers=parse_answer_limits(self, raw.get("answers", {}), "providers.answers", self.known),
         )
 
     def _tier(self, raw: object, path: str) -> Tier:
         """A tier; whatever is not 1, 2 or 3 is a problem and becomes the default tier (CONTRACT, resolve_provider)."""
         if isinstance(raw, (int, float)) and not isinstance(raw, bool) and raw in (1, 2, 3):
             return Tier(int(raw))
-        self.problem(path, found_text(raw), "1, 2 or 3")
+        self.problem(path, describe_value(raw), "1, 2 or 3")
         return self.tier
 
     def _models(self, raw: object) -> Mapping[str, Mapping[int, str]]:
@@ -286,18 +288,18 @@ class _Parser(Reader):
                 models[int(key)] = model
         return models
 
-    def _gateways(self, raw: object) -> Mapping[str, Gateway]:
-        gateways: dict[str, Gateway] = {}
+    def _gateways(self, raw: object) -> Mapping[str, CompatibleEndpoint]:
+        gateways: dict[str, CompatibleEndpoint] = {}
         for name, row in self.members(raw, "providers.compatible").items():
             before = len(self.problems)
-            gateway = self._gateway(name, row, {folded(other): other for other in (*gateways, *self.refused)})
+            gateway = self._gateway(name, row, {normalize_name(other): other for other in (*gateways, *self.refused)})
             if gateway is not None:
                 gateways[name] = gateway
             else:
                 self.refused[name] = self.problems[before:][-1]
         return gateways
 
-    def _gateway(self, name: str, raw: object, others: Mapping[str, str]) -> Gateway | None:
+    def _gateway(self, name: str, raw: object, others: Mapping[str, str]) -> CompatibleEndpoint | None:
         path = f"providers.compatible[{name!r}]"
         members = self.members(raw, path)
         address = members.get("base_url")
@@ -306,19 +308,21 @@ class _Parser(Reader):
         if not _GATEWAY_NAME.fullmatch(name):
             self.problem(path, repr(name), "a name of letters, digits, _ and -, a letter first")
             return None
-        if folded(name) in built_in():
+        if normalize_name(name) in built_in_names():
             allowed = f"a name of its own, such as 'my-{name.lower()}'; nothing is sent to either until then"
             self.problem(path, f"{name!r}, the name of a built-in provider", allowed)
             return None
-        if folded(name) in others:
-            self.problem(path, f"{name!r} beside {others[folded(name)]!r}", "names that differ by more than case or -")
+        if normalize_name(name) in others:
+            self.problem(
+                path, f"{name!r} beside {others[normalize_name(name)]!r}", "names that differ by more than case or -"
+            )
             return None
         base_url = fields.get("base_url", "").strip()
         if not is_unset and not base_url.lower().startswith(("http://", "https://")):
             self.problem(f"{path}.base_url", repr(base_url), "an address that begins with http:// or https://")
             return None
         models = self._tier_models(fields.get("models", {}), f"{path}.models")
-        return Gateway(
+        return CompatibleEndpoint(
             name, base_url, fields.get("env_key", ""), fields.get("label", ""), models, fields.get("images", False)
         )
 
@@ -342,7 +346,7 @@ class _Parser(Reader):
         """The limits of agent runs that name none of their own."""
         limits = self.fields(raw, "agents", _LIMITS)
         for name in [name for name, limit in limits.items() if limit <= 0]:
-            self.problem(f"agents.{name}", found_text(limits.pop(name)), "a number above 0")
+            self.problem(f"agents.{name}", describe_value(limits.pop(name)), "a number above 0")
         return {name: int(limit) if _LIMITS[name] is int else limit for name, limit in limits.items()}
 
     def _servers(self, raw: object) -> Mapping[str, Mapping[str, Any]]:

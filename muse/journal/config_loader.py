@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from msgspec.structs import replace
 
-from muse.journal.config import Config, parse, read
+from muse.journal.config import Config, parse_config, parse_json
 from muse.journal.lenient_parser import Problem
 from muse.journal.paths import config_path, is_project
 from muse.journal.storage.atomic_files import file_lock, make_folder, write_atomic
@@ -27,8 +27,8 @@ from muse.types.redaction import RedactedStruct
 
 log = logging.getLogger(__name__)
 
-Stamp = tuple[int, int, int]
-_NO_FILE: Stamp = (0, 0, 0)
+FileVersion = tuple[int, int, int]
+_NO_FILE: FileVersion = (0, 0, 0)
 _KEPT_FILES = 32
 # File systems stamp in steps of some milliseconds: within one step two edits of equal size look alike.
 _SETTLED_NS = 50_000_000
@@ -45,13 +45,13 @@ class Snapshot(RedactedStruct, frozen=True):
     _hidden: ClassVar[frozenset[str]] = frozenset({"data"})
 
     path: str
-    stamp: Stamp
+    stamp: FileVersion
     config: Config
     problems: tuple[Problem, ...]
     data: Mapping[str, Any]
 
 
-class _Seen(RedactedStruct, frozen=True):
+class _CachedRead(RedactedStruct, frozen=True):
     """The last look at one file; not `settled` while a further edit could still bear the same stamp.
 
     Where entries of the file need consent, `trusted` is the stamp of the record of consent that the snapshot goes by,
@@ -60,15 +60,15 @@ class _Seen(RedactedStruct, frozen=True):
 
     _hidden: ClassVar[frozenset[str]] = frozenset({"text"})
 
-    stamp: Stamp
+    stamp: FileVersion
     settled: bool
     text: bytes
     snapshot: Snapshot
-    trusted: Stamp
+    trusted: FileVersion
     good_until_s: float
 
 
-_seen: dict[str, _Seen] = {}
+_cached_reads: dict[str, _CachedRead] = {}
 _lock = threading.Lock()
 if sys.platform != "win32":  # a child must not inherit a lock that a thread it does not have was holding
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
@@ -85,14 +85,14 @@ def load() -> Snapshot:
     """
     path = config_path()
     stamp = _stamp_of(path)
-    seen = _seen.get(path)
+    seen = _cached_reads.get(path)
     if seen is not None and seen.settled and seen.stamp == stamp and time.monotonic() < seen.good_until_s:
         return seen.snapshot
     with _lock:
-        return _look(path, stamp, _seen.get(path))
+        return _reload(path, stamp, _cached_reads.get(path))
 
 
-def _look(path: str, stamp: Stamp, seen: _Seen | None) -> Snapshot:
+def _reload(path: str, stamp: FileVersion, seen: _CachedRead | None) -> Snapshot:
     """Read the file; parse it only if its text is another one than before."""
     settled = time.time_ns() - stamp[1] > _SETTLED_NS
     text, failure = _text_of(path, stamp)
@@ -101,14 +101,14 @@ def _look(path: str, stamp: Stamp, seen: _Seen | None) -> Snapshot:
         snapshot = seen.snapshot if seen.stamp == stamp else replace(seen.snapshot, stamp=stamp)
     else:
         snapshot = _parse_text(path, stamp, text, failure, seen)
-    if len(_seen) >= _KEPT_FILES and path not in _seen:
-        _seen.pop(next(iter(_seen)))
+    if len(_cached_reads) >= _KEPT_FILES and path not in _cached_reads:
+        _cached_reads.pop(next(iter(_cached_reads)))
     good_until_s = time.monotonic() + _LOOK_AGAIN_S if snapshot.config.claims else math.inf
-    _seen[path] = _Seen(stamp, settled, text, snapshot, trusted, good_until_s)
+    _cached_reads[path] = _CachedRead(stamp, settled, text, snapshot, trusted, good_until_s)
     return snapshot
 
 
-def _text_of(path: str, stamp: Stamp) -> tuple[bytes, ConfigError | None]:
+def _text_of(path: str, stamp: FileVersion) -> tuple[bytes, ConfigError | None]:
     """`(text, None)`, or `(b"", why the file cannot be read)`."""
     try:
         return (_read_text(path) if stamp != _NO_FILE else b"{}"), None
@@ -116,7 +116,9 @@ def _text_of(path: str, stamp: Stamp) -> tuple[bytes, ConfigError | None]:
         return b"", exc
 
 
-def _parse_text(path: str, stamp: Stamp, text: bytes, failure: ConfigError | None, seen: _Seen | None) -> Snapshot:
+def _parse_text(
+    path: str, stamp: FileVersion, text: bytes, failure: ConfigError | None, seen: _CachedRead | None
+) -> Snapshot:
     try:
         if failure is not None:
             raise failure
@@ -135,9 +137,9 @@ def _parse_text(path: str, stamp: Stamp, text: bytes, failure: ConfigError | Non
     return snapshot
 
 
-def _snapshot(path: str, stamp: Stamp, text: bytes) -> Snapshot:
-    data, duplicates = read(text, path)
-    config, problems = parse(data)
+def _snapshot(path: str, stamp: FileVersion, text: bytes) -> Snapshot:
+    data, duplicates = parse_json(text, path)
+    config, problems = parse_config(data)
     if is_project(path):
         config = restrict(config, os.path.dirname(path))
     return Snapshot(path, stamp, config, duplicates + problems, data)
@@ -151,7 +153,7 @@ def _read_text(path: str) -> bytes:
         raise ConfigError(path, f"an unreadable file ({exc.strerror})", "a file that can be read") from exc
 
 
-def _stamp_of(path: str) -> Stamp:
+def _stamp_of(path: str) -> FileVersion:
     try:
         info = os.stat(path)
     except FileNotFoundError:
@@ -164,7 +166,7 @@ def _stamp_of(path: str) -> Stamp:
 def update(
     change: Callable[[dict[str, Any]], None],
     *,
-    expected: Stamp | None = None,
+    expected: FileVersion | None = None,
     known: Collection[str] | None = None,
     keep: Callable[[bytes, str], None] | None = None,
 ) -> Snapshot:
@@ -181,12 +183,12 @@ def update(
     """
 
     def changed(text: bytes, path: str) -> str:
-        before, _ = read(text, path)
+        before, _ = parse_json(text, path)
         data = copy.deepcopy(before)
         change(data)
         _refuse_new_problems(before, data, known)
         after = _as_text(data)
-        read(after, path)
+        parse_json(after, path)
         return after
 
     return _write_checked(changed, expected, keep)
@@ -195,7 +197,7 @@ def update(
 def rewrite(
     text: str,
     *,
-    expected: Stamp | None = None,
+    expected: FileVersion | None = None,
     known: Collection[str] | None = None,
     keep: Callable[[bytes, str], None] | None = None,
 ) -> Snapshot:
@@ -209,7 +211,7 @@ def rewrite(
     """
 
     def checked(old: bytes, path: str) -> str:
-        data, duplicates = read(text, path)
+        data, duplicates = parse_json(text, path)
         if duplicates:
             raise ConfigError(duplicates[0].path, duplicates[0].found, duplicates[0].allowed)
         _refuse_new_problems(_last_good(old, path), data, known)
@@ -221,14 +223,14 @@ def rewrite(
 def _last_good(text: bytes, path: str) -> Mapping[str, Any]:
     """The data of a text, or where it cannot be read of the last version that could."""
     try:
-        return read(text, path)[0]
+        return parse_json(text, path)[0]
     except ConfigError:
-        seen = _seen.get(path) or _seen.get(config_path())
+        seen = _cached_reads.get(path) or _cached_reads.get(config_path())
         return seen.snapshot.data if seen is not None else {}
 
 
 def _write_checked(
-    make: Callable[[bytes, str], str], expected: Stamp | None, keep: Callable[[bytes, str], None] | None
+    make: Callable[[bytes, str], str], expected: FileVersion | None, keep: Callable[[bytes, str], None] | None
 ) -> Snapshot:
     """Write what `make` makes of the file's bytes, under its lock, unless it moved."""
     path = Path(config_path()).resolve()
@@ -240,7 +242,7 @@ def _write_checked(
                 raise ConflictError(f"{path}: changed on disk since it was read; read it again, then repeat the change")
             before = _read_text(str(path)) if stamp != _NO_FILE else b"{}"
             text = make(before, str(path))
-            _sweep(path)
+            _remove_stale_temp_files(path)
             if keep is not None:
                 keep(before, text)
             write_atomic(path, text)
@@ -260,14 +262,17 @@ def _consent(before: bytes, after: str) -> None:
     if not is_project(path):
         return
     try:
-        old, new = (restrict(parse(read(text, path)[0])[0], os.path.dirname(path)).claims for text in (before, after))
+        old, new = (
+            restrict(parse_config(parse_json(text, path)[0])[0], os.path.dirname(path)).claims
+            for text in (before, after)
+        )
     except ConfigError as exc:
         log.warning("%s; what the new version names needs: muse trust", exc)
         return
     consent.add(claim for claim in new if claim not in old)
 
 
-def stamp_of(path: str) -> Stamp:
+def file_version(path: str) -> FileVersion:
     """The stamp of a file now, by which two looks at it are told apart; (0, 0, 0) if there is none.
 
     Raises:
@@ -276,7 +281,7 @@ def stamp_of(path: str) -> Stamp:
     return _stamp_of(path)
 
 
-def _sweep(path: Path) -> None:
+def _remove_stale_temp_files(path: Path) -> None:
     """Remove what writers left behind that were killed; the lock is held, so none of them is at work."""
     for remains in path.parent.glob(f".{path.name}.*.tmp"):
         remains.unlink(missing_ok=True)
@@ -293,7 +298,7 @@ def _as_text(data: Mapping[str, Any]) -> str:
 
 
 def _refuse_new_problems(before: Mapping[str, Any], after: Mapping[str, Any], known: Collection[str] | None) -> None:
-    old = set(parse(before, known)[1])
-    fresh = [problem for problem in parse(after, known)[1] if problem not in old]
+    old = set(parse_config(before, known)[1])
+    fresh = [problem for problem in parse_config(after, known)[1] if problem not in old]
     if fresh:
         raise ConfigError(fresh[0].path, fresh[0].found, fresh[0].allowed)

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from muse.journal.config import Descriptors
 from muse.journal.lenient_parser import Problem
-from muse.journal.storage.path_containment import IN_PROJECT, LEADS_OUT, leads_out
+from muse.journal.storage.path_containment import IN_PROJECT, LEADS_OUT, escapes_folder
 from muse.journal.trust import consent
 from muse.journal.trust.project_config import request_claims, server_claim
 from muse.types.trust_claim import Claim
@@ -39,7 +39,7 @@ class Descriptor(Struct, frozen=True):
     claims: tuple[Claim, ...] = ()
 
 
-class Found(Struct, frozen=True):
+class DiscoveryResult(Struct, frozen=True):
     """All descriptors at one moment, in order (a later one wins a name); `version` rises with every change.
 
     `claims` are those of all personas, also of those that are left out for want of consent.
@@ -51,19 +51,19 @@ class Found(Struct, frozen=True):
     claims: tuple[Claim, ...] = ()
 
 
-class _Look(Struct):
+class _ScanCache(Struct):
     """The last look at one set of folders."""
 
     at_s: float
     stamps: tuple[_Stamp, ...]
-    found: Found
+    found: DiscoveryResult
 
 
-_looks: dict[tuple[Descriptors, str], _Look] = {}
+_looks: dict[tuple[Descriptors, str], _ScanCache] = {}
 _versions = iter(range(1, 1 << 62))
 
 
-def find(further: Descriptors, base: str, *, at_once: bool = True) -> Found:
+def find(further: Descriptors, base: str, *, at_once: bool = True) -> DiscoveryResult:
     """The descriptors of the checkout or installed packages, then those of `further` folders (relative to `base`).
 
     Files are read only when their stamp (path, mtime, size) moved. `at_once=False` looks at most once a second, for hot
@@ -82,11 +82,11 @@ def find(further: Descriptors, base: str, *, at_once: bool = True) -> Found:
         known.at_s = now
         return known.found
     found = _read_all(places, further.project)
-    _looks[key] = _Look(now, stamps, found)
+    _looks[key] = _ScanCache(now, stamps, found)
     return found
 
 
-class _Place(Struct, frozen=True):
+class _SearchFolder(Struct, frozen=True):
     """A folder that may hold descriptors; `is_shipped` where it comes with muse, and no configuration names it."""
 
     kind: Kind
@@ -95,16 +95,16 @@ class _Place(Struct, frozen=True):
     is_shipped: bool = False
 
 
-def _places(further: Descriptors, base: str) -> Iterator[_Place]:
+def _places(further: Descriptors, base: str) -> Iterator[_SearchFolder]:
     """Yield every folder that may hold descriptors."""
-    yield _Place("category", "", str(_HOUSE / "observe" / "categories"), is_shipped=True)
-    yield from (_Place("category", "", str(Path(base, path))) for path in further.categories)
-    yield _Place("agent", "system", str(_HOUSE / "muse" / "agents"), is_shipped=True)
-    yield from (_Place("agent", "system", str(Path(base, path))) for path in further.agents)
+    yield _SearchFolder("category", "", str(_HOUSE / "observe" / "categories"), is_shipped=True)
+    yield from (_SearchFolder("category", "", str(Path(base, path))) for path in further.categories)
+    yield _SearchFolder("agent", "system", str(_HOUSE / "muse" / "agents"), is_shipped=True)
+    yield from (_SearchFolder("agent", "system", str(Path(base, path))) for path in further.agents)
     for folder, is_shipped in ((_HOUSE / "apps", True), *((Path(base, path), False) for path in further.apps)):
         for app in _names(str(folder)):
             if not app.startswith(("_", ".")):
-                yield _Place("agent", app, str(folder / app / "agents"), is_shipped)
+                yield _SearchFolder("agent", app, str(folder / app / "agents"), is_shipped)
 
 
 def _names(folder: str) -> list[str]:
@@ -124,7 +124,7 @@ def _files(folder: str) -> Iterator[os.DirEntry[str]]:
         return
 
 
-def _stamps(places: list[_Place]) -> Iterator[_Stamp]:
+def _stamps(places: list[_SearchFolder]) -> Iterator[_Stamp]:
     for place in places:
         for entry in _files(place.folder):
             try:
@@ -135,14 +135,14 @@ def _stamps(places: list[_Place]) -> Iterator[_Stamp]:
                 yield entry.path, info.st_mtime_ns, info.st_size
 
 
-def _read_all(places: list[_Place], project: str) -> Found:
+def _read_all(places: list[_SearchFolder], project: str) -> DiscoveryResult:
     descriptors: list[Descriptor] = []
     problems: list[Problem] = []
     shipped: set[tuple[str, str]] = set()
     every: list[Claim] = []
     for source, entry in [(place, entry) for place in places for entry in _files(place.folder)]:
         kind, owner = source.kind, source.owner
-        is_link_out = leads_out(entry.path, project)
+        is_link_out = escapes_folder(entry.path, project)
         data = Problem(entry.path, LEADS_OUT, IN_PROJECT) if is_link_out else _read(entry.path)
         if isinstance(data, Problem):
             problems.append(data)
@@ -158,7 +158,7 @@ def _read_all(places: list[_Place], project: str) -> Found:
                 problems.append(_problem(withheld))
                 continue
         descriptors.append(found)
-    return Found(next(_versions), tuple(descriptors), tuple(problems), tuple(every))
+    return DiscoveryResult(next(_versions), tuple(descriptors), tuple(problems), tuple(every))
 
 
 def claims_of(descriptor: Descriptor, project: str, *, is_shipped: bool) -> tuple[Claim, ...]:

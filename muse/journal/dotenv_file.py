@@ -19,12 +19,12 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LONGEST = 4096
 
 
-def path() -> Path:
+def dotenv_path() -> Path:
     """The journal's own `.env`."""
     return paths.journal_path() / ".env"
 
 
-def save(name: str, value: str) -> None:
+def set_value(name: str, value: str) -> None:
     """Write `name=value` into the journal's `.env` (mode 0600), in place of what it said there before.
 
     Raises:
@@ -45,7 +45,7 @@ def save(name: str, value: str) -> None:
     _change(lambda pieces: [*(text for key_name, text in pieces if key_name != name), line])
 
 
-def remove(name: str) -> bool:
+def remove_value(name: str) -> bool:
     """Take an entry out of the journal's `.env`; whether there was one.
 
     Raises:
@@ -62,7 +62,7 @@ def remove(name: str) -> bool:
     return bool(found)
 
 
-def has(name: str) -> bool:
+def has_value(name: str) -> bool:
     """Whether the journal's own `.env` says a value for `name`.
 
     Raises:
@@ -80,7 +80,7 @@ def _quoted(key: str) -> str:
 
 def _change(change: Callable[[Iterable[tuple[str | None, str]]], list[str]]) -> None:
     """Write the file's pieces, each `(name or None, text)`, as `change` would have them; under a lock."""
-    file = path()
+    file = dotenv_path()
     try:
         atomic_files.make_folder(file.parent)
         with atomic_files.file_lock(file.with_name(".env.lock")):
@@ -97,13 +97,17 @@ def _change(change: Callable[[Iterable[tuple[str | None, str]]], list[str]]) -> 
 def _text() -> str:
     """The file as it stands; empty if there is none."""
     try:
-        return path().read_bytes().decode("utf-8")
+        return dotenv_path().read_bytes().decode("utf-8")
     except FileNotFoundError:
         return ""
     except UnicodeDecodeError as exc:
-        raise ConfigError(str(path()), f"a byte that is not UTF-8 at position {exc.start}", "UTF-8 text") from exc
+        raise ConfigError(
+            str(dotenv_path()), f"a byte that is not UTF-8 at position {exc.start}", "UTF-8 text"
+        ) from exc
     except OSError as exc:
-        raise ConfigError(str(path()), f"an unreadable file ({exc.strerror})", "a file that can be read") from exc
+        raise ConfigError(
+            str(dotenv_path()), f"an unreadable file ({exc.strerror})", "a file that can be read"
+        ) from exc
 
 
 def _pieces(text: str) -> list[tuple[str | None, str]]:

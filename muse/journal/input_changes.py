@@ -28,7 +28,7 @@ _KEPT_BY_MUSE = ("agents", "stamps", "tokens", "index")
 _WILD = frozenset("*?[")
 
 
-class Look(Struct, frozen=True):
+class InputState(Struct, frozen=True):
     """What a persona would read now, and why that asks for a run; no reason: nothing has changed."""
 
     persona: str
@@ -60,7 +60,7 @@ class Look(Struct, frozen=True):
         return written
 
 
-def look(persona: Mapping[str, Any], prompt: str) -> Look:
+def check_inputs(persona: Mapping[str, Any], prompt: str) -> InputState:
     """What `persona` (as `get_agent` gives it) would read if it were asked `prompt` now.
 
     Raises:
@@ -71,7 +71,7 @@ def look(persona: Mapping[str, Any], prompt: str) -> Look:
     output = None if persona.get("output") is None else _inside("output", persona["output"])
     asked = hashlib.sha256(json.dumps([prompt, persona], sort_keys=True, default=str).encode()).hexdigest()
     inputs = dict(sorted(_stamps(patterns, output)))
-    return Look(name, inputs, asked, output, _reason(_read(_stamp_path(name)), inputs, asked, output))
+    return InputState(name, inputs, asked, output, _reason(_read(_stamp_path(name)), inputs, asked, output))
 
 
 def is_declared(persona: Mapping[str, Any]) -> bool:

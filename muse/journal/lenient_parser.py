@@ -23,7 +23,7 @@ class Problem(Struct, frozen=True):
         return f"{self.path}: found {self.found}, expected {self.allowed}"
 
 
-class Reader:
+class LenientParser:
     """One pass over one document; collects problems as it goes, and what is left of an entry without them."""
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class Reader:
     def rows(self, raw: object, path: str, value: Callable[[object, str], _T | None]) -> tuple[_T, ...]:
         """A list, each of its items read by `value(raw, path)`; those that become None are left out."""
         if not isinstance(raw, list):
-            self.problem(path, found_text(raw), KIND_NAMES[list])
+            self.problem(path, describe_value(raw), KIND_NAMES[list])
             return ()
         read = (value(item, f"{path}[{place}]") for place, item in enumerate(raw))
         return tuple(item for item in read if item is not None)
@@ -63,14 +63,14 @@ class Reader:
             return True
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             return True
-        self.problem(path, found_text(value) if path != "env" else type(value).__name__, KIND_NAMES[kind])
+        self.problem(path, describe_value(value) if path != "env" else type(value).__name__, KIND_NAMES[kind])
         return False
 
     def is_text(self, value: object, path: str, *, empty: bool = False, secret: bool = False) -> bool:
         """Whether a value is text that says something (or is `empty`); a problem if not, without a `secret` one."""
         if isinstance(value, str) and (empty or value.strip()):
             return True
-        self.problem(path, type(value).__name__ if secret else found_text(value), KIND_NAMES[str])
+        self.problem(path, type(value).__name__ if secret else describe_value(value), KIND_NAMES[str])
         return False
 
     def members(self, raw: object, path: str | None) -> Mapping[str, Any]:
@@ -78,7 +78,7 @@ class Reader:
         if isinstance(raw, Mapping):
             return raw
         if path is not None:
-            self.problem(path, found_text(raw), KIND_NAMES[dict])
+            self.problem(path, describe_value(raw), KIND_NAMES[dict])
         return {}
 
     def problem(self, path: str, found: str, allowed: str) -> None:
@@ -96,13 +96,13 @@ KIND_NAMES: Mapping[type, str] = {
 }
 
 
-def found_text(value: object) -> str:
+def describe_value(value: object) -> str:
     """A value as an error shows it: as JSON-like text, cut short."""
     text = json.dumps(value, ensure_ascii=False, default=repr) if not isinstance(value, str) else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def nearest(word: str, words: Collection[str]) -> str | None:
+def closest_name(word: str, words: Collection[str]) -> str | None:
     """Return the word of `words` that `word` looks like a misspelling of; None if it is like none."""
     from difflib import get_close_matches  # 3 ms, and only who misspells something pays it
 

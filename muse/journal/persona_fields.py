@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from muse.journal.lenient_parser import Problem, found_text, nearest
+from muse.journal.lenient_parser import Problem, closest_name, describe_value
 
 _TEXT, _NAMES, _NUMBER = (str,), (str, list), (int, float)
 FIELDS: Mapping[str, tuple[type, ...]] = {
@@ -41,7 +41,7 @@ def problems_of(data: Mapping[str, Any], path: str) -> Iterator[Problem]:
         if name not in FIELDS:
             yield Problem(place, "an unknown field", _meant(name))
         elif value is not None and not _is_of(value, FIELDS[name]):
-            yield Problem(place, found_text(value), " or ".join(_KINDS[kind] for kind in FIELDS[name]))
+            yield Problem(place, describe_value(value), " or ".join(_KINDS[kind] for kind in FIELDS[name]))
 
 
 def names_in(value: object) -> list[str] | None:
@@ -72,5 +72,5 @@ def _meant(name: str) -> str:
         return (
             "none: who serves its runs stands in journal.json, under providers.contexts (muse agents has its context)"
         )
-    near = nearest(name, FIELDS)
+    near = closest_name(name, FIELDS)
     return f"{near!r}?" if near else f"one of {', '.join(sorted(FIELDS))}, or a name that begins with x-"

@@ -11,7 +11,7 @@ from typing import Any
 from muse.journal import config_loader, descriptors, persona_fields
 from muse.journal.descriptors import Descriptor
 from muse.journal.lenient_parser import Problem
-from muse.journal.prompts import fill, identity_fields
+from muse.journal.prompts import identity_fields, render
 from muse.journal.storage.path_containment import require_within
 from muse.types.trust_claim import Claim
 
@@ -71,7 +71,7 @@ def _instruction(descriptor: Descriptor, persona: str, identity: Mapping[str, An
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as exc:
         raise FileNotFoundError(f"Agent persona {persona!r} has no text: {path} is missing") from exc
-    return fill(text, text_fields(identity, facet), where=str(path)).strip()
+    return render(text, text_fields(identity, facet), where=str(path)).strip()
 
 
 def claims_of(persona: str) -> tuple[Claim, ...]:

@@ -12,8 +12,8 @@ from typing import Any, Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from muse.journal.lenient_parser import Reader, found_text
-from muse.types.formatting import usd
+from muse.journal.lenient_parser import LenientParser, describe_value
+from muse.types.formatting import format_usd
 from muse.types.provider_spec import Tier
 
 DEFAULT_RETRIES = 2
@@ -26,12 +26,12 @@ OnLimit = Literal["wait", "raise"]
 Window = Literal["day", "week", "month"]
 Unusable = Literal["blocked", "truncated"]
 # The model of a provider at a tier, None if it has none.
-ModelAt = Callable[[str, int], str | None]
+ModelForTier = Callable[[str, int], str | None]
 # Whose a line of the token log is and what it cost, where it does not say so itself: `(provider, dollars or None)`.
-Assess = Callable[[Mapping[str, Any]], tuple[str, float | None]]
+PriceFn = Callable[[Mapping[str, Any]], tuple[str, float | None]]
 
 
-class Rung(Struct, frozen=True):
+class FallbackTarget(Struct, frozen=True):
     """Who is asked next where the one before could not answer; what it leaves open is the context's own."""
 
     provider: str | None = None
@@ -39,7 +39,7 @@ class Rung(Struct, frozen=True):
     model: str | None = None
 
 
-class CallRules(Struct, frozen=True):
+class CallPolicy(Struct, frozen=True):
     """How the calls of a context are made; None where an entry says nothing.
 
     `fallbacks` is the ladder; `fallback_on` what of an answer lets it go on besides a provider's failure. `allow` and
@@ -49,7 +49,7 @@ class CallRules(Struct, frozen=True):
     `cache_s` is how long an answer may be given again to the same request.
     """
 
-    fallbacks: tuple[Rung, ...] | None = None
+    fallbacks: tuple[FallbackTarget, ...] | None = None
     fallback_on: tuple[Unusable, ...] | None = None
     allow: tuple[str, ...] | None = None
     local_only: bool | None = None
@@ -98,7 +98,9 @@ class Limit(Struct, frozen=True):
             (self.tokens_per_day, "{:,} tokens a day"),
         )
         said = [words.format(amount) for amount, words in amounts if amount is not None]
-        return ", ".join([*globs, *said, *([] if self.usd_per_day is None else [f"{usd(self.usd_per_day)} a day"])])
+        return ", ".join(
+            [*globs, *said, *([] if self.usd_per_day is None else [f"{format_usd(self.usd_per_day)} a day"])]
+        )
 
 
 class Budget(Struct, frozen=True):
@@ -122,7 +124,7 @@ class Breaker(Struct, frozen=True):
     cool_down_s: float = 30.0
 
 
-class Answers(Struct, frozen=True):
+class AnswerLimits(Struct, frozen=True):
     """The most megabytes of an answer, as read and as decompressed; `providers` has those with a bound of their own."""
 
     max_mb: float = 64.0
@@ -140,7 +142,7 @@ class Policies(Struct, frozen=True):
     budgets: tuple[Budget, ...] = ()
     breaker: Breaker = Breaker()
     cache_mb: float = 256.0
-    answers: Answers = Answers()
+    answers: AnswerLimits = AnswerLimits()
 
 
 RULES: Mapping[str, type] = {
@@ -184,9 +186,9 @@ _SELECTORS = ("provider", "model", "context")
 _AMOUNTS = ("requests_per_minute", "tokens_per_minute", "tokens_per_day", "usd_per_day", "in_flight")
 
 
-def read_rules(
-    reader: Reader, entry: Mapping[str, Any], fields: Mapping[str, Any], path: str, known: set[str] | None
-) -> CallRules:
+def parse_call_policy(
+    reader: LenientParser, entry: Mapping[str, Any], fields: Mapping[str, Any], path: str, known: set[str] | None
+) -> CallPolicy:
     """The rules among the usable `fields` of an `entry` at `path`; a rule that is not usable says nothing.
 
     A bound is the exception: one that is not usable allows nobody, since it was meant to keep something in.
@@ -198,10 +200,10 @@ def read_rules(
         value = _rule(reader, name, fields[name], f"{path}.{name}", known)
         if value is not None:
             said.setdefault(name, value)
-    return CallRules(**said)
+    return CallPolicy(**said)
 
 
-def _rule(reader: Reader, name: str, raw: Any, path: str, known: set[str] | None) -> Any:
+def _rule(reader: LenientParser, name: str, raw: Any, path: str, known: set[str] | None) -> Any:
     value = raw
     match name:
         case "fallbacks":
@@ -225,15 +227,15 @@ def _rule(reader: Reader, name: str, raw: Any, path: str, known: set[str] | None
     return value
 
 
-def _rung(reader: Reader, raw: object, path: str, known: set[str] | None) -> Rung | None:
+def _rung(reader: LenientParser, raw: object, path: str, known: set[str] | None) -> FallbackTarget | None:
     """A rung of a ladder: a provider's name, or an object with provider, tier, model."""
     if isinstance(raw, str):
         name = _provider(reader, raw, path, known)
-        return Rung(provider=name) if name else None
+        return FallbackTarget(provider=name) if name else None
     fields = reader.fields(raw, path, RUNG)
     tier = fields.pop("tier", None)
     if tier is not None and (isinstance(tier, bool) or tier not in (1, 2, 3)):
-        reader.problem(f"{path}.tier", found_text(tier), "1, 2 or 3")
+        reader.problem(f"{path}.tier", describe_value(tier), "1, 2 or 3")
         return None
     if "provider" in fields and _provider(reader, fields["provider"], f"{path}.provider", known) is None:
         return None
@@ -241,10 +243,10 @@ def _rung(reader: Reader, raw: object, path: str, known: set[str] | None) -> Run
         if isinstance(raw, Mapping):
             reader.problem(path, "neither provider nor tier nor model", "at least one of them")
         return None
-    return Rung(fields.get("provider"), None if tier is None else Tier(int(tier)), fields.get("model"))
+    return FallbackTarget(fields.get("provider"), None if tier is None else Tier(int(tier)), fields.get("model"))
 
 
-def _provider(reader: Reader, raw: object, path: str, known: set[str] | None) -> str | None:
+def _provider(reader: LenientParser, raw: object, path: str, known: set[str] | None) -> str | None:
     if not reader.is_text(raw, path):
         return None
     if known is not None and raw not in known:
@@ -253,14 +255,14 @@ def _provider(reader: Reader, raw: object, path: str, known: set[str] | None) ->
     return str(raw)
 
 
-def _one_of(reader: Reader, raw: object, path: str, *allowed: str) -> Any:
+def _one_of(reader: LenientParser, raw: object, path: str, *allowed: str) -> Any:
     if raw in allowed:
         return raw
-    reader.problem(path, found_text(raw), " or ".join(map(repr, allowed)))
+    reader.problem(path, describe_value(raw), " or ".join(map(repr, allowed)))
     return None
 
 
-def read_limits(reader: Reader, raw: object, path: str, known: set[str] | None) -> tuple[Limit, ...]:
+def parse_limits(reader: LenientParser, raw: object, path: str, known: set[str] | None) -> tuple[Limit, ...]:
     """`providers.limits`: a list of what is selected and how much of it there may be."""
     limits: list[Limit] = []
     for limit in reader.rows(raw, path, lambda item, where: _limit(reader, item, where, known)):
@@ -270,7 +272,7 @@ def read_limits(reader: Reader, raw: object, path: str, known: set[str] | None) 
     return tuple(limits)
 
 
-def _limit(reader: Reader, raw: object, path: str, known: set[str] | None) -> Limit | None:
+def _limit(reader: LenientParser, raw: object, path: str, known: set[str] | None) -> Limit | None:
     fields = reader.fields(raw, path, LIMIT)
     if "provider" in fields and not set("*?[") & set(fields["provider"]):
         _provider(reader, fields["provider"], f"{path}.provider", known)
@@ -285,12 +287,12 @@ def _limit(reader: Reader, raw: object, path: str, known: set[str] | None) -> Li
     return Limit(path, **selected)
 
 
-def read_budgets(reader: Reader, raw: object, path: str) -> tuple[Budget, ...]:
+def parse_budgets(reader: LenientParser, raw: object, path: str) -> tuple[Budget, ...]:
     """`providers.budgets`: a list of globs over contexts and the dollars they may cost."""
     return reader.rows(raw, path, lambda item, where: _budget(reader, item, where))
 
 
-def _budget(reader: Reader, raw: object, path: str) -> Budget | None:
+def _budget(reader: LenientParser, raw: object, path: str) -> Budget | None:
     before = len(reader.problems)
     fields = reader.fields(raw, path, BUDGET)
     if "usd" not in fields and isinstance(raw, Mapping) and "usd" not in raw:
@@ -310,7 +312,7 @@ def _budget(reader: Reader, raw: object, path: str) -> Budget | None:
     return Budget(path, fields.pop("context", "*"), **fields)
 
 
-def read_breaker(reader: Reader, raw: object, path: str) -> Breaker:
+def parse_breaker(reader: LenientParser, raw: object, path: str) -> Breaker:
     """`providers.breaker`."""
     fields = reader.fields(raw, path, BREAKER)
     if "failures" in fields and not _within(reader, fields["failures"], f"{path}.failures", 0, _MOST):
@@ -320,7 +322,7 @@ def read_breaker(reader: Reader, raw: object, path: str) -> Breaker:
     return Breaker(int(fields.get("failures", Breaker().failures)), fields.get("cool_down_s", Breaker().cool_down_s))
 
 
-def read_cache_mb(reader: Reader, raw: object, path: str) -> float:
+def parse_cache_mb(reader: LenientParser, raw: object, path: str) -> float:
     """`providers.cache`: the size on disk up to which answers are kept, in megabytes."""
     wanted = reader.fields(raw, path, CACHE).get("max_mb")
     if wanted is None or not _above_0(reader, wanted, f"{path}.max_mb", _MOST):
@@ -328,31 +330,31 @@ def read_cache_mb(reader: Reader, raw: object, path: str) -> float:
     return float(wanted)
 
 
-def read_answers(reader: Reader, raw: object, path: str, known: set[str] | None) -> Answers:
+def parse_answer_limits(reader: LenientParser, raw: object, path: str, known: set[str] | None) -> AnswerLimits:
     """`providers.answers`: the most megabytes of an answer, for all providers and for single ones."""
     fields = reader.fields(raw, path, ANSWERS)
     wanted = fields.get("max_mb")
     if wanted is None or not _above_0(reader, wanted, f"{path}.max_mb", _MOST_ANSWER_MB):
-        wanted = Answers().max_mb
+        wanted = AnswerLimits().max_mb
     own: dict[str, float] = {}
     for name, most in reader.members(fields.get("providers", {}), f"{path}.providers").items():
         place = f"{path}.providers[{name!r}]"
         if isinstance(most, bool) or not isinstance(most, (int, float)):
-            reader.problem(place, found_text(most), "a number")
+            reader.problem(place, describe_value(most), "a number")
         elif _provider(reader, name, place, known) and _above_0(reader, most, place, _MOST_ANSWER_MB):
             own[name] = float(most)
-    return Answers(float(wanted), own)
+    return AnswerLimits(float(wanted), own)
 
 
-def _above_0(reader: Reader, value: Any, path: str, most: float) -> bool:
+def _above_0(reader: LenientParser, value: Any, path: str, most: float) -> bool:
     if 0 < value <= most:
         return True
-    reader.problem(path, found_text(value), f"a number above 0, up to {most:g}")
+    reader.problem(path, describe_value(value), f"a number above 0, up to {most:g}")
     return False
 
 
-def _within(reader: Reader, value: Any, path: str, least: float, most: float) -> bool:
+def _within(reader: LenientParser, value: Any, path: str, least: float, most: float) -> bool:
     if least <= value <= most:
         return True
-    reader.problem(path, found_text(value), f"a number from {least:g} to {most:g}")
+    reader.problem(path, describe_value(value), f"a number from {least:g} to {most:g}")
     return False

@@ -34,10 +34,10 @@ def load_prompt(
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as exc:
         raise FileNotFoundError(f"Prompt file not found: {path}") from exc
-    return Prompt(fill(text, context or {}, where=str(path)).strip(), path)
+    return Prompt(render(text, context or {}, where=str(path)).strip(), path)
 
 
-def fill(text: str, fields: Mapping[str, Any], *, where: str) -> str:
+def render(text: str, fields: Mapping[str, Any], *, where: str) -> str:
     """`text` with `$name` and `${name}` replaced; `$$` is a dollar sign, and a `$` before a digit or blank stays.
 
     Raises:

@@ -57,7 +57,7 @@ def find_key(env_key: str, given: str | None = None) -> str | None:
     return key
 
 
-def need_key(env_key: str, given: str | None = None) -> str:
+def require_key(env_key: str, given: str | None = None) -> str:
     """The key, as `find_key` finds it.
 
     Raises:
@@ -121,7 +121,7 @@ def _is_project(path: str) -> bool:
     return os.path.dirname(path) != paths.journal_name() or paths.is_project(paths.config_path())
 
 
-def origin(name: str) -> str | None:
+def key_source(name: str) -> str | None:
     """Where `look_up` finds a setting: "the environment", or the path of a `.env` file; None if nowhere."""
     if os.environ.get(name):
         return "the environment"
@@ -137,7 +137,7 @@ def fill_from(config: Config) -> None:
     _withheld.clear()
     _withheld.update({name: claim for name, claim in config.withheld_env.items() if not os.environ.get(name)})
     for claim in _withheld.values():
-        _say_once(f"{consent.TrustError(claim)}")
+        _log_once(f"{consent.TrustError(claim)}")
 
 
 def refuse_withheld(*names: str) -> None:
@@ -191,7 +191,7 @@ def _read_dotenv(path: str) -> Mapping[str, str]:
             return known[1]
         text = Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError as exc:
-        _say_once(f"{path} cannot be read ({exc.strerror}); keys in it do not count")
+        _log_once(f"{path} cannot be read ({exc.strerror}); keys in it do not count")
         return {}
     with _lock:
         entries = {name: value for name, value in dotenv_values(stream=io.StringIO(text)).items() if value}
@@ -199,28 +199,28 @@ def _read_dotenv(path: str) -> Mapping[str, str]:
         return entries
 
 
-def _say_once(words: str) -> None:
+def _log_once(words: str) -> None:
     if words not in _said:
         _said.add(words)
         log.warning("%s", words)
 
 
-def mask_exception(exc: BaseException) -> None:
+def redact_exception(exc: BaseException) -> None:
     """Take every key out of what an exception and its causes say, where others quoted one; tracebacks show these."""
     seen: set[int] = set()
     link: BaseException | None = exc
     while link is not None and id(link) not in seen:
         seen.add(id(link))
-        link.args = tuple(mask(arg) if isinstance(arg, str) else arg for arg in link.args)
+        link.args = tuple(redact(arg) if isinstance(arg, str) else arg for arg in link.args)
         link = link.__cause__ or link.__context__
 
 
 def remember(secrets: Iterable[str]) -> None:
-    """Have `mask` replace these too: secrets that stand elsewhere, such as in the entry of an MCP server."""
+    """Have `redact` replace these too: secrets that stand elsewhere, such as in the entry of an MCP server."""
     _used.update(secret for secret in secrets if secret)
 
 
-def mask(text: str) -> str:
+def redact(text: str) -> str:
     """`text` with every known key replaced; for what others say: errors, logs, and results of tools.
 
     Known are keys that were used in this process, those that `remember` was told, and those that stand in the

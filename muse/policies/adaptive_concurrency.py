@@ -17,7 +17,7 @@ from itertools import takewhile
 from msgspec import Struct
 
 from muse.policies.execution import ASK_AGAIN_S, Call, Outcome
-from muse.policies.rate_limit_headers import taken
+from muse.policies.rate_limit_headers import pop_reset
 from muse.types.errors import RateLimitError
 from muse.types.messages import Reply, Route
 
@@ -35,7 +35,7 @@ _USUAL_S = 2.5
 _NEWEST = 0.1
 
 
-class _Flow(Struct):
+class _ModelConcurrency(Struct):
     """The calls of one model in this process, and what bounds them.
 
     `began` says when each try under way was let through, the oldest first (monotonic seconds), `usual_s` how long an
@@ -53,11 +53,11 @@ class _Flow(Struct):
     address: str = ""
 
 
-class AdaptiveStep:
+class AdaptiveConcurrency:
     """Keeps each model's calls below what it has shown to bear."""
 
     def __init__(self) -> None:
-        self._flows: dict[tuple[str, str], _Flow] = {}
+        self._flows: dict[tuple[str, str], _ModelConcurrency] = {}
         self._lock = threading.RLock()  # the collector may end a stream in the middle of this
 
     def before(self, call: Call, route: Route) -> float:
@@ -66,9 +66,9 @@ class AdaptiveStep:
         with self._lock:
             flow = self._flows.get(key)
             if flow is None:
-                flow = self._flows[key] = _Flow()
+                flow = self._flows[key] = _ModelConcurrency()
             elif flow.ceiling or flow.held_until_s:
-                _keep_to(flow, call.address(route))
+                _set_ceiling(flow, call.address(route))
                 wait_s = _wait_s(flow, id(call))
                 if wait_s > 0:
                     flow.waiting[id(call)] = time.monotonic() + min(wait_s, ASK_AGAIN_S)
@@ -79,15 +79,15 @@ class AdaptiveStep:
 
     def after(self, call: Call, route: Route, outcome: Outcome | None) -> None:
         """Learn from how a try went."""
-        hold_s = taken()
+        hold_s = pop_reset()
         with self._lock:
             flow = self._flows[route.provider, route.model]
             if (hold_s or isinstance(outcome, RateLimitError)) and not call.has_own_key:
-                _keep_to(flow, call.address(route))
+                _set_ceiling(flow, call.address(route))
             if hold_s and not call.has_own_key:
                 flow.held_until_s = max(flow.held_until_s, time.monotonic() + hold_s)
             if isinstance(outcome, Reply):
-                _note_time(flow, outcome)
+                _record_duration(flow, outcome)
                 if flow.ceiling:
                     _grow(flow)
             elif isinstance(outcome, RateLimitError) and not call.has_own_key:
@@ -101,14 +101,14 @@ class AdaptiveStep:
                 flow.waiting.pop(id(call), None)
 
 
-def _keep_to(flow: _Flow, address: str) -> None:
+def _set_ceiling(flow: _ModelConcurrency, address: str) -> None:
     """Forget the bounds of another endpoint: journal.json or a variable may have moved the provider since."""
     if flow.address != address:
         flow.address = address
         flow.ceiling, flow.first_too_many, flow.held_until_s = 0.0, 0, 0.0
 
 
-def _wait_s(flow: _Flow, caller: int) -> float:
+def _wait_s(flow: _ModelConcurrency, caller: int) -> float:
     """0 if a call may go out: there is room, and nobody who came before is about to ask for it."""
     now = time.monotonic()
     if now < flow.held_until_s:
@@ -120,14 +120,14 @@ def _wait_s(flow: _Flow, caller: int) -> float:
     return 0.0 if ahead < free else min(_TURN_S * (ahead + 1 - max(free, 0)), _LONGEST_S)
 
 
-def _in_flight(flow: _Flow, now: float) -> int:
+def _in_flight(flow: _ModelConcurrency, now: float) -> int:
     """The tries under way that take no more than a few times as long as an answer usually does."""
     overdue_s = now - max(_OVERDUE * (flow.usual_s or _USUAL_S), _SHORTEST_OVERDUE_S)
     overdue = sum(1 for _ in takewhile(lambda began_s: began_s < overdue_s, flow.began.values()))
     return len(flow.began) - overdue
 
 
-def _note_time(flow: _Flow, reply: Reply) -> None:
+def _record_duration(flow: _ModelConcurrency, reply: Reply) -> None:
     """Keep the usual time of an answer, which a single slow one moves by little."""
     if reply.attempts:
         took_s = reply.attempts[-1].duration_s
@@ -135,7 +135,7 @@ def _note_time(flow: _Flow, reply: Reply) -> None:
         flow.usual_s = usual_s + _NEWEST * (min(took_s, _OVERDUE * usual_s) - usual_s)
 
 
-def _shrink(flow: _Flow, error: RateLimitError) -> None:
+def _shrink(flow: _ModelConcurrency, error: RateLimitError) -> None:
     now = time.monotonic()
     if error.retry_after_s:
         flow.held_until_s = max(flow.held_until_s, now + min(error.retry_after_s, _LONGEST_HOLD_S))
@@ -147,7 +147,7 @@ def _shrink(flow: _Flow, error: RateLimitError) -> None:
     flow.ceiling = max(1.0, min(flow.ceiling or in_flight, in_flight) / 2)
 
 
-def _grow(flow: _Flow) -> None:
+def _grow(flow: _ModelConcurrency) -> None:
     flow.ceiling += 1 / flow.ceiling
     if flow.ceiling >= 2 * flow.first_too_many:
         flow.ceiling, flow.first_too_many = 0.0, 0

@@ -18,7 +18,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from muse.journal import paths
-from muse.journal.storage.sqlite import begun_anew, connect
+from muse.journal.storage.sqlite import connect, recreate_if_damaged
 from muse.types.messages import Assistant, Finish, Reply, Request, Route
 from muse.types.usage import Usage
 
@@ -36,7 +36,7 @@ _TRY_AGAIN_S = 30.0
 _ROOM_MADE = 0.9
 
 
-class _Kept(Struct):
+class _CachedReply(Struct):
     """What of a reply does not depend on the call it came from."""
 
     text: str
@@ -50,7 +50,7 @@ class _Kept(Struct):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(_Kept).decode
+_decode = msgspec.msgpack.Decoder(_CachedReply).decode
 
 
 class Cache:
@@ -72,7 +72,7 @@ class Cache:
                 if row is not None:
                     self._connection.execute("UPDATE replies SET used = ? WHERE key = ?", (now, key))
             except sqlite3.Error as exc:
-                _complain("read", exc)
+                _warn_once("read", exc)
                 return None
         if row is None:
             return None
@@ -87,7 +87,7 @@ class Cache:
 
     def keep(self, key: bytes, reply: Reply) -> None:
         """Keep an answer, and make room for it."""
-        kept = _Kept(
+        kept = _CachedReply(
             *(reply.text, reply.turn, reply.usage, reply.finish, reply.model, reply.provider, reply.thinking),
             reply.dropped,
         )
@@ -108,7 +108,7 @@ class Cache:
                 if total > self._max_bytes:
                     self._make_room(total)
             except sqlite3.Error as exc:  # the answer is there, and its caller gets it
-                _complain("written", exc)
+                _warn_once("written", exc)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -127,7 +127,7 @@ _KEEP = "REPLACE INTO replies VALUES (?, ?, ?, ?, ?)"
 _FIND = "SELECT reply FROM replies WHERE key = ? AND made > ? AND made <= ?"
 
 
-def _complain(what: str, exc: Exception) -> None:
+def _warn_once(what: str, exc: Exception) -> None:
     """Say once a kind of trouble that the cache cannot be used; calls go on without it."""
     said = f"{what}: {exc}"
     if said not in _complained:
@@ -152,7 +152,7 @@ def cache(max_mb: float) -> Cache | None:
     if time.monotonic() < _not_before_s.get(path, 0.0):
         return None
     try:
-        made = begun_anew(path, lambda: Cache(path, max_mb))
+        made = recreate_if_damaged(path, lambda: Cache(path, max_mb))
     except (OSError, sqlite3.Error) as exc:
         _not_before_s[path] = time.monotonic() + _TRY_AGAIN_S
         if path not in _complained:

@@ -18,7 +18,7 @@ from msgspec import Struct
 from muse.journal.policy_config import Breaker
 from muse.policies.execution import Call, Outcome
 from muse.policies.resend_guard import STALE
-from muse.policies.shared_state import Busy, read, store_path, write
+from muse.policies.shared_state import SharedStateBusy, read, store_path, write
 from muse.types.errors import CircuitOpen, InterruptedReply, ProviderDown, ProviderError, ProviderTimeout, ReplyError
 from muse.types.messages import Reply, Route
 
@@ -27,7 +27,7 @@ _LOOK_AGAIN_S = 0.25
 _PATIENT_S = 5.0
 
 
-class State(Struct, frozen=True):
+class CircuitState(Struct, frozen=True):
     """How a provider's model has fared: `failures` in a row, open `until` (monotonic seconds), a probe at `probe`."""
 
     failures: int = 0
@@ -35,12 +35,12 @@ class State(Struct, frozen=True):
     probe: float = 0.0
 
 
-class BreakerStep:
+class CircuitBreaker:
     """The breakers of all models, as this process last saw them."""
 
     def __init__(self, settings: Breaker) -> None:
         self._settings = settings
-        self._seen: dict[str, State] = {}
+        self._seen: dict[str, CircuitState] = {}
         self._look_at_s = 0.0
         self._probing: set[int] = set()
         self._patience_s = max(settings.cool_down_s, _PATIENT_S)
@@ -54,7 +54,7 @@ class BreakerStep:
         now = time.monotonic()
         if now >= self._look_at_s:
             self._look_at_s = now + _LOOK_AGAIN_S
-            self._seen = dict(states())
+            self._seen = dict(circuit_states())
         state = self._seen.get(_key(route)) if self._seen else None
         if state is None or state.failures < self._settings.failures:
             return 0.0
@@ -75,7 +75,7 @@ class BreakerStep:
             return  # all is well, and was
         if _is_failure(outcome, call):
             self._count(_key(route))
-        elif _key(route) in self._seen and _is_life(outcome):
+        elif _key(route) in self._seen and _is_success_signal(outcome):
             self._forget(_key(route))
         elif id(call) in self._probing:
             self._give_back(_key(route))
@@ -89,23 +89,23 @@ class BreakerStep:
         values = (now, key, now, now - self._patience_s, now)
         try:
             return write(lambda connection: bool(connection.execute(_PROBE, values).rowcount))
-        except Busy:
+        except SharedStateBusy:
             return False
 
     def _count(self, key: str) -> None:
         opens = time.monotonic() + self._settings.cool_down_s
-        with suppress(Busy):  # one failure more or less
+        with suppress(SharedStateBusy):  # one failure more or less
             write(lambda connection: connection.execute(_COUNT, (key, opens, opens)))
         self._look_at_s = 0.0
 
     def _give_back(self, key: str) -> None:
         """A try that told nothing: the next call may have it."""
-        with suppress(Busy):  # it will be late enough some time
+        with suppress(SharedStateBusy):  # it will be late enough some time
             write(lambda connection: connection.execute("UPDATE breakers SET probe = 0 WHERE key = ?", (key,)))
         self._look_at_s = 0.0
 
     def _forget(self, key: str) -> None:
-        with suppress(Busy):  # the next success will do
+        with suppress(SharedStateBusy):  # the next success will do
             write(lambda connection: connection.execute("DELETE FROM breakers WHERE key = ?", (key,)))
             self._seen.pop(key, None)
 
@@ -117,14 +117,14 @@ _COUNT = (
 )
 
 
-def states() -> Iterator[tuple[str, State]]:
+def circuit_states() -> Iterator[tuple[str, CircuitState]]:
     """`("provider model", state)` of every model that failed last time; nothing is made for it."""
     if not os.path.exists(store_path()):
         return
     now = time.monotonic()
     for key, failures, until, probe in read("SELECT key, failures, until, probe FROM breakers"):
         if until <= now + 1e6:  # else from before the machine was started
-            yield key, State(failures, until, probe)
+            yield key, CircuitState(failures, until, probe)
 
 
 def _key(route: Route) -> str:
@@ -140,7 +140,7 @@ def _is_failure(outcome: Outcome | None, call: Call) -> bool:
     return isinstance(outcome, ProviderDown) and outcome.code != STALE
 
 
-def _is_life(outcome: Outcome | None) -> bool:
+def _is_success_signal(outcome: Outcome | None) -> bool:
     """Whether an outcome is the work of a provider that is there: an answer of any kind, or a refusal of its own."""
     if isinstance(outcome, ProviderError):
         return outcome.status is not None

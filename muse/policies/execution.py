@@ -1,7 +1,7 @@
-"""The course of one logical call: tries, waits and the way down the ladder, as a generator; it does no I/O itself.
+"""The execution plan of one logical call: sends, sleeps and fallbacks, as a generator without I/O.
 
-Whoever runs a course carries out each `Try` and `Wait` it yields, in a thread or in an event loop, and sends back what
-came of it. So there is one course for sync and async, and it is tested without a clock.
+The caller performs each `Send` and `Sleep` that the plan yields, in a thread or in an event loop, and sends the outcome
+back. So sync and async share one plan, and it is tested without a clock. Entry point: `execution_plan`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Protocol
 from msgspec import Struct
 from msgspec.structs import replace
 
-from muse.journal.policy_config import DEFAULT_RETRIES, CallRules
+from muse.journal.policy_config import DEFAULT_RETRIES, CallPolicy
 from muse.policies.deadline import Deadline
 from muse.policies.resend_guard import STALE
-from muse.policies.retry import delay_s, is_transient
+from muse.policies.retry import backoff_s, is_transient
 from muse.types.errors import (
     AnswerTooLarge,
     AuthError,
@@ -47,13 +47,13 @@ _USEFUL = 0.05
 # Room may come before it was reckoned with, and a place in line is kept by asking.
 ASK_AGAIN_S = 1.0
 # What another provider may mend: the one asked is down, limited or without a usable key, or a limit of ours is reached.
-_MENDED = (
+_FALLBACK_ERRORS = (
     *(AnswerTooLarge, AuthError, NotFoundError, ProviderDown, ProviderTimeout, QuotaError, RateLimitError),
     *(MissingKeyError, UnavailableError, CircuitOpen, LimitReached),
 )
 
 
-class Try(Struct, frozen=True):
+class Send(Struct, frozen=True):
     """To be done: ask this route, within this time. The answer is a `Reply` or the exception that came.
 
     `on_new_connection` says that the try before found its kept connection closed.
@@ -64,14 +64,14 @@ class Try(Struct, frozen=True):
     on_new_connection: bool = False
 
 
-class Wait(Struct, frozen=True):
+class Sleep(Struct, frozen=True):
     """To be done: wait so long. The answer is None."""
 
     seconds: float
 
 
 Outcome = Reply | Exception
-Course = Generator[Try | Wait, Outcome | None, Reply]
+ExecutionPlan = Generator[Send | Sleep, Outcome | None, Reply]
 
 
 class Fallback(Struct, frozen=True):
@@ -96,7 +96,7 @@ class Call(Struct, eq=False):
 
     context: str
     rungs: tuple[Route, ...]
-    rules: CallRules
+    rules: CallPolicy
     deadline: Deadline
     tokens: int = 0
     has_own_key: bool = False
@@ -104,7 +104,7 @@ class Call(Struct, eq=False):
     address: Callable[[Route], str] = _own_address
 
 
-class Step(Protocol):
+class Policy(Protocol):
     """A policy around each try."""
 
     def before(self, call: Call, route: Route) -> float:
@@ -121,7 +121,7 @@ class Step(Protocol):
         """A try that was not let through is not waited for any more."""
 
 
-def course(call: Call, steps: Sequence[Step]) -> Course:
+def execution_plan(call: Call, steps: Sequence[Policy]) -> ExecutionPlan:
     """Ask rung after rung, each with its retries, until one gives a reply.
 
     Raises:
@@ -133,8 +133,8 @@ def course(call: Call, steps: Sequence[Step]) -> Course:
     is_second = False
     while True:
         place = places.popleft()
-        limit = _share(call, len(places))
-        outcome = yield from _rung(call, call.rungs[place], limit, steps, attempts)
+        limit = _deadline_for_target(call, len(places))
+        outcome = yield from _run_target(call, call.rungs[place], limit, steps, attempts)
         if isinstance(outcome, Reply):
             return _with(outcome, attempts) if attempts else outcome
         errors.append(outcome)
@@ -144,21 +144,21 @@ def course(call: Call, steps: Sequence[Step]) -> Course:
         if not places and late and call.deadline.remaining_s() > _useful_s(call):
             places.extend(late)  # the rungs below left some of the time that was kept for them
             late, is_second = [], True
-        goes_on = mends(outcome, call.rules) or (is_share_over and call.deadline.remaining_s() > 0)
+        goes_on = should_fall_back(outcome, call.rules) or (is_share_over and call.deadline.remaining_s() > 0)
         if not places or not goes_on:
-            raise error_of(errors, attempts)
+            raise final_error(errors, attempts)
         step = Fallback(call.context, call.rungs[place], outcome, call.rungs[places[0]])
-        say_fallback(step, call.on_fallback)
+        report_fallback(step, call.on_fallback)
 
 
-def _rung(
-    call: Call, route: Route, limit: Deadline, steps: Sequence[Step], attempts: list[Attempt]
-) -> Generator[Try | Wait, Outcome | None, Outcome]:
+def _run_target(
+    call: Call, route: Route, limit: Deadline, steps: Sequence[Policy], attempts: list[Attempt]
+) -> Generator[Send | Sleep, Outcome | None, Outcome]:
     """One rung with its retries; the attempts that failed are added to `attempts`."""
     tries, is_stale = 0, False
     while True:
         tries += 1
-        outcome = yield from _try(call, Try(route, limit, is_stale), steps)
+        outcome = yield from _send(call, Send(route, limit, is_stale), steps)
         if isinstance(outcome, Reply):
             return outcome
         if isinstance(outcome, MuseError):
@@ -168,10 +168,10 @@ def _rung(
         if pause_s is None:
             return outcome
         if pause_s:
-            yield Wait(pause_s)
+            yield Sleep(pause_s)
 
 
-def _share(call: Call, below: int) -> Deadline:
+def _deadline_for_target(call: Call, below: int) -> Deadline:
     """The time of a rung with so many below it.
 
     The last one keeps a quarter of the call's time, those above have equal parts of what is left before that.
@@ -193,7 +193,7 @@ def _end_s(call: Call, limit: Deadline) -> float:
     return limit.remaining_s() - (0.0 if limit is call.deadline else _useful_s(call))
 
 
-def _is_late(error: Exception, rules: CallRules) -> bool:
+def _is_late(error: Exception, rules: CallPolicy) -> bool:
     """Whether a rung had too little time, so that it may do with more of it."""
     if isinstance(error, LimitReached):
         return rules.on_limit != "raise"
@@ -207,7 +207,7 @@ def _pause_s(call: Call, error: Exception, tries: int, limit: Deadline) -> float
     retries = DEFAULT_RETRIES if call.rules.retries is None else call.rules.retries
     if tries > retries or not is_transient(error):
         return None
-    pause_s = 0.0 if _is_stale(error) else delay_s(error, tries)
+    pause_s = 0.0 if _is_stale(error) else backoff_s(error, tries)
     return pause_s if pause_s < _end_s(call, limit) else None
 
 
@@ -216,7 +216,7 @@ def _is_stale(error: Exception) -> bool:
     return isinstance(error, ProviderDown) and error.code == STALE
 
 
-def mends(error: Exception, rules: CallRules) -> bool:
+def should_fall_back(error: Exception, rules: CallPolicy) -> bool:
     """Whether another provider may do what this one could not."""
     asked = rules.fallback_on or ()
     if isinstance(error, BlockedReply):
@@ -224,11 +224,11 @@ def mends(error: Exception, rules: CallRules) -> bool:
     if isinstance(error, TruncatedReply):
         return "truncated" in asked
     if isinstance(error, InterruptedReply) and isinstance(error.__cause__, MuseError):
-        return mends(error.__cause__, rules)
-    return isinstance(error, _MENDED) or is_transient(error)
+        return should_fall_back(error.__cause__, rules)
+    return isinstance(error, _FALLBACK_ERRORS) or is_transient(error)
 
 
-def _try(call: Call, asked: Try, steps: Sequence[Step]) -> Generator[Try | Wait, Outcome | None, Outcome]:
+def _send(call: Call, asked: Send, steps: Sequence[Policy]) -> Generator[Send | Sleep, Outcome | None, Outcome]:
     """One try, let through by every step and reported to those that let it through."""
     outcome: Outcome | None = None
     route, passed = asked.route, 0
@@ -236,7 +236,7 @@ def _try(call: Call, asked: Try, steps: Sequence[Step]) -> Generator[Try | Wait,
         for step in steps:
             pause_s = step.before(call, route)
             if pause_s > 0:
-                yield from _admitted(call, route, asked.deadline, step, pause_s)
+                yield from _wait_for_admission(call, route, asked.deadline, step, pause_s)
             passed += 1
         outcome = yield asked
     except MuseError as exc:  # a step's own, since what a try raised was sent
@@ -249,9 +249,9 @@ def _try(call: Call, asked: Try, steps: Sequence[Step]) -> Generator[Try | Wait,
     return outcome or ProviderDown("no answer, and no error either", provider=route.provider, model=route.model)
 
 
-def _admitted(
-    call: Call, route: Route, limit: Deadline, step: Step, pause_s: float
-) -> Generator[Wait, Outcome | None, None]:
+def _wait_for_admission(
+    call: Call, route: Route, limit: Deadline, step: Policy, pause_s: float
+) -> Generator[Sleep, Outcome | None, None]:
     """Wait until a step lets the try through.
 
     Raises:
@@ -260,7 +260,7 @@ def _admitted(
     while pause_s > 0:
         if pause_s >= _end_s(call, limit):
             raise _no_room(route, pause_s)
-        yield Wait(min(pause_s, ASK_AGAIN_S))
+        yield Sleep(min(pause_s, ASK_AGAIN_S))
         pause_s = step.before(call, route)
 
 
@@ -269,7 +269,7 @@ def _no_room(route: Route, pause_s: float) -> LimitReached:
     return LimitReached(f"{text}; the next is in {pause_s:.3g} s", retry_after_s=pause_s)
 
 
-def say_fallback(step: Fallback, on_fallback: Callable[[Fallback], None] | None) -> None:
+def report_fallback(step: Fallback, on_fallback: Callable[[Fallback], None] | None) -> None:
     """A step down is never silent: one line in the log, and word to whoever listens."""
     log.warning(
         "%s: %s %s could not answer (%s); going on with %s %s (%s)",
@@ -289,7 +289,7 @@ def _with(reply: Reply, attempts: list[Attempt]) -> Reply:
     return replace(reply, attempts=(*attempts, *reply.attempts))
 
 
-def error_of(errors: Sequence[Exception], attempts: Sequence[Attempt]) -> Exception:
+def final_error(errors: Sequence[Exception], attempts: Sequence[Attempt]) -> Exception:
     """The error of a call: that of its first rung, which bears those of the others and every attempt."""
     first = errors[0]
     if isinstance(first, MuseError):

@@ -12,30 +12,30 @@ import sys
 from collections.abc import Iterator
 from typing import Protocol
 
-from muse.journal.policy_config import Assess, Limit, ModelAt, Policies
-from muse.policies.adaptive_concurrency import AdaptiveStep
-from muse.policies.circuit_breaker import BreakerStep
-from muse.policies.execution import Step
-from muse.routing.fallbacks import Ladder
+from muse.journal.policy_config import Limit, ModelForTier, Policies, PriceFn
+from muse.policies.adaptive_concurrency import AdaptiveConcurrency
+from muse.policies.circuit_breaker import CircuitBreaker
+from muse.policies.execution import Policy
+from muse.routing.fallbacks import FallbackChain
 from muse.types.messages import Reply, Request, Route
 
 # What a model bears was learned from its answers, whatever journal.json says meanwhile.
-_adaptive = AdaptiveStep()
+_adaptive = AdaptiveConcurrency()
 
 
-class _Purse(Protocol):
+class _BudgetEnforcer(Protocol):
     def is_fine(self, context: str) -> bool: ...
-    def degraded(self, rungs: tuple[Route, ...], model_at: ModelAt) -> tuple[Route, ...]: ...
+    def degraded(self, rungs: tuple[Route, ...], model_at: ModelForTier) -> tuple[Route, ...]: ...
 
 
-class Stack:
+class PolicyPipeline:
     """The policies of one state of journal.json."""
 
-    def __init__(self, policies: Policies, assess: Assess) -> None:
+    def __init__(self, policies: Policies, assess: PriceFn) -> None:
         self.policies = policies
         self.counts_tokens = any(limit.tokens_per_minute for limit in policies.limits)
-        self.steps: tuple[Step, ...] = tuple(_steps(policies, assess))
-        self._purse = _purse(policies, assess)
+        self.steps: tuple[Policy, ...] = tuple(_steps(policies, assess))
+        self._purse = _budget_enforcer(policies, assess)
         self._assess = assess
         self._log_is_read = not (policies.budgets or _day_limits(policies))
 
@@ -58,7 +58,7 @@ class Stack:
 
             await asyncio.to_thread(self.read_log)
 
-    def rungs(self, ladder: Ladder, model_at: ModelAt) -> tuple[Route, ...]:
+    def rungs(self, ladder: FallbackChain, model_at: ModelForTier) -> tuple[Route, ...]:
         """Who is asked, with budgets taken into account.
 
         Raises:
@@ -91,17 +91,17 @@ class Stack:
             kept.keep(key, reply)
 
 
-def _steps(policies: Policies, assess: Assess) -> Iterator[Step]:
+def _steps(policies: Policies, assess: PriceFn) -> Iterator[Policy]:
     if policies.breaker.failures:
-        yield BreakerStep(policies.breaker)
+        yield CircuitBreaker(policies.breaker)
     if policies.limits:
-        from muse.policies.budget import DayLimitStep  # 5 ms, and only who sets limits pays it
-        from muse.policies.rate_limiter import LimiterStep
+        from muse.policies.budget import DayLimiter  # 5 ms, and only who sets limits pays it
+        from muse.policies.rate_limiter import RateLimiter
 
         if day_limits := _day_limits(policies):
-            yield DayLimitStep(day_limits, assess)
+            yield DayLimiter(day_limits, assess)
         yield _adaptive  # before what processes share: who waits there must not hold what others could use
-        yield LimiterStep(policies.limits)
+        yield RateLimiter(policies.limits)
     else:
         yield _adaptive
 
@@ -110,33 +110,33 @@ def _day_limits(policies: Policies) -> tuple[Limit, ...]:
     return tuple(limit for limit in policies.limits if limit.tokens_per_day or limit.usd_per_day)
 
 
-def _purse(policies: Policies, assess: Assess) -> _Purse | None:
+def _budget_enforcer(policies: Policies, assess: PriceFn) -> _BudgetEnforcer | None:
     if not policies.budgets:
         return None
-    from muse.policies.budget import Purse  # 5 ms, and only who sets budgets pays it
+    from muse.policies.budget import BudgetEnforcer  # 5 ms, and only who sets budgets pays it
 
-    return Purse(policies.budgets, assess)
+    return BudgetEnforcer(policies.budgets, assess)
 
 
-_stack: Stack | None = None
+_pipeline: PolicyPipeline | None = None
 
 
 def _forget() -> None:
     """A child process has no calls under way, and no share in what its parent took."""
-    global _stack, _adaptive
-    _stack, _adaptive = None, AdaptiveStep()
+    global _pipeline, _adaptive
+    _pipeline, _adaptive = None, AdaptiveConcurrency()
 
 
 if sys.platform != "win32":
     os.register_at_fork(after_in_child=_forget)
 
 
-def stack(policies: Policies, assess: Assess) -> Stack:
+def policy_pipeline(policies: Policies, assess: PriceFn) -> PolicyPipeline:
     """The stack for what journal.json says; the same one while that does not change.
 
     `assess` tells whose a line of the token log is and what it cost, where the line does not say so.
     """
-    global _stack
-    if _stack is None or (_stack.policies is not policies and _stack.policies != policies):
-        _stack = Stack(policies, assess)
-    return _stack
+    global _pipeline
+    if _pipeline is None or (_pipeline.policies is not policies and _pipeline.policies != policies):
+        _pipeline = PolicyPipeline(policies, assess)
+    return _pipeline

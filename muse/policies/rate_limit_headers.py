@@ -71,8 +71,8 @@ def _is_none(left: object) -> bool:
     return left is not None and _number(left) == 0
 
 
-def note(headers: Sequence[tuple[bytes, bytes]]) -> None:
-    """Keep, for `taken`, that an answer says of an allowance that it has used it up."""
+def record_headers(headers: Sequence[tuple[bytes, bytes]]) -> None:
+    """Keep, for `pop_reset`, that an answer says of an allowance that it has used it up."""
     for name, value in headers:
         if value == b"0" and b"ratelimit-" in name.lower():
             found = reset_s({name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers})
@@ -80,7 +80,7 @@ def note(headers: Sequence[tuple[bytes, bytes]]) -> None:
             return
 
 
-def taken() -> float:
+def pop_reset() -> float:
     """Seconds to hold back after the last answer of this thread or task, said once; 0: there is room."""
     told = _told.get()
     if told:

@@ -21,7 +21,7 @@ from msgspec import Struct
 
 from muse.journal.policy_config import Limit
 from muse.policies.execution import ASK_AGAIN_S, Call, Outcome
-from muse.policies.shared_state import Busy, is_alive, process, write
+from muse.policies.shared_state import SharedStateBusy, is_alive, process, write
 from muse.types.errors import (
     AuthError,
     LimitReached,
@@ -52,7 +52,7 @@ _LONGEST_SLOT_TURN_S = 0.25
 _UNBOUNDED = 1e12
 
 
-class _Stock(Struct):
+class _PrefetchedQuota(Struct):
     """Requests and tokens that this process took of one limit and has not used."""
 
     row: int
@@ -67,7 +67,7 @@ _Taken = tuple[Limit, int, int]
 _Change = tuple[str, tuple[Any, ...]]
 
 
-class _Pass(Struct):
+class _Reservation(Struct):
     """What one try took; its places in line while it waits."""
 
     limits: Sequence[Limit]
@@ -76,14 +76,14 @@ class _Pass(Struct):
     is_taking: bool = False
 
 
-class LimiterStep:
+class RateLimiter:
     """Lets tries through as the limits of journal.json allow."""
 
     def __init__(self, limits: Sequence[Limit]) -> None:
         self._limits = tuple(limit for limit in limits if _counts_minutes(limit) or limit.in_flight)
         self._lock = threading.RLock()  # the collector may end a stream in the middle of this
-        self._stocks: dict[str, _Stock] = {}
-        self._passes: dict[int, _Pass] = {}
+        self._stocks: dict[str, _PrefetchedQuota] = {}
+        self._passes: dict[int, _Reservation] = {}
         self._owed: deque[_Change] = deque()
         self._correct_at_s = 0.0
         self._matching: dict[tuple[str, str, str], tuple[Limit, ...]] = {}
@@ -107,7 +107,7 @@ class LimiterStep:
             if held is not None:
                 self._passes[id(call)] = held
                 return 0.0
-            held = self._passes[id(call)] = _Pass(limits)
+            held = self._passes[id(call)] = _Reservation(limits)
         slack_s = _SLACK_S if route.provider in self._heard_from else _FIRST_SLACK_S
         wait_s, limit = self._from_store(limits, call.tokens, held, slack_s)
         if limit is None:
@@ -134,7 +134,7 @@ class LimiterStep:
         held = self._passes.pop(id(call), None)
         if held is not None and held.places:
             places = [(place,) for place in held.places.values()]
-            with suppress(Busy):  # who does not ask again loses the place anyway
+            with suppress(SharedStateBusy):  # who does not ask again loses the place anyway
                 write(lambda connection: connection.executemany("DELETE FROM line WHERE id = ?", places))
 
     def _match(self, key: tuple[str, str, str]) -> tuple[Limit, ...]:
@@ -144,7 +144,7 @@ class LimiterStep:
         found = self._matching[key] = tuple(limit for limit in self._limits if limit.selects(*key))
         return found
 
-    def _from_stock(self, limits: Sequence[Limit], tokens: int) -> _Pass | None:
+    def _from_stock(self, limits: Sequence[Limit], tokens: int) -> _Reservation | None:
         """Take a try from what this process has in stock of every limit; None if that is not enough."""
         now = time.monotonic()
         taken: list[_Taken] = []
@@ -158,7 +158,7 @@ class LimiterStep:
                 stock.requests -= 1
                 stock.tokens -= asked
                 taken.append((limit, stock.row, asked))
-        return _Pass(limits, taken)
+        return _Reservation(limits, taken)
 
     def _put_back(self, taken: Sequence[_Taken]) -> None:
         """Undo what a try took that cannot go out."""
@@ -168,7 +168,7 @@ class LimiterStep:
             stock.tokens += asked
 
     def _from_store(
-        self, limits: Sequence[Limit], tokens: int, held: _Pass, slack_s: float
+        self, limits: Sequence[Limit], tokens: int, held: _Reservation, slack_s: float
     ) -> tuple[float, Limit | None]:
         """Take a try from the shared file: `(0, None)`, or how long to wait, and for which limit.
 
@@ -179,7 +179,7 @@ class LimiterStep:
         held.is_taking = True
         try:
             wait_s, limit, taken = write(lambda at: _taken(at, limits, tokens, held, owed, now, slack_s))
-        except Busy:
+        except SharedStateBusy:
             self._owed += owed
             held.is_taking = False
             return _TURN_S, None
@@ -189,7 +189,7 @@ class LimiterStep:
         with self._lock:
             for (limit, row, asked), more in taken:
                 if more:
-                    self._stocks[limit.key] = _Stock(row, more, asked * more, now + _STOCK_S)
+                    self._stocks[limit.key] = _PrefetchedQuota(row, more, asked * more, now + _STOCK_S)
                 held.taken.append((limit, row, asked))
         held.places.clear()
         return 0.0, None
@@ -201,7 +201,7 @@ class LimiterStep:
         for stock in stocks:
             yield _RETURN, (max(0, stock.requests), max(0, stock.tokens), stock.row)
 
-    def _corrections(self, limits: Sequence[Limit], held: _Pass, now: float) -> Iterator[_Change]:
+    def _corrections(self, limits: Sequence[Limit], held: _Reservation, now: float) -> Iterator[_Change]:
         """Now and then, what this process really has in flight: a try that was interrupted may have left its place."""
         if now < self._correct_at_s or not any(limit.in_flight for limit in limits):
             return
@@ -226,7 +226,7 @@ class LimiterStep:
         owed = [*self._take_owed(), *changes]
         try:
             write(lambda connection: _make(connection, owed))
-        except Busy:  # the next one who writes makes them
+        except SharedStateBusy:  # the next one who writes makes them
             self._owed += owed
 
     def _take_owed(self) -> Iterator[_Change]:
@@ -262,7 +262,7 @@ def _taken(
     connection: Any,
     limits: Sequence[Limit],
     tokens: int,
-    held: _Pass,
+    held: _Reservation,
     owed: Sequence[_Change],
     now: float,
     slack_s: float,
@@ -275,7 +275,7 @@ def _taken(
         if room.wait_s and limit.in_flight:
             wait_s = max(wait_s, _turn_s(connection, limit, held))
         if wait_s > 0:
-            _stand_in_line(connection, limit, held, now, wait_s)
+            _enqueue_waiter(connection, limit, held, now, wait_s)
             return wait_s, limit, []
     more = min(_spare(limit, room, tokens) for limit, room in zip(limits, rooms, strict=True))
     taken = [_take(connection, limit, tokens, more, now + slack_s) for limit in limits]
@@ -366,7 +366,7 @@ def _free_slots(connection: Any, limit: Limit, key: str) -> float:
     return float(limit.in_flight - sum(slots for process, slots in holders if process not in gone))
 
 
-def _wait_in_line(connection: Any, limit: Limit, held: _Pass, now: float, calls: float) -> float:
+def _wait_in_line(connection: Any, limit: Limit, held: _Reservation, now: float, calls: float) -> float:
     """0 if there is room for so many `calls` that those who came before and are about to ask have theirs, too.
 
     Those who have not asked for long, or were killed, are gone.
@@ -382,14 +382,14 @@ def _wait_in_line(connection: Any, limit: Limit, held: _Pass, now: float, calls:
     return min(max(turns, 0.0) * _TURN_S, _LONGEST_TURN_S)
 
 
-def _turn_s(connection: Any, limit: Limit, held: _Pass) -> float:
+def _turn_s(connection: Any, limit: Limit, held: _Reservation) -> float:
     """When to ask again for a place in flight: who is far behind in line asks more seldom, so that few ask at once."""
     own = held.places.get(limit.key, 2**62)
     row = connection.execute("SELECT count(*) FROM line WHERE key = ? AND id < ?", (limit.key, own)).fetchone()
     return min((int(row[0]) + 1) * _TURN_S, _LONGEST_SLOT_TURN_S)
 
 
-def _stand_in_line(connection: Any, limit: Limit, held: _Pass, now: float, wait_s: float) -> None:
+def _enqueue_waiter(connection: Any, limit: Limit, held: _Reservation, now: float, wait_s: float) -> None:
     again = now + min(max(wait_s, _SHORTEST_S), ASK_AGAIN_S)
     own = held.places.get(limit.key)
     if own is not None:

@@ -14,7 +14,7 @@ from contextvars import ContextVar, Token
 STALE = "stale_connection"
 
 
-class Sending:
+class ResendGuard:
     """One sending of a request, as a context manager around it.
 
     `must_be_new` asks for a connection that has served no other request. `is_stale` says afterwards that a kept one
@@ -26,7 +26,7 @@ class Sending:
     def __init__(self, *, must_be_new: bool = False) -> None:
         self.must_be_new = must_be_new
         self.is_stale = False
-        self._token: Token[Sending | None] | None = None
+        self._token: Token[ResendGuard | None] | None = None
 
     def __enter__(self) -> None:
         self._token = _sending.set(self)
@@ -37,8 +37,8 @@ class Sending:
             self._token = None
 
 
-_sending: ContextVar[Sending | None] = ContextVar("muse_sending", default=None)
-sent_once = Sending
+_sending: ContextVar[ResendGuard | None] = ContextVar("muse_sending", default=None)
+sent_once = ResendGuard
 
 
 def may_send_again() -> bool:

@@ -20,7 +20,7 @@ def is_transient(error: BaseException) -> bool:
     return isinstance(error, ProviderError) and error.retryable and not isinstance(error, QuotaError)
 
 
-def delay_s(error: BaseException, tries: int) -> float:
+def backoff_s(error: BaseException, tries: int) -> float:
     """Seconds to wait after the failure of try number `tries` (from 1 on)."""
     from random import random  # 1 ms, and only who tries again pays it
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from muse.journal import paths
-from muse.journal.storage.sqlite import begun_anew, connect, is_busy
+from muse.journal.storage.sqlite import connect, is_busy, recreate_if_damaged
 
 log = logging.getLogger(__name__)
 
@@ -45,11 +45,11 @@ CREATE TABLE health (key TEXT PRIMARY KEY, state TEXT, why TEXT, seconds REAL, a
 """
 
 
-class Busy(Exception):
+class SharedStateBusy(Exception):
     """Another process has been writing for longer than a moment: nothing was done."""
 
 
-class Store:
+class SharedState:
     """One process's connection to the shared file, for all its threads."""
 
     def __init__(self, path: str) -> None:
@@ -80,7 +80,7 @@ class Store:
             sqlite3.Error: the file cannot be used.
         """
         if self._writer == threading.get_ident():  # a finalizer, run by the collector in the middle of a transaction
-            raise Busy
+            raise SharedStateBusy
         with self._lock:
             connection = self._connection
             self._writer = threading.get_ident()
@@ -102,7 +102,7 @@ class Store:
         """
         on_loop = _is_on_loop()
         if on_loop and time.monotonic() < self._busy_until_s:
-            raise Busy
+            raise SharedStateBusy
         if on_loop is not self._is_hurried:
             wait_ms = _LOOP_BUSY_MS if on_loop else int(1000 * _BUSY_S)
             self._connection.execute(f"PRAGMA busy_timeout = {wait_ms}")
@@ -128,7 +128,7 @@ class Store:
             self._connection.close()
 
 
-_stores: dict[str, tuple[int, Store]] = {}
+_stores: dict[str, tuple[int, SharedState]] = {}
 _lock = threading.Lock()
 if sys.platform != "win32":  # as in muse.journal.config_loader: no child inherits a held lock
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
@@ -147,7 +147,7 @@ def write(action: Callable[[Any], _T]) -> _T:
     import sqlite3  # loaded with the store
 
     for _ in range(_TRIES):
-        shared = store()
+        shared = shared_state()
         if shared.is_gone():
             _drop(shared, "its file was deleted")
             continue
@@ -157,9 +157,9 @@ def write(action: Callable[[Any], _T]) -> _T:
         except sqlite3.Error as exc:
             if is_busy(exc):
                 shared.was_busy()
-                raise Busy from exc
+                raise SharedStateBusy from exc
             _drop(shared, exc)
-    raise Busy
+    raise SharedStateBusy
 
 
 def read(query: str) -> list[tuple[Any, ...]]:
@@ -167,8 +167,8 @@ def read(query: str) -> list[tuple[Any, ...]]:
     import sqlite3  # loaded with the store
 
     try:
-        shared = store()
-    except Busy:
+        shared = shared_state()
+    except SharedStateBusy:
         return []
     try:
         return shared.rows(query)
@@ -178,7 +178,7 @@ def read(query: str) -> list[tuple[Any, ...]]:
         return []
 
 
-def store() -> Store:
+def shared_state() -> SharedState:
     """The store of the journal that is in force; a process that forked gets one of its own.
 
     A journal in which it cannot be kept gets one in memory, for this process alone, with one warning; the file is tried
@@ -203,7 +203,7 @@ def store_path() -> str:
     return os.path.join(paths.journal_name(), NAME)
 
 
-def _drop(shared: Store, why: object) -> None:
+def _drop(shared: SharedState, why: object) -> None:
     """Let go of a store that failed; the next look opens the file again."""
     log.debug("%s is opened again: %s", shared.path, why)
     with _lock:
@@ -212,18 +212,18 @@ def _drop(shared: Store, why: object) -> None:
     shared.close()
 
 
-def _opened(path: str) -> Store:
+def _opened(path: str) -> SharedState:
     import sqlite3  # 5 ms, and only who has a limit or a failing provider pays it
 
     try:
-        return begun_anew(path, lambda: Store(path))
+        return recreate_if_damaged(path, lambda: SharedState(path))
     except (OSError, sqlite3.Error) as exc:
         if is_busy(exc):
-            raise Busy from exc
+            raise SharedStateBusy from exc
         if path not in _complained:
             _complained.add(path)
             log.warning("%s cannot be kept (%s); limits and breakers hold in this process only", path, exc)
-    kept = Store(":memory:")
+    kept = SharedState(":memory:")
     kept.try_again_s = time.monotonic() + _TRY_AGAIN_S
     return kept
 

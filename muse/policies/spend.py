@@ -21,14 +21,14 @@ import msgspec
 from msgspec import Struct
 
 from muse.journal import paths
-from muse.journal.policy_config import Assess
+from muse.journal.policy_config import PriceFn
 from muse.usage_log import ledger
 
 LOOK_AGAIN_S = 0.2
 _PIECE_BYTES = 8 * 1024 * 1024
 
 
-class Key(Struct, frozen=True):
+class SpendKey(Struct, frozen=True):
     """What sums are kept by."""
 
     day: str
@@ -37,7 +37,7 @@ class Key(Struct, frozen=True):
     model: str
 
 
-class Spent(Struct):
+class Spend(Struct):
     """Calls, tokens and dollars; `unpriced` counts calls that used tokens at a price nobody knows."""
 
     calls: int = 0
@@ -61,14 +61,14 @@ _generations = count(1)
 _N = TypeVar("_N")
 
 
-class Spending:
+class SpendTracker:
     """The sums of one journal from a day on."""
 
-    def __init__(self, folder: str, since: str, assess: Assess) -> None:
+    def __init__(self, folder: str, since: str, assess: PriceFn) -> None:
         self.folder = folder
         self._assess = assess
         self.since = since
-        self.sums: dict[Key, Spent] = {}
+        self.sums: dict[SpendKey, Spend] = {}
         self.generation = next(_generations)
         self._read: dict[str, int] = {}
         self._look_at_s = 0.0
@@ -81,25 +81,25 @@ class Spending:
         with self._lock:
             if time.monotonic() < self._look_at_s:
                 return
-            ledger.settle(self.folder)
+            ledger.write_abandoned(self.folder)
             for day in _days(self.since, time.strftime("%Y%m%d")):
                 self._read_on(day)
             self._look_at_s = time.monotonic() + LOOK_AGAIN_S
 
-    def total(self, counts: Callable[[Key], bool]) -> Spent:
+    def total(self, counts: Callable[[SpendKey], bool]) -> Spend:
         """The sum of what `counts`."""
         with self._lock:
-            return added(spent for key, spent in self.sums.items() if counts(key))
+            return total_spend(spent for key, spent in self.sums.items() if counts(key))
 
-    def by(self, name: Callable[[Key], _N | None]) -> dict[_N, Spent]:
+    def by(self, name: Callable[[SpendKey], _N | None]) -> dict[_N, Spend]:
         """The sums of what has a name, by it."""
-        groups: dict[_N, list[Spent]] = {}
+        groups: dict[_N, list[Spend]] = {}
         with self._lock:
             for key, spent in self.sums.items():
                 group = name(key)
                 if group is not None:
                     groups.setdefault(group, []).append(spent)
-            return {group: added(sums) for group, sums in groups.items()}
+            return {group: total_spend(sums) for group, sums in groups.items()}
 
     def _read_on(self, day: str) -> None:
         """Add the whole lines behind the last one that was read; a file that shrank is another one."""
@@ -132,7 +132,7 @@ class Spending:
             try:
                 line = _decode(text)
                 tokens, usd = line.usage.get("total_tokens"), line.cost_usd
-                key = Key(day, line.context or "", line.provider, line.model_asked)
+                key = SpendKey(day, line.context or "", line.provider, line.model_asked)
             except msgspec.ValidationError:
                 found = self._lenient(day, text)
                 if found is None:
@@ -142,13 +142,13 @@ class Spending:
                 continue
             sums = self.sums.get(key)
             if sums is None:
-                sums = self.sums[key] = Spent()
+                sums = self.sums[key] = Spend()
             sums.calls += 1
             sums.tokens += tokens if type(tokens) is int else 0
             sums.usd += max(usd or 0.0, 0.0)
             sums.unpriced += usd is None and bool(tokens)
 
-    def _lenient(self, day: str, text: bytes) -> tuple[Key, object, float | None] | None:
+    def _lenient(self, day: str, text: bytes) -> tuple[SpendKey, object, float | None] | None:
         """A line of somebody else's making, or of another version: its key, tokens and dollars; None if it is none."""
         try:
             line = json.loads(text)
@@ -164,12 +164,12 @@ class Spending:
             usd = float(given)
         tokens = usage.get("total_tokens") if isinstance(usage, dict) else None
         has_used = given is not None or bool(usage)
-        return Key(day, str(line.get("context") or ""), provider, str(model or "")), tokens or has_used, usd
+        return SpendKey(day, str(line.get("context") or ""), provider, str(model or "")), tokens or has_used, usd
 
 
-def added(sums: Iterable[Spent]) -> Spent:
+def total_spend(sums: Iterable[Spend]) -> Spend:
     """The sum of some sums."""
-    total = Spent()
+    total = Spend()
     for spent in sums:
         total.calls += spent.calls
         total.tokens += spent.tokens
@@ -203,14 +203,14 @@ def _days(first: str, last: str) -> Iterator[str]:
         day += timedelta(days=1)
 
 
-_spendings: dict[str, Spending] = {}
+_spendings: dict[str, SpendTracker] = {}
 
 
-def spending(since: str, assess: Assess) -> Spending:
+def spend_since(since: str, assess: PriceFn) -> SpendTracker:
     """The sums of the journal in force, from `since` or an earlier day on, read up to now."""
     folder = paths.journal_name()
     known = _spendings.get(folder)
     if known is None or since < known.since:
-        known = _spendings[folder] = Spending(folder, since, assess)
+        known = _spendings[folder] = SpendTracker(folder, since, assess)
     known.look()
     return known

@@ -10,17 +10,17 @@ from typing import Literal
 
 from msgspec import Struct
 
-from muse.journal.policy_config import Assess, Budget, Limit, Policies
+from muse.journal.policy_config import Budget, Limit, Policies, PriceFn
 from muse.policies.shared_state import is_alive, read
-from muse.policies.spend import Key, Spent, next_window, spending, window_start
-from muse.types.formatting import counted, usd
+from muse.policies.spend import Spend, SpendKey, next_window, spend_since, window_start
+from muse.types.formatting import format_usd, pluralize
 
 Unit = Literal["usd", "requests", "tokens", "calls"]
 Window = Literal["minute", "day", "week", "month", "at once"]
 State = Literal["open", "degraded", "used up"]
 
 
-class Standing(Struct, frozen=True):
+class LimitStatus(Struct, frozen=True):
     """One amount of a limit or budget as it stands now.
 
     `most` and `used` are in `unit`; `used` of a budget counts calls without a known price (`unpriced` of them) as the
@@ -60,14 +60,16 @@ class Standing(Struct, frozen=True):
         further = {"open": "", "degraded": "calls go one tier down", "used up": "calls are refused or wait"}[self.state]
         if self.degrade_at < 1 and self.state == "open":
             further = f"one tier down from {self.degrade_at:.0%} on"
-        unpriced = f"{counted(self.unpriced, 'call')} without a known price" if self.unpriced else ""
+        unpriced = f"{pluralize(self.unpriced, 'call')} without a known price" if self.unpriced else ""
         return "; ".join(part for part in (said, further, unpriced) if part)
 
     def _amount(self, amount: float) -> str:
-        return usd(amount) if self.unit == "usd" else f"{amount:,.0f} {self.unit}"
+        return format_usd(amount) if self.unit == "usd" else f"{amount:,.0f} {self.unit}"
 
 
-def standings(policies: Policies, context: str, provider: str, model: str, assess: Assess) -> tuple[Standing, ...]:
+def limit_statuses(
+    policies: Policies, context: str, provider: str, model: str, assess: PriceFn
+) -> tuple[LimitStatus, ...]:
     """Every amount that bounds a call of `context` to a provider's model, in the order of journal.json, limits first.
 
     `assess` tells whose a line of the usage log is and what it cost, where the line does not say so.
@@ -80,7 +82,7 @@ def standings(policies: Policies, context: str, provider: str, model: str, asses
     return (*_limits(limits, assess), *_budgets(budgets, assess))
 
 
-def all_standings(policies: Policies, assess: Assess) -> tuple[Standing, ...]:
+def all_limit_statuses(policies: Policies, assess: PriceFn) -> tuple[LimitStatus, ...]:
     """Every amount of every limit and budget, whatever it is for, in the order of journal.json, limits first.
 
     Raises:
@@ -89,16 +91,16 @@ def all_standings(policies: Policies, assess: Assess) -> tuple[Standing, ...]:
     return (*_limits(policies.limits, assess), *_budgets(policies.budgets, assess))
 
 
-def _budgets(budgets: Sequence[Budget], assess: Assess) -> Iterator[Standing]:
+def _budgets(budgets: Sequence[Budget], assess: PriceFn) -> Iterator[LimitStatus]:
     for budget in budgets:
         since = window_start(budget.window)
 
-        def counts(key: Key, budget: Budget = budget, since: str = since) -> bool:
+        def counts(key: SpendKey, budget: Budget = budget, since: str = since) -> bool:
             return key.day >= since and fnmatchcase(key.context, budget.context)
 
-        spent = spending(since, assess).total(counts)
+        spent = spend_since(since, assess).total(counts)
         used = spent.usd + spent.unpriced * budget.unpriced_usd
-        yield Standing(
+        yield LimitStatus(
             budget.where,
             "budget",
             "usd",
@@ -112,12 +114,12 @@ def _budgets(budgets: Sequence[Budget], assess: Assess) -> Iterator[Standing]:
         )
 
 
-def _limits(limits: Sequence[Limit], assess: Assess) -> Iterator[Standing]:
+def _limits(limits: Sequence[Limit], assess: PriceFn) -> Iterator[LimitStatus]:
     shared = _shared() if any(_is_shared(limit) for limit in limits) else {}
     for limit in limits:
         selects = ", ".join(glob for glob in (limit.provider, limit.model, limit.context) if glob != "*")
         requests, tokens, slots = shared.get(limit.key, (0.0, 0.0, 0.0))
-        day = _spent_today(limit, assess) if limit.tokens_per_day or limit.usd_per_day else Spent()
+        day = _spent_today(limit, assess) if limit.tokens_per_day or limit.usd_per_day else Spend()
         ends = next_window("day")
         amounts: tuple[tuple[float | None, float, Unit, Window, datetime | None], ...] = (
             (limit.requests_per_minute, requests, "requests", "minute", None),
@@ -128,16 +130,16 @@ def _limits(limits: Sequence[Limit], assess: Assess) -> Iterator[Standing]:
         )
         for most, used, unit, window, end in amounts:
             if most is not None:
-                yield Standing(limit.where, "limit", unit, window, most, used, selects, end, unpriced=day.unpriced)
+                yield LimitStatus(limit.where, "limit", unit, window, most, used, selects, end, unpriced=day.unpriced)
 
 
-def _spent_today(limit: Limit, assess: Assess) -> Spent:
+def _spent_today(limit: Limit, assess: PriceFn) -> Spend:
     since = window_start("day")
 
-    def counts(key: Key) -> bool:
+    def counts(key: SpendKey) -> bool:
         return key.day >= since and limit.selects(key.context, key.provider, key.model)
 
-    return spending(since, assess).total(counts)
+    return spend_since(since, assess).total(counts)
 
 
 def _is_shared(limit: Limit) -> bool:

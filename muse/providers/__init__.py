@@ -26,15 +26,15 @@ from msgspec.structs import replace
 
 from muse import __version__
 from muse.journal import config_loader
-from muse.journal.config import Config, Entry, Gateway
+from muse.journal.config import CompatibleEndpoint, Config, Entry
 from muse.providers import compatible
 from muse.providers._backend import installed
 from muse.providers._backend.backend import Backend
-from muse.providers._backend.loader import Loaded, Source, backend_around, load, refused
+from muse.providers._backend.loader import LoadedProvider, ProviderSource, backend_around, load, refused
 from muse.routing.router import PROVIDER_ENV
 from muse.types.errors import ConfigError, TrustError, UnknownProviderError
-from muse.types.provider_names import SHIPPED, folded, provider_files
-from muse.types.provider_spec import Spec, Tier, TierModels, provider_of
+from muse.types.provider_names import SHIPPED, normalize_name, provider_files
+from muse.types.provider_spec import ProviderSpec, Tier, TierModels, provider_of
 
 __all__ = [
     "PROVIDER_DEFAULTS",
@@ -58,12 +58,12 @@ _lock = threading.RLock()
 if sys.platform != "win32":  # as in muse.journal.config_loader: no child inherits a held lock
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 # Registered modules that could not be loaded, by name and place; those that are being loaded.
-_failed: dict[tuple[str, str], Loaded] = {}
+_failed: dict[tuple[str, str], LoadedProvider] = {}
 _importing: set[str] = set()
-_gateways: dict[str, tuple[Gateway, Spec, ModuleType]] = {}
-_plugins: dict[installed.Plugin, Loaded] = {}
+_gateways: dict[str, tuple[CompatibleEndpoint, ProviderSpec, ModuleType]] = {}
+_plugins: dict[installed.Plugin, LoadedProvider] = {}
 _backends: dict[int, tuple[object, Backend]] = {}
-_refusals: dict[tuple[str, str], Loaded] = {}
+_refusals: dict[tuple[str, str], LoadedProvider] = {}
 
 
 def _registered(name: str, where: str) -> ModuleType:
@@ -96,21 +96,23 @@ def _registered(name: str, where: str) -> ModuleType:
         return loaded.module
 
 
-def _source(name: str, module: str) -> Source:
+def _source(name: str, module: str) -> ProviderSource:
     if module == f"{__name__}.{name}":
         place = f"muse/providers/{name}.py"
-        return Source(
+        return ProviderSource(
             name, "muse-router", __version__, place, f"Correct or remove {place}, or route to another provider"
         )
-    return Source(name, f"module {module}", "", module, "Correct that module, or its entry in PROVIDER_REGISTRY")
+    return ProviderSource(
+        name, f"module {module}", "", module, "Correct that module, or its entry in PROVIDER_REGISTRY"
+    )
 
 
-def _declared(name: str, where: str) -> Spec:
+def _declared(name: str, where: str) -> ProviderSpec:
     """Return what a registered provider declares."""
     return _backend_around(_registered(name, where), name).spec
 
 
-def _row(spec: Spec) -> dict[str, str]:
+def _row(spec: ProviderSpec) -> dict[str, str]:
     return {"label": spec.label, "env_key": spec.env_key}
 
 
@@ -133,7 +135,7 @@ def _backend_around(module: ModuleType, name: str) -> Backend:
 
 
 # The shipped files are read at import; another file may import muse.models, so it waits until providers are asked for.
-_BUILT_IN: Mapping[str, Spec] = {
+_BUILT_IN: Mapping[str, ProviderSpec] = {
     name: compatible.ROWS[name] if name in compatible.ROWS else _declared(name, where)
     for name, where in PROVIDER_REGISTRY.items()
     if name in compatible.ROWS or name in SHIPPED
@@ -159,7 +161,7 @@ class _State(Struct, frozen=True, eq=False):
     registry: Mapping[str, str]
     defaults: Mapping[str, Mapping[int, str]]
     metadata: Mapping[str, Mapping[str, str]]
-    specs: Mapping[str, Spec]
+    specs: Mapping[str, ProviderSpec]
     errors: Mapping[str, ConfigError]
 
     def is_current(self) -> bool:
@@ -175,7 +177,7 @@ _merged: _State | None = None
 _wants_all = False
 
 
-def specs(config: Config | None = None) -> Mapping[str, Spec]:
+def specs(config: Config | None = None) -> Mapping[str, ProviderSpec]:
     """What every provider declares: the built-in ones, those of journal.json, and the plug-ins that are routed to.
 
     `config` is another configuration than the one in force.
@@ -187,7 +189,7 @@ def specs(config: Config | None = None) -> Mapping[str, Spec]:
         return _make(config).specs
 
 
-def is_current(known: Mapping[str, Spec]) -> bool:
+def is_current(known: Mapping[str, ProviderSpec]) -> bool:
     """Whether `known`, once returned by `specs`, holds while journal.json and the environment stay as they were."""
     state = _merged
     return state is not None and state.specs is known and state.is_current()
@@ -196,7 +198,7 @@ def is_current(known: Mapping[str, Spec]) -> bool:
 def problem_of(name: str, config: Config | None = None) -> ConfigError | None:
     """Why a provider cannot be used, whoever asks; None if nothing is known to stand in the way."""
     error = _state(config or config_loader.load().config).errors.get(name)
-    if error is None and any(one.name == name for one in installed.find().get(folded(name), ())):
+    if error is None and any(one.name == name for one in installed.find().get(normalize_name(name), ())):
         error = _loaded_plugin(name).error
     return error
 
@@ -291,10 +293,10 @@ def _make(config: Config) -> _State:
     return _State(config, switched, list(sys.path), registry, defaults, metadata, MappingProxyType(whole), errors)
 
 
-_NONE = Spec("", "", "", {})
+_NONE = ProviderSpec("", "", "", {})
 
 
-def _spec_at(name: str, where: str) -> Spec:
+def _spec_at(name: str, where: str) -> ProviderSpec:
     """Return what a registered provider declares; a file beside the shipped ones enters its tiers and label here."""
     if name in _BUILT_IN and where == _SHIPPED_AT.get(name) and not _is_replaced(name, where):
         return _BUILT_IN[name]
@@ -314,7 +316,9 @@ def _is_replaced(name: str, where: str) -> bool:
     return _BUILT_IN[name].broken and where in sys.modules
 
 
-def _overlaid(spec: Spec, defaults: Mapping[str, TierModels], metadata: Mapping[str, Mapping[str, str]]) -> Spec:
+def _overlaid(
+    spec: ProviderSpec, defaults: Mapping[str, TierModels], metadata: Mapping[str, Mapping[str, str]]
+) -> ProviderSpec:
     """Return a spec with what was put into `PROVIDER_DEFAULTS` and `PROVIDER_METADATA` at run time."""
     tiers, own = defaults.get(spec.name, {}), _own_defaults.get(spec.name, {})
     if tiers != own:
@@ -327,18 +331,18 @@ def _overlaid(spec: Spec, defaults: Mapping[str, TierModels], metadata: Mapping[
     return spec
 
 
-def _clashes(config: Config, found: Mapping[str, Spec]) -> dict[str, ConfigError]:
+def _clashes(config: Config, found: Mapping[str, ProviderSpec]) -> dict[str, ConfigError]:
     """Return the providers that cannot be used because of journal.json's rows or because two claim one name."""
     errors: dict[str, ConfigError] = {}
     by_fold: dict[str, list[str]] = {}
     for name in found:
-        by_fold.setdefault(folded(name), []).append(name)
+        by_fold.setdefault(normalize_name(name), []).append(name)
     for name, problem in config.refused.items():
         error = ConfigError(problem.path, problem.found, problem.allowed)
-        errors |= dict.fromkeys([name, *by_fold.get(folded(name), ())], error)
+        errors |= dict.fromkeys([name, *by_fold.get(normalize_name(name), ())], error)
     for name in config.gateways:
         place = f"providers.compatible[{name!r}]"
-        for other in by_fold[folded(name)] if name in found else ():
+        for other in by_fold[normalize_name(name)] if name in found else ():
             if other in PROVIDER_REGISTRY:
                 errors[name] = errors[other] = ConfigError(place, "the name of a registered provider", "another name")
     for key, claiming in installed.find().items():
@@ -349,7 +353,7 @@ def _clashes(config: Config, found: Mapping[str, Spec]) -> dict[str, ConfigError
     return errors
 
 
-def _refused(name: str, error: ConfigError, spec: Spec | None) -> Loaded:
+def _refused(name: str, error: ConfigError, spec: ProviderSpec | None) -> LoadedProvider:
     """Return the refused provider of a name and an error, the same one for the same words."""
     key = (name, str(error))
     if key not in _refusals:
@@ -359,7 +363,7 @@ def _refused(name: str, error: ConfigError, spec: Spec | None) -> Loaded:
     return _refusals[key]
 
 
-def _gateway(gateway: Gateway) -> tuple[Spec, ModuleType]:
+def _gateway(gateway: CompatibleEndpoint) -> tuple[ProviderSpec, ModuleType]:
     """Spec and module of an endpoint in journal.json, made anew when its entry changes."""
     made = _gateways.get(gateway.name)
     if made is None or made[0] != gateway:
@@ -368,9 +372,9 @@ def _gateway(gateway: Gateway) -> tuple[Spec, ModuleType]:
     return made[1], made[2]
 
 
-def _wanted_plugins(config: Config, found: Mapping[str, Spec]) -> list[str]:
+def _wanted_plugins(config: Config, found: Mapping[str, ProviderSpec]) -> list[str]:
     """Return the plug-ins to load: those that are named, and all of them where a model is named that nobody claims."""
-    taken = {folded(name) for name in found}
+    taken = {normalize_name(name) for name in found}
     there = {row[0].name for key, row in installed.find().items() if key not in taken}
     if not there:
         return []
@@ -410,18 +414,18 @@ def _plugin(name: str) -> ModuleType:
     Raises:
         UnknownProviderError: none does.
     """
-    if not any(one.name == name for one in installed.find().get(folded(name), ())):
+    if not any(one.name == name for one in installed.find().get(normalize_name(name), ())):
         installed.find(at_once=True)
-    if not any(one.name == name for one in installed.find().get(folded(name), ())):
+    if not any(one.name == name for one in installed.find().get(normalize_name(name), ())):
         raise UnknownProviderError(name, [*PROVIDER_REGISTRY, *config_loader.load().config.gateways, *_plugin_names()])
     return _loaded_plugin(name).module
 
 
-def _loaded_plugin(name: str) -> Loaded:
+def _loaded_plugin(name: str) -> LoadedProvider:
     """Return an installed plug-in, imported once."""
     global _merged
     with _lock:
-        claiming = installed.find()[folded(name)]
+        claiming = installed.find()[normalize_name(name)]
         known = _plugins.get(claiming[0])
         if known is not None:
             return known
@@ -437,7 +441,7 @@ def _loaded_plugin(name: str) -> Loaded:
 
 
 def _package(name: str) -> str:
-    return " and ".join(one.package for one in installed.find()[folded(name)])
+    return " and ".join(one.package for one in installed.find()[normalize_name(name)])
 
 
 def _plugin_names() -> list[str]:

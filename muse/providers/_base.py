@@ -9,18 +9,19 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from muse.providers._backend.backend import ProviderBackend
-from muse.providers._backend.provider import Access, Encoded, Payload, Provider
+from muse.providers._backend.provider import Credentials, EncodedRequest, Payload, Provider
 from muse.providers._replies.errors import connection_error, status_error, timeout_error
-from muse.types.provider_spec import Capabilities, Profile, Spec
+from muse.types.deprecation import renamed_attributes
+from muse.types.provider_spec import Capabilities, ModelProfile, ProviderSpec
 
 __all__ = [
-    "Access",
+    "Credentials",
     "Capabilities",
-    "Encoded",
+    "EncodedRequest",
     "Payload",
-    "Profile",
+    "ModelProfile",
     "Provider",
-    "Spec",
+    "ProviderSpec",
     "bind",
     "connection_error",
     "status_error",
@@ -35,3 +36,9 @@ def bind(provider: Provider) -> tuple[Callable[..., str], Callable[..., Awaitabl
     """
     backend = ProviderBackend(provider)
     return backend.generate, backend.agenerate, backend.run_agent
+
+
+# Names of 0.1.
+__getattr__ = renamed_attributes(
+    __name__, {"Access": "Credentials", "Encoded": "EncodedRequest", "Profile": "ModelProfile", "Spec": "ProviderSpec"}
+)

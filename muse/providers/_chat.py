@@ -13,12 +13,20 @@ from typing import Any
 from muse.providers._backend.provider import Payload
 from muse.providers._http.sse import DONE
 from muse.providers._replies.finish_reasons import finish_of, is_no_end
-from muse.providers._replies.tool_calls import CallJoiner, IdRule, args_text, fit_ids, fresh_ids, parse_args, wire_name
+from muse.providers._replies.tool_calls import (
+    IdRule,
+    ToolCallJoiner,
+    args_text,
+    fit_ids,
+    fresh_ids,
+    parse_args,
+    wire_name,
+)
 from muse.providers._sdk_base import data_url, refuse_parts, stream_error
-from muse.types.json_schema.strict import OPENAI, strict_form, unwrapped, with_object_root
-from muse.types.messages import Assistant, File, Image, Part, Reply, Request, Results, ToolCall, Turn, User
-from muse.types.provider_spec import Profile
-from muse.types.usage import Usage, merge_counts, usage_of
+from muse.types.json_schema.strict import OPENAI, make_strict, unwrapped, with_object_root
+from muse.types.messages import Assistant, File, Image, Part, Reply, Request, ToolCall, ToolResults, Turn, User
+from muse.types.provider_spec import ModelProfile
+from muse.types.usage import Usage, merge_counts, parse_usage
 
 # What endpoints of this form take as the id of a call: OpenAI's has at most 40 characters, that of Mistral's models
 # exactly 9 letters and digits.
@@ -34,7 +42,7 @@ _GOOD = frozenset(
 )
 
 
-def chat_messages(request: Request, profile: Profile, provider: str) -> list[dict[str, Any]]:
+def chat_messages(request: Request, profile: ModelProfile, provider: str) -> list[dict[str, Any]]:
     """A request as messages; `provider`'s own assistant messages are replayed as they were."""
     messages: list[dict[str, Any]] = [{"role": "system", "content": request.system}] if request.system else []
     turns = fit_ids(request.turns, provider, _MISTRAL_ID_RULE if re.search(_MISTRAL, request.model) else _ID_RULE)
@@ -49,7 +57,7 @@ def add_tools_and_format(payload: Payload, request: Request) -> None:
         payload |= {} if request.may_call_tools else {"tool_choice": "none"}
     if request.json_schema is not None:
         rooted = with_object_root(request.json_schema)
-        closed = strict_form(rooted, OPENAI)
+        closed = make_strict(rooted, OPENAI)
         form = {"name": "reply", "schema": closed or rooted, "strict": closed is not None}
         payload["response_format"] = {"type": "json_schema", "json_schema": form}
     elif request.json_output:
@@ -79,7 +87,7 @@ def decode_completion(raw: Mapping[str, Any], request: Request, provider: str) -
     if refusal:
         finish = "blocked"
     thinking = _said(message.get("reasoning") or message.get("reasoning_content"))
-    usage = usage_of(_counts(raw))
+    usage = parse_usage(_counts(raw))
     turn = Assistant(text, calls, native=_replayable(message), provider=provider)
     model = raw.get("model") or request.model
     said = unwrapped(text, request.json_schema) or refusal
@@ -107,14 +115,14 @@ def _has_usage(choice: Mapping[str, Any]) -> bool:
 _GROWING = ("text", "summary", "data")
 
 
-class ChatGatherer:
+class ChatAccumulator:
     """Chunks put together into the completion they are pieces of; a whole completion is taken as the only chunk."""
 
     def __init__(self, provider: str) -> None:
         self._provider = provider
         self._head: dict[str, Any] = {}
         self._message: dict[str, Any] = {"role": "assistant", "content": ""}
-        self._calls = CallJoiner()
+        self._calls = ToolCallJoiner()
         self._details: dict[int, dict[str, Any]] = {}
         self._finish: str | None = None
         self._index: Any = None
@@ -164,7 +172,7 @@ class ChatGatherer:
             detail[key] = detail.get(key, "") + value if grows else value
 
     def usage(self) -> Usage | None:
-        return usage_of(self._usage) if self._usage else None
+        return parse_usage(self._usage) if self._usage else None
 
     def raw(self) -> Mapping[str, Any] | None:
         """The completion; whole at its finish reason, or at `[DONE]` if anything was said."""
@@ -219,7 +227,7 @@ def _replayable(message: Mapping[str, Any]) -> dict[str, Any]:
     return {"role": "assistant"} | {key: message[key] for key in kept if message.get(key)}
 
 
-def _messages(turn: Turn, profile: Profile, model: str, provider: str) -> Iterator[dict[str, Any]]:
+def _messages(turn: Turn, profile: ModelProfile, model: str, provider: str) -> Iterator[dict[str, Any]]:
     match turn:
         case User(parts):
             refuse_parts(parts, profile, model)
@@ -234,7 +242,7 @@ def _messages(turn: Turn, profile: Profile, model: str, provider: str) -> Iterat
             yield message
         case Assistant():
             pass  # it said nothing
-        case Results(results):
+        case ToolResults(results):
             for result in results:
                 text = "\n".join(part if isinstance(part, str) else f"[{part.media_type}]" for part in result.parts)
                 yield {"role": "tool", "tool_call_id": result.call_id, "content": text}

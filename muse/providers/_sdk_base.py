@@ -15,13 +15,13 @@ import msgspec
 from msgspec.structs import replace
 
 from muse.policies.deadline import Deadline
-from muse.providers._backend.provider import Access, Payload, Provider, without_query
+from muse.providers._backend.provider import Credentials, Payload, Provider, without_query
 from muse.providers._http.sse import aread_events, read_events
-from muse.providers._replies.errors import connection_error, local_error, status_error, unreadable_error
+from muse.providers._replies.errors import connection_error, invalid_body_error, local_error, status_error
 from muse.providers._replies.moderation import reasons_of
 from muse.types.errors import ContentsError, MuseError, ProviderError, ProviderTimeout
 from muse.types.messages import File, Image, Part
-from muse.types.provider_spec import Profile
+from muse.types.provider_spec import ModelProfile
 from muse.types.redaction import RedactedStruct
 
 _TRANSPORTS = ("httpx2", "httpx")
@@ -38,7 +38,7 @@ def _encode(payload: Payload) -> bytes:
         return json.dumps(payload, ensure_ascii=False).encode("utf-8", errors="replace")
 
 
-class Line(RedactedStruct, frozen=True):
+class SdkConnection(RedactedStruct, frozen=True):
     """An SDK client, the address it posts to, and the type by which its `post` hands back the raw answer."""
 
     _hidden: ClassVar[frozenset[str]] = frozenset({"sdk"})
@@ -53,7 +53,7 @@ _NOTHING: Mapping[str, str] = {}
 _TOLD = ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
 
 
-def _wiring(sdk: Any, access: Access, http_client: Any) -> tuple[Access, dict[str, Any]]:
+def _client_options(sdk: Any, access: Credentials, http_client: Any) -> tuple[Credentials, dict[str, Any]]:
     """Return the access without its address's query, and what every client of an SDK is made with.
 
     That is no retries of its own, no word about the system it runs on (the headers that tell of it cost a twentieth of
@@ -81,48 +81,48 @@ class SdkProvider(Provider):
     path: ClassVar[str]
 
     @abstractmethod
-    def connect(self, sdk: Any, access: Access, *, is_async: bool, **wiring: Any) -> Any:
+    def connect(self, sdk: Any, access: Credentials, *, is_async: bool, **wiring: Any) -> Any:
         """The SDK's client object, made with `wiring`."""
 
-    def client(self, access: Access) -> Line:
+    def client(self, access: Credentials) -> SdkConnection:
         sdk, http = import_module(self.sdk), import_module("muse.providers._http.clients")
-        at, wiring = _wiring(sdk, access, http.sync_client(access.max_bytes))
+        at, wiring = _client_options(sdk, access, http.sync_client(access.max_bytes))
         return self._line(self.connect(sdk, at, is_async=False, **wiring), http)
 
-    def aclient(self, access: Access) -> Line:
+    def aclient(self, access: Credentials) -> SdkConnection:
         sdk, http = import_module(self.sdk), import_module("muse.providers._http.clients")
-        at, wiring = _wiring(sdk, access, http.async_client(access.max_bytes))
+        at, wiring = _client_options(sdk, access, http.async_client(access.max_bytes))
         return self._line(self.connect(sdk, at, is_async=True, **wiring), http)
 
-    def _line(self, sdk: Any, http: Any) -> Line:
+    def _line(self, sdk: Any, http: Any) -> SdkConnection:
         """A client that posts to one address, which the SDK would parse anew for each call."""
         sdk._prepare_url = http.parsed
-        return Line(sdk, str(sdk.base_url).rstrip("/") + self.path, http.Response)
+        return SdkConnection(sdk, str(sdk.base_url).rstrip("/") + self.path, http.Response)
 
-    async def aclose(self, client: Line) -> None:
+    async def aclose(self, client: SdkConnection) -> None:
         await client.sdk.close()
 
-    def send(self, client: Line, payload: Payload, deadline: Deadline) -> bytes:
+    def send(self, client: SdkConnection, payload: Payload, deadline: Deadline) -> bytes:
         options = _options(deadline)
         content = _encode(payload)
         body: bytes = client.sdk.post(client.url, content=content, cast_to=client.raw, options=options).content
         return body
 
-    async def asend(self, client: Line, payload: Payload, deadline: Deadline) -> bytes:
+    async def asend(self, client: SdkConnection, payload: Payload, deadline: Deadline) -> bytes:
         options = _options(deadline)
         content = _encode(payload)
         answer = await client.sdk.post(client.url, content=content, cast_to=client.raw, options=options)
         body: bytes = answer.content
         return body
 
-    def stream(self, client: Line, payload: Payload, deadline: Deadline) -> Iterator[Any]:
+    def stream(self, client: SdkConnection, payload: Payload, deadline: Deadline) -> Iterator[Any]:
         options = _options(deadline)
         content = _encode(self.streamed(payload))
         events = client.sdk.post(client.url, content=content, cast_to=object, options=options, stream=True)
         with events:
             yield from read_events(events.response.iter_bytes(), self.spec.name)
 
-    async def astream(self, client: Line, payload: Payload, deadline: Deadline) -> AsyncIterator[Any]:
+    async def astream(self, client: SdkConnection, payload: Payload, deadline: Deadline) -> AsyncIterator[Any]:
         options = _options(deadline)
         content = _encode(self.streamed(payload))
         posted = client.sdk.post(client.url, content=content, cast_to=object, options=options, stream=True)
@@ -176,7 +176,7 @@ def transport_fault(exc: BaseException, provider: str, model: str) -> MuseError 
     """The error for an exception of an HTTP library or socket beneath an SDK; None if it is neither's."""
     home = type(exc).__module__.partition(".")[0]
     if home == "json":
-        return unreadable_error(provider, model, b"a piece of a stream")
+        return invalid_body_error(provider, model, b"a piece of a stream")
     if isinstance(exc, TimeoutError):
         return None
     if home not in _TRANSPORTS and not isinstance(exc, OSError):
@@ -207,7 +207,7 @@ def data_url(part: Image | File) -> str:
     return f"data:{part.media_type};base64,{base64.b64encode(part.data).decode('ascii')}"
 
 
-def refuse_parts(parts: tuple[Part, ...], profile: Profile, model: str) -> None:
+def refuse_parts(parts: tuple[Part, ...], profile: ModelProfile, model: str) -> None:
     """See that the model takes every part.
 
     Raises:

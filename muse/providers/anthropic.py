@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from muse.providers._backend.fitting import ToolRules
-from muse.providers._base import Access, Capabilities, Encoded, Payload, Profile, Spec, bind
+from muse.providers._base import Capabilities, Credentials, EncodedRequest, ModelProfile, Payload, ProviderSpec, bind
 from muse.providers._http.sse import DONE
 from muse.providers._replies.finish_reasons import finish_of
 from muse.providers._replies.tool_calls import IdRule, fit_ids, fresh_ids, index_of, parse_args
 from muse.providers._sdk_base import ONLY_JSON, SdkProvider, refuse_parts, schema_words, stream_error
-from muse.types.json_schema.strict import ANTHROPIC, strict_form, unwrapped, with_object_root
+from muse.types.json_schema.strict import ANTHROPIC, make_strict, unwrapped, with_object_root
 from muse.types.messages import (
     DEFAULT_TEMPERATURE,
     Assistant,
@@ -25,12 +25,12 @@ from muse.types.messages import (
     Part,
     Reply,
     Request,
-    Results,
     ToolCall,
+    ToolResults,
     Turn,
     User,
 )
-from muse.types.usage import Usage, merge_counts, usage_of
+from muse.types.usage import Usage, merge_counts, parse_usage
 
 if TYPE_CHECKING:
     from muse.providers._batch.anthropic import AnthropicBatch
@@ -41,17 +41,19 @@ _EFFORTS = ("low", "medium", "high", "xhigh", "max")
 _UP_TO_HIGH = ("low", "medium", "high")
 
 
-def _budget(match: str) -> Profile:
-    return Profile(match, "budget", thinking_off="disabled", min_budget=1_024, files=True, output_cap=64_000)
+def _budget(match: str) -> ModelProfile:
+    return ModelProfile(match, "budget", thinking_off="disabled", min_budget=1_024, files=True, output_cap=64_000)
 
 
-def _adaptive(match: str, off: str = "", efforts: tuple[str, ...] = _EFFORTS, *, temperature: bool = False) -> Profile:
-    return Profile(match, "adaptive", efforts, off, temperature=temperature, files=True, output_cap=128_000)
+def _adaptive(
+    match: str, off: str = "", efforts: tuple[str, ...] = _EFFORTS, *, temperature: bool = False
+) -> ModelProfile:
+    return ModelProfile(match, "adaptive", efforts, off, temperature=temperature, files=True, output_cap=128_000)
 
 
 # Said outright: where it is not, the SDK takes its variable even if that is empty.
 _HOME = "https://api.anthropic.com"
-SPEC = Spec(
+SPEC = ProviderSpec(
     name="anthropic",
     label="Anthropic (Claude)",
     env_key="ANTHROPIC_API_KEY",
@@ -71,7 +73,7 @@ SPEC = Spec(
         _adaptive("claude-*-4-[78]*", "disabled"),
         _adaptive("claude-*-4-6*", "disabled", _UP_TO_HIGH, temperature=True),
         _budget("claude-*-4*"),
-        Profile("claude-3*", files=True, schema=False, output_cap=8_192),
+        ModelProfile("claude-3*", files=True, schema=False, output_cap=8_192),
         _adaptive("*"),
     ),
     options=frozenset({"stop"}),
@@ -97,11 +99,11 @@ class AnthropicProvider(SdkProvider):
     tool_rules: ClassVar[ToolRules | None] = ToolRules(most=0)
     takes_blanks: ClassVar[bool] = False
 
-    def connect(self, sdk: Any, access: Access, *, is_async: bool, **wiring: Any) -> Any:
+    def connect(self, sdk: Any, access: Credentials, *, is_async: bool, **wiring: Any) -> Any:
         kind = sdk.AsyncAnthropic if is_async else sdk.Anthropic
         return kind(api_key=access.key, base_url=access.base_url or _HOME, **wiring)
 
-    def encode(self, request: Request) -> Encoded:
+    def encode(self, request: Request) -> EncodedRequest:
         profile = SPEC.profile(request.model)
         dropped: list[str] = []
         payload: Payload = {
@@ -120,7 +122,7 @@ class AnthropicProvider(SdkProvider):
         _add_thinking(payload, request, profile, dropped)
         _add_temperature(payload, request, profile, dropped)
         _add_schema(payload, request, profile)
-        return Encoded(payload, tuple(dropped))
+        return EncodedRequest(payload, tuple(dropped))
 
     def decode(self, raw: Mapping[str, Any], request: Request) -> Reply:
         blocks = raw.get("content")
@@ -137,15 +139,15 @@ class AnthropicProvider(SdkProvider):
         if calls and finish == "stop":
             finish = "tools"
         turn = Assistant(text, calls, native=blocks, provider=SPEC.name)
-        usage, model = usage_of(raw.get("usage")), raw.get("model") or request.model
+        usage, model = parse_usage(raw.get("usage")), raw.get("model") or request.model
         said = unwrapped(text, request.json_schema)
         return Reply(said, turn, usage, finish, model, SPEC.name, thinking, ended_with=end)
 
     def must_stream(self, payload: Payload) -> bool:
         return bool(payload["max_tokens"] > _LONGEST_UNSTREAMED_TOKENS)
 
-    def gather(self) -> _Gatherer:
-        return _Gatherer()
+    def gather(self) -> _Accumulator:
+        return _Accumulator()
 
     def native_batch(self) -> AnthropicBatch:
         from muse.providers._batch.anthropic import AnthropicBatch
@@ -153,7 +155,7 @@ class AnthropicProvider(SdkProvider):
         return AnthropicBatch()
 
 
-class _Gatherer:
+class _Accumulator:
     """Message events put together into the message they are pieces of; a whole message is taken as it is."""
 
     def __init__(self) -> None:
@@ -210,7 +212,7 @@ class _Gatherer:
         return found
 
     def usage(self) -> Usage | None:
-        return usage_of(self._usage) if self._usage else None
+        return parse_usage(self._usage) if self._usage else None
 
     def raw(self) -> Mapping[str, Any] | None:
         """The message; whole at its last event, or when its end was told."""
@@ -280,12 +282,12 @@ def _with_ids(blocks: list[Any], request: Request) -> list[Any]:
     ]
 
 
-def _wants_bare_json(request: Request, profile: Profile) -> bool:
+def _wants_bare_json(request: Request, profile: ModelProfile) -> bool:
     """JSON is asked for in words where no schema can be enforced: the API has no JSON mode without one."""
     return request.json_output or (request.json_schema is not None and not profile.schema)
 
 
-def _add_thinking(payload: Payload, request: Request, profile: Profile, dropped: list[str]) -> None:
+def _add_thinking(payload: Payload, request: Request, profile: ModelProfile, dropped: list[str]) -> None:
     budget = request.thinking_budget
     if budget is None:
         return
@@ -301,7 +303,7 @@ def _add_thinking(payload: Payload, request: Request, profile: Profile, dropped:
         payload["output_config"] = {"effort": profile.effort(budget)}
 
 
-def _add_temperature(payload: Payload, request: Request, profile: Profile, dropped: list[str]) -> None:
+def _add_temperature(payload: Payload, request: Request, profile: ModelProfile, dropped: list[str]) -> None:
     """A temperature beside thinking is refused, as it is by the newer families altogether."""
     thinks = payload.get("thinking", {}).get("type") in ("enabled", "adaptive")
     if profile.temperature and not thinks and request.temperature is not None:
@@ -310,11 +312,11 @@ def _add_temperature(payload: Payload, request: Request, profile: Profile, dropp
         dropped.append("temperature")
 
 
-def _add_schema(payload: Payload, request: Request, profile: Profile) -> None:
+def _add_schema(payload: Payload, request: Request, profile: ModelProfile) -> None:
     """The schema with closed objects, as structured outputs want it; one with open objects goes along in words."""
     if request.json_schema is None:
         return
-    closed = strict_form(with_object_root(request.json_schema), ANTHROPIC) if profile.schema else None
+    closed = make_strict(with_object_root(request.json_schema), ANTHROPIC) if profile.schema else None
     if closed is None:
         words = schema_words(request.json_schema)
         payload["system"] = "\n\n".join(text for text in (payload.get("system"), words) if text)
@@ -323,7 +325,7 @@ def _add_schema(payload: Payload, request: Request, profile: Profile) -> None:
     payload["output_config"] = {**payload.get("output_config", {}), "format": form}
 
 
-def _messages(request: Request, profile: Profile) -> Iterator[dict[str, Any]]:
+def _messages(request: Request, profile: ModelProfile) -> Iterator[dict[str, Any]]:
     """The turns as messages; one of the model's own that said nothing is left out."""
     for turn in fit_ids(request.turns, SPEC.name, _ID_RULE):
         message = _message(turn, profile, request.model)
@@ -331,7 +333,7 @@ def _messages(request: Request, profile: Profile) -> Iterator[dict[str, Any]]:
             yield message
 
 
-def _message(turn: Turn, profile: Profile, model: str) -> dict[str, Any]:
+def _message(turn: Turn, profile: ModelProfile, model: str) -> dict[str, Any]:
     """A turn as a message; another provider's assistant turn is replayed as its text and calls."""
     match turn:
         case User(parts):
@@ -341,7 +343,7 @@ def _message(turn: Turn, profile: Profile, model: str) -> dict[str, Any]:
             return {"role": "assistant", "content": [block for block in native if not _is_blank(block)]}
         case Assistant(text, calls):
             return {"role": "assistant", "content": list(_assistant_blocks(text, calls))}
-        case Results(results):
+        case ToolResults(results):
             blocks = [
                 {
                     "type": "tool_result",

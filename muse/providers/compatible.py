@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, ClassVar
 
-from muse.journal.config import Gateway
+from muse.journal.config import CompatibleEndpoint
 from muse.providers._backend.fitting import ToolRules
-from muse.providers._base import Access, Capabilities, Encoded, Payload, Profile, Spec, bind
-from muse.providers._chat import ChatGatherer, add_tools_and_format, chat_messages, decode_completion
+from muse.providers._base import Capabilities, Credentials, EncodedRequest, ModelProfile, Payload, ProviderSpec, bind
+from muse.providers._chat import ChatAccumulator, add_tools_and_format, chat_messages, decode_completion
 from muse.providers._sdk_base import SdkProvider
 from muse.types.errors import UnavailableError
 from muse.types.messages import DEFAULT_TEMPERATURE, Reply, Request
@@ -25,17 +25,17 @@ _EFFORTS = ("none", "minimal", "low", "medium", "high")
 _ENDPOINTS = ("/chat/completions", "/completions", "/responses")
 
 _ROWS = (
-    Spec(
+    ProviderSpec(
         "openrouter",
         "OpenRouter",
         "OPENROUTER_API_KEY",
         tiers={1: "anthropic/claude-opus-5.5", 2: "google/gemini-3.8-flash", 3: "openai/gpt-6-luna"},
         capabilities=Capabilities(vision=True, files=True, structured_output=True, function_calling=True),
-        profiles=(Profile("*", "effort", _EFFORTS, files=True),),
+        profiles=(ModelProfile("*", "effort", _EFFORTS, files=True),),
         base_url="https://openrouter.ai/api/v1",
         price_id="openrouter",
     ),
-    Spec(
+    ProviderSpec(
         "lobechat",
         "LobeChat",
         "LOBECHAT_API_KEY",
@@ -44,7 +44,7 @@ _ROWS = (
         key_required=False,
         capabilities=_SEES,
     ),
-    Spec(
+    ProviderSpec(
         "mindbridge",
         "MindBridge",
         "MINDBRIDGE_API_KEY",
@@ -53,7 +53,7 @@ _ROWS = (
         key_required=False,
         capabilities=_SEES,
     ),
-    Spec(
+    ProviderSpec(
         "ollama",
         "Ollama (on this machine)",
         "OLLAMA_API_KEY",
@@ -63,23 +63,23 @@ _ROWS = (
         free=True,
         capabilities=_SEES,
     ),
-    Spec(
+    ProviderSpec(
         "digitalocean",
         "DigitalOcean Inference",
         "DIGITALOCEAN_API_KEY",
         {},
         base_url="https://inference.do-ai.run/v1",
-        profiles=(Profile("*", images=False),),
+        profiles=(ModelProfile("*", images=False),),
         capabilities=_TEXT_ONLY,
     ),
-    Spec(
+    ProviderSpec(
         "azure",
         "Azure OpenAI",
         "AZURE_API_KEY",
         {},
         profiles=(
-            Profile("gpt-4*", output_limit="max_completion_tokens"),
-            Profile("*", "effort", _EFFORTS, temperature=False, output_limit="max_completion_tokens"),
+            ModelProfile("gpt-4*", output_limit="max_completion_tokens"),
+            ModelProfile("*", "effort", _EFFORTS, temperature=False, output_limit="max_completion_tokens"),
         ),
         price_id="azure",
         capabilities=_SEES,
@@ -87,26 +87,26 @@ _ROWS = (
 )
 
 
-def _row(spec: Spec) -> Spec:
+def _row(spec: ProviderSpec) -> ProviderSpec:
     """A row with what follows from its name and from being of this kind."""
     name = f"{spec.name.upper()}_BASE_URL"
     return spec.having(base_url_env=name, endpoint_paths=_ENDPOINTS, options=_OPTIONS, extra="openai")
 
 
-ROWS: Mapping[str, Spec] = {spec.name: _row(spec) for spec in _ROWS}
+ROWS: Mapping[str, ProviderSpec] = {spec.name: _row(spec) for spec in _ROWS}
 
 
-def spec_of(gateway: Gateway) -> Spec:
+def spec_of(gateway: CompatibleEndpoint) -> ProviderSpec:
     """The spec of a user-defined endpoint (`providers.compatible.<name>` in journal.json)."""
     return _row(
-        Spec(
+        ProviderSpec(
             gateway.name,
             gateway.label or gateway.name,
             gateway.env_key,
             tiers=gateway.models,
             base_url=gateway.base_url,
             key_required=bool(gateway.env_key),
-            profiles=(Profile("*", images=gateway.images),),
+            profiles=(ModelProfile("*", images=gateway.images),),
             capabilities=_SEES if gateway.images else _TEXT_ONLY,
             withheld=gateway.withheld,
         )
@@ -116,7 +116,7 @@ def spec_of(gateway: Gateway) -> Spec:
 _modules: dict[str, ModuleType] = {}
 
 
-def module_of(spec: Spec) -> ModuleType:
+def module_of(spec: ProviderSpec) -> ModuleType:
     """A module with the seed's three functions for one row; made once per row."""
     known = _modules.get(spec.name)
     if known is None or known.SPEC is not spec:
@@ -136,10 +136,10 @@ class CompatibleProvider(SdkProvider):
     path: ClassVar[str] = "/chat/completions"
     tool_rules: ClassVar[ToolRules | None] = ToolRules()
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: ProviderSpec) -> None:
         self.spec = spec
 
-    def access(self, api_key: str | None = None) -> Access:
+    def access(self, api_key: str | None = None) -> Credentials:
         """As every provider's; here an address is a must.
 
         Raises:
@@ -152,11 +152,11 @@ class CompatibleProvider(SdkProvider):
             )
         return access
 
-    def connect(self, sdk: Any, access: Access, *, is_async: bool, **wiring: Any) -> Any:
+    def connect(self, sdk: Any, access: Credentials, *, is_async: bool, **wiring: Any) -> Any:
         kind = sdk.AsyncOpenAI if is_async else sdk.OpenAI
         return kind(api_key=access.key or "none", base_url=access.base_url, **wiring)
 
-    def encode(self, request: Request) -> Encoded:
+    def encode(self, request: Request) -> EncodedRequest:
         profile = self.spec.profile(request.model)
         dropped: list[str] = []
         payload: Payload = {
@@ -176,7 +176,7 @@ class CompatibleProvider(SdkProvider):
         payload |= {name: value for name, value in request.extras.items() if name in taken}
         dropped += [name for name in request.extras if name in _OPTIONS - taken]
         add_tools_and_format(payload, request)
-        return Encoded(payload, tuple(dropped))
+        return EncodedRequest(payload, tuple(dropped))
 
     def decode(self, raw: Mapping[str, Any], request: Request) -> Reply:
         return decode_completion(raw, request, self.spec.name)
@@ -184,5 +184,5 @@ class CompatibleProvider(SdkProvider):
     def streamed(self, payload: Payload) -> Payload:
         return payload | {"stream": True, "stream_options": {"include_usage": True}}
 
-    def gather(self) -> ChatGatherer:
-        return ChatGatherer(self.spec.name)
+    def gather(self) -> ChatAccumulator:
+        return ChatAccumulator(self.spec.name)

@@ -14,21 +14,30 @@ from typing import Any
 from msgspec import Struct, structs
 
 from muse.policies.deadline import Deadline
-from muse.providers._base import Access, Capabilities, Encoded, Payload, Profile, Provider, Spec, bind
+from muse.providers._base import (
+    Capabilities,
+    Credentials,
+    EncodedRequest,
+    ModelProfile,
+    Payload,
+    Provider,
+    ProviderSpec,
+    bind,
+)
 from muse.types.errors import MuseError
-from muse.types.messages import Assistant, Finish, Part, Reply, Request, Results, ToolCall, User
+from muse.types.messages import Assistant, Finish, Part, Reply, Request, ToolCall, ToolResults, User
 from muse.types.usage import Usage, estimate_usage
 
 __all__ = ["generate", "agenerate", "run_agent"]
 
-SPEC = Spec(
+SPEC = ProviderSpec(
     name="echo",
     label="Echo (says it again)",
     env_key="",
     tiers={1: "echo-1", 2: "echo-1", 3: "echo-1"},
     prefixes=("echo-",),
     capabilities=Capabilities(vision=True, files=True, structured_output=True, function_calling=True),
-    profiles=(Profile("*", files=True),),
+    profiles=(ModelProfile("*", files=True),),
     key_required=False,
     free=True,
     is_local=True,
@@ -64,8 +73,8 @@ class EchoProvider(Provider):
     def __init__(self) -> None:
         self.scripts: list[Script] = []
 
-    def encode(self, request: Request) -> Encoded:
-        return Encoded({"request": request})
+    def encode(self, request: Request) -> EncodedRequest:
+        return EncodedRequest({"request": request})
 
     def decode(self, raw: Mapping[str, Any], request: Request) -> Reply:
         said: Say = raw["say"]
@@ -75,10 +84,10 @@ class EchoProvider(Provider):
         usage = structs.replace(usage, estimated=False, requests=1)
         return Reply(said.text, turn, usage, finish, request.model, SPEC.name, said.thinking)
 
-    def client(self, access: Access) -> None:
+    def client(self, access: Credentials) -> None:
         return None
 
-    def aclient(self, access: Access) -> None:
+    def aclient(self, access: Credentials) -> None:
         return None
 
     async def aclose(self, client: None) -> None:
@@ -101,8 +110,8 @@ class EchoProvider(Provider):
         for piece in self.stream(client, payload, deadline):
             yield piece
 
-    def gather(self) -> _Gatherer:
-        return _Gatherer()
+    def gather(self) -> _Accumulator:
+        return _Accumulator()
 
     def fault(self, exc: Exception, model: str) -> MuseError | None:
         return None
@@ -121,7 +130,7 @@ class EchoProvider(Provider):
         return Say(step) if isinstance(step, str) else step
 
 
-class _Gatherer:
+class _Accumulator:
     """Words, then the whole."""
 
     def __init__(self) -> None:
@@ -153,7 +162,7 @@ def _last_words(request: Request) -> str:
         match turn:
             case User(parts):
                 return "\n".join(map(_shown, parts))
-            case Results(results):
+            case ToolResults(results):
                 return "\n".join(_shown(part) for result in results for part in result.parts)
             case _:
                 continue

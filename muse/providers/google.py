@@ -22,15 +22,37 @@ from msgspec import Struct
 from muse.policies.deadline import Deadline
 from muse.providers._backend.fitting import ToolRules
 from muse.providers._backend.provider import without_query
-from muse.providers._base import Access, Capabilities, Encoded, Payload, Profile, Provider, Spec, bind, status_error
+from muse.providers._base import (
+    Capabilities,
+    Credentials,
+    EncodedRequest,
+    ModelProfile,
+    Payload,
+    Provider,
+    ProviderSpec,
+    bind,
+    status_error,
+)
 from muse.providers._http.sse import DONE, aread_events, read_events
 from muse.providers._replies.finish_reasons import finish_of
 from muse.providers._replies.tool_calls import OWN_ID, IdRule, fit_ids, fresh_ids, parse_args
 from muse.providers._sdk_base import ONLY_JSON, STREAM_STATUS, refuse_parts, schema_words, transport_fault
 from muse.types.errors import MuseError
-from muse.types.messages import Assistant, File, Image, Part, Reply, Request, Results, ToolCall, ToolResult, Turn, User
+from muse.types.messages import (
+    Assistant,
+    File,
+    Image,
+    Part,
+    Reply,
+    Request,
+    ToolCall,
+    ToolResult,
+    ToolResults,
+    Turn,
+    User,
+)
 from muse.types.redaction import RedactedText
-from muse.types.usage import Usage, merge_counts, usage_of
+from muse.types.usage import Usage, merge_counts, parse_usage
 
 if TYPE_CHECKING:
     from muse.providers._batch.google import GoogleBatch
@@ -43,13 +65,13 @@ _LEVELS = ("minimal", "low", "medium", "high")
 _FROM_LOW = ("low", "medium", "high")
 
 
-def _levels(match: str, levels: tuple[str, ...]) -> Profile:
-    return Profile(match, "effort", levels, files=True, output_cap=_OUTPUT_CAP)
+def _levels(match: str, levels: tuple[str, ...]) -> ModelProfile:
+    return ModelProfile(match, "effort", levels, files=True, output_cap=_OUTPUT_CAP)
 
 
 # Said outright: where it is not, the SDK takes its variable even if that is empty.
 _HOME = "https://generativelanguage.googleapis.com"
-SPEC = Spec(
+SPEC = ProviderSpec(
     name="google",
     label="Google (Gemini)",
     env_key="GOOGLE_API_KEY",
@@ -61,13 +83,13 @@ SPEC = Spec(
         vision=True, files=True, structured_output=True, function_calling=True, max_context_tokens=1_048_576
     ),
     profiles=(
-        Profile("gemini-2.5-pro*", "budget", min_budget=128, files=True, output_cap=_OUTPUT_CAP),
-        Profile(
+        ModelProfile("gemini-2.5-pro*", "budget", min_budget=128, files=True, output_cap=_OUTPUT_CAP),
+        ModelProfile(
             "gemini-2.5-flash-lite*", "budget", thinking_off="0", min_budget=512, files=True, output_cap=_OUTPUT_CAP
         ),
-        Profile("gemini-2.5*", "budget", thinking_off="0", files=True, output_cap=_OUTPUT_CAP),
-        Profile("gemini-[12].*", files=True, output_cap=8_192),
-        Profile("gemma-*", schema=False, output_cap=8_192),
+        ModelProfile("gemini-2.5*", "budget", thinking_off="0", files=True, output_cap=_OUTPUT_CAP),
+        ModelProfile("gemini-[12].*", files=True, output_cap=8_192),
+        ModelProfile("gemma-*", schema=False, output_cap=8_192),
         _levels("gemini-3.[78]*", _FROM_LOW),
         _levels("gemini-3.1-pro*", _FROM_LOW),
         _levels("gemini-3*", _LEVELS),
@@ -104,17 +126,17 @@ class GoogleProvider(Provider):
     sdk = "google.genai"
     tool_rules: ClassVar[ToolRules | None] = ToolRules("[A-Za-z_][A-Za-z0-9_-]{0,63}", 512, _KEYWORDS)
 
-    def client(self, access: Access) -> _Line:
+    def client(self, access: Credentials) -> _Line:
         genai, http = import_module(self.sdk), import_module("muse.providers._http.clients")
         options = self._options(genai, access, http)
         return _Line(_connected(genai, access, options), genai.types)
 
-    def aclient(self, access: Access) -> _Line:
+    def aclient(self, access: Credentials) -> _Line:
         genai, http = import_module(self.sdk), import_module("muse.providers._http.clients")
         options = self._options(genai, access, http)
         return _Line(_connected(genai, access, options), genai.types, options.httpx_async_client)
 
-    def _options(self, genai: Any, access: Access, http: Any) -> Any:
+    def _options(self, genai: Any, access: Credentials, http: Any) -> Any:
         """The SDK's options: one attempt, the address, muse's HTTP clients and TLS context.
 
         Both clients are given: the SDK makes the one that is missing, with connections of its own.
@@ -160,7 +182,7 @@ class GoogleProvider(Provider):
         finally:
             await response.aclose()
 
-    def encode(self, request: Request) -> Encoded:
+    def encode(self, request: Request) -> EncodedRequest:
         profile = SPEC.profile(request.model)
         dropped: list[str] = []
         config: Payload = {
@@ -183,7 +205,7 @@ class GoogleProvider(Provider):
         _add_format(body, request, profile)
         if "cached_content" in request.extras:
             body["cachedContent"] = request.extras["cached_content"]
-        return Encoded({"model": request.model, "body": body}, tuple(dropped))
+        return EncodedRequest({"model": request.model, "body": body}, tuple(dropped))
 
     def decode(self, raw: Mapping[str, Any], request: Request) -> Reply:
         if "error" in raw:
@@ -203,11 +225,11 @@ class GoogleProvider(Provider):
         if calls and finish == "stop":
             finish = "tools"
         turn = Assistant(text, calls, native=content or None, provider=SPEC.name)
-        usage, model = usage_of(raw.get("usageMetadata")), raw.get("modelVersion") or request.model
+        usage, model = parse_usage(raw.get("usageMetadata")), raw.get("modelVersion") or request.model
         return Reply(text, turn, usage, finish, model, SPEC.name, thinking, ended_with=end)
 
-    def gather(self) -> _Gatherer:
-        return _Gatherer()
+    def gather(self) -> _Accumulator:
+        return _Accumulator()
 
     def native_batch(self) -> GoogleBatch:
         from muse.providers._batch.google import GoogleBatch  # it brings asyncio, and only the overnight lane needs it
@@ -226,7 +248,7 @@ class GoogleProvider(Provider):
 _SAMPLING = {"top_p": "topP", "seed": "seed", "stop": "stopSequences"}
 
 
-def _connected(genai: Any, access: Access, options: Any) -> Any:
+def _connected(genai: Any, access: Credentials, options: Any) -> Any:
     """Return the SDK's client; the query of the address is added to each request, which the SDK cannot do."""
     sdk = genai.Client(api_key=access.key, http_options=options)
     own = sdk._api_client._http_options
@@ -281,7 +303,7 @@ def _quick(config: type[Any]) -> type[Any]:
     return type(config.__name__, (config,), {"__contains__": lambda *_: False})
 
 
-class _Gatherer:
+class _Accumulator:
     """Chunks put together into the one answer they are pieces of."""
 
     def __init__(self) -> None:
@@ -316,7 +338,7 @@ class _Gatherer:
         return str(part.get("text") or "") if not part.get("thought") else ""
 
     def usage(self) -> Usage | None:
-        return usage_of(self._usage) if self._usage else None
+        return parse_usage(self._usage) if self._usage else None
 
     def raw(self) -> Mapping[str, Any] | None:
         """The answer; whole at its finish reason, when the prompt was blocked, or at `DONE` if anything was said."""
@@ -331,7 +353,7 @@ class _Gatherer:
         return {**whole, "candidates": [{"content": content, "finishReason": finish}]}
 
 
-def _add_format(body: Payload, request: Request, profile: Profile) -> None:
+def _add_format(body: Payload, request: Request, profile: ModelProfile) -> None:
     """JSON by the API's own switch, a schema as it is; both in words for a family that has no such switch (Gemma)."""
     if request.json_schema is None and not request.json_output:
         return
@@ -344,7 +366,7 @@ def _add_format(body: Payload, request: Request, profile: Profile) -> None:
         body["generationConfig"]["responseJsonSchema"] = request.json_schema
 
 
-def _add_thinking(config: Payload, request: Request, profile: Profile, dropped: list[str]) -> None:
+def _add_thinking(config: Payload, request: Request, profile: ModelProfile, dropped: list[str]) -> None:
     budget = request.thinking_budget
     if budget is None:
         return
@@ -357,7 +379,7 @@ def _add_thinking(config: Payload, request: Request, profile: Profile, dropped: 
         config["thinkingConfig"] = {"thinkingLevel": profile.effort(budget).upper(), "includeThoughts": budget != 0}
 
 
-def _content(turn: Turn, profile: Profile, model: str) -> dict[str, Any]:
+def _content(turn: Turn, profile: ModelProfile, model: str) -> dict[str, Any]:
     """A turn as content; another provider's assistant turn is replayed as its text and calls."""
     match turn:
         case User(parts):
@@ -367,7 +389,7 @@ def _content(turn: Turn, profile: Profile, model: str) -> dict[str, Any]:
             return {"role": "model", **native, "parts": [part for part in native.get("parts") or () if _is_said(part)]}
         case Assistant(text, calls):
             return {"role": "model", "parts": list(_assistant_parts(text, calls))}
-        case Results(results):
+        case ToolResults(results):
             return {"role": "user", "parts": [part for result in results for part in _result_parts(result)]}
 
 

@@ -14,8 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 from muse.journal import config_loader, secrets
 from muse.policies.deadline import Deadline
-from muse.providers._base import Access, Capabilities, Encoded, Payload, Profile, Provider, Spec, bind
-from muse.providers._chat import ChatGatherer, add_tools_and_format, chat_messages, decode_completion
+from muse.providers._base import (
+    Capabilities,
+    Credentials,
+    EncodedRequest,
+    ModelProfile,
+    Payload,
+    Provider,
+    ProviderSpec,
+    bind,
+)
+from muse.providers._chat import ChatAccumulator, add_tools_and_format, chat_messages, decode_completion
 from muse.providers._local.errors import EngineDied, EngineMissing, EngineRefused, WeightsMissing
 from muse.providers._local.tool_planner.task import Task, task_of, uses_tools
 from muse.providers._local.weights import SMOLLM2, find_weights
@@ -25,7 +34,7 @@ from muse.types.messages import Assistant, Reply, Request, User
 
 if TYPE_CHECKING:
     from muse.providers._local.engine import Engine
-    from muse.providers._local.tool_planner.planner import Walk
+    from muse.providers._local.tool_planner.planner import PlannerSession
 
 __all__ = ["generate", "agenerate", "run_agent"]
 
@@ -34,14 +43,14 @@ _MODEL = SMOLLM2.name.lower()
 _START_S = 120.0
 _SAMPLING = ("top_p", "stop", "seed", "grammar")
 
-SPEC = Spec(
+SPEC = ProviderSpec(
     name="local",
     label="Local (embedded model)",
     env_key="",
     tiers={1: _MODEL, 2: _MODEL, 3: _MODEL},
     prefixes=("smollm2",),
     capabilities=Capabilities(structured_output=True, max_context_tokens=4_096),
-    profiles=(Profile("*", images=False, files=False),),
+    profiles=(ModelProfile("*", images=False, files=False),),
     options=frozenset({*_SAMPLING, "complete"}),
     key_required=False,
     extra="local",
@@ -50,7 +59,7 @@ SPEC = Spec(
 )
 
 
-class LocalAccess(Access, frozen=True):
+class LocalAccess(Credentials, frozen=True):
     """Which model file, and how many tokens of prompt and answer it holds."""
 
     context_tokens: int = 4_096
@@ -77,13 +86,13 @@ class LocalProvider(Provider):
             raise _setup_error(exc) from exc
         return LocalAccess(base_url=str(weights.path), context_tokens=said.context_tokens)
 
-    def client(self, access: Access) -> Engine:
+    def client(self, access: Credentials) -> Engine:
         from muse.providers._local.engine import Engine  # 4 ms, and only who asks the embedded model pays it
 
         tokens = access.context_tokens if isinstance(access, LocalAccess) else SPEC.capabilities.max_context_tokens
         return Engine.shared(Path(access.base_url or ""), n_ctx=tokens)
 
-    def aclient(self, access: Access) -> Engine:
+    def aclient(self, access: Credentials) -> Engine:
         return self.client(access)
 
     async def aclose(self, client: Engine) -> None:
@@ -93,7 +102,7 @@ class LocalProvider(Provider):
         """Start the engine; loading the weights may take longer than a call is given."""
         client.ready(timeout_s=_START_S)
 
-    def encode(self, request: Request) -> Encoded:
+    def encode(self, request: Request) -> EncodedRequest:
         profile = SPEC.profile(request.model)
         dropped = ("thinking_budget",) if request.thinking_budget else ()
         body: Payload = {"max_tokens": request.max_output_tokens, "temperature": request.temperature}
@@ -102,11 +111,11 @@ class LocalProvider(Provider):
         add_tools_and_format(body, request)
         if uses_tools(request):
             task = task_of(request, body.get("response_format"))
-            return Encoded({"op": "chat", "body": body, "task": task}, dropped)
+            return EncodedRequest({"op": "chat", "body": body, "task": task}, dropped)
         if not request.extras.get("complete"):
-            return Encoded({"op": "chat", "body": body}, dropped)
+            return EncodedRequest({"op": "chat", "body": body}, dropped)
         del body["messages"]
-        return Encoded({"op": "complete", "body": body | {"prompt": _plain_text(request)}}, dropped)
+        return EncodedRequest({"op": "complete", "body": body | {"prompt": _plain_text(request)}}, dropped)
 
     def decode(self, raw: Mapping[str, Any], request: Request) -> Reply:
         served = str(raw.get("model") or request.model).lower()
@@ -152,8 +161,8 @@ class LocalProvider(Provider):
         """As `_is_planned`, awaited."""
         return "task" in payload and not (await client.aready(timeout_s=deadline.left_s()))["supports_tools"]
 
-    def gather(self) -> ChatGatherer:
-        return ChatGatherer(SPEC.name)
+    def gather(self) -> ChatAccumulator:
+        return ChatAccumulator(SPEC.name)
 
     def fault(self, exc: Exception, model: str) -> MuseError | None:
         match exc:
@@ -167,14 +176,11 @@ class LocalProvider(Provider):
                 return None
 
 
-def _walk(task: Task) -> Walk:
+def _walk(task: Task) -> PlannerSession:
     """A plan for a task, as of today."""
-    from muse.providers._local.tool_planner.planner import (  # 4 ms, and only tools on the embedded model need it
-        Walk,
-        plan,
-    )
+    from muse.providers._local.tool_planner.planner import PlannerSession, plan
 
-    return Walk(plan(task, date.today()))
+    return PlannerSession(plan(task, date.today()))
 
 
 def _setup_error(exc: EngineMissing | WeightsMissing) -> UnavailableError:

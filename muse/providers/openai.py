@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from muse.providers._backend.fitting import ToolRules
-from muse.providers._base import Access, Capabilities, Encoded, Payload, Profile, Spec, bind
+from muse.providers._base import Capabilities, Credentials, EncodedRequest, ModelProfile, Payload, ProviderSpec, bind
 from muse.providers._http.sse import DONE
 from muse.providers._replies.finish_reasons import finish_of
 from muse.providers._replies.tool_calls import IdRule, args_text, fit_ids, fresh_ids, parse_args, wire_name
 from muse.providers._sdk_base import ONLY_JSON, SdkProvider, data_url, refuse_parts, schema_words, stream_error
-from muse.types.json_schema.strict import OPENAI, strict_form, unwrapped, with_object_root
+from muse.types.json_schema.strict import OPENAI, make_strict, unwrapped, with_object_root
 from muse.types.messages import (
     DEFAULT_TEMPERATURE,
     Assistant,
@@ -26,12 +26,12 @@ from muse.types.messages import (
     Part,
     Reply,
     Request,
-    Results,
     ToolCall,
+    ToolResults,
     Turn,
     User,
 )
-from muse.types.usage import Usage, usage_of
+from muse.types.usage import Usage, parse_usage
 
 if TYPE_CHECKING:
     from muse.providers._batch.openai import OpenAIBatch
@@ -41,7 +41,7 @@ __all__ = ["generate", "agenerate", "run_agent"]
 _ALL = ("low", "medium", "high", "xhigh", "max")
 # Said outright: where it is not, the SDK takes its variable even if that is empty.
 _HOME = "https://api.openai.com/v1"
-SPEC = Spec(
+SPEC = ProviderSpec(
     name="openai",
     label="OpenAI (GPT)",
     env_key="OPENAI_API_KEY",
@@ -53,17 +53,17 @@ SPEC = Spec(
         vision=True, files=True, structured_output=True, function_calling=True, max_context_tokens=1_050_000
     ),
     profiles=(
-        Profile("gpt-6.1-*", "effort", _ALL, temperature=False, files=True),
-        Profile("gpt-6-astra*", "effort", _ALL, temperature=False, files=True),
-        Profile("gpt-5-*", "effort", ("minimal", "low", "medium", "high"), temperature=False, files=True),
-        Profile("gpt-5", "effort", ("minimal", "low", "medium", "high"), temperature=False, files=True),
-        Profile("o[134]*", "effort", ("low", "medium", "high"), temperature=False, files=True),
-        Profile("gpt-3.5*", images=False, schema=False),
-        Profile("gpt-4o*", files=True),
-        Profile("gpt-4.1*", files=True),
-        Profile("gpt-4*", schema=False),
-        Profile("chatgpt-4o*", files=True),
-        Profile("*", "effort", ("none", *_ALL), temperature=False, files=True),
+        ModelProfile("gpt-6.1-*", "effort", _ALL, temperature=False, files=True),
+        ModelProfile("gpt-6-astra*", "effort", _ALL, temperature=False, files=True),
+        ModelProfile("gpt-5-*", "effort", ("minimal", "low", "medium", "high"), temperature=False, files=True),
+        ModelProfile("gpt-5", "effort", ("minimal", "low", "medium", "high"), temperature=False, files=True),
+        ModelProfile("o[134]*", "effort", ("low", "medium", "high"), temperature=False, files=True),
+        ModelProfile("gpt-3.5*", images=False, schema=False),
+        ModelProfile("gpt-4o*", files=True),
+        ModelProfile("gpt-4.1*", files=True),
+        ModelProfile("gpt-4*", schema=False),
+        ModelProfile("chatgpt-4o*", files=True),
+        ModelProfile("*", "effort", ("none", *_ALL), temperature=False, files=True),
     ),
     options=frozenset({"top_p"}),
     extra="openai",
@@ -85,11 +85,11 @@ class OpenAIProvider(SdkProvider):
     path: ClassVar[str] = "/responses"
     tool_rules: ClassVar[ToolRules | None] = ToolRules()
 
-    def connect(self, sdk: Any, access: Access, *, is_async: bool, **wiring: Any) -> Any:
+    def connect(self, sdk: Any, access: Credentials, *, is_async: bool, **wiring: Any) -> Any:
         kind = sdk.AsyncOpenAI if is_async else sdk.OpenAI
         return kind(api_key=access.key, base_url=access.base_url or _HOME, **wiring)
 
-    def encode(self, request: Request) -> Encoded:
+    def encode(self, request: Request) -> EncodedRequest:
         profile = SPEC.profile(request.model)
         dropped: list[str] = []
         turns = fit_ids(request.turns, SPEC.name, _ID_RULE)
@@ -112,7 +112,7 @@ class OpenAIProvider(SdkProvider):
             payload |= {} if request.may_call_tools else {"tool_choice": "none"}
         _add_reasoning(payload, request, profile, dropped)
         _add_format(payload, request, profile)
-        return Encoded(payload, tuple(dropped))
+        return EncodedRequest(payload, tuple(dropped))
 
     def decode(self, raw: Mapping[str, Any], request: Request) -> Reply:
         error = raw.get("error")
@@ -133,12 +133,12 @@ class OpenAIProvider(SdkProvider):
             for part in item.get("summary") or ()
         )
         turn = Assistant(text, calls, native=items, provider=SPEC.name)
-        usage, model = usage_of(raw.get("usage")), raw.get("model") or request.model
+        usage, model = parse_usage(raw.get("usage")), raw.get("model") or request.model
         said = unwrapped(text, request.json_schema) or refusal
         return Reply(said, turn, usage, finish, model, SPEC.name, thinking, ended_with=end)
 
-    def gather(self) -> _Gatherer:
-        return _Gatherer()
+    def gather(self) -> _Accumulator:
+        return _Accumulator()
 
     def native_batch(self) -> OpenAIBatch:
         from muse.providers._batch.openai import OpenAIBatch  # it brings asyncio, and only the overnight lane needs it
@@ -156,7 +156,7 @@ _PARTS = frozenset(
 _ASIDE = ("reasoning_text", "summary_text")
 
 
-class _Gatherer:
+class _Accumulator:
     """Responses events: the last one carries the whole response; items that it lacks are put together from the others.
 
     A whole response in place of events is taken as it is.
@@ -274,7 +274,7 @@ class _Gatherer:
         return item
 
     def usage(self) -> Usage | None:
-        return usage_of(self._whole.get("usage")) if self._whole else None
+        return parse_usage(self._whole.get("usage")) if self._whole else None
 
     def raw(self) -> Mapping[str, Any] | None:
         return self._whole
@@ -303,7 +303,7 @@ def _with_ids(items: list[Any], request: Request) -> list[Any]:
     ]
 
 
-def _items(turn: Turn, profile: Profile, model: str) -> Iterator[dict[str, Any]]:
+def _items(turn: Turn, profile: ModelProfile, model: str) -> Iterator[dict[str, Any]]:
     """A turn as input items; another provider's assistant turn is replayed as its text and calls."""
     match turn:
         case User(parts):
@@ -317,7 +317,7 @@ def _items(turn: Turn, profile: Profile, model: str) -> Iterator[dict[str, Any]]
             for call in calls:
                 args = json.dumps(dict(call.args), ensure_ascii=False)
                 yield {"type": "function_call", "call_id": call.call_id, "name": call.name, "arguments": args}
-        case Results(results):
+        case ToolResults(results):
             for result in results:
                 output = [_part(part) for part in result.parts]
                 yield {"type": "function_call_output", "call_id": result.call_id, "output": output}
@@ -351,7 +351,7 @@ def _tool(name: str, description: str, schema: Mapping[str, Any]) -> dict[str, A
     return {"type": "function", "name": name, "description": description, "parameters": schema, "strict": False}
 
 
-def _add_reasoning(payload: Payload, request: Request, profile: Profile, dropped: list[str]) -> None:
+def _add_reasoning(payload: Payload, request: Request, profile: ModelProfile, dropped: list[str]) -> None:
     if profile.thinking != "effort":
         if request.thinking_budget:
             dropped.append("thinking_budget")
@@ -362,11 +362,11 @@ def _add_reasoning(payload: Payload, request: Request, profile: Profile, dropped
         payload["reasoning"] = {"effort": effort} | ({} if request.thinking_budget <= 0 else {"summary": "auto"})
 
 
-def _add_format(payload: Payload, request: Request, profile: Profile) -> None:
+def _add_format(payload: Payload, request: Request, profile: ModelProfile) -> None:
     """A schema in strict form where it can be closed; plain JSON, for which the input has to name JSON, otherwise."""
     if request.json_schema is not None and profile.schema:
         rooted = with_object_root(request.json_schema)
-        closed = strict_form(rooted, OPENAI)
+        closed = make_strict(rooted, OPENAI)
         form = {"type": "json_schema", "name": "reply", "schema": closed or rooted, "strict": closed is not None}
         payload["text"] = {"format": form}
     elif request.json_output or request.json_schema is not None:

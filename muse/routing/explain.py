@@ -7,8 +7,8 @@ from typing import Any
 
 from muse.journal.config import Entry
 from muse.journal.policy_config import RULES
-from muse.routing.fallbacks import Ladder
-from muse.routing.router import PROVIDER_ENV, Explanation, Layer
+from muse.routing.fallbacks import FallbackChain
+from muse.routing.router import PROVIDER_ENV, Explanation, MatchedRule
 
 FIELDS = ("provider", "model", "tier")
 
@@ -25,7 +25,7 @@ def decisions(found: Explanation) -> Iterator[tuple[str, str, str]]:
         yield field, values[field], _why(found, field)
 
 
-def policies(below: Ladder) -> Iterator[tuple[str, str, str]]:
+def policies(below: FallbackChain) -> Iterator[tuple[str, str, str]]:
     """For each rule of the calls its value and where it stands; rungs that are never tried, and why."""
     for rung in below.rungs[1:]:
         yield "then", f"{rung.provider} {rung.model}", rung.reason
@@ -56,7 +56,7 @@ def _why(found: Explanation, field: str) -> str:
     return f"{where}, {_kind(found.route.context, layer)}"
 
 
-def _kind(context: str, layer: Layer) -> str:
+def _kind(context: str, layer: MatchedRule) -> str:
     """What sort of rule a layer is."""
     if layer.where == "providers.default":
         return "as no rule above says one"
@@ -72,27 +72,27 @@ def rules(found: Explanation) -> Iterator[tuple[str, str, str, str]]:
     """For each rule its rank, its place, what it says and what comes of that."""
     ranks = {layer.where: rank for rank, layer in enumerate(found.layers, 1)}
     for layer in found.layers:
-        fields = [f"{name}={value}" for name, value in says(layer.entry)]
-        said = ", ".join([*fields, *rules_said(layer.entry)]) or "nothing"
+        fields = [f"{name}={value}" for name, value in describe_rule(layer.entry)]
+        said = ", ".join([*fields, *describe_rules(layer.entry)]) or "nothing"
         yield str(ranks[layer.where]), layer.where, said, _verdict(found, layer, ranks)
 
 
-def _verdict(found: Explanation, layer: Layer, ranks: Mapping[str, int]) -> str:
+def _verdict(found: Explanation, layer: MatchedRule, ranks: Mapping[str, int]) -> str:
     """What a rule gives, and what it says in vain."""
     if layer.shadowed:
         return "shadowed: of all patterns here only the most specific one counts"
     gives = [field for field in FIELDS if found.won[field] == layer.where]
     parts = [f"gives {' and '.join(gives)}"] if gives else []
-    for field, _ in says(layer.entry):
+    for field, _ in describe_rule(layer.entry):
         if field not in gives:
             rank = ranks.get(found.won[field])
             parts.append(f"{field} overruled by {f'rule {rank}' if rank else 'a tier or provider above it'}")
-    ruled = rules_said(layer.entry)
+    ruled = describe_rules(layer.entry)
     parts += [f"rules calls by {', '.join(ruled)}"] if ruled else []
     return "; ".join(parts) or "says nothing"
 
 
-def says(entry: Entry) -> Iterator[tuple[str, Any]]:
+def describe_rule(entry: Entry) -> Iterator[tuple[str, Any]]:
     """The fields an entry says, with tiers as numbers."""
     for field in FIELDS:
         value = _said(entry, field)
@@ -100,7 +100,7 @@ def says(entry: Entry) -> Iterator[tuple[str, Any]]:
             yield field, value
 
 
-def rules_said(entry: Entry) -> list[str]:
+def describe_rules(entry: Entry) -> list[str]:
     """The rules for its calls that an entry says, by name alone."""
     return [name for name in RULES if getattr(entry.rules, name) is not None]
 

@@ -9,43 +9,43 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from muse.journal.lenient_parser import Problem
-from muse.journal.policy_config import RULES, CallRules, Rung
-from muse.routing.router import Layer, Router
+from muse.journal.policy_config import RULES, CallPolicy, FallbackTarget
+from muse.routing.router import MatchedRule, Router
 from muse.types.errors import ConfigError, UnknownProviderError
 from muse.types.messages import Route
-from muse.types.provider_spec import Spec, Tier
+from muse.types.provider_spec import ProviderSpec, Tier
 
 
-class Bound(Struct, frozen=True):
+class ProviderConstraint(Struct, frozen=True):
     """Who may serve a context, and which rule says so."""
 
     where: str
     providers: frozenset[str]
 
 
-class Ladder(Struct, frozen=True):
+class FallbackChain(Struct, frozen=True):
     """Who is asked, in order, and how; `won` says which rule of journal.json gave each of the rules.
 
     `left_out` are the rungs that are never tried, each with the reason.
     """
 
     rungs: tuple[Route, ...]
-    rules: CallRules
+    rules: CallPolicy
     won: Mapping[str, str]
-    bounds: tuple[Bound, ...] = ()
+    bounds: tuple[ProviderConstraint, ...] = ()
     left_out: tuple[Problem, ...] = ()
 
-    def starting(self, route: Route) -> Ladder:
+    def starting(self, route: Route) -> FallbackChain:
         """The same ladder for a call that names its own model.
 
         Raises:
             ConfigError: a bound keeps the context from that model's provider.
         """
-        require_allowed(route, self.bounds)
+        check_constraints(route, self.bounds)
         return replace(self, rungs=(route, *(rung for rung in self.rungs[1:] if not _is_same(rung, route))))
 
 
-def ladder(route: Route, router: Router, environ: Mapping[str, str]) -> Ladder:
+def resolve_fallbacks(route: Route, router: Router, environ: Mapping[str, str]) -> FallbackChain:
     """The ladder of a route's context.
 
     One fold, as for the route itself: the strongest layer that says a rule gives it. `allow` and `local_only` are
@@ -57,14 +57,14 @@ def ladder(route: Route, router: Router, environ: Mapping[str, str]) -> Ladder:
     layers = tuple(router.layers(route.context, environ))
     rules, won = _folded(layers)
     bounds = tuple(_bounds(layers, router.specs))
-    require_allowed(route, bounds)
+    check_constraints(route, bounds)
     rungs = [route]
     left_out: list[Problem] = []
     for place, rung in enumerate(rules.fallbacks or ()):
         where = f"{won['fallbacks']}.fallbacks[{place}]"
         try:
             found = _routed(rung, route, router, environ, where)
-            require_allowed(found, bounds)
+            check_constraints(found, bounds)
         except ConfigError as exc:
             left_out.append(Problem(where, exc.found, exc.allowed))
             continue
@@ -73,10 +73,10 @@ def ladder(route: Route, router: Router, environ: Mapping[str, str]) -> Ladder:
             left_out.append(Problem(where, asked, "a provider or model that is not"))
         else:
             rungs.append(found)
-    return Ladder(tuple(rungs), rules, won, bounds, tuple(left_out))
+    return FallbackChain(tuple(rungs), rules, won, bounds, tuple(left_out))
 
 
-def require_allowed(route: Route, bounds: Sequence[Bound]) -> None:
+def check_constraints(route: Route, bounds: Sequence[ProviderConstraint]) -> None:
     """See that a route stays within its bounds.
 
     Raises:
@@ -89,7 +89,7 @@ def require_allowed(route: Route, bounds: Sequence[Bound]) -> None:
             raise ConfigError(bound.where, found, allowed)
 
 
-def _folded(layers: Sequence[Layer]) -> tuple[CallRules, Mapping[str, str]]:
+def _folded(layers: Sequence[MatchedRule]) -> tuple[CallPolicy, Mapping[str, str]]:
     said: dict[str, Any] = {}
     won: dict[str, str] = {}
     for layer in layers:
@@ -100,23 +100,25 @@ def _folded(layers: Sequence[Layer]) -> tuple[CallRules, Mapping[str, str]]:
             value = getattr(rules, name)
             if value is not None and name not in said:
                 said[name], won[name] = value, layer.where
-    return (CallRules(**said) if said else _SILENT), won
+    return (CallPolicy(**said) if said else _SILENT), won
 
 
-_SILENT = CallRules()
+_SILENT = CallPolicy()
 
 
-def _bounds(layers: Sequence[Layer], specs: Mapping[str, Spec]) -> Iterator[Bound]:
+def _bounds(layers: Sequence[MatchedRule], specs: Mapping[str, ProviderSpec]) -> Iterator[ProviderConstraint]:
     """What every layer says of who may serve, shadowed ones too."""
     for layer in layers:
         rules = layer.entry.rules
         if rules.local_only:
-            yield Bound(f"{layer.where}.local_only", frozenset(name for name, spec in specs.items() if spec.is_local))
+            yield ProviderConstraint(
+                f"{layer.where}.local_only", frozenset(name for name, spec in specs.items() if spec.is_local)
+            )
         if rules.allow is not None:
-            yield Bound(f"{layer.where}.allow", frozenset(rules.allow))
+            yield ProviderConstraint(f"{layer.where}.allow", frozenset(rules.allow))
 
 
-def _routed(rung: Rung, route: Route, router: Router, environ: Mapping[str, str], where: str) -> Route:
+def _routed(rung: FallbackTarget, route: Route, router: Router, environ: Mapping[str, str], where: str) -> Route:
     """A rung as a route; what it leaves open is that of the context.
 
     Raises:

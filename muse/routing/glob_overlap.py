@@ -41,7 +41,7 @@ def overlap(one: str, other: str) -> bool:
     return False
 
 
-def example(pattern: str) -> str:
+def sample_match(pattern: str) -> str:
     """A text that a pattern matches, unlike any name that somebody would choose."""
     return "".join(_sample(piece) for piece in _TOKEN.findall(pattern))
 
@@ -60,12 +60,12 @@ def _steps(left: list[str], right: list[str], i: int, j: int) -> list[tuple[int,
         steps += [(i + 1, j), *([(i, j + 1)] if more_right else [])]
     if more_right and right[j] == "*":
         steps += [(i, j + 1), *([(i + 1, j)] if more_left else [])]
-    if more_left and more_right and _meet(left[i], right[j]):
+    if more_left and more_right and _overlaps(left[i], right[j]):
         steps.append((i + 1, j + 1))
     return steps
 
 
-def _meet(one: str, other: str) -> bool:
+def _overlaps(one: str, other: str) -> bool:
     if "*" in (one, other):
         return False
     if "?" in (one, other) or (len(one) > 1 and len(other) > 1):

@@ -14,7 +14,7 @@ from muse.journal.config import DEFAULT_PROVIDER, Config, Entry
 from muse.routing.contexts import ContextInfo
 from muse.types.errors import ConfigError, UnknownProviderError
 from muse.types.messages import Route
-from muse.types.provider_spec import Spec, Tier, provider_of
+from muse.types.provider_spec import ProviderSpec, Tier, provider_of
 
 _WILDCARD = re.compile(r"[*?[]")
 # What a glob leaves open: `*`, `?` and closed classes; as fnmatch has it, `]` may be a class's first member.
@@ -24,7 +24,7 @@ _NO_MODEL = "unknown"
 _Rank = tuple[int, int, int]
 
 
-class Layer(Struct, frozen=True):
+class MatchedRule(Struct, frozen=True):
     """A rule that speaks for a context: where it stands, what it says, whether a like one above silences it.
 
     `declared` marks what feature code registered of itself: it sets tiers, and is no reason for a provider.
@@ -40,11 +40,11 @@ class Explanation(Struct, frozen=True):
     """A route with every rule that matched: `won` says which rule gave each field, the rest are shadowed or silent."""
 
     route: Route
-    layers: tuple[Layer, ...]
+    layers: tuple[MatchedRule, ...]
     won: Mapping[str, str]
 
 
-class Globs:
+class PatternIndex:
     """Patterns by specificity: more literal characters, then fewer wildcards, then earlier in the file; no ties.
 
     Patterns are kept by the literal text before their first wildcard, and with the longest literal piece after it: a
@@ -83,12 +83,12 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 class Router:
     """Routes under one configuration, set of contexts and set of specs; make a new one when any of them changes."""
 
-    def __init__(self, config: Config, contexts: Mapping[str, ContextInfo], specs: Mapping[str, Spec]) -> None:
+    def __init__(self, config: Config, contexts: Mapping[str, ContextInfo], specs: Mapping[str, ProviderSpec]) -> None:
         self.config = config
         self.contexts = contexts
         self.specs = specs
-        self._overrides = Globs(iter(config.contexts))
-        self._known = Globs(iter(contexts))
+        self._overrides = PatternIndex(iter(config.contexts))
+        self._known = PatternIndex(iter(contexts))
         default = config.default
         if default.provider is None:  # it names a model alone
             default = replace(default, provider=provider_of(default.model or "", specs) or DEFAULT_PROVIDER)
@@ -168,7 +168,7 @@ class Router:
         )
 
     def _model_of(
-        self, layers: list[Layer], provider: str, tier: int, environ: Mapping[str, str], *, where: str
+        self, layers: list[MatchedRule], provider: str, tier: int, environ: Mapping[str, str], *, where: str
     ) -> tuple[str, str]:
         """As `model_at`; a provider without any model of its own serves with the one that a layer names for it."""
         try:
@@ -187,7 +187,7 @@ class Router:
         return provider_of(model, self.specs)
 
     def _bound_model(
-        self, layers: list[Layer], by_provider: int, by_tier: int, by_model: int
+        self, layers: list[MatchedRule], by_provider: int, by_tier: int, by_model: int
     ) -> tuple[str | None, str] | None:
         """`(provider, model)` if an explicit model wins, else None; no provider if neither rule nor name tells it."""
         if by_model < 0 or by_tier < by_model:
@@ -200,32 +200,32 @@ class Router:
             return None
         return owner, model
 
-    def layers(self, context: str, environ: Mapping[str, str]) -> Iterator[Layer]:
+    def layers(self, context: str, environ: Mapping[str, str]) -> Iterator[MatchedRule]:
         """Every rule that speaks for a context, the strongest first."""
         if context:
             yield from self._rules(context)
         switched = environ.get(PROVIDER_ENV)
         if switched:
-            yield Layer(PROVIDER_ENV, Entry(provider=switched))
-        yield Layer("providers.default", self._default)
+            yield MatchedRule(PROVIDER_ENV, Entry(provider=switched))
+        yield MatchedRule("providers.default", self._default)
 
-    def _rules(self, context: str) -> Iterator[Layer]:
+    def _rules(self, context: str) -> Iterator[MatchedRule]:
         """What journal.json and then the known contexts say of a context that has a name."""
         overrides = self.config.contexts
         if context in overrides:
-            yield Layer(f"providers.contexts[{context!r}]", overrides[context])
+            yield MatchedRule(f"providers.contexts[{context!r}]", overrides[context])
         for rank, pattern in enumerate(self._overrides.matches(context)):
             if pattern != context:
-                yield Layer(f"providers.contexts[{pattern!r}]", overrides[pattern], shadowed=rank > 0)
+                yield MatchedRule(f"providers.contexts[{pattern!r}]", overrides[pattern], shadowed=rank > 0)
         if context in self.contexts:
-            yield Layer(f"context {context!r}", Entry(tier=self.contexts[context].tier), declared=True)
+            yield MatchedRule(f"context {context!r}", Entry(tier=self.contexts[context].tier), declared=True)
         for rank, pattern in enumerate(self._known.matches(context)):
             if pattern != context:
                 entry = Entry(tier=self.contexts[pattern].tier)
-                yield Layer(f"context {pattern!r}", entry, shadowed=rank > 0, declared=True)
+                yield MatchedRule(f"context {pattern!r}", entry, shadowed=rank > 0, declared=True)
 
 
-def _refuse_malformed(layers: list[Layer]) -> None:
+def _refuse_malformed(layers: list[MatchedRule]) -> None:
     """See that none of the layers down to the deciding one leaves open who is to serve.
 
     Raises:
@@ -236,6 +236,6 @@ def _refuse_malformed(layers: list[Layer]) -> None:
         raise ConfigError(problem.path, problem.found, problem.allowed)
 
 
-def _first(layers: list[Layer], field: Callable[[Entry], object]) -> int:
+def _first(layers: list[MatchedRule], field: Callable[[Entry], object]) -> int:
     """The index of the first layer that says a field; -1 if none does."""
     return next((i for i, layer in enumerate(layers) if field(layer.entry) is not None), -1)

@@ -8,15 +8,15 @@ from msgspec.structs import replace
 
 from muse.journal.config import Config
 from muse.journal.lenient_parser import Problem
-from muse.journal.policy_config import CallRules
+from muse.journal.policy_config import CallPolicy
 from muse.routing.contexts import ContextInfo
-from muse.routing.glob_overlap import example, is_glob, overlap
-from muse.routing.router import Explanation, Layer, Router
-from muse.types.provider_spec import Spec, Tier
+from muse.routing.glob_overlap import is_glob, overlap, sample_match
+from muse.routing.router import Explanation, MatchedRule, Router
+from muse.types.provider_spec import ProviderSpec, Tier
 
 
-def idle_rules(
-    config: Config, contexts: Mapping[str, ContextInfo], specs: Mapping[str, Spec], used: Collection[str] = ()
+def find_unreachable_rules(
+    config: Config, contexts: Mapping[str, ContextInfo], specs: Mapping[str, ProviderSpec], used: Collection[str] = ()
 ) -> Iterator[Problem]:
     """A problem for each entry that matches no known context, and for each that loses every field to others.
 
@@ -28,12 +28,12 @@ def idle_rules(
     router = _lenient_router(config, contexts, specs)
     own = (name for name in config.contexts if not is_glob(name) and _is_known(name, known, patterns))
     seen = _Seen()
-    samples = (example(pattern) for pattern in config.contexts if is_glob(pattern))
+    samples = (sample_match(pattern) for pattern in config.contexts if is_glob(pattern))
     open_ended = (name for name in samples if _is_known(name, known, patterns))
     for name in dict.fromkeys((*known, *own, *open_ended)):
         seen.add(router.explain(name, {}))
     for pattern in config.contexts:
-        where = place_of(pattern)
+        where = config_path_of(pattern)
         if where in seen.winners:
             continue
         if not _meets(pattern, known, patterns):
@@ -43,7 +43,7 @@ def idle_rules(
             yield Problem(where, f"a rule that never decides anything: {others} always do", "one that can win")
 
 
-def place_of(pattern: str) -> str:
+def config_path_of(pattern: str) -> str:
     """Where an entry of `providers.contexts` stands, as routes and problems spell it."""
     return f"providers.contexts[{pattern!r}]"
 
@@ -65,9 +65,9 @@ class _Seen:
                 self.losers.setdefault(layer.where, set()).update(won & named)
 
 
-def _rules_calls(layer: Layer) -> bool:
+def _rules_calls(layer: MatchedRule) -> bool:
     """Whether a layer says how calls are made: a part of that may matter, whoever serves them."""
-    return not layer.shadowed and layer.entry.rules != CallRules()
+    return not layer.shadowed and layer.entry.rules != CallPolicy()
 
 
 def _is_known(name: str, known: Collection[str], patterns: Collection[str]) -> bool:
@@ -81,13 +81,13 @@ def _meets(pattern: str, known: Collection[str], patterns: Collection[str]) -> b
     return _is_known(pattern, known, patterns)
 
 
-def _lenient_router(config: Config, contexts: Mapping[str, ContextInfo], specs: Mapping[str, Spec]) -> Router:
+def _lenient_router(config: Config, contexts: Mapping[str, ContextInfo], specs: Mapping[str, ProviderSpec]) -> Router:
     """A router by which every provider that is named exists and has a model, so that only the rules decide."""
     default = replace(config.default, problem=None)
     entries = {pattern: replace(entry, problem=None) for pattern, entry in config.contexts.items()}
     config = replace(config, default=default, contexts=entries)
     names = {entry.provider for entry in (default, *entries.values()) if entry.provider} - set(specs)
-    missing = {name: Spec(name, name, "", {}) for name in names}
+    missing = {name: ProviderSpec(name, name, "", {}) for name in names}
     whole = {
         name: spec.having(tiers={tier: spec.tiers.get(tier, "") or "a model" for tier in Tier})
         for name, spec in {**specs, **missing}.items()

@@ -9,7 +9,7 @@ from muse.journal.storage import atomic_files
 from muse.types.errors import ConfigError
 
 
-def place_of(save: str, day: str | None = None) -> Path:
+def artifact_path(save: str, day: str | None = None) -> Path:
     """The file `save` of a day's folder (today if None); nothing is made yet.
 
     Raises:
@@ -26,7 +26,7 @@ def place_of(save: str, day: str | None = None) -> Path:
     return path
 
 
-def keep(text: str, path: Path) -> None:
+def save_artifact(text: str, path: Path) -> None:
     """Write a result to its place, whole or not at all.
 
     Raises:

@@ -12,7 +12,7 @@ from muse.journal.personas import DEFAULT_PERSONA
 from muse.journal.trust import consent
 from muse.journal.trust.project_config import request_claims
 from muse.runs import run_files
-from muse.runs.artifacts import place_of
+from muse.runs.artifacts import artifact_path
 from muse.types.errors import ConfigError
 from muse.types.events import now_ms
 from muse.types.trust_claim import Claim
@@ -67,7 +67,7 @@ def queue(
     given = {"provider": provider, "handoff_from": handoff_from, "save": save}
     more |= {name: value for name, value in given.items() if value is not None}
     if more.get("save"):
-        place_of(str(more["save"]), more.get("day"))
+        artifact_path(str(more["save"]), more.get("day"))
     if more.get("continue_from"):
         require_completed(str(more["continue_from"]))
     request = {"event": "request", "ts": now_ms(), "prompt": prompt, "persona": persona, **more}
@@ -131,7 +131,7 @@ def get_agent_thread(agent_id: str) -> list[str]:
     root = min(_back_from(agent_id))
     chain = {root}
     for later in sorted(found for found in run_files.newest_ids() if found > root):
-        if before_of(later) in chain:
+        if previous_run(later) in chain:
             chain.add(later)
     return sorted(chain)
 
@@ -142,17 +142,17 @@ def _back_from(agent_id: str) -> Iterator[str]:
     while current is not None and current not in seen and run_files.find(current) is not None:
         seen.add(current)
         yield current
-        current = before_of(current)
+        current = previous_run(current)
 
 
-def before_of(agent_id: str) -> str | None:
+def previous_run(agent_id: str) -> str | None:
     """The run that this one continues, resumes or was handed from; None if it is the first or does not say."""
     request = request_of(agent_id)
     before = next((str(request[name]) for name in _BEFORE if request.get(name)), None)
     return before if before != agent_id else None
 
 
-def handed_to(agent_id: str) -> str | None:
+def handoff_child(agent_id: str) -> str | None:
     """The run that a finished one was handed on to."""
     later = (found for found in run_files.newest_ids() if found > agent_id)
     return next((found for found in later if request_of(found).get("handoff_from") == agent_id), None)

@@ -45,7 +45,7 @@ def cancel(agent_id: str) -> None:
     recorder.end()
 
 
-def answer(agent_id: str, call_id: str, *, approved: bool, asked_ms: int | None = None) -> None:
+def answer_approval(agent_id: str, call_id: str, *, approved: bool, asked_ms: int | None = None) -> None:
     """Say yes or no to a call that a run under way asks about.
 
     `asked_ms` is the `ts` of the `approval` that is answered, as models use the id of a call again.
@@ -54,7 +54,7 @@ def answer(agent_id: str, call_id: str, *, approved: bool, asked_ms: int | None 
         ConfigError: the run asks no such thing, or it was answered already.
         ConflictError: the run is not under way, or belongs to a program that takes no words.
     """
-    if not run_files.is_under_way(agent_id):
+    if not run_files.is_running(agent_id):
         raise ConflictError(f"run {agent_id}: it is not under way (any more), so there is nothing to answer")
     waiting = run_files.open_approvals(run_files.read_events(run_files.path_of(agent_id, "active")))
     if call_id not in waiting or asked_ms not in (None, waiting[call_id]):
@@ -68,12 +68,12 @@ def _tell(agent_id: str, word: Mapping[str, Any]) -> None:
     atomic_files.write_atomic(path, json.dumps(word) + "\n")
     give_up_s = time.monotonic() + _HEARD_WITHIN_S
     while path.exists():
-        if time.monotonic() > give_up_s and run_files.is_under_way(agent_id):
+        if time.monotonic() > give_up_s and run_files.is_running(agent_id):
             path.unlink(missing_ok=True)
             raise ConflictError(
                 f"run {agent_id}: the program that carries it out takes no words; end or answer it where it was started"
             )
-        if not run_files.is_under_way(agent_id):
+        if not run_files.is_running(agent_id):
             path.unlink(missing_ok=True)
             return
         time.sleep(_AGAIN_S)
@@ -85,7 +85,7 @@ def named_in(name: str) -> str | None:
     return agent_id if rest.endswith(_SUFFIX) and run_files.is_agent_id(agent_id) else None
 
 
-def take(agent_id: str) -> list[Mapping[str, Any]]:
+def take_messages(agent_id: str) -> list[Mapping[str, Any]]:
     """The words to a run, oldest first; their files are gone then."""
     words: list[Mapping[str, Any]] = []
     for path in sorted(run_files.folder().glob(f"{agent_id}_*{_SUFFIX}")):

@@ -12,7 +12,7 @@ from msgspec import Struct
 from muse.journal import paths
 from muse.journal.storage.path_containment import is_inside
 from muse.runs.images import recall_pictures
-from muse.types.messages import Assistant, Results, ToolCall, ToolResult, Turn, User
+from muse.types.messages import Assistant, ToolCall, ToolResult, ToolResults, Turn, User
 
 log = logging.getLogger(__name__)
 INTERRUPTED = "interrupted: the run was cut off while this tool was at work; it may or may not have had its effect"
@@ -66,7 +66,7 @@ def parse_agent_events_to_turns(agent_id: str) -> list[dict[str, str]]:
     return turns
 
 
-class Past(Struct, frozen=True):
+class RunHistory(Struct, frozen=True):
     """An earlier run as a conversation; if it was cut off, with what of its last turn ended and what did not."""
 
     turns: tuple[Turn, ...] = ()
@@ -87,13 +87,13 @@ class Past(Struct, frozen=True):
         return (*self.turns, _results_of(self.calls, {result.call_id: result for result in self.ended}))
 
 
-def past_of(agent_id: str, *, sees: bool = True) -> Past:
+def load_history(agent_id: str, *, sees: bool = True) -> RunHistory:
     """Run `agent_id` as turns for a request: prompts, answers, tool calls and tool results, for any provider.
 
     What it took up itself comes first, back to the run that began the conversation. An unknown run gives an empty past
     and a warning. With `sees=False` the pictures of its prompts are named only.
     """
-    book = _Book(sees=sees)
+    book = _TurnBuilder(sees=sees)
     for events in reversed(list(_chain(agent_id))):
         for event in events:
             book.take(event)
@@ -105,9 +105,9 @@ def interrupted(call: ToolCall) -> ToolResult:
     return ToolResult(call.call_id, call.name, (f"Error: {INTERRUPTED}",), failed=True)
 
 
-def _results_of(calls: Iterable[ToolCall], ended: Mapping[str, ToolResult]) -> Results:
+def _results_of(calls: Iterable[ToolCall], ended: Mapping[str, ToolResult]) -> ToolResults:
     """The results of one turn in the order of its calls; every call has one, as providers want it."""
-    return Results(tuple(ended.get(call.call_id) or interrupted(call) for call in calls))
+    return ToolResults(tuple(ended.get(call.call_id) or interrupted(call) for call in calls))
 
 
 def _chain(agent_id: str) -> Iterator[list[Mapping[str, Any]]]:
@@ -136,7 +136,7 @@ def _is_asked_anew(start: Mapping[str, Any]) -> bool:
     return bool(start.get("prompt")) and not start.get("resume_from")
 
 
-class _Book:
+class _TurnBuilder:
     """Events put together into turns: the calls of one turn are those that begin before it is over."""
 
     def __init__(self, *, sees: bool) -> None:
@@ -169,15 +169,15 @@ class _Book:
             case _:
                 pass
 
-    def past(self) -> Past:
+    def past(self) -> RunHistory:
         """What was taken so far."""
         pending = tuple(call for key, call in self.calls.items() if key not in self.results)
         if not pending:
             self._end_turn()
-            return Past(tuple(self.turns))
+            return RunHistory(tuple(self.turns))
         self.turns.append(Assistant("", tuple(self.calls.values())))
         ended = tuple(self.results[key] for key in self.calls if key in self.results)
-        return Past(tuple(self.turns), ended, pending)
+        return RunHistory(tuple(self.turns), ended, pending)
 
     def _end_turn(self) -> None:
         if self.calls:

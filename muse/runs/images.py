@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from muse.journal import paths
-from muse.types.content import sniff_media_type
+from muse.types.content import detect_media_type
 from muse.types.errors import ConfigError
-from muse.types.exif_orientation import upright
+from muse.types.exif_orientation import rotate_upright
 from muse.types.messages import Image, Part
 
 
@@ -46,7 +46,7 @@ def _read(name: str) -> Image:
         raise ConfigError("images", f"{name!r}, which cannot be read", "a picture below the journal folder") from exc
     if data is None:
         raise ConfigError("images", f"{name!r}, outside of the journal", "a picture below the journal folder")
-    media_type = sniff_media_type(data, where=name)
+    media_type = detect_media_type(data, where=name)
     if not media_type.startswith("image/"):
         raise ConfigError("images", f"{name!r}, of the type {media_type}", "PNG, JPEG, GIF or WebP")
-    return upright(Image(data, media_type))
+    return rotate_upright(Image(data, media_type))

@@ -17,9 +17,9 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from muse.journal.storage.sqlite import begun_anew, connect, patiently, writing
+from muse.journal.storage.sqlite import connect, recreate_if_damaged, retry_on_busy, write_transaction
 from muse.runs import run_files
-from muse.runs.client import before_of
+from muse.runs.client import previous_run
 from muse.runs.run_files import Run
 
 log = logging.getLogger(__name__)
@@ -36,17 +36,17 @@ _COMMITTED_AT_ONCE = 500
 _SETTLED_NS = 50_000_000  # as in muse.journal.config_loader: file systems stamp in steps of some milliseconds
 
 
-class _Seen(Struct, frozen=True):
+class _FolderState(Struct, frozen=True):
     """The last look at the folder; not settled while a further change could still bear the same stamp."""
 
     stamp: int
     is_settled: bool
 
 
-_NEVER = _Seen(-1, is_settled=False)
+_NEVER = _FolderState(-1, is_settled=False)
 
 
-class Page(Struct, frozen=True):
+class RunPage(Struct, frozen=True):
     """Some runs, newest first, and how many there are of them in all."""
 
     runs: tuple[Run, ...]
@@ -63,7 +63,7 @@ class RunIndex:
         self._seen = _NEVER
         self._lock = threading.RLock()
 
-    def page(self, *, limit: int, offset: int = 0, persona: str = "", state: str = "") -> Page:
+    def page(self, *, limit: int, offset: int = 0, persona: str = "", state: str = "") -> RunPage:
         """A page of the runs of a persona and in a state ("" is any), newest first.
 
         A state is one of `muse.runs.run_files.RUN_STATES`.
@@ -87,7 +87,7 @@ class RunIndex:
                 msgspec.json.decode(row[0], type=Run) if row else known[one]
                 for one, row in zip(ids, stored, strict=True)
             )
-        return Page(shown, total + len(live))
+        return RunPage(shown, total + len(live))
 
     def personas(self) -> tuple[str, ...]:
         """The personas that have run, in order of their names."""
@@ -103,7 +103,7 @@ class RunIndex:
         """The runs that continue or resume this one or were handed on from it, oldest first."""
         with self._opened() as connection:
             rows = connection.execute("SELECT id FROM run WHERE before = ?", (agent_id,)).fetchall()
-        live = (run.agent_id for run in _live() if before_of(run.agent_id) == agent_id)
+        live = (run.agent_id for run in _live() if previous_run(run.agent_id) == agent_id)
         return tuple(sorted({*(found for (found,) in rows), *live}))
 
     def close(self) -> None:
@@ -145,14 +145,14 @@ class RunIndex:
                 "INSERT OR REPLACE INTO run VALUES (?, ?, ?, ?, ?)", [row for one in some for row in _row(one)]
             )
             self._known.update(some)
-        self._seen = _Seen(stamp, is_settled)
+        self._seen = _FolderState(stamp, is_settled)
 
     def _commit(self, statement: str, rows: Sequence[tuple[str, ...]]) -> None:
         def write() -> None:
-            with writing(self._connection):
+            with write_transaction(self._connection):
                 self._connection.executemany(statement, rows)
 
-        patiently(write)
+        retry_on_busy(write)
 
 
 def _opened_at(path: str) -> Any:
@@ -162,7 +162,7 @@ def _opened_at(path: str) -> Any:
         return connect(name, _TABLES, _VERSION, synced=False)
 
     try:
-        return begun_anew(path, open_it)
+        return recreate_if_damaged(path, open_it)
     except (OSError, sqlite3.OperationalError) as exc:
         log.warning("%s cannot be kept (%s); this process reads the runs into memory", path, exc)
         return open_it(":memory:")
@@ -180,7 +180,7 @@ def _row(agent_id: str) -> Iterator[tuple[str, ...]]:
     """A run that is over as a row; none if it was deleted in this moment."""
     run = run_files.summarize(agent_id)
     if run is not None:
-        yield agent_id, run.persona, run.state, before_of(agent_id) or "", msgspec.json.encode(run).decode()
+        yield agent_id, run.persona, run.state, previous_run(agent_id) or "", msgspec.json.encode(run).decode()
 
 
 def _live() -> list[Run]:

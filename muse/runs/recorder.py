@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from muse.runs.run_files import Recorder
+from muse.runs.run_files import EventWriter
 from muse.types.events import now_ms
 from muse.usage_log import ledger
 
@@ -16,10 +16,10 @@ log = logging.getLogger(__name__)
 Emit = Callable[[dict[str, Any]], None]
 
 
-class Recording:
+class RunRecorder:
     """Takes the events of one run; a listener that is gone (a closed pipe) ends the run as a cancellation does."""
 
-    def __init__(self, agent_id: str, recorder: Recorder | None, emit: Emit) -> None:
+    def __init__(self, agent_id: str, recorder: EventWriter | None, emit: Emit) -> None:
         self.agent_id = agent_id
         self._recorder = recorder
         self._emit = emit
@@ -45,7 +45,7 @@ class Recording:
 
 
 @contextmanager
-def recording(request: Mapping[str, Any], emit: Emit) -> Iterator[Recording]:
+def record_run(request: Mapping[str, Any], emit: Emit) -> Iterator[RunRecorder]:
     """The recording of one run while it lasts, its request first; with an `agent_id` in it, whoever gave it records.
 
     A journal that takes no file is warned of, and the run goes on without its log.
@@ -58,16 +58,16 @@ def recording(request: Mapping[str, Any], emit: Emit) -> Iterator[Recording]:
     agent_id = str(given or (recorder.agent_id if recorder else now_ms()))
     token = ledger.RUN.set(agent_id)
     try:
-        yield Recording(agent_id, recorder, emit)
+        yield RunRecorder(agent_id, recorder, emit)
     finally:
         ledger.RUN.reset(token)
         if recorder is not None:
             recorder.end()
 
 
-def _begin() -> Recorder | None:
+def _begin() -> EventWriter | None:
     try:
-        return Recorder.begin()
+        return EventWriter.begin()
     except OSError as exc:
         log.warning("this run cannot be recorded (%s); it goes on without", exc)
         return None

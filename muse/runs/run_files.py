@@ -23,7 +23,7 @@ from msgspec import Struct, field
 from muse.journal import paths
 from muse.journal.storage import atomic_files
 from muse.journal.storage.path_containment import is_inside
-from muse.types.usage import Usage, usage_of
+from muse.types.usage import Usage, parse_usage
 from muse.usage_log import ledger
 
 log = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ def _write_whole(handle: int, content: bytes) -> None:
         raise OSError(errno.ENOSPC, "the disk took only a part of a line")
 
 
-class Recorder:
+class EventWriter:
     """Writes a run's events to its active file, whole lines only, and renames it when the run is over.
 
     The file stays locked as long as it is active: a file without its lock has lost its owner. That the file cannot be
@@ -143,7 +143,7 @@ class Recorder:
         self._is_broken = False
 
     @classmethod
-    def begin(cls) -> Recorder:
+    def begin(cls) -> EventWriter:
         """The recorder of a new run."""
         return cls(*_create("active", ""))
 
@@ -175,7 +175,7 @@ class Recorder:
             os.close(self._handle)
 
 
-def claim(agent_id: str) -> Recorder | None:
+def claim(agent_id: str) -> EventWriter | None:
     """Take a waiting run: its file, locked, becomes the active one; None if somebody else was faster."""
     path, active = path_of(agent_id, "pending"), path_of(agent_id, "active")
     handle = _open_locked(path)
@@ -184,14 +184,14 @@ def claim(agent_id: str) -> Recorder | None:
     try:
         if _last_byte(handle) == b"\n":  # whoever writes it in place is not ready before
             os.rename(path, active)
-            return Recorder(agent_id, active, handle)
+            return EventWriter(agent_id, active, handle)
     except FileNotFoundError:
         log.debug("run %s was taken by another process", agent_id)
     os.close(handle)
     return None
 
 
-def adopt(agent_id: str) -> Recorder | None:
+def adopt(agent_id: str) -> EventWriter | None:
     """Take over an active run whose owner is gone; None if it has one, or is not active."""
     path = path_of(agent_id, "active")
     handle = _open_locked(path)
@@ -202,10 +202,10 @@ def adopt(agent_id: str) -> Recorder | None:
             _write_whole(handle, b"\n")  # its owner was killed within a line
     except OSError as exc:
         log.warning("run %s: its last line stays torn (%s)", agent_id, exc)
-    return Recorder(agent_id, path, handle)
+    return EventWriter(agent_id, path, handle)
 
 
-def is_under_way(agent_id: str) -> bool:
+def is_running(agent_id: str) -> bool:
     """Whether a process is at work on this run now: one that was killed has left the file, but not its lock."""
     path = path_of(agent_id, "active")
     if not is_agent_id(agent_id) or not path.is_file():
@@ -286,7 +286,7 @@ class Run(Struct, frozen=True):
     cost_usd: float | None = None
 
 
-class Standing(Struct, frozen=True):
+class RunProgress(Struct, frozen=True):
     """How a run stands after some of its events: its last end, and the calls that wait for an approval (since, in ms).
 
     Feed it events with `after`; it needs each event once, in the order of the file.
@@ -295,7 +295,7 @@ class Standing(Struct, frozen=True):
     end: Mapping[str, Any] = field(default_factory=dict)
     approvals: Mapping[str, int] = field(default_factory=dict)
 
-    def after(self, events: Iterable[Mapping[str, Any]]) -> Standing:
+    def after(self, events: Iterable[Mapping[str, Any]]) -> RunProgress:
         """Return the standing after further events."""
         end, approvals = self.end, dict(self.approvals)
         for event in events:
@@ -305,7 +305,7 @@ class Standing(Struct, frozen=True):
             if name in ("start", "finish", "error"):
                 approvals.clear()
             approvals = open_approvals((event,), approvals)
-        return Standing(end, approvals)
+        return RunProgress(end, approvals)
 
     def state(self, stored: State) -> tuple[RunState, str]:
         """Return `(state, reason)` of a run whose file is in the state `stored`."""
@@ -378,7 +378,7 @@ def summarize(agent_id: str) -> Run | None:
     stamps = [ts for event in events if event is not request and (ts := time_of(event))]
     handed_from = request.get("handoff_from")
     state, reason = _standing_of(agent_id, events, stored)
-    spent = _spent(agent_id, events, stamps[-1] if stamps and state not in LIVE_STATES else None)
+    spent = _run_usage(agent_id, events, stamps[-1] if stamps and state not in LIVE_STATES else None)
     return Run(
         agent_id,
         state,
@@ -399,12 +399,12 @@ def summarize(agent_id: str) -> Run | None:
 
 def _standing_of(agent_id: str, events: list[dict[str, Any]], stored: State) -> tuple[RunState, str]:
     """Return `(state, reason)`; a run that says it is at work and that no process has any more failed as CUT_OFF."""
-    state, reason = Standing().after(events).state(stored)
-    is_left = state in ("running", "waiting") and not is_under_way(agent_id)
+    state, reason = RunProgress().after(events).state(stored)
+    is_left = state in ("running", "waiting") and not is_running(agent_id)
     return ("failed", CUT_OFF) if is_left and path_of(agent_id, "active").is_file() else (state, reason)
 
 
-class _Spent(Struct, frozen=True):
+class _RunUsage(Struct, frozen=True):
     """What a run has used so far; `cost_usd` is None where it is not known."""
 
     turns: int
@@ -412,19 +412,21 @@ class _Spent(Struct, frozen=True):
     cost_usd: float | None
 
 
-def _spent(agent_id: str, events: list[dict[str, Any]], ended_ms: int | None) -> _Spent:
+def _run_usage(agent_id: str, events: list[dict[str, Any]], ended_ms: int | None) -> _RunUsage:
     """Sum up the run's lines of the usage log, or take the usage of its `finish` where there is no line."""
     lines = read_lines(agent_id, ended_ms)
     if not lines:
         last: dict[str, Any] = next((event for event in reversed(events) if event.get("event") == "finish"), {})
         usage = _counts_in(last.get("usage"))
         has_begun = any(event.get("event") == "start" for event in events)
-        return _Spent(usage.get("requests", 0), usage, None if has_begun else 0.0)
+        return _RunUsage(usage.get("requests", 0), usage, None if has_begun else 0.0)
     answered = sum(1 for line in lines if not line.get("error"))
-    total = sum((usage_of(line.get("usage")) for line in lines), Usage())
+    total = sum((parse_usage(line.get("usage")) for line in lines), Usage())
     costs = [_dollars(line.get("cost_usd")) for line in lines]
     known = [cost for cost in costs if cost is not None]
-    return _Spent(answered, total.as_dict() | {"requests": answered}, sum(known) if len(known) == len(costs) else None)
+    return _RunUsage(
+        answered, total.as_dict() | {"requests": answered}, sum(known) if len(known) == len(costs) else None
+    )
 
 
 def _dollars(cost: object) -> float | None:

@@ -12,14 +12,14 @@ from weakref import WeakSet
 from msgspec import Struct, json
 
 from muse.policies.deadline import Deadline
-from muse.policies.resend_guard import Sending
+from muse.policies.resend_guard import ResendGuard
 from muse.types.errors import InterruptedReply, MuseError, ProviderDown, ProviderError, ProviderTimeout
 from muse.types.messages import Reply
-from muse.types.surrogates import Joiner, mend_all
+from muse.types.surrogates import SurrogateJoiner, join_surrogates_in
 from muse.types.usage import Usage
 
 
-class Gatherer(Protocol):
+class StreamAccumulator(Protocol):
     """Puts stream events together again."""
 
     def feed(self, event: Any) -> str:
@@ -32,10 +32,10 @@ class Gatherer(Protocol):
         """The whole answer as it would have come unstreamed; None while its end is missing."""
 
 
-class Account(Protocol):
+class AttemptOutcome(Protocol):
     """Keeps the books of one attempt."""
 
-    def begin(self) -> Sending:
+    def begin(self) -> ResendGuard:
         """Note that the request is about to be sent; the context to send it in."""
 
     def answered(self, raw: Mapping[str, Any]) -> Reply:
@@ -48,19 +48,19 @@ class Account(Protocol):
         """Log an answer that the caller did not want to the end."""
 
 
-class Watch(Struct, frozen=True):
+class StallTimeouts(Struct, frozen=True):
     """How long a stream may keep silent: until its first text, and from one event to the next; None: its own time."""
 
     first_token_s: float | None = None
     stall_s: float | None = None
 
 
-UNWATCHED = Watch()
+NO_STALL_TIMEOUTS = StallTimeouts()
 # What reading an answer of an unknown form raises: a field is missing, or of another type than ever.
 MISREAD = (LookupError, TypeError, AttributeError, ValueError, RecursionError)
 
 
-class Source(Protocol):
+class StreamOwner(Protocol):
     """What a stream belongs to that may be tried again while nothing of it has been given out."""
 
     def done(self, reply: Reply) -> Reply:
@@ -83,20 +83,20 @@ def _close_all() -> None:
 class Stream:
     """What the sync and the async stream share: text so far, the end, and how it is accounted for."""
 
-    def __init__(self, gatherer: Gatherer, account: Account, deadline: Deadline) -> None:
+    def __init__(self, gatherer: StreamAccumulator, account: AttemptOutcome, deadline: Deadline) -> None:
         self._gatherer = gatherer
         self._account = account
         self._deadline = deadline
         self._pieces: list[str] = []
-        self._joiner = Joiner()
+        self._joiner = SurrogateJoiner()
         self._reply: Reply | None = None
         self._error: BaseException | None = None
         self._begun = False
         self._closed = False
-        self._sending = Sending()
-        self._watch = UNWATCHED
+        self._sending = ResendGuard()
+        self._watch = NO_STALL_TIMEOUTS
         self._first_by_s: float | None = None
-        self._source: Source | None = None
+        self._source: StreamOwner | None = None
         self._is_read = True
         self._is_seen = False
         _under_way.add(self)
@@ -111,7 +111,7 @@ class Stream:
         """Whether nothing more will come: the reply is whole, the stream failed, or it was closed."""
         return self._reply is not None or self._error is not None or self._closed
 
-    def _begin(self) -> Sending:
+    def _begin(self) -> ResendGuard:
         """Note, before the first event is waited for, that the request goes out; the context to wait in."""
         if not self._begun:
             self._begun = True
@@ -165,7 +165,7 @@ class Stream:
 
     def _wait(self) -> Deadline:
         """How long the next event may take."""
-        if self._watch is UNWATCHED:
+        if self._watch is NO_STALL_TIMEOUTS:
             return self._deadline
         now = time.monotonic()
         ends = [self._deadline.at_s]
@@ -194,7 +194,7 @@ class Stream:
         other._closed = True
         self._gatherer, self._account, self._deadline = other._gatherer, other._account, other._deadline
         self._error, self._first_by_s, self._begun = None, None, False
-        self._joiner = Joiner()
+        self._joiner = SurrogateJoiner()
         self._pieces.clear()
 
     @contextmanager
@@ -255,7 +255,7 @@ def _encodable(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     try:
         _encoder.encode(raw)
     except UnicodeEncodeError:
-        mended: Mapping[str, Any] = mend_all(raw)
+        mended: Mapping[str, Any] = join_surrogates_in(raw)
         return mended
     except (TypeError, ValueError, RecursionError):  # no JSON, as of a provider without a wire form
         pass

@@ -7,18 +7,18 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from muse.policies.deadline import Deadline, time_limit
-from muse.streaming.stream_base import Account, Gatherer, Source, Stream, Watch
+from muse.streaming.stream_base import AttemptOutcome, StallTimeouts, Stream, StreamAccumulator, StreamOwner
 from muse.types.messages import Reply
 
 
-class StreamSource(Source, Protocol):
+class StreamSource(StreamOwner, Protocol):
     """A source in a thread."""
 
     def another(self, error: Exception) -> ReplyStream:
         """The stream to read in place of one that failed; raises if there is none."""
 
 
-class AsyncStreamSource(Source, Protocol):
+class AsyncStreamSource(StreamOwner, Protocol):
     """A source in an event loop."""
 
     async def another(self, error: Exception) -> AsyncReplyStream:
@@ -37,8 +37,8 @@ class ReplyStream(Stream):
     def __init__(
         self,
         events: Iterator[Any],
-        gatherer: Gatherer,
-        account: Account,
+        gatherer: StreamAccumulator,
+        account: AttemptOutcome,
         deadline: Deadline,
     ) -> None:
         super().__init__(gatherer, account, deadline)
@@ -48,7 +48,7 @@ class ReplyStream(Stream):
     def __iter__(self) -> Iterator[str]:
         return self
 
-    def belong_to(self, source: StreamSource, watch: Watch) -> Self:
+    def belong_to(self, source: StreamSource, watch: StallTimeouts) -> Self:
         """Fail only when `source` has no other stream to read; this stream."""
         self._source, self._again, self._watch = source, source, watch
         return self
@@ -151,7 +151,9 @@ class ReplyStream(Stream):
 class AsyncReplyStream(Stream):
     """`ReplyStream` for `async for`; `await stream.reply()` gives the whole."""
 
-    def __init__(self, events: AsyncIterator[Any], gatherer: Gatherer, account: Account, deadline: Deadline) -> None:
+    def __init__(
+        self, events: AsyncIterator[Any], gatherer: StreamAccumulator, account: AttemptOutcome, deadline: Deadline
+    ) -> None:
         super().__init__(gatherer, account, deadline)
         self._events = events
         self._again: AsyncStreamSource | None = None
@@ -159,7 +161,7 @@ class AsyncReplyStream(Stream):
     def __aiter__(self) -> AsyncIterator[str]:
         return self
 
-    def belong_to(self, source: AsyncStreamSource, watch: Watch) -> Self:
+    def belong_to(self, source: AsyncStreamSource, watch: StallTimeouts) -> Self:
         """As `ReplyStream.belong_to`."""
         self._source, self._again, self._watch = source, source, watch
         return self

@@ -66,7 +66,7 @@ class CallNumber:
         return Attempted(self.call_id, next(self._attempts), on_new_connection)
 
 
-def entered(entry: Mapping[str, Any]) -> tuple[str, int | None]:
+def parse_call_id(entry: Mapping[str, Any]) -> tuple[str, int | None]:
     """Return the call's id and the attempt's number of a line; ("", None) for lines written before there were any."""
     call_id, number = entry.get("call_id"), entry.get("attempt")
     if not (isinstance(call_id, str) and call_id.isascii() and 0 < len(call_id) <= _LONGEST_ID):

@@ -13,7 +13,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from muse.types.errors import ConfigError, ContentsError
-from muse.types.exif_orientation import turned, upright
+from muse.types.exif_orientation import rotate_upright, turned
 from muse.types.messages import (
     DEFAULT_MAX_OUTPUT_TOKENS,
     Assistant,
@@ -21,8 +21,8 @@ from muse.types.messages import (
     Image,
     Part,
     Request,
-    Results,
     ToolResult,
+    ToolResults,
     Turn,
     User,
 )
@@ -38,7 +38,7 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
 _ROLES = ("user", "assistant", "model", "system")
 
 
-def sniff_media_type(data: bytes, *, where: str = "bytes") -> str:
+def detect_media_type(data: bytes, *, where: str = "bytes") -> str:
     """The media type of an encoded image or PDF by its first bytes.
 
     Raises:
@@ -56,7 +56,7 @@ def sniff_media_type(data: bytes, *, where: str = "bytes") -> str:
     )
 
 
-def turns_of(contents: object) -> tuple[str | None, tuple[Turn, ...]]:
+def to_turns(contents: object) -> tuple[str | None, tuple[Turn, ...]]:
     """`contents` as `(system text or None, turns)`.
 
     A string is one user turn. In a list, neighbouring strings, PIL images, bytes, paths, `Image` and `File` make one
@@ -73,7 +73,7 @@ def turns_of(contents: object) -> tuple[str | None, tuple[Turn, ...]]:
     loose: list[Part] = []
     for index, entry in enumerate(entries):
         where = f"contents[{index}]"
-        if isinstance(entry, (User, Assistant, Results, Mapping)):
+        if isinstance(entry, (User, Assistant, ToolResults, Mapping)):
             _flush(loose, turns)
             _add_turn(entry, where, system, turns)
         else:
@@ -132,9 +132,9 @@ def _upright_turn(turn: Any) -> Turn:
     """A caller's own turn, its pictures upright."""
     match turn:
         case User(parts) if any(isinstance(part, Image) for part in parts):
-            return User(tuple(upright(part) if isinstance(part, Image) else part for part in parts))
-        case Results(results):
-            return Results(tuple(_upright_result(result) for result in results))
+            return User(tuple(rotate_upright(part) if isinstance(part, Image) else part for part in parts))
+        case ToolResults(results):
+            return ToolResults(tuple(_upright_result(result) for result in results))
         case _:
             kept: Turn = turn
             return kept
@@ -144,7 +144,9 @@ def _upright_result(result: ToolResult) -> ToolResult:
     """A tool's result, its pictures upright."""
     if not any(isinstance(part, Image) for part in result.parts):
         return result
-    return replace(result, parts=tuple(upright(part) if isinstance(part, Image) else part for part in result.parts))
+    return replace(
+        result, parts=tuple(rotate_upright(part) if isinstance(part, Image) else part for part in result.parts)
+    )
 
 
 def _parts(content: object, where: str) -> tuple[Part, ...]:
@@ -167,7 +169,7 @@ def _part(entry: object, where: str) -> Part:
         case str():
             return _text(entry, where)
         case Image() | File():
-            return upright(entry) if isinstance(entry, Image) else entry
+            return rotate_upright(entry) if isinstance(entry, Image) else entry
         case {"type": "text" | "input_text", "text": str(text)}:
             return _text(text, where)
         case Path():
@@ -205,10 +207,10 @@ def _read_file(path: Path, where: str) -> Part:
 
 
 def _binary(data: bytes, where: str, name: str) -> Part:
-    media_type = sniff_media_type(data, where=where)
+    media_type = detect_media_type(data, where=where)
     if media_type == "application/pdf":
         return File(data, media_type, name)
-    return upright(Image(data, media_type))
+    return rotate_upright(Image(data, media_type))
 
 
 def _is_pil(entry: object) -> bool:
@@ -228,14 +230,14 @@ def _encode_pil(image: Any, where: str) -> Image:
     return Image(buffer.getvalue(), f"image/{form.lower()}")
 
 
-def make_request(contents: object, model: str, options: Mapping[str, Any], *, needs_text: bool = False) -> Request:
+def build_request(contents: object, model: str, options: Mapping[str, Any], *, needs_text: bool = False) -> Request:
     """The request for `contents`; options that are not common ones go along as `extras`.
 
     Raises:
         ContentsError: the contents cannot be sent.
         ValueError: an option's value makes no sense.
     """
-    system, turns = turns_of(contents)
+    system, turns = to_turns(contents)
     given = {name: value for name, value in options.items() if not _is_unset(name, value)}
     _check_texts(model, given)
     _check_numbers(given)

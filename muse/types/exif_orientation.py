@@ -21,7 +21,7 @@ _TURNED = range(2, 9)
 _JPEG_QUALITY = 95
 
 
-def upright(image: Image) -> Image:
+def rotate_upright(image: Image) -> Image:
     """Return a picture as its orientation (2 to 8) wants it seen; the same one if it has none, or cannot be opened.
 
     A turned picture is encoded anew in its own format, without metadata but with its colour profile. Animations are

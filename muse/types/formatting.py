@@ -7,14 +7,16 @@ import re
 from collections.abc import Iterable
 
 
-def usd(value: float | None, *, more: bool = False) -> str:
+def format_usd(value: float | None, *, more: bool = False) -> str:
     """An amount of US dollars with the digits that tell something; `–` where there is none.
 
     `more` adds a `+`: of something in it the price is not known.
 
-    >>> usd(12.5), usd(0.5), usd(0.115), usd(0.0076702), usd(0.0000042), usd(0), usd(None)
-    ('$12.50', '$0.50', '$0.1150', '$0.0077', '$0.0000042', '$0', '–')
-    >>> usd(0.25, more=True)
+    >>> format_usd(12.5), format_usd(0.5), format_usd(0.115), format_usd(0.0076702)
+    ('$12.50', '$0.50', '$0.1150', '$0.0077')
+    >>> format_usd(0.0000042), format_usd(0), format_usd(None)
+    ('$0.0000042', '$0', '–')
+    >>> format_usd(0.25, more=True)
     '$0.25+'
     """
     if value is None or not math.isfinite(value):
@@ -55,10 +57,10 @@ def exact_usd(value: float | None) -> float | None:
     return None if value is None else round(value, 12)
 
 
-def plain(value: float) -> str:
+def format_number(value: float) -> str:
     """Return a number in digits, without an exponent, for files that people open; no digit of it is lost.
 
-    >>> plain(7e-06), plain(1.5), plain(3), plain(2.5e+21), plain(1e-300)
+    >>> format_number(7e-06), format_number(1.5), format_number(3), format_number(2.5e+21), format_number(1e-300)
     ('0.000007', '1.5', '3', '2500000000000000000000', '1e-300')
     """
     text = repr(value)
@@ -68,22 +70,22 @@ def plain(value: float) -> str:
     return f"{value:.{max(0, len(mantissa.partition('.')[2]) - int(exponent))}f}"
 
 
-def in_digits(text: str) -> str:
+def expand_exponents(text: str) -> str:
     """Return JSON whose numbers are written in digits, without exponents; strings are left alone.
 
-    >>> in_digits('{"cost": 7e-06, "said": "7e-06"}')
+    >>> expand_exponents('{"cost": 7e-06, "said": "7e-06"}')
     '{"cost": 0.000007, "said": "7e-06"}'
     """
-    return re.sub(_NUMBER_OR_TEXT, lambda found: plain(float(found[1])) if found[1] else found[0], text)
+    return re.sub(_NUMBER_OR_TEXT, lambda found: format_number(float(found[1])) if found[1] else found[0], text)
 
 
 _NUMBER_OR_TEXT = r'(?s)"(?:[^"\\]|\\.)*+"|(-?\d+(?:\.\d+)?[eE][+-]?\d+)'
 
 
-def count(value: float | None) -> str:
+def format_count(value: float | None) -> str:
     """A number with commas between thousands; `–` where there is none.
 
-    >>> count(12345), count(1.5), count(None)
+    >>> format_count(12345), format_count(1.5), format_count(None)
     ('12,345', '1.5', '–')
     """
     if value is None or not math.isfinite(value):
@@ -91,16 +93,18 @@ def count(value: float | None) -> str:
     return f"{value:,.1f}" if value % 1 else f"{int(value):,}"
 
 
-def duration(value: float | None) -> str:
+def format_duration(value: float | None) -> str:
     """A span of time, given in seconds.
 
-    >>> duration(0.0042), duration(1.26), duration(75), duration(7260), duration(200000)
-    ('4 ms', '1.3 s', '1 min 15 s', '2 h 1 min', '2 d 7 h')
+    >>> format_duration(0.0042), format_duration(1.26), format_duration(75)
+    ('4 ms', '1.3 s', '1 min 15 s')
+    >>> format_duration(7260), format_duration(200000)
+    ('2 h 1 min', '2 d 7 h')
     """
     if value is None or not math.isfinite(value):
         return "–"
     if value < 0:
-        return f"-{duration(-value)}"
+        return f"-{format_duration(-value)}"
     if value < 1:
         return f"{value * 1000:.0f} ms"
     if value < 59.95:
@@ -113,10 +117,10 @@ def duration(value: float | None) -> str:
     return f"{whole} s"
 
 
-def counted(number: int, what: str) -> str:
+def pluralize(number: int, what: str) -> str:
     """How many of something there are; `what` is the word for one of them.
 
-    >>> counted(1, "call"), counted(1200, "call")
+    >>> pluralize(1, "call"), pluralize(1200, "call")
     ('1 call', '1,200 calls')
     """
     return f"{number:,} {what}{'' if number == 1 else 's'}"

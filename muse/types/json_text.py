@@ -18,7 +18,7 @@ _MOST_TRIES = 1_000
 _decoder = json.JSONDecoder()
 
 
-def values_in(text: str) -> Iterator[Any]:
+def find_json_values(text: str) -> Iterator[Any]:
     """Yield the JSON values that a text holds, the likeliest answer first.
 
     First the text as a whole; then, without the blocks of thinking aloud, what stands in fences marked as JSON, in

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypedDict
 
 from msgspec import Struct, field
 
+from muse.types.deprecation import renamed_attributes
 from muse.types.provider_spec import Tier
 from muse.types.usage import Usage
 
@@ -76,13 +77,13 @@ class Assistant(Struct, frozen=True):
     provider: str = ""
 
 
-class Results(Struct, frozen=True):
+class ToolResults(Struct, frozen=True):
     """The results of the calls of one assistant turn, in the order of the calls."""
 
     results: tuple[ToolResult, ...]
 
 
-Turn = User | Assistant | Results
+Turn = User | Assistant | ToolResults
 # "error" is no end of an answer: who asks is given an exception in place of such a reply.
 Finish = Literal["stop", "tools", "length", "blocked", "error"]
 
@@ -199,3 +200,7 @@ class Reply(Struct, frozen=True):
     dropped: tuple[str, ...] = ()
     call_id: str = ""
     ended_with: str = ""
+
+
+# Names of 0.1.
+__getattr__ = renamed_attributes(__name__, {"Results": "ToolResults"})

@@ -27,17 +27,17 @@ def provider_files() -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=1)
-def built_in() -> frozenset[str]:
+def built_in_names() -> frozenset[str]:
     """Return every built-in name in its folded form."""
-    return frozenset(folded(name) for name in (*provider_files(), *ROWS))
+    return frozenset(normalize_name(name) for name in (*provider_files(), *ROWS))
 
 
-def folded(name: str) -> str:
+def normalize_name(name: str) -> str:
     """Return the form in which two names clash: case, `-` or `_`, and outer blanks do not tell providers apart.
 
     Names make the names of environment variables, which differ by none of these.
 
-    >>> folded(" Open-Router ")
+    >>> normalize_name(" Open-Router ")
     'open_router'
     """
     return name.strip().casefold().replace("-", "_")

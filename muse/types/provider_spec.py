@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
+from muse.types.deprecation import renamed_attributes
 from muse.types.redaction import RedactedStruct
 from muse.types.trust_claim import Claim
 
@@ -58,7 +59,7 @@ class Capabilities(Struct, frozen=True):
 Thinking = Literal["none", "budget", "effort", "adaptive"]
 
 
-class Profile(Struct, frozen=True):
+class ModelProfile(Struct, frozen=True):
     """What one family of models accepts; `match` is a glob over lower-case model names.
 
     `thinking` says how a thinking budget is sent: not at all, as a number of tokens, as an effort word, or as the
@@ -108,7 +109,7 @@ class Profile(Struct, frozen=True):
 _EFFORT_STEPS = (("low", 1_024), ("medium", 8_192), ("high", 24_576))
 
 
-class Spec(RedactedStruct, frozen=True):
+class ProviderSpec(RedactedStruct, frozen=True):
     """One provider as registry, settings page, docs tables and cost lookup need it.
 
     `prefixes` are the lower-case beginnings of its model names, by which a provider is inferred from a model;
@@ -129,7 +130,7 @@ class Spec(RedactedStruct, frozen=True):
     tiers: TierModels
     prefixes: tuple[str, ...] = ()
     capabilities: Capabilities = Capabilities()
-    profiles: tuple[Profile, ...] = ()
+    profiles: tuple[ModelProfile, ...] = ()
     options: frozenset[str] = frozenset()
     base_url: str | None = None
     base_url_env: str = ""
@@ -149,11 +150,11 @@ class Spec(RedactedStruct, frozen=True):
         """The variable that names the model where journal.json names none: `<NAME>_MODEL`."""
         return f"{self.name.upper()}_MODEL"
 
-    def having(self, **changes: Any) -> Spec:
+    def having(self, **changes: Any) -> ProviderSpec:
         """A copy with some fields changed."""
         return replace(self, **changes)
 
-    def profile(self, model: str) -> Profile:
+    def profile(self, model: str) -> ModelProfile:
         """What the family of `model` accepts; the last profile is the provider's own default."""
         name = model.lower()
         for profile in self.profiles:
@@ -162,10 +163,10 @@ class Spec(RedactedStruct, frozen=True):
         return _ANY_MODEL
 
 
-_ANY_MODEL = Profile("*")
+_ANY_MODEL = ModelProfile("*")
 
 
-def provider_of(model: str, specs: Mapping[str, Spec]) -> str | None:
+def provider_of(model: str, specs: Mapping[str, ProviderSpec]) -> str | None:
     """The provider that serves `model`, told by the longest matching prefix; None if no one claims it.
 
     A spec whose tiers name the model outright wins over any prefix. A plug-in gets no model that a built-in or
@@ -181,7 +182,7 @@ def provider_of(model: str, specs: Mapping[str, Spec]) -> str | None:
     return " or ".join(sorted(spec.name for spec in plugins if _claim(model, spec) == most))
 
 
-def _claimed(model: str, specs: Iterable[Spec]) -> str | None:
+def _claimed(model: str, specs: Iterable[ProviderSpec]) -> str | None:
     name = model.lower()
     best: tuple[int, str] | None = None
     for spec in specs:
@@ -193,9 +194,13 @@ def _claimed(model: str, specs: Iterable[Spec]) -> str | None:
     return best[1] if best else None
 
 
-def _claim(model: str, spec: Spec) -> int:
+def _claim(model: str, spec: ProviderSpec) -> int:
     """How strong a provider's claim to a model is: more than any prefix if it names it, the prefix's length, or 0."""
     if model in spec.tiers.values():
         return len(model) + 1
     name = model.lower()
     return max((len(prefix) for prefix in spec.prefixes if name.startswith(prefix)), default=0)
+
+
+# Names of 0.1.
+__getattr__ = renamed_attributes(__name__, {"Profile": "ModelProfile", "Spec": "ProviderSpec"})

@@ -30,7 +30,7 @@ class Model(Protocol):
 Form = type[Model] | Mapping[str, Any]
 
 
-def schema_of(form: Form) -> Mapping[str, Any]:
+def to_json_schema(form: Form) -> Mapping[str, Any]:
     """The JSON Schema of `form`.
 
     Raises:
@@ -44,20 +44,20 @@ def schema_of(form: Form) -> Mapping[str, Any]:
         raise TypeError(f"schema: found {form!r}, expected a Pydantic model class or a JSON Schema as a dict") from exc
 
 
-def read_object(reply: Reply, form: Form) -> Any:
+def parse_output(reply: Reply, form: Form) -> Any:
     """The object that a reply holds: an instance of the Pydantic model, or the JSON value.
 
     It is found within prose, code fences and beside thinking aloud (`<think>`); of several that fit, see
-    `muse.types.json_text.values_in`.
+    `muse.types.json_text.find_json_values`.
 
     Raises:
         InvalidReply: the text holds no JSON, or none that fits; the error says where and why.
     """
-    from muse.types.json_text import values_in  # 1 ms, and only who asks for objects pays it
+    from muse.types.json_text import find_json_values  # 1 ms, and only who asks for objects pays it
 
-    schema = schema_of(form)
+    schema = to_json_schema(form)
     complaint = ""
-    for value in values_in(reply.text):
+    for value in find_json_values(reply.text):
         for meant in _meant(value, schema):
             try:
                 return _fitted(meant, form, schema)
@@ -80,12 +80,12 @@ def _fitted(value: Any, form: Form, schema: Mapping[str, Any]) -> Any:
     Raises:
         ValueError, RecursionError: it does not fit.
     """
-    from muse.types.json_schema.validation import drop_nulls, require_fit  # as above
+    from muse.types.json_schema.validation import strip_nulls, validate  # as above
 
-    bare = drop_nulls(value, schema)
+    bare = strip_nulls(value, schema)
     if not isinstance(form, Mapping):
         return form.model_validate(bare)
-    require_fit(bare, schema)
+    validate(bare, schema)
     return bare
 
 
@@ -98,7 +98,7 @@ def _why_none(text: str) -> str:
     return "an empty answer"
 
 
-def repair(request: Request, reply: Reply, problem: InvalidReply) -> Request:
+def build_repair_request(request: Request, reply: Reply, problem: InvalidReply) -> Request:
     """The request once more, with the reply that did not fit and what is wrong with it."""
     words = f"That does not fit: {problem}. Answer again, with the whole JSON and nothing else, so that it fits."
     return replace(request, turns=(*request.turns, Assistant(reply.text), User((words,))))

@@ -10,7 +10,7 @@ from typing import Any
 _HIGH = ("\ud800", "\udbff")
 
 
-def mend(text: str) -> str:
+def join_surrogates(text: str) -> str:
     """`text` with its surrogate pairs joined and each lone half replaced by U+FFFD, so that it encodes to UTF-8."""
     if text.isascii():
         return text
@@ -21,22 +21,25 @@ def mend(text: str) -> str:
     return text
 
 
-def mend_all(value: Any) -> Any:
+def join_surrogates_in(value: Any) -> Any:
     """A JSON value with every text in it mended, keys included.
 
     Raises:
         RecursionError: it is nested too deeply.
     """
     if isinstance(value, str):
-        return mend(value)
+        return join_surrogates(value)
     if isinstance(value, dict):
-        return {mend(key) if isinstance(key, str) else key: mend_all(inner) for key, inner in value.items()}
+        return {
+            join_surrogates(key) if isinstance(key, str) else key: join_surrogates_in(inner)
+            for key, inner in value.items()
+        }
     if isinstance(value, (list, tuple)):
-        return [mend_all(inner) for inner in value]
+        return [join_surrogates_in(inner) for inner in value]
     return value
 
 
-class Joiner:
+class SurrogateJoiner:
     """Mend a text that comes in pieces: a piece that ends with the first half of a pair keeps it for the next one."""
 
     __slots__ = ("_held",)
@@ -50,9 +53,9 @@ class Joiner:
             return piece
         text = self._held + piece
         self._held = text[-1:] if _HIGH[0] <= text[-1:] <= _HIGH[1] else ""
-        return mend(text[: len(text) - len(self._held)])
+        return join_surrogates(text[: len(text) - len(self._held)])
 
     def rest(self) -> str:
         """What is left at the end: U+FFFD for a half that found no other, else an empty text."""
-        text, self._held = mend(self._held), ""
+        text, self._held = join_surrogates(self._held), ""
         return text

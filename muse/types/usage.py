@@ -107,7 +107,7 @@ def estimate_usage(prompt_chars: int, reply_chars: int) -> Usage:
     return Usage(-(-prompt_chars // 4), -(-reply_chars // 4), requests=1, estimated=True)
 
 
-def usage_of(raw: object) -> Usage:
+def parse_usage(raw: object) -> Usage:
     """Any provider's usage as `Usage` (one request); see `normalize_usage` for the forms that are understood.
 
     Cached and written input never exceed the input they are part of, whatever was reported.

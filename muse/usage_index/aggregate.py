@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct, field
 
 from muse.types.usage import Usage
-from muse.usage_log.totals import Total, is_unpriced
+from muse.usage_log.totals import UsageTotal, is_unpriced
 
 # Latencies are counted in steps of a quarter of an octave (19 %) from a millisecond to some 12 hours.
 _FIRST_S = 0.001
@@ -24,7 +24,7 @@ _COUNTS = 9  # of a tally's fields, the first ones
 _MOST_COUNT = 1 << 62
 
 
-class Tally(Struct, array_like=True):
+class UsageAggregate(Struct, array_like=True):
     """The sum of some lines while it grows.
 
     Costs (US dollars) and durations (seconds) are lists of numbers whose exact sum is the sum of the lines, so that it
@@ -45,7 +45,7 @@ class Tally(Struct, array_like=True):
     durations_s: list[float] = field(default_factory=list)
     latencies: int = 0
 
-    def merge(self, other: Tally) -> None:
+    def merge(self, other: UsageAggregate) -> None:
         """Add what another one counts."""
         self.calls += other.calls
         self.failed += other.failed
@@ -80,7 +80,7 @@ class Tally(Struct, array_like=True):
 
     def settle(self) -> None:
         """Make the numbers of its exact sums few, so that it is small and quick to merge."""
-        self.costs_usd, self.durations_s = _distilled(self.costs_usd), _distilled(self.durations_s)
+        self.costs_usd, self.durations_s = _quantize(self.costs_usd), _quantize(self.durations_s)
 
     def usage(self) -> Usage:
         """The tokens of all lines."""
@@ -94,9 +94,9 @@ class Tally(Struct, array_like=True):
             self.estimated > 0,
         )
 
-    def total(self, key: tuple[str, ...] = ()) -> Total:
+    def total(self, key: tuple[str, ...] = ()) -> UsageTotal:
         """The sum as `muse usage` has it."""
-        return Total(
+        return UsageTotal(
             key,
             self.calls,
             self.failed,
@@ -131,7 +131,7 @@ def _first_step(latencies: int) -> int:
     return max(0, (latencies & -latencies).bit_length() - 1) // _DIGIT_BITS
 
 
-def _distilled(values: Sequence[float]) -> list[float]:
+def _quantize(values: Sequence[float]) -> list[float]:
     """A few numbers with the same exact sum as all of `values`."""
     parts: list[float] = []
     while rest := math.fsum([*values, *(-part for part in parts)]):
@@ -159,7 +159,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Packed).decode
 
 
-def pack(tally: Tally) -> bytes:
+def pack(tally: UsageAggregate) -> bytes:
     """A tally as bytes; what `unpack` gives back."""
     tally.settle()
     counts = [count if count < _MOST_COUNT else str(count) for count in msgspec.structs.astuple(tally)[:_COUNTS]]
@@ -170,9 +170,9 @@ def pack(tally: Tally) -> bytes:
     return _encode(_Packed(counts, tally.costs_usd, tally.durations_s, first_step, body))
 
 
-def unpack(body: bytes) -> Tally:
+def unpack(body: bytes) -> UsageAggregate:
     """The tally that `pack` made bytes of."""
     packed = _decode(body)
     digits = int.from_bytes(packed.latencies, "little") << (packed.first_step * _DIGIT_BITS)
     values: list[Any] = [*map(int, packed.counts), packed.costs_usd, packed.durations_s, digits]
-    return Tally(*values)
+    return UsageAggregate(*values)

@@ -17,12 +17,20 @@ from typing import Any, TypeVar
 from msgspec import Struct
 
 from muse.journal import paths
-from muse.journal.storage.sqlite import begun_anew, connect, is_busy, is_damage, is_unwritable, put_aside, writing
-from muse.usage_index.log_reader import goes_on, is_same, stamp_of
+from muse.journal.storage.sqlite import (
+    connect,
+    is_busy,
+    is_damage,
+    is_unwritable,
+    quarantine,
+    recreate_if_damaged,
+    write_transaction,
+)
+from muse.usage_index.log_reader import is_append_only, is_same, stamp_of
 from muse.usage_index.writer import (
     TABLES,
     VERSION,
-    Assessor,
+    LineClassifier,
     forget,
     forget_repriced,
     is_repriced,
@@ -70,7 +78,7 @@ class LogIndex:
         self._writing, self._reading = threading.Lock(), threading.Lock()
         self._keeping, self._kept = threading.Lock(), dict[Hashable, tuple[Hashable, Any]]()
         self._thread: threading.Thread | None = None
-        self._assessor = Assessor()
+        self._assessor = LineClassifier()
         self._unreadable: Mapping[int, str] = {}
         self._is_closed = self._is_early = False
         self._inode = 0
@@ -204,7 +212,7 @@ class LogIndex:
         found = self._files()
         known = marks(self._writer)
         for day in known.keys() - found.keys():
-            with writing(self._writer):
+            with write_transaction(self._writer):
                 forget(self._writer, day)
         problems: dict[int, str] = {}
         is_read = True
@@ -232,9 +240,9 @@ class LogIndex:
         """Read a day on to its end; False if the time was over before."""
         is_checked = False
         while not self._is_closed:
-            with writing(self._writer):
+            with write_transaction(self._writer):
                 mark = mark_of(self._writer, day)
-                if mark is not None and not is_checked and not goes_on(path, mark):
+                if mark is not None and not is_checked and not is_append_only(path, mark):
                     forget(self._writer, day)
                     mark = None
                 is_checked = True
@@ -281,7 +289,7 @@ class LogIndex:
             self._use_memory()
             return
         try:
-            writer = begun_anew(name, lambda: _connected(name))
+            writer = recreate_if_damaged(name, lambda: _connected(name))
             reader = _connected(name)
             inode = self.path.stat().st_ino
         except (OSError, sqlite3.OperationalError) as exc:
@@ -292,7 +300,7 @@ class LogIndex:
     def _begin_anew(self, exc: sqlite3.Error) -> None:
         self._put(None, None, 0)
         aside = f"{self.path.name}.{time.time_ns()}.unusable"
-        put_aside(str(self.path), aside)
+        quarantine(str(self.path), aside)
         log.warning("%s could not be used (%s); it is %s now, and begun anew", self.path, exc, aside)
         self._open()
 
@@ -319,7 +327,7 @@ class LogIndex:
 def _drop_repriced(database: Any) -> None:
     """Drop what was priced otherwise than it would be today."""
     if is_repriced(database):
-        with writing(database):
+        with write_transaction(database):
             forget_repriced(database)
 
 

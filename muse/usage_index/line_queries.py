@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from muse.usage_index.index import LogIndex
 from muse.usage_index.log_reader import read_at
-from muse.usage_index.queries import Sum, Where, sums
+from muse.usage_index.queries import UsageFilter, UsageSum, sums
 from muse.usage_index.writer import ESTIMATED, FAILED, FINE, KEPT, OVERNIGHT, OWN, UNPRICED
 from muse.usage_log.ledger import read_entry
 
@@ -78,7 +78,7 @@ class LoggedLine(Struct, frozen=True):
     run: str = ""
 
 
-class Wanted(Struct, frozen=True):
+class LineFilter(Struct, frozen=True):
     """Which lines of a `Where`: of a kind, of one agent run, with some text.
 
     `word` stands in the context, provider, model, segment or error; "" selects all. Upper and lower
@@ -95,11 +95,16 @@ class Wanted(Struct, frozen=True):
         return {**kind, "run": self.run, "word": self.word.lower(), "failed": FAILED, "fine": FINE}
 
 
-_ANY = Wanted()
+_ANY = LineFilter()
 
 
 def list_lines(
-    index: LogIndex, where: Where, wanted: Wanted = _ANY, *, before: tuple[int, int] = _LATER, limit: int = 100
+    index: LogIndex,
+    where: UsageFilter,
+    wanted: LineFilter = _ANY,
+    *,
+    before: tuple[int, int] = _LATER,
+    limit: int = 100,
 ) -> list[LoggedLine]:
     """Lines, the last ones first, from behind the place `before` (a line's `day` and `at`) on."""
     values = {**where.bound(), **wanted.bound()}
@@ -117,14 +122,14 @@ def list_lines(
     return found
 
 
-def _days_with(index: LogIndex, where: Where, only: Only, last: int) -> list[int]:
+def _days_with(index: LogIndex, where: UsageFilter, only: Only, last: int) -> list[int]:
     """The days that have such lines, the newest first."""
     narrowed = replace(where, days=(where.days[0], min(where.days[1], last)))
     found = sums(index, narrowed, ("day",)).rows
     return [int(row.key[0]) for row in reversed(found) if not only or count_only(row, only)]
 
 
-def count_only(row: Sum, only: Only) -> int:
+def count_only(row: UsageSum, only: Only) -> int:
     """How many lines of a sum are of a kind."""
     counts: Mapping[Only, int] = {
         "": row.total.calls,

@@ -24,7 +24,7 @@ _MOST_BYTES = 16 << 20
 _COMPARED_BYTES = 4 << 20
 
 
-class Mark(Struct, frozen=True):
+class ReadPosition(Struct, frozen=True):
     """How far a file was read: the file's stamp then, and what tells whether the part before `done` changed since.
 
     `checksum` is over all bytes before `done`, `tail` over the last of them; `open_end` says that the last line read
@@ -49,7 +49,7 @@ class Found(Struct, frozen=True):
     entry: dict[str, Any] | None
 
 
-def stamp_of(path: Path) -> Mark:
+def stamp_of(path: Path) -> ReadPosition:
     """A file that nothing is read of yet.
 
     Raises:
@@ -58,16 +58,16 @@ def stamp_of(path: Path) -> Mark:
     info = path.stat()
     if not stat.S_ISREG(info.st_mode):
         raise OSError(errno.EINVAL, "not a file", str(path))
-    return Mark(info.st_ino, info.st_size, info.st_mtime_ns)
+    return ReadPosition(info.st_ino, info.st_size, info.st_mtime_ns)
 
 
-def is_same(mark: Mark, now: Mark) -> bool:
+def is_same(mark: ReadPosition, now: ReadPosition) -> bool:
     """Whether a file bears the stamp it had, and was read to its end."""
     is_read = mark.done == mark.size or mark.pending
     return is_read and (mark.inode, mark.size, mark.mtime_ns) == (now.inode, now.size, now.mtime_ns)
 
 
-def goes_on(path: Path, mark: Mark) -> bool:
+def is_append_only(path: Path, mark: ReadPosition) -> bool:
     """Whether the part that was read stands there as it was: what is new can be read on from its end.
 
     Raises:
@@ -87,7 +87,7 @@ def goes_on(path: Path, mark: Mark) -> bool:
 class Scan:
     """One reading of a file from a mark on: iterate it for its lines, then take the new `mark`."""
 
-    def __init__(self, path: Path, mark: Mark, most_lines: int) -> None:
+    def __init__(self, path: Path, mark: ReadPosition, most_lines: int) -> None:
         self._path = path
         self._most = most_lines
         self.mark = mark
@@ -114,7 +114,9 @@ class Scan:
                     yield Found(at, len(line), entry)
                 at += len(line)
             tail = _tail(file, at)
-        self.mark = Mark(info.st_ino, max(at, info.st_size), info.st_mtime_ns, at, checksum, tail, open_end, pending)
+        self.mark = ReadPosition(
+            info.st_ino, max(at, info.st_size), info.st_mtime_ns, at, checksum, tail, open_end, pending
+        )
 
 
 def read_at(path: Path, at: int, size: int) -> bytes:

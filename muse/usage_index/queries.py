@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from msgspec import Struct
 from msgspec.structs import replace
 
-from muse.usage_index.aggregate import Tally, latency_s, unpack
+from muse.usage_index.aggregate import UsageAggregate, latency_s, unpack
 from muse.usage_index.index import LogIndex
 from muse.usage_index.writer import COARSE, FINE, KEPT, OVERNIGHT, OWN, SEGMENT
 from muse.usage_log import ledger
-from muse.usage_log.totals import Field, Total, rank
+from muse.usage_log.totals import Field, UsageTotal, sort_by_cost
 
 Days = tuple[int, int]
 _NAMES: tuple[Field, ...] = ("context", "provider", "model", "segment")
@@ -28,7 +28,7 @@ WHERE t.level = :level AND t.day BETWEEN :first AND :last
 _FILES = "SELECT day, begun, done, checksum FROM files WHERE day BETWEEN ? AND ? ORDER BY day"
 
 
-class Where(Struct, frozen=True):
+class UsageFilter(Struct, frozen=True):
     """Which lines: of days from first to last (numbers such as 20261103), and of one context, provider and so on."""
 
     days: Days
@@ -54,7 +54,7 @@ class Where(Struct, frozen=True):
         }
 
 
-class Sum(Struct, frozen=True):
+class UsageSum(Struct, frozen=True):
     """The sum of some lines: `total` as `muse usage` has it, and what its page shows beside.
 
     `estimated`, `kept`, `overnight` and `own` count lines: token counts that are estimates, answers out of the cache,
@@ -63,7 +63,7 @@ class Sum(Struct, frozen=True):
     """
 
     key: tuple[str, ...]
-    total: Total
+    total: UsageTotal
     estimated: int = 0
     kept: int = 0
     overnight: int = 0
@@ -81,18 +81,18 @@ class Sum(Struct, frozen=True):
         return latency_s(self.latencies, 0.95)
 
 
-class Sums(Struct, frozen=True):
+class UsageSums(Struct, frozen=True):
     """Sums by key, dearest first (days in order), and that of all lines."""
 
     by: tuple[Field, ...]
-    rows: tuple[Sum, ...]
-    total: Sum
+    rows: tuple[UsageSum, ...]
+    total: UsageSum
 
 
-class _Growing(Struct):
+class _RunningSum(Struct):
     """A sum while it grows; `hows` counts the calls that were not simply routed."""
 
-    tally: Tally
+    tally: UsageAggregate
     hows: dict[str, int]
 
     def count(self, hows: Mapping[str, int]) -> None:
@@ -100,40 +100,40 @@ class _Growing(Struct):
         for how, calls in hows.items():
             self.hows[how] = self.hows.get(how, 0) + calls
 
-    def sum(self, key: tuple[str, ...] = ()) -> Sum:
+    def sum(self, key: tuple[str, ...] = ()) -> UsageSum:
         """The sum as it stands."""
         tally, hows = self.tally, self.hows
         counted = (hows.get(KEPT, 0), hows.get(OVERNIGHT, 0), hows.get(OWN, 0))
-        return Sum(key, tally.total(key), tally.estimated, *counted, tally.latencies)
+        return UsageSum(key, tally.total(key), tally.estimated, *counted, tally.latencies)
 
 
 class Groups(Struct):
     """Sums that can be put together further: by some of the fields they are grouped by."""
 
     by: tuple[Field, ...]
-    groups: dict[tuple[str, ...], _Growing]
+    groups: dict[tuple[str, ...], _RunningSum]
 
-    def sums(self, by: Iterable[Field] | None = None) -> Sums:
+    def sums(self, by: Iterable[Field] | None = None) -> UsageSums:
         """The sums by some of the fields, or by all of them."""
         fields = self.by if by is None else tuple(by)
         places = [self.by.index(name) for name in fields]
-        whole = _Growing(Tally(), {})
-        merged: dict[tuple[str, ...], _Growing] = {}
+        whole = _RunningSum(UsageAggregate(), {})
+        merged: dict[tuple[str, ...], _RunningSum] = {}
         for key, group in self.groups.items():
             part = tuple(key[place] for place in places)
-            for one in (whole, merged.setdefault(part, _Growing(Tally(), {}))):
+            for one in (whole, merged.setdefault(part, _RunningSum(UsageAggregate(), {}))):
                 one.tally.merge(group.tally)
                 one.count(group.hows)
         rows = [group.sum(key) for key, group in merged.items()]
-        return Sums(fields, tuple(ranked(rows, fields)), whole.sum())
+        return UsageSums(fields, tuple(sort_groups(rows, fields)), whole.sum())
 
 
-def sums(index: LogIndex, where: Where, by: Iterable[Field] = ()) -> Sums:
+def sums(index: LogIndex, where: UsageFilter, by: Iterable[Field] = ()) -> UsageSums:
     """Sums of the lines that are indexed; the same figures as `muse usage`."""
     return grouped(index, where, by).sums()
 
 
-def grouped(index: LogIndex, where: Where, by: Iterable[Field]) -> Groups:
+def grouped(index: LogIndex, where: UsageFilter, by: Iterable[Field]) -> Groups:
     """The lines that are indexed in groups, of which sums by several fields can be made.
 
     What was found of days that have gone is kept while their logs stay as they are: only the last ones change.
@@ -151,26 +151,26 @@ def grouped(index: LogIndex, where: Where, by: Iterable[Field]) -> Groups:
 
 def _joined(*parts: Groups) -> Groups:
     """Groups of several parts as one."""
-    groups: dict[tuple[str, ...], _Growing] = {}
+    groups: dict[tuple[str, ...], _RunningSum] = {}
     for part in parts:
         for key, group in part.groups.items():
             one = groups.get(key)
             if one is None:
-                one = groups[key] = _Growing(Tally(), {})
+                one = groups[key] = _RunningSum(UsageAggregate(), {})
             one.tally.merge(group.tally)
             one.count(group.hows)
     return Groups(parts[0].by, groups)
 
 
-def _grouped(index: LogIndex, where: Where, fields: tuple[Field, ...]) -> Groups:
+def _grouped(index: LogIndex, where: UsageFilter, fields: tuple[Field, ...]) -> Groups:
     places = tuple(-1 if name == "day" else _NAMES.index(name) for name in fields)
-    groups: dict[tuple[str, ...], _Growing] = {}
+    groups: dict[tuple[str, ...], _RunningSum] = {}
     for day, names, how, body in _tallies(index, where, fields):
         tally = unpack(body)
         key = tuple(f"{day:08}" if place < 0 else names[place] for place in places)
         group = groups.get(key)
         if group is None:
-            group = groups[key] = _Growing(Tally(), {})
+            group = groups[key] = _RunningSum(UsageAggregate(), {})
         group.tally.merge(tally)
         if how:
             group.count({how: tally.calls})
@@ -179,12 +179,14 @@ def _grouped(index: LogIndex, where: Where, fields: tuple[Field, ...]) -> Groups
     return Groups(fields, groups)
 
 
-def ranked(rows: Iterable[Sum], by: tuple[Field, ...]) -> list[Sum]:
+def sort_groups(rows: Iterable[UsageSum], by: tuple[Field, ...]) -> list[UsageSum]:
     """Dearest first, days in order, as `muse usage` has them."""
-    return sorted(rows, key=lambda row: rank(row.total, by))
+    return sorted(rows, key=lambda row: sort_by_cost(row.total, by))
 
 
-def _tallies(index: LogIndex, where: Where, by: tuple[Field, ...]) -> Iterator[tuple[int, tuple[str, ...], str, bytes]]:
+def _tallies(
+    index: LogIndex, where: UsageFilter, by: tuple[Field, ...]
+) -> Iterator[tuple[int, tuple[str, ...], str, bytes]]:
     """`(day, names, how, body)` of the coarsest tallies that tell what is asked."""
     touched = {*where.named(), *by} - {"day"}
     level = COARSE if "segment" not in touched else SEGMENT if touched == {"segment"} else FINE
@@ -193,17 +195,17 @@ def _tallies(index: LogIndex, where: Where, by: tuple[Field, ...]) -> Iterator[t
         yield day, (context, provider, model, segment), how, body
 
 
-def sums_by_context(index: LogIndex, days: Days) -> dict[tuple[str, str], Total]:
+def sums_by_context(index: LogIndex, days: Days) -> dict[tuple[str, str], UsageTotal]:
     """`{(context, how): total}`: what each context used, apart by how its calls came about (see `book`)."""
-    found: dict[tuple[str, str], Tally] = {}
-    for _, names, how, body in _tallies(index, Where(days), ("context",)):
-        found.setdefault((names[0], how), Tally()).merge(unpack(body))
+    found: dict[tuple[str, str], UsageAggregate] = {}
+    for _, names, how, body in _tallies(index, UsageFilter(days), ("context",)):
+        found.setdefault((names[0], how), UsageAggregate()).merge(unpack(body))
     return {key: tally.total(key) for key, tally in found.items()}
 
 
 def contexts_of(index: LogIndex, days: Days) -> set[str]:
     """The contexts of the lines of some days."""
-    return {names[0] for _, names, _, _ in _tallies(index, Where(days), ("context",))}
+    return {names[0] for _, names, _, _ in _tallies(index, UsageFilter(days), ("context",))}
 
 
 def days_since(text: str) -> Days:

@@ -13,11 +13,11 @@ from msgspec import Struct, field
 
 from muse.calls import log_pricing
 from muse.providers import specs
-from muse.types.call_ids import entered
-from muse.types.provider_spec import Spec, provider_of
-from muse.types.usage import MOST_TOKENS, Usage, usage_of
-from muse.usage_index.aggregate import Tally, pack, unpack
-from muse.usage_index.log_reader import Found, Mark, Scan
+from muse.types.call_ids import parse_call_id
+from muse.types.provider_spec import ProviderSpec, provider_of
+from muse.types.usage import MOST_TOKENS, Usage, parse_usage
+from muse.usage_index.aggregate import UsageAggregate, pack, unpack
+from muse.usage_index.log_reader import Found, ReadPosition, Scan
 from muse.usage_log.totals import Line, field_value, finite, is_unpriced, line_cost
 
 VERSION = 4
@@ -79,29 +79,29 @@ _FORGET = ("DELETE FROM lines WHERE day = ?", "DELETE FROM tallies WHERE day = ?
 Key = tuple[str, str, str, str, str]  # context, provider, model, segment, how
 
 
-class Batch(Struct):
+class LineBatch(Struct):
     """Some lines of one day, as they go into the tables."""
 
-    sums: dict[Key, Tally] = field(default_factory=dict)
+    sums: dict[Key, UsageAggregate] = field(default_factory=dict)
     lines: list[tuple[Any, ...]] = field(default_factory=list)
     priced: set[tuple[str, str]] = field(default_factory=set)
     bad: int = 0
 
 
-class Assessor:
+class LineClassifier:
     """Lines made into rows: who made the call, what it cost, which key it is summed under."""
 
     def __init__(self) -> None:
         self._owners: dict[str, str] = {}
         self._keys: dict[tuple[str | None, ...], Key] = {}
-        self._specs: Mapping[str, Spec] = {}
+        self._specs: Mapping[str, ProviderSpec] = {}
 
-    def read(self, day: str, found: Iterable[Found]) -> Batch:
+    def read(self, day: str, found: Iterable[Found]) -> LineBatch:
         """The rows of some lines."""
         known = specs()
         if known is not self._specs or len(self._keys) > _MOST_KEYS:
             self._specs, self._owners, self._keys = known, {}, {}
-        batch = Batch()
+        batch = LineBatch()
         for line in found:
             if line.entry is None:
                 batch.bad += 1
@@ -109,17 +109,17 @@ class Assessor:
                 self._add(batch, day, line, line.entry)
         return batch
 
-    def _add(self, batch: Batch, day: str, found: Found, line: Line) -> None:
+    def _add(self, batch: LineBatch, day: str, found: Found, line: Line) -> None:
         key = self._key_of(day, line)
         usage, cost_usd = _usage_of(line.get("usage")), line_cost(line, log_pricing.calc_token_cost)
         if line.get("cost_usd") is None or not line.get("provider"):
             batch.priced.add((named(str(line.get("model") or "")), named(str(line.get("provider") or ""))))
         duration_s = finite(line.get("duration_s"))
-        call_id, number = entered(line)
+        call_id, number = parse_call_id(line)
         error, is_estimated = line.get("error"), bool(line.get("estimated")) or usage.estimated
         tally = batch.sums.get(key)
         if tally is None:
-            tally = batch.sums[key] = Tally()
+            tally = batch.sums[key] = UsageAggregate()
         tally.count(usage, cost_usd, duration_s)
         tally.failed += bool(error)
         tally.estimated += is_estimated
@@ -170,9 +170,9 @@ class Assessor:
 def _usage_of(raw: object) -> Usage:
     """As `usage_of`, without a search for other forms where the form is muse's own."""
     if type(raw) is not dict or not raw.keys() <= _COUNTS or "input_tokens" not in raw:
-        return usage_of(raw)
+        return parse_usage(raw)
     if not all(type(count) is int and 0 <= count <= MOST_TOKENS for count in raw.values()):
-        return usage_of(raw)
+        return parse_usage(raw)
     counted_in, look_up = raw["input_tokens"], raw.get
     cached = min(look_up("cached_tokens", 0), counted_in)
     return Usage(
@@ -201,24 +201,24 @@ def named(text: str) -> str:
 # --- the tables; each function works inside the caller's transaction
 
 
-def mark_of(database: Any, day: int) -> Mark | None:
+def mark_of(database: Any, day: int) -> ReadPosition | None:
     """How far a day was read; None if nothing of it is kept."""
     row = database.execute(_MARK_OF, (day,)).fetchone()
     return None if row is None else to_mark(row)
 
 
-def marks(database: Any) -> dict[int, Mark]:
+def marks(database: Any) -> dict[int, ReadPosition]:
     """How far each day was read."""
     return {row[0]: to_mark(row[1:]) for row in database.execute(_MARKS)}
 
 
-def to_mark(row: tuple[Any, ...]) -> Mark:
+def to_mark(row: tuple[Any, ...]) -> ReadPosition:
     """A row of `files` as a mark."""
     values: list[Any] = [*row[:6], bool(row[6]), bool(row[7])]
-    return Mark(*values)
+    return ReadPosition(*values)
 
 
-def read_on(database: Any, assessor: Assessor, path: Path, mark: Mark, most_lines: int) -> Mark:
+def read_on(database: Any, assessor: LineClassifier, path: Path, mark: ReadPosition, most_lines: int) -> ReadPosition:
     """Read some lines of a day behind `mark` and keep them; where it stands then."""
     day = int(path.stem)
     scan = Scan(path, mark, most_lines)
@@ -252,13 +252,13 @@ def _run_of(agent_id: object) -> str | None:
     return named(agent_id) if isinstance(agent_id, str) and agent_id else None
 
 
-def _keep_sums(database: Any, day: int, sums: Mapping[Key, Tally]) -> dict[Key, int]:
+def _keep_sums(database: Any, day: int, sums: Mapping[Key, UsageAggregate]) -> dict[Key, int]:
     """Add sums to those that are kept, at each level; the ids of their keys."""
-    wholes: list[dict[Key, Tally]] = [dict(sums), {}, {}]
+    wholes: list[dict[Key, UsageAggregate]] = [dict(sums), {}, {}]
     for key, tally in sums.items():
         context, provider, model, segment, how = key
         for level, wider in ((COARSE, (context, provider, model, "", how)), (SEGMENT, ("", "", "", segment, how))):
-            wholes[level].setdefault(wider, Tally()).merge(tally)
+            wholes[level].setdefault(wider, UsageAggregate()).merge(tally)
     ids: dict[Key, int] = {}
     for level, level_sums in enumerate(wholes):
         for key, tally in level_sums.items():

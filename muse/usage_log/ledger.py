@@ -74,13 +74,13 @@ def append(entry: Mapping[str, Any], ticket: in_flight.Ticket | None = None) -> 
         log.warning("a token log line for %r is no JSON (%s); it is left out", entry.get("context"), exc)
     else:
         if path not in _handles:
-            settle(root)
+            write_abandoned(root)
         with _lock:
             try:
                 _ends[root] = (day, _write(path, line))
             except OSError as exc:
                 _drop(path)
-                _complain(path, exc)
+                _warn_once(path, exc)
     in_flight.end(ticket)
 
 
@@ -92,7 +92,7 @@ def begin(record: in_flight.Record) -> in_flight.Ticket | None:
     root = paths.journal_name()
     end = _ends.get(root)
     if end is None:
-        settle(root)
+        write_abandoned(root)
         end = _ends.setdefault(root, _end_of(root))
     own = in_flight.slots(root)
     if own is None:
@@ -102,7 +102,7 @@ def begin(record: in_flight.Record) -> in_flight.Ticket | None:
     return in_flight.begin(own, record)
 
 
-def settle(root: str | None = None) -> None:
+def write_abandoned(root: str | None = None) -> None:
     """Enter into the log what processes that have ended left under way, each attempt once; it never raises.
 
     `root` is the journal, that in force if None. Nothing is done where the journal cannot be written.
@@ -251,7 +251,7 @@ def _drop(path: str) -> None:
         os.close(handle.number)
 
 
-def _complain(path: str, exc: OSError) -> None:
+def _warn_once(path: str, exc: OSError) -> None:
     """Say once that the log cannot be written; the call it belongs to goes on."""
     said = f"{os.path.dirname(path)}: {exc.strerror or exc}"
     if said not in _complained:
@@ -310,7 +310,7 @@ def day_files(days: tuple[str, str] | None = None, *, root: Path | None = None, 
     """
     place = root or paths.journal_path()
     if not is_settled:
-        settle(str(place))
+        write_abandoned(str(place))
     folder = place / "tokens"
     try:
         names = os.listdir(folder)

@@ -52,8 +52,8 @@ class Cost(Struct, frozen=True):
         return self.input_cost + self.output_cost
 
 
-_book: dict[str, tuple[Rates, ...] | None] = {}
-_book_is_read = False
+_price_cache: dict[str, tuple[Rates, ...] | None] = {}
+_price_cache_is_read = False
 _lock = threading.Lock()
 if sys.platform != "win32":  # as in muse.journal.config_loader: no child inherits a held lock
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
@@ -82,7 +82,7 @@ def cost_of(model: str, usage: Usage, price_id: str | None, *, calls: int = 1) -
 
 def is_known(model: str, price_id: str | None) -> bool:
     """Whether the look-up of `model` was made before, so that the next one takes no more than a microsecond."""
-    return f"{price_id or ''}/{model}" in _book
+    return f"{price_id or ''}/{model}" in _price_cache
 
 
 def is_priced(model: str, price_id: str | None) -> bool:
@@ -93,16 +93,16 @@ def is_priced(model: str, price_id: str | None) -> bool:
 def _rates(model: str, price_id: str | None) -> tuple[Rates, ...] | None:
     key = f"{price_id or ''}/{model}"
     try:
-        return _book[key]
+        return _price_cache[key]
     except KeyError:
         pass
     with _lock:
-        if not _book_is_read:
-            _read_book()
-        if key not in _book:
-            _book[key] = _look_up(model, price_id)
-            _write_book()
-        return _book[key]
+        if not _price_cache_is_read:
+            _read_price_cache()
+        if key not in _price_cache:
+            _price_cache[key] = _look_up(model, price_id)
+            _write_price_cache()
+        return _price_cache[key]
 
 
 def _look_up(model: str, price_id: str | None) -> tuple[Rates, ...] | None:
@@ -151,7 +151,7 @@ def _at(field: Any, start: int) -> float | None:
     return float(rate)
 
 
-def _book_path() -> Path:
+def _price_cache_path() -> Path:
     home = os.environ.get("XDG_CACHE_HOME", "")
     return Path(home if os.path.isabs(home) else os.path.join(home_folder(), ".cache")) / "muse" / "prices.json"
 
@@ -167,24 +167,24 @@ def _stamp() -> list[int | str]:
     return [data, info.st_mtime_ns, info.st_size, int(time.time() // _ONE_DAY_S)]
 
 
-def _read_book() -> None:
-    global _book_is_read
-    _book_is_read = True
+def _read_price_cache() -> None:
+    global _price_cache_is_read
+    _price_cache_is_read = True
     try:
-        kept = json.loads(_book_path().read_bytes())
+        kept = json.loads(_price_cache_path().read_bytes())
         if kept["stamp"] == _stamp():
             rows: Mapping[str, Any] = kept["rates"]
-            _book.update({k: None if v is None else tuple(Rates(**step) for step in v) for k, v in rows.items()})
+            _price_cache.update({k: None if v is None else tuple(Rates(**step) for step in v) for k, v in rows.items()})
     except FileNotFoundError:
         return
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
-        log.debug("prices kept in %s are not usable (%s); they are looked up again", _book_path(), exc)
+        log.debug("prices kept in %s are not usable (%s); they are looked up again", _price_cache_path(), exc)
 
 
-def _write_book() -> None:
+def _write_price_cache() -> None:
     """Keep the rates for the next process; that the cache folder is not writable costs time only."""
-    path = _book_path()
-    rows = {key: None if rates is None else [asdict(step) for step in rates] for key, rates in _book.items()}
+    path = _price_cache_path()
+    rows = {key: None if rates is None else [asdict(step) for step in rates] for key, rates in _price_cache.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, json.dumps({"stamp": _stamp(), "rates": rows}))

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from msgspec import Struct, field
 
-from muse.types.usage import Usage, usage_of
+from muse.types.usage import Usage, parse_usage
 
 Field = Literal["context", "model", "provider", "day", "segment"]
 FIELDS: tuple[Field, ...] = ("context", "model", "provider", "day", "segment")
@@ -19,7 +19,7 @@ NONE = "(none)"
 _LARGEST = 1e15
 
 
-class Total(Struct, frozen=True):
+class UsageTotal(Struct, frozen=True):
     """The sum of some lines; `key` has one text for each field they are grouped by.
 
     `calls` counts lines (attempts), `failed` those with an error, `unpriced` those that used tokens at an unknown
@@ -51,15 +51,15 @@ class Total(Struct, frozen=True):
         }
 
 
-class Summary(Struct, frozen=True):
+class UsageSummary(Struct, frozen=True):
     """Totals by key, dearest first (days in order, then dearest first), and the total of all lines."""
 
     by: tuple[Field, ...]
-    rows: tuple[Total, ...]
-    total: Total
+    rows: tuple[UsageTotal, ...]
+    total: UsageTotal
 
 
-class _Sum(Struct):
+class _Accumulator(Struct):
     """A total while it grows; costs are summed exactly at the end, so that the order of lines does not count."""
 
     calls: int = 0
@@ -69,33 +69,33 @@ class _Sum(Struct):
     costs_usd: list[float] = field(default_factory=list)
     durations_s: list[float] = field(default_factory=list)
 
-    def total(self, key: tuple[str, ...] = ()) -> Total:
+    def total(self, key: tuple[str, ...] = ()) -> UsageTotal:
         """The sum as it stands."""
         cost, duration = math.fsum(self.costs_usd), math.fsum(self.durations_s)
-        return Total(key, self.calls, self.failed, self.unpriced, self.usage, cost, duration)
+        return UsageTotal(key, self.calls, self.failed, self.unpriced, self.usage, cost, duration)
 
 
 def summarize(
     lines: Iterable[tuple[str, Line]], by: Iterable[Field], *, price: Price, owner: Callable[[str], str]
-) -> Summary:
+) -> UsageSummary:
     """Sum `(day, line)` pairs by one or more fields.
 
     A line without `cost_usd` (the older form) is priced by `price`, one without `provider` belongs to `owner(model)`.
     """
     fields = tuple(by)
-    whole = _Sum()
-    groups: dict[tuple[str, ...], _Sum] = {}
+    whole = _Accumulator()
+    groups: dict[tuple[str, ...], _Accumulator] = {}
     for day, line in lines:
         key = tuple(field_value(name, day, line, owner) for name in fields)
-        usage, cost = usage_of(line.get("usage")), line_cost(line, price)
-        for one in (whole, groups.setdefault(key, _Sum())):
+        usage, cost = parse_usage(line.get("usage")), line_cost(line, price)
+        for one in (whole, groups.setdefault(key, _Accumulator())):
             _add(one, line, usage, cost)
     rows = [one.total(key) for key, one in groups.items()]
-    rows.sort(key=lambda total: rank(total, fields))
-    return Summary(fields, tuple(rows), whole.total())
+    rows.sort(key=lambda total: sort_by_cost(total, fields))
+    return UsageSummary(fields, tuple(rows), whole.total())
 
 
-def _add(one: _Sum, line: Line, usage: Usage, cost: float | None) -> None:
+def _add(one: _Accumulator, line: Line, usage: Usage, cost: float | None) -> None:
     one.calls += 1
     one.failed += bool(line.get("error"))
     one.unpriced += is_unpriced(usage, cost)
@@ -104,7 +104,7 @@ def _add(one: _Sum, line: Line, usage: Usage, cost: float | None) -> None:
     one.durations_s.append(finite(line.get("duration_s")) or 0.0)
 
 
-def rank(total: Total, by: Sequence[Field]) -> tuple[str, float, int, tuple[str, ...]]:
+def sort_by_cost(total: UsageTotal, by: Sequence[Field]) -> tuple[str, float, int, tuple[str, ...]]:
     """What totals are sorted by: days in order, then the dearest first."""
     day = total.key[by.index("day")] if "day" in by else ""
     return day, -total.cost_usd, -total.usage.total_tokens, total.key

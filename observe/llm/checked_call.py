@@ -9,10 +9,10 @@ from msgspec import Struct, field
 
 from muse import models
 from muse.errors import InvalidReply
-from muse.types.content import turns_of
+from muse.types.content import to_turns
 from muse.types.formatting import total_usd
 from muse.types.messages import GenerateOptions, Reply, Request
-from muse.types.structured_output import read_object, repair
+from muse.types.structured_output import build_repair_request, parse_output
 
 _WRITES_FROM = 8_192
 _SMALL_CHARS, _LARGE_CHARS = 1_800, 40_000
@@ -88,8 +88,8 @@ async def ask(question: Question) -> Answer:
     try:
         return _answer(_value(first, question), first)
     except InvalidReply as problem:
-        _, turns = turns_of(question.prompt)
-        again = repair(Request("", turns), first, problem)
+        _, turns = to_turns(question.prompt)
+        again = build_repair_request(Request("", turns), first, problem)
     second = await _reply(list(again.turns), question)
     return _answer(_value(second, question), first, second)
 
@@ -101,7 +101,7 @@ async def _reply(contents: Any, question: Question) -> Reply:
 
 
 def _value(reply: Reply, question: Question) -> Any:
-    value = read_object(reply, question.schema)
+    value = parse_output(reply, question.schema)
     try:
         question.check(value)
     except ValueError as exc:

@@ -11,7 +11,7 @@ from muse.journal import paths
 from muse.journal.secrets import find_key, look_up
 from muse.providers import specs
 from muse.types.messages import Route
-from muse.types.provider_spec import Spec
+from muse.types.provider_spec import ProviderSpec
 
 
 def require_sight(contexts: Iterable[str], *, pattern: str) -> None:
@@ -51,6 +51,6 @@ def _remedy(pattern: str) -> str:
     seeing = [spec for spec in specs().values() if spec.capabilities.vision and spec.key_required and spec.tiers]
     if not seeing:
         return f"route {pattern} to one in {paths.config_path()} (muse providers)"
-    chosen: Spec = next((spec for spec in seeing if look_up(spec.env_key)), seeing[0])
+    chosen: ProviderSpec = next((spec for spec in seeing if look_up(spec.env_key)), seeing[0])
     entry = json.dumps({"providers": {"contexts": {pattern: {"provider": chosen.name}}}})
     return f"put {entry} into {paths.config_path()}, with {chosen.env_key} set"

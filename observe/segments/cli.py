@@ -8,12 +8,12 @@ from pathlib import Path
 
 import msgspec
 
-from muse.cli._terminal.arguments import FAILED, add_day, complain
+from muse.cli._terminal.arguments import FAILED, add_day, print_error
 from muse.cli._terminal.progress import progress
 from muse.cli._terminal.terminal import Column, draw, near, print_json, say
 from muse.errors import ConfigError
 from muse.journal import paths
-from muse.types.formatting import usd
+from muse.types.formatting import format_usd
 from observe.segments.results import DayDone, Work
 from observe.segments.segments import day_with
 
@@ -46,16 +46,22 @@ def show_day(name: str, found: DayDone, *, as_json: bool) -> int:
         return status
     columns = [Column("segment"), Column("state"), Column("result"), Column("cost", numbers=True), Column("kept as")]
     rows = [
-        (one.segment, "unchanged" if one.state == "skipped" else one.state, one.about, usd(one.cost_usd), one.file)
+        (
+            one.segment,
+            "unchanged" if one.state == "skipped" else one.state,
+            one.about,
+            format_usd(one.cost_usd),
+            one.file,
+        )
         for one in found.segments
     ]
     draw(columns, rows)
     say("")
-    cost = usd(found.cost_usd, more=found.unpriced > 0)
+    cost = format_usd(found.cost_usd, more=found.unpriced > 0)
     counts = f"{found.done} done, {found.skipped} unchanged, {found.failed} failed, {cost}"
     say(f"{found.day}: {counts}. Kept in {near(str(paths.journal_path() / found.day))}")
     for problem in found.problems:
-        complain(name, problem)
+        print_error(name, problem)
     if found.failed:
         say(f"Run it again: only what failed is asked again (muse {name} {found.day}).", "yellow")
     return status

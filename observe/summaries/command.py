@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from muse.cli._terminal.arguments import FAILED, complain, day_of, misused, parsed, parser_for
+from muse.cli._terminal.arguments import FAILED, day_of, parsed, parser_for, print_error, usage_error
 from muse.cli._terminal.terminal import print_json
 from observe.llm.vision import require_key
 from observe.segments.cli import add_choice, chosen, run_day
@@ -50,7 +50,7 @@ def run(telling: Telling[Any], argv: list[str] | None) -> int:
     if isinstance(picked, str):
         return run_day(telling.name, picked, args, telling.of_day, nothing=telling.nothing)
     if args.segment:
-        return misused(telling.name, "--segment goes with a DAY")
+        return usage_error(telling.name, "--segment goes with a DAY")
     return _run_file(telling, picked, args)
 
 
@@ -63,5 +63,5 @@ def _run_file(telling: Telling[Any], path: Path, args: argparse.Namespace) -> in
     else:
         telling.show(made)
     for problem in source.problems:
-        complain(telling.name, problem)
+        print_error(telling.name, problem)
     return FAILED if source.problems else 0

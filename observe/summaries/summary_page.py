@@ -12,7 +12,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from muse.journal.storage.atomic_files import write_atomic
-from muse.journal.storage.backups import set_aside
+from muse.journal.storage.backups import backup
 from observe.segments.state_files import now
 from observe.summaries.sources import Source
 from observe.summaries.summary import Summary
@@ -58,7 +58,7 @@ def put_page(path: Path, head: Head, made: Summary) -> Path | None:
         "made_from": head.source.mark,
         "body": _hash(body),
     }
-    aside = set_aside(path) if path.exists() and not _is_ours(path) else None
+    aside = backup(path) if path.exists() and not _is_ours(path) else None
     lines = (f"{name}: {_value(value)}" for name, value in fields.items())
     write_atomic(path, "---\n" + "\n".join(lines) + "\n---\n\n" + body)
     return aside

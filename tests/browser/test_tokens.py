@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from muse.types.formatting import count, usd
+from muse.types.formatting import format_count, format_usd
 from tests.browser.harness import PHONE, Served, Watch, axe, is_within_width
 from tests.journal_folder import JournalFolder
 from tests.log_days import DAY, append, line, usage_says
@@ -40,11 +40,11 @@ def test_charts_show_the_totals_of_the_ledger(page: Page) -> None:
     page.goto(ALL)
     found = drawn(page)
     assert sum(sum(series["values"]) for series in found["series"]) == pytest.approx(total.cost_usd)
-    expect(page.locator(".figures")).to_contain_text(usd(total.cost_usd))
+    expect(page.locator(".figures")).to_contain_text(format_usd(total.cost_usd))
     page.get_by_role("link", name="Tokens", exact=True).last.click()
     expect(page.locator("figcaption")).to_contain_text("Tokens by day")
     assert sum(sum(series["values"]) for series in drawn(page)["series"]) == total.usage.total_tokens
-    expect(page.locator(".figures")).to_contain_text(count(total.usage.total_tokens))
+    expect(page.locator(".figures")).to_contain_text(format_count(total.usage.total_tokens))
 
 
 def test_a_bar_tells_its_figures_and_leads_to_its_day(page: Page) -> None:

@@ -79,7 +79,7 @@ def live(folder: Path, *, calls: int, kills: int, timeout_s: float, seed: int, s
         day.seconds = time.monotonic() - began_s
     for path in sorted(folder.glob("done-*.jsonl")):
         day.rows += [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
-    ledger.settle(str(journal.path))  # what killed callers had under way
+    ledger.write_abandoned(str(journal.path))  # what killed callers had under way
     for line in journal.log_bytes().splitlines():
         try:
             day.lines.append(json.loads(line))

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from muse.cli._terminal.arguments import misused, parsed, parser_for
+from muse.cli._terminal.arguments import parsed, parser_for, usage_error
 from muse.cli._terminal.terminal import near, print_json, say
 from muse.errors import ConfigError
 from muse.journal import config_loader, paths
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     if isinstance(args, int):
         return args
     if args.force and args.save is None:
-        return misused("plan", "--force goes with --save alone")
+        return usage_error("plan", "--force goes with --save alone")
     if args.save:
         _require_free(args.save, force=args.force)
     plan = make_plan(args.wish)

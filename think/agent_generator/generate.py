@@ -11,14 +11,14 @@ from typing import Any, Self
 from msgspec import Struct
 
 from muse import models
-from muse.agent_loop.tool_registry import Pack, find_packs
-from muse.cortex.schedules import occasions
+from muse.agent_loop.tool_registry import ToolModule, find_tool_modules
+from muse.cortex.schedules import scheduled_times
 from muse.errors import ConfigError, InvalidReply
 from muse.journal import config_loader, descriptors
 from muse.journal.descriptors import Descriptor
 from muse.journal.personas import get_agents, text_fields
-from muse.journal.prompts import fill, identity_fields, load_prompt
-from muse.types.json_schema.validation import require_fit
+from muse.journal.prompts import identity_fields, load_prompt, render
+from muse.types.json_schema.validation import validate
 from think.agent_generator.rules import NAME, name_of, schedule_of
 from think.entries.transcripts import UNSPACED, plain
 from think.insights.generative import LEAST_TOKENS
@@ -62,7 +62,7 @@ class PlanForm(Struct, frozen=True):
         """Its JSON Schema, with the packs that there are now."""
         said = {"type": "string", "pattern": r"\S"}
         texts = dict.fromkeys(("title", "description", "instruction", "prompt"), said)
-        packs = [pack.name for pack in find_packs()]
+        packs = [pack.name for pack in find_tool_modules()]
         properties = {
             "name": {"type": "string", "pattern": f"^{NAME.pattern}$"},
             **texts,
@@ -84,7 +84,7 @@ class PlanForm(Struct, frozen=True):
         Raises:
             ValueError: it is not of the form, its schedule cannot be read, or its text names a field there is not.
         """
-        require_fit(obj, cls.model_json_schema())
+        validate(obj, cls.model_json_schema())
         require_usable(obj["schedule"], obj["instruction"])
         return cls(**obj)
 
@@ -96,8 +96,8 @@ def require_usable(schedule: str, instruction: str) -> None:
         ConfigError: it cannot.
     """
     if schedule != _NO_SCHEDULE:
-        occasions(schedule, datetime(2026, 1, 1))
-    fill(instruction, text_fields(config_loader.load().config.identity), where="instruction")
+        scheduled_times(schedule, datetime(2026, 1, 1))
+    render(instruction, text_fields(config_loader.load().config.identity), where="instruction")
 
 
 def make_plan(wish: str) -> Plan:
@@ -122,7 +122,7 @@ def make_plan(wish: str) -> Plan:
 
 def _written(wish: str, made_by: str) -> Plan:
     known = "\n".join(f"- {name}: {fields['title']}" for name, fields in sorted(get_agents().items()))
-    packs = "\n".join(map(_shown, find_packs()))
+    packs = "\n".join(map(_shown, find_tool_modules()))
     identity = identity_fields(config_loader.load().config.identity)
     prompt = load_prompt("planner", PROMPTS, {**identity, "wish": wish, "packs": packs, "known": known}).text
     form = models.generate_object(prompt, CONTEXT, PlanForm)
@@ -138,7 +138,7 @@ def _written(wish: str, made_by: str) -> Plan:
     return Plan(form.name, entries, form.instruction.strip() + "\n", made_by=made_by)
 
 
-def _shown(pack: Pack) -> str:
+def _shown(pack: ToolModule) -> str:
     tools = "; ".join(f"{tool.name}: {tool.description.partition(chr(10))[0]}" for tool in pack.tools)
     return f"- {pack.name}: {tools}"
 
@@ -213,7 +213,7 @@ def _entitle(wish: str) -> str:
 def _tools(wish: str, template: Descriptor) -> list[str]:
     """The packs of the template, and those that the wish names."""
     said = wish.lower().replace("-", "")
-    known = [pack.name for pack in find_packs()]
+    known = [pack.name for pack in find_tool_modules()]
     given = template.data.get("tools")
     own = [name for name in given if isinstance(name, str)] if isinstance(given, list) else known
     return list(dict.fromkeys([*own, *(name for name in known if name.rstrip("s") in said)]))

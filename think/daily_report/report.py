@@ -10,7 +10,7 @@ import msgspec
 
 from muse.cli._terminal.terminal import Column, draw, fits, say
 from muse.journal.storage.atomic_files import make_folder, write_atomic
-from muse.types.formatting import usd
+from muse.types.formatting import format_usd
 from think.daily_report.run_state import StepDone, report_path, sum_of
 from think.output.formatting import day_title
 
@@ -137,10 +137,10 @@ def _row(step: StepDone) -> list[str]:
         step.state,
         step.about,
         *figures,
-        usd(step.cost_usd, more=step.unpriced > 0),
+        format_usd(step.cost_usd, more=step.unpriced > 0),
     ]
 
 
 def _total(steps: Sequence[StepDone]) -> list[str]:
     calls, tokens, cost_usd, unpriced = sum_of(steps)
-    return ["all", "", "", "", "", f"{calls:,}", f"{tokens:,}", "", usd(cost_usd, more=unpriced > 0)]
+    return ["all", "", "", "", "", f"{calls:,}", f"{tokens:,}", "", format_usd(cost_usd, more=unpriced > 0)]

@@ -16,7 +16,7 @@ from muse import models
 from muse.journal import paths
 from muse.journal.storage.atomic_files import make_folder, write_atomic
 from muse.usage_log import ledger, totals
-from muse.usage_log.totals import Line, Total
+from muse.usage_log.totals import Line, UsageTotal
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ def _with_costs(step: StepDone, contexts: Sequence[str], since_s: float) -> Step
     )
 
 
-def _total(contexts: Sequence[str], since_s: float) -> Total:
+def _total(contexts: Sequence[str], since_s: float) -> UsageTotal:
     """What the calls of some contexts came to, from a moment on, by the token log."""
     first = datetime.fromtimestamp(since_s)
     days = [f"{first + timedelta(days=one):%Y%m%d}" for one in range((datetime.now() - first).days + 2)]

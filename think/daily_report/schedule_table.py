@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from muse.cli._terminal.terminal import Column, draw, say
-from muse.cortex.due_runs import Planned
-from muse.cortex.scheduled_runs import Ended
+from muse.cortex.due_runs import DueRun
+from muse.cortex.scheduled_runs import RunResult
 
 _COLUMNS = (
     Column("day"),
@@ -18,7 +18,7 @@ _COLUMNS = (
 )
 
 
-def show_plan(planned: Sequence[Planned]) -> bool:
+def show_plan(planned: Sequence[DueRun]) -> bool:
     """Print what is due; whether all of it can be used."""
     if not planned:
         say("Nothing is due.")
@@ -30,12 +30,12 @@ def show_plan(planned: Sequence[Planned]) -> bool:
     return not has_unusable(planned)
 
 
-def has_unusable(planned: Sequence[Planned]) -> bool:
+def has_unusable(planned: Sequence[DueRun]) -> bool:
     """Whether a persona's schedule cannot be read."""
     return any(one.state == "unusable" for one in planned)
 
 
-def show_end(ended: Ended) -> None:
+def show_end(ended: RunResult) -> None:
     """Say how a run ended."""
     about = f"{name_of(ended)} for {ended.day}, run {ended.agent_id}"
     seconds = "" if ended.duration_s is None else f" in {ended.duration_s:.1f} s"
@@ -45,10 +45,10 @@ def show_end(ended: Ended) -> None:
         say(f"✓ {about}{seconds}")
 
 
-def name_of(ended: Ended) -> str:
+def name_of(ended: RunResult) -> str:
     """The persona, with the facet it was about."""
     return f"{ended.persona} ({ended.facet})" if ended.facet else ended.persona
 
 
-def _row(one: Planned) -> list[str]:
+def _row(one: DueRun) -> list[str]:
     return [one.occasion.day, str(one.priority), one.persona, one.facet or "-", one.schedule, one.state]

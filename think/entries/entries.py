@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from muse.journal import paths as journal_paths
 from muse.journal.days import every_day, is_segment, segment_times
-from muse.journal.storage.path_containment import is_inside, warn_of
+from muse.journal.storage.path_containment import is_inside, warn_escaping_link
 from observe.transcripts.parser import TRANSCRIPTS, decode, parse_transcript
 from think.entries.passages import Line, Passage, compose, gather, passages_of, pieces, plain, title_of
 from think.entries.transcripts import NOTE
@@ -87,7 +87,7 @@ def files_of_day(root: Path, day: str) -> Iterator[tuple[str, Stamp]]:
                 yield from islice(_stamped(root, (f"{within}/{file}" for file in TRANSCRIPTS)), 1)
                 yield from _stamped(root, (f"{within}/{file}" for file in _MADE))
             else:
-                warn_of(f"{root}/{within}")
+                warn_escaping_link(f"{root}/{within}")
         elif name in _FOLDERS:
             files = _names(root, within)
             yield from _stamped(root, (f"{within}/{file}" for file in files if file.endswith(".md")))
@@ -113,7 +113,7 @@ def _stamp_of(path: str, root: str) -> Stamp | None:
         if stat.S_ISLNK(info.st_mode):
             info = os.stat(path)
             if not is_inside(path, root):
-                warn_of(path)
+                warn_escaping_link(path)
                 return None
     except OSError:
         return None
@@ -127,7 +127,7 @@ def _names(root: Path, within: str) -> list[str]:
     """
     folder = f"{root}/{within}"
     if not is_inside(folder, root):
-        warn_of(folder)
+        warn_escaping_link(folder)
         return []
     try:
         names = os.listdir(folder)
@@ -198,7 +198,7 @@ def _read(root: Path, within: str) -> bytes:
     """
     path = root / within
     if not is_inside(path, root):
-        warn_of(path)
+        warn_escaping_link(path)
         raise FileNotFoundError(errno.ENOENT, "leads out of the journal", str(path))
     with path.open("rb") as file:
         content = file.read(MOST_BYTES + 1)

@@ -12,7 +12,7 @@ from typing import Any
 
 from muse.journal import paths
 from muse.journal.days import every_day, is_segment
-from muse.journal.storage.backups import is_aside
+from muse.journal.storage.backups import is_backup
 from muse.journal.storage.path_containment import inside
 from think.entries.entries import read_events
 from think.entries.transcripts import Part, Utterance, markdown_part, plain, read_day
@@ -74,7 +74,7 @@ def week_of(day: str) -> tuple[str, ...]:
 
 def _pages(day: str, without: Collection[str]) -> Iterator[Part]:
     for path in inside(sorted((paths.journal_path() / day / "insights").glob("*.md")), paths.journal_path()):
-        if path.stem in without or is_aside(path.stem):
+        if path.stem in without or is_backup(path.stem):
             continue
         text = path.read_text(encoding="utf-8", errors="replace")
         lines = (line for line in text.splitlines() if not _WHO_SAID.match(line) and not line.startswith(FOOT))

@@ -12,14 +12,14 @@ from typing import Any, Literal, get_args
 
 from msgspec import Struct
 
-from muse.cortex.schedules import DAILY, WEEKLY, occasions
+from muse.cortex.schedules import DAILY, WEEKLY, scheduled_times
 from muse.errors import ConfigError
 from muse.journal import config_loader
-from muse.journal.lenient_parser import Reader
-from muse.journal.prompts import fill, identity_fields
-from muse.journal.storage.backups import is_aside
+from muse.journal.lenient_parser import LenientParser
+from muse.journal.prompts import identity_fields, render
+from muse.journal.storage.backups import is_backup
 from muse.journal.storage.path_containment import require_within
-from muse.types.json_schema.validation import require_schema
+from muse.types.json_schema.validation import check_schema
 from think.daily_summary.build import BUILT_IN
 from think.entries import front_matter
 from think.insights.validation import reply_schema
@@ -122,7 +122,7 @@ def is_due(topic: Topic, day: str, *, is_end_of_week: bool) -> bool:
     if topic.schedule in (DAILY, WEEKLY):
         return topic.schedule == DAILY or is_end_of_week
     after = datetime.strptime(day, "%Y%m%d") + timedelta(days=1)
-    return any(one.day == day for one in occasions(topic.schedule, after, days_back=1))
+    return any(one.day == day for one in scheduled_times(topic.schedule, after, days_back=1))
 
 
 def read_topic(path: Path) -> Topic:
@@ -134,10 +134,10 @@ def read_topic(path: Path) -> Topic:
     where = str(path)
     fields, body = front_matter.split(_text_of(path), where=where)
     name = path.stem
-    if not _NAME.fullmatch(name) or name == BUILT_IN or is_aside(name):
+    if not _NAME.fullmatch(name) or name == BUILT_IN or is_backup(name):
         allowed = f"up to 60 small letters, digits, _ and -, a letter first; not {BUILT_IN!r}, not ..._before_<number>"
         raise ConfigError(where, f"the name {name!r}", allowed)
-    reader = Reader()
+    reader = LenientParser()
     given = reader.fields({key: value for key, value in fields.items() if key != "schema"}, "", _FIELDS)
     for problem in reader.problems:
         raise ConfigError(f"{where}: {problem.path}", problem.found, problem.allowed)
@@ -196,7 +196,7 @@ def _context(context: str, where: str) -> str:
 
 def _schedule(schedule: str, where: str) -> str:
     try:
-        occasions(schedule, datetime(2026, 1, 1))
+        scheduled_times(schedule, datetime(2026, 1, 1))
     except ConfigError as exc:
         raise ConfigError(f"{where}: schedule", exc.found, exc.allowed) from exc
     return schedule
@@ -213,7 +213,7 @@ def _sources(raw: list[Any], where: str) -> tuple[Kind, ...]:
 def _prompt(body: str, where: str) -> str:
     if not body.strip():
         raise ConfigError(where, "no text below the front matter", "the prompt: what to look for")
-    fill(body, prompt_fields("20260101", "20260101"), where=where)
+    render(body, prompt_fields("20260101", "20260101"), where=where)
     return body.strip()
 
 
@@ -234,9 +234,9 @@ def _schema(raw: object, path: Path) -> Mapping[str, Any]:
         raise ConfigError(where, found, "the fields of an occurrence; `quote` and `source` are added to them")
     try:
         schema: dict[str, Any] = json.loads(json.dumps(raw, allow_nan=False))
-        require_schema(schema)
+        check_schema(schema)
         _require_possible(schema, schema)
-        require_schema(reply_schema(schema, ["-"]))  # where a reference counts from another root
+        check_schema(reply_schema(schema, ["-"]))  # where a reference counts from another root
     except (ValueError, TypeError, RecursionError) as exc:
         raise ConfigError(where, f"none that can be used ({exc})", "a JSON Schema") from exc
     return schema
@@ -260,7 +260,7 @@ def _require_possible(schema: Mapping[str, Any], part: object) -> None:
 
 
 def _choose(raw: Mapping[str, Any], schema: Mapping[str, Any], where: str) -> Choose:
-    reader = Reader()
+    reader = LenientParser()
     given = reader.fields(raw, "choose", _CHOOSE)
     cues = [cue for i, cue in enumerate(given.get("cues", [])) if reader.is_text(cue, f"choose.cues[{i}]")]
     for problem in reader.problems:

@@ -16,7 +16,7 @@ from msgspec import Struct
 from muse.errors import ConfigError, MuseError
 from muse.journal import config_loader, paths
 from muse.journal.prompts import load_prompt
-from muse.types.json_schema.validation import require_fit
+from muse.types.json_schema.validation import validate
 from think.entries.entries import Event, read_events
 from think.entries.people import full_name, people_of
 from think.entries.sources import EVENTS
@@ -170,7 +170,7 @@ def _occurrence(topic: Topic, choose: Choose, known: _Known) -> Iterator[Occurre
     filled = {name: _FILL[filler](known) for name, filler in choose.fields.items()}
     fields = {name: value for name, value in filled.items() if value}
     try:
-        require_fit(fields, topic.schema)
+        validate(fields, topic.schema)
     except ValueError:  # it is left out, and the count of what was dropped says so
         return
     sentence, part = known.sentence, known.part

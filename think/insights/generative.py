@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from muse.journal.prompts import fill, load_prompt
+from muse.journal.prompts import load_prompt, render
 from muse.types.messages import Route
 from think.entries.transcripts import Part, Utterance
 from think.insights.definition import Topic, prompt_fields
@@ -44,7 +44,7 @@ def asks_of(topic: Topic, parts: Sequence[Part], route: Route, days: tuple[str, 
         ConfigError: the topic's text has a field that is not known.
     """
     fields = prompt_fields(*days)
-    task = fill(topic.prompt, fields, where=topic.path)
+    task = render(topic.prompt, fields, where=topic.path)
     span = fields["day"] if days[0] == days[1] else f"{fields['first_date']} to {fields['date']}"
     most_bytes = int(min(context_tokens * _SHARE, _MOST_TOKENS)) * _BYTES_A_TOKEN
     return [_ask(topic, task, span, chunk, route) for chunk in chunks_of(parts, most_bytes)]

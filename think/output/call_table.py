@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from muse.cli._terminal.terminal import Column, draw, fits, say
-from muse.types.formatting import usd
+from muse.types.formatting import format_usd
 from muse.types.messages import Route
 from muse.types.usage import Usage
 from think.llm.cached_calls import Call
@@ -84,4 +84,4 @@ def busy_s(calls: Iterable[Call]) -> float:
 def _cost(calls: Sequence[Call]) -> str:
     """The dollars of the calls whose cost is known, with a `+` where there are others."""
     known = [call.cost_usd for call in calls if call.cost_usd is not None]
-    return usd(sum(known), more=len(known) < len(calls))
+    return format_usd(sum(known), more=len(known) < len(calls))

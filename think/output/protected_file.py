@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from muse.journal.storage.atomic_files import write_atomic
-from muse.journal.storage.backups import set_aside
+from muse.journal.storage.backups import backup
 
 
 class PageFile:
@@ -27,7 +27,7 @@ class PageFile:
         """
         own = _hash_of(page.encode())
         is_ours = not self.path.exists() or self._hash() in {own, *known}
-        aside = None if is_ours else set_aside(self.path)
+        aside = None if is_ours else backup(self.path)
         write_atomic(self.path, page)
         return own, aside
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from muse.journal.storage.sqlite import is_busy, is_damage, is_unwritable, writing
+from muse.journal.storage.sqlite import is_busy, is_damage, is_unwritable, write_transaction
 from think.entries.entries import WEEKDAYS, Entry, Stamp, find_files, read_entries
 from think.search.schema import BUSY_S, open_file, open_memory, remove_file
 
@@ -131,7 +131,7 @@ class SearchIndex:
         if not any(self._changes(stamps)):
             return 0
         try:
-            with writing(self._database):
+            with write_transaction(self._database):
                 changed, gone = self._changes(stamps)
                 self._drop([*changed, *gone])
                 for path in changed:

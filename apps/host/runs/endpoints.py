@@ -26,7 +26,7 @@ from muse.journal import secrets
 from muse.providers._local.errors import WeightsMissing
 from muse.runs import control, run_files
 from muse.runs import follow as tail
-from muse.runs.follow import Read
+from muse.runs.follow import TailChunk
 
 _PART = "_run_block.html"
 _KEEP_ALIVE_S = 15
@@ -70,7 +70,7 @@ def show(agent_id: str) -> Shown:
     Raises:
         FileNotFoundError: there is no such run.
     """
-    seen = tail.with_owner(agent_id, tail.read(agent_id))
+    seen = tail.with_owner(agent_id, tail.read_from(agent_id))
     view = RunView()
     view.take_all(seen.lines)
     return Shown(agent_id, tuple(view.blocks.values()), view.facts, view.end, seen.state, seen.reason, seen.number)
@@ -116,7 +116,7 @@ def answerer(context: str, provider: str = "") -> Answerer:
         route = models.resolve(context, provider=provider or None)
         backend = providers.backend_of(route.provider)
     except (MuseError, ImportError) as exc:
-        return Answerer(context, provider, provider, lack=secrets.mask(str(exc)))
+        return Answerer(context, provider, provider, lack=secrets.redact(str(exc)))
     spec = backend.spec
     lack, can_fetch = "", False
     key = check.key_state(spec)
@@ -124,8 +124,8 @@ def answerer(context: str, provider: str = "") -> Answerer:
         lack = "it has no key" if key == "missing" else "its key is malformed"
     elif not check.is_installed(route.provider):
         lack = "its package is not installed"
-    elif (missing := check.lack_of(route.provider)) is not None:
-        lack, can_fetch = secrets.mask(str(missing)), isinstance(missing, WeightsMissing)
+    elif (missing := check.missing_requirement(route.provider)) is not None:
+        lack, can_fetch = secrets.redact(str(missing)), isinstance(missing, WeightsMissing)
     return Answerer(context, route.provider, spec.label, route.model, lack, can_fetch)
 
 
@@ -182,7 +182,7 @@ class _Rendered:
         self._view = RunView()
         self._rests_until_s = 0.0
 
-    def messages(self, piece: Read, after: int) -> list[dict[str, str]]:
+    def messages(self, piece: TailChunk, after: int) -> list[dict[str, str]]:
         """Return what the lines of a piece change; only the last message has an id, so that none is lost."""
         self._view.take_all(line for line in piece.lines if line.number <= after)
         changes = [change for line in piece.lines if line.number > after for change in self._view.take(line)]
@@ -232,7 +232,9 @@ async def answer(request: Request) -> Response:
     agent_id, call_id = request.path_params["agent_id"], str(form.get("call_id") or "")
     approved = form.get("approved") == "yes"
     asked_ms = _number_in(str(form.get("asked") or ""))
-    await run_in_threadpool(lambda: control.answer(agent_id, call_id, approved=approved, asked_ms=asked_ms or None))
+    await run_in_threadpool(
+        lambda: control.answer_approval(agent_id, call_id, approved=approved, asked_ms=asked_ms or None)
+    )
     return await done(request)
 
 

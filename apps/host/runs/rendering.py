@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from muse.agent_loop.run_config import RunConfig
-from muse.runs.follow import Line
+from muse.runs.follow import NumberedEvent
 from muse.runs.run_files import time_of
 from muse.terminal.text import escape_control
 
@@ -61,7 +61,7 @@ class RunView:
         self._approvals: list[Block] = []  # open
         self._refused: set[str] = set()  # calls that somebody refused, until they end
 
-    def take(self, line: Line) -> list[Change]:
+    def take(self, line: NumberedEvent) -> list[Change]:
         """One more line of the log, and what it changed."""
         event, key = line.event, f"b{line.number}"
         name = str(event.get("event"))
@@ -78,7 +78,7 @@ class RunView:
         self._said = None
         return [self._put(block), *(self._mark(block.call_id, "asks") if name == "approval" else ())]
 
-    def take_all(self, lines: Iterable[Line]) -> None:
+    def take_all(self, lines: Iterable[NumberedEvent]) -> None:
         """Lines whose changes nobody needs one by one."""
         for line in lines:
             self.take(line)

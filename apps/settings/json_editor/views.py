@@ -18,7 +18,7 @@ from apps.settings.json_editor import json_completion
 from apps.settings.redaction import masked
 from apps.settings.route_table import Plans
 from muse.errors import ConfigError
-from muse.journal.config import read
+from muse.journal.config import parse_json
 from muse.journal.config_loader import ConflictError
 
 
@@ -71,7 +71,7 @@ def found_in(now: Standing, text: str) -> tuple[Trouble, ...]:
     """What is wrong with a text that is to be journal.json, with lines."""
     try:
         if not now.is_known:
-            read(text, "journal.json")
+            parse_json(text, "journal.json")
             return ()
         return config_change.propose_text(now, text).troubles
     except ConfigError as exc:
@@ -111,7 +111,7 @@ async def tidy(request: Request) -> Response:
         ConfigError: it is no JSON object, or says a key twice, of which one would be lost.
     """
     text = form_data.text_of(await form_data.read_json(request), "text")
-    data, duplicates = read(text, "journal.json")
+    data, duplicates = parse_json(text, "journal.json")
     if duplicates:
         raise ConfigError(duplicates[0].path, duplicates[0].found, duplicates[0].allowed)
     return JSONResponse({"text": json.dumps(data, indent=2, ensure_ascii=False) + "\n"})

@@ -7,12 +7,12 @@ import json
 import math
 from typing import Any
 
-from muse.types.formatting import in_digits
+from muse.types.formatting import expand_exponents
 
 _OF_JSON = (bool, int, float, dict, list, tuple)
 
 
-class Spelled(str):
+class StringifiedValue(str):
     """A value of a file that Python has no type for, as text."""
 
     __slots__ = ()
@@ -23,7 +23,7 @@ def storable(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", errors="replace").decode("utf-8")
 
 
-def spelled(value: object) -> str:
+def stringify(value: object) -> str:
     """What JSON has no form for as text: bytes as the UTF-8 that they are, else in base64."""
     if not isinstance(value, bytes):
         return str(value)
@@ -36,10 +36,10 @@ def spelled(value: object) -> str:
 def json_text(value: Any) -> str:
     """`value` as JSON, its numbers in digits; what is no number there (NaN, infinity) is null."""
     try:
-        text = json.dumps(value, ensure_ascii=False, default=spelled, allow_nan=False)
+        text = json.dumps(value, ensure_ascii=False, default=stringify, allow_nan=False)
     except ValueError:
-        text = json.dumps(_finite(value), ensure_ascii=False, default=spelled)
-    return in_digits(text) if "e-" in text or "e+" in text else text
+        text = json.dumps(_finite(value), ensure_ascii=False, default=stringify)
+    return expand_exponents(text) if "e-" in text or "e+" in text else text
 
 
 def cell(value: Any) -> str | None:
@@ -48,7 +48,7 @@ def cell(value: Any) -> str | None:
         return None
     if isinstance(value, _OF_JSON):
         return json_text(value)
-    return spelled(value)
+    return stringify(value)
 
 
 def _finite(value: Any) -> Any:

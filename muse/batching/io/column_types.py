@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from muse.batching.io.cells import Spelled
+from muse.batching.io.cells import StringifiedValue
 
 Kind = str | tuple[Any, ...]
 SPELLED = "spelled"
 """Text in place of another type."""
 
 _NONE, _WIDE = "", "wide"  # only nulls so far; a whole number that a float64 may not hold
-_WORDS: Mapping[type, str] = {bool: "bool", int: "int64", float: "float64", str: "string", Spelled: SPELLED}
+_WORDS: Mapping[type, str] = {bool: "bool", int: "int64", float: "float64", str: "string", StringifiedValue: SPELLED}
 _JOINT: Mapping[frozenset[str], str] = {
     frozenset(("int64", "float64")): "float64",
     frozenset(("int64", _WIDE)): _WIDE,

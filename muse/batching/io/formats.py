@@ -22,7 +22,7 @@ from muse.batching.io import parquet
 from muse.batching.io.cells import cell, json_text
 from muse.batching.io.column_types import Kind
 from muse.types.errors import ConfigError
-from muse.types.formatting import plain
+from muse.types.formatting import format_number
 
 Form = Literal["jsonl", "csv", "parquet"]
 _FORMS: Mapping[str, Form] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet"}
@@ -36,7 +36,7 @@ class Row(Struct, frozen=True):
     fields: dict[str, Any]
 
 
-class Broken(Struct, frozen=True):
+class InvalidRow(Struct, frozen=True):
     """What stands in a row's place and is none, and why."""
 
     number: int
@@ -69,7 +69,7 @@ def form_of(path: Path, what: str) -> Form:
     return form
 
 
-def read(path: Path, what: str = "INPUT") -> Iterator[Row | Broken]:
+def read(path: Path, what: str = "INPUT") -> Iterator[Row | InvalidRow]:
     """The rows of a file, in order, and what is none.
 
     Raises:
@@ -104,26 +104,26 @@ def unit_of(path: Path) -> str:
     return "line" if form_of(path, "INPUT") == "jsonl" else "row"
 
 
-def _lines(file: IO[bytes]) -> Iterator[Row | Broken]:
+def _lines(file: IO[bytes]) -> Iterator[Row | InvalidRow]:
     for number, line in enumerate(file, 1):
         bare = line.removeprefix(b"\xef\xbb\xbf").strip() if number == 1 else line.strip()
         if bare:
             yield _object(number, bare)
 
 
-def _object(number: int, line: bytes) -> Row | Broken:
+def _object(number: int, line: bytes) -> Row | InvalidRow:
     try:
         value = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as exc:
-        return Broken(number, f"found a byte that is no UTF-8 at {exc.start}, expected a JSON object")
+        return InvalidRow(number, f"found a byte that is no UTF-8 at {exc.start}, expected a JSON object")
     except (ValueError, RecursionError) as exc:
-        return Broken(number, f"found no JSON ({exc}), expected a JSON object")
+        return InvalidRow(number, f"found no JSON ({exc}), expected a JSON object")
     if not isinstance(value, dict):
-        return Broken(number, f"found a JSON {type(value).__name__}, expected a JSON object")
+        return InvalidRow(number, f"found a JSON {type(value).__name__}, expected a JSON object")
     return Row(number, value)
 
 
-def _records(file: IO[str], path: Path) -> Iterator[Row | Broken]:
+def _records(file: IO[str], path: Path) -> Iterator[Row | InvalidRow]:
     csv.field_size_limit(_LONGEST_FIELD)  # prompts are longer than the module's 131,072 characters
     records = csv.reader(file, strict=True)
     try:
@@ -141,7 +141,7 @@ def _records(file: IO[str], path: Path) -> Iterator[Row | Broken]:
         try:
             record = next(records, None)
         except csv.Error as exc:
-            yield Broken(number, f"found what is no CSV ({exc})")
+            yield InvalidRow(number, f"found what is no CSV ({exc})")
             continue
         if record is None:
             return
@@ -149,11 +149,11 @@ def _records(file: IO[str], path: Path) -> Iterator[Row | Broken]:
             yield _record(number, names, record)
 
 
-def _record(number: int, names: Sequence[str], record: Sequence[str]) -> Row | Broken:
+def _record(number: int, names: Sequence[str], record: Sequence[str]) -> Row | InvalidRow:
     if len(record) != len(names):
-        return Broken(number, f"found {len(record)} fields, expected {len(names)} as in the first line")
+        return InvalidRow(number, f"found {len(record)} fields, expected {len(names)} as in the first line")
     if not all(map(_is_utf8, record)):
-        return Broken(number, "found bytes that are no UTF-8, expected text")
+        return InvalidRow(number, "found bytes that are no UTF-8, expected text")
     return Row(number, dict(zip(names, record, strict=True)))
 
 
@@ -202,20 +202,24 @@ def sink(
         ConfigError: it cannot be made.
     """
     if path is None:
-        return _Told(_Lines(sys.stdout), "standard output")
-    with _told(repr(str(path))):
+        return _NamedWriter(_Lines(sys.stdout), "standard output")
+    with _open_writer(repr(str(path))):
         match form_of(path, "--output"):
             case "parquet":
-                return _Told(parquet.sink(path, kinds, source=source, spelled_from=spelled_from), repr(str(path)))
+                return _NamedWriter(
+                    parquet.sink(path, kinds, source=source, spelled_from=spelled_from), repr(str(path))
+                )
             case "csv":
                 file = path.open("w", encoding="utf-8", errors="replace", newline="")
-                return _Told(_Records(file, list(kinds)), repr(str(path)))
+                return _NamedWriter(_Records(file, list(kinds)), repr(str(path)))
             case "jsonl":
-                return _Told(_Lines(path.open("w", encoding="utf-8", errors="replace", newline="\n")), repr(str(path)))
+                return _NamedWriter(
+                    _Lines(path.open("w", encoding="utf-8", errors="replace", newline="\n")), repr(str(path))
+                )
 
 
 @contextmanager
-def _told(what: str) -> Iterator[None]:
+def _open_writer(what: str) -> Iterator[None]:
     """Turn what the disk says into an error that says what to do; a reader that went away is none."""
     try:
         yield
@@ -226,7 +230,7 @@ def _told(what: str) -> Iterator[None]:
         raise ConfigError("--output", f"{what}, which cannot be written ({exc.strerror or exc})", allowed) from exc
 
 
-class _Told:
+class _NamedWriter:
     """A sink whose troubles say which file they are of."""
 
     def __init__(self, sink: Sink, what: str) -> None:
@@ -234,11 +238,11 @@ class _Told:
         self._what = what
 
     def write(self, row: Mapping[str, Any]) -> None:
-        with _told(self._what):
+        with _open_writer(self._what):
             self._sink.write(row)
 
     def close(self) -> None:
-        with _told(self._what):
+        with _open_writer(self._what):
             self._sink.close()
 
 
@@ -276,4 +280,4 @@ class _Records:
 def _csv_cell(value: Any) -> str:
     """A value as CSV has it: numbers in digits, nothing for null."""
     is_number = isinstance(value, float) and math.isfinite(value)
-    return plain(value) if is_number else cell(value) or ""
+    return format_number(value) if is_number else cell(value) or ""

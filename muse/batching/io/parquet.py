@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from muse.batching.io.cells import Spelled, cell, storable
+from muse.batching.io.cells import StringifiedValue, cell, storable
 from muse.batching.io.column_types import Kind
 from muse.types.errors import ConfigError
 
@@ -74,7 +74,7 @@ def _value(pa: Any, scalar: Any) -> Any:
     try:
         return scalar.as_py()
     except (ValueError, OverflowError):
-        return Spelled(cell(_spelled(pa, scalar)))
+        return StringifiedValue(cell(_spelled(pa, scalar)))
 
 
 def _spelled(pa: Any, scalar: Any) -> Any:

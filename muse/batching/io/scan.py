@@ -9,9 +9,9 @@ from typing import Any
 
 from msgspec import Struct
 
-from muse.batching.io.cells import Spelled, spelled
+from muse.batching.io.cells import StringifiedValue, stringify
 from muse.batching.io.column_types import SPELLED, Kind, column_of, note_kinds
-from muse.batching.io.formats import Broken, Row, form_of, read, unit_of
+from muse.batching.io.formats import InvalidRow, Row, form_of, read, unit_of
 from muse.batching.io.template import Template
 from muse.types.errors import ConfigError
 
@@ -26,7 +26,7 @@ class Scan(Struct, frozen=True):
     kinds: dict[str, Kind]
 
 
-class Question(Struct, frozen=True):
+class PromptSource(Struct, frozen=True):
     """How a row becomes what is asked: by a template, or as the value of a field."""
 
     template: Template | None = None
@@ -45,12 +45,12 @@ class Question(Struct, frozen=True):
         for name in names:
             if name in row.fields:
                 value = row.fields[name]
-                return spelled(value) if isinstance(value, (bytes, Spelled)) else value
+                return stringify(value) if isinstance(value, (bytes, StringifiedValue)) else value
         found = f"no field {' or '.join(map(repr, names))} (there are {', '.join(row.fields) or 'none'})"
         raise ConfigError(where, found, "one with what is to be asked: name it with --field, or write a --template")
 
 
-def scan(path: Path, question: Question, tell: Callable[[str], None]) -> Scan:
+def scan(path: Path, question: PromptSource, tell: Callable[[str], None]) -> Scan:
     """Read all rows; `tell` hears of each broken one.
 
     Raises:
@@ -61,7 +61,7 @@ def scan(path: Path, question: Question, tell: Callable[[str], None]) -> Scan:
     kinds: dict[str, Kind] = {}
     for row in read(path):
         where = f"{path.name} {unit} {row.number}"
-        if isinstance(row, Broken):
+        if isinstance(row, InvalidRow):
             broken += 1
             tell(f"{where}: {row.why}; it is left out")
             continue

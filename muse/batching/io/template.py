@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from muse.batching.io.cells import spelled
+from muse.batching.io.cells import stringify
 from muse.types.errors import ConfigError
 
 _PLACE = re.compile(r"\{\{(?P<kept>\w[\w .-]*)\}\}|\{(?P<field>\w[\w .-]*)\}")
@@ -55,5 +55,5 @@ def _said(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, (str, bytes)):
-        return spelled(value)
-    return json.dumps(value, ensure_ascii=False, default=spelled)
+        return stringify(value)
+    return json.dumps(value, ensure_ascii=False, default=stringify)

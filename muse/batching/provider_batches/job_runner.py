@@ -15,12 +15,19 @@ from contextlib import aclosing
 
 from msgspec import Struct
 
-from muse.batching.provider_batches.job_table import Job, Jobs, Row, Sender
-from muse.batching.provider_batches.service import Rhythm, Service, Translated
+from muse.batching.provider_batches.job_table import BatchJob, BatchJobItem, BatchJobTable, RequestMetadata
+from muse.batching.provider_batches.service import MappedErrors, PollSchedule, Service
 from muse.policies.deadline import DEFAULT_TIMEOUT_S, Deadline
 from muse.policies.resend_guard import sent_once
-from muse.providers._backend.attempt import Account, Lane, Origin
-from muse.providers._backend.batch_service import Outcome, Parcel, Sought, Status, cancelled_error, expired_error
+from muse.providers._backend.attempt import AttemptRecorder, BatchPricing, CallMetadata
+from muse.providers._backend.batch_service import (
+    BatchLookup,
+    BatchUpload,
+    Outcome,
+    Status,
+    cancelled_error,
+    expired_error,
+)
 from muse.providers._replies.errors import status_error
 from muse.types.errors import MuseError, ProviderDown, ProviderError, ProviderTimeout, RateLimitError
 from muse.types.messages import Reply, Request
@@ -44,29 +51,29 @@ class Answer(Struct, frozen=True):
     is_final: bool = True
 
 
-class Errand:
+class BatchJobRunner:
     """Sends, watches and fetches one job; answers go onto `answers` as they are read."""
 
     def __init__(
         self,
         service: Service,
-        jobs: Jobs,
+        jobs: BatchJobTable,
         mark: str,
         answers: asyncio.Queue[Answer],
         stop: asyncio.Event,
-        rhythm: Rhythm,
+        rhythm: PollSchedule,
         logged: Collection[str] = (),
     ) -> None:
-        self.job: Job = jobs.get(mark)
+        self.job: BatchJob = jobs.get(mark)
         self._service = service
         self._jobs = jobs
         self._answers = answers
         self._stop = stop
         self._rhythm = rhythm
         self._logged = logged
-        self._open: dict[int, Row] | None = None
+        self._open: dict[int, BatchJobItem] | None = None
 
-    async def send(self, parcel: Parcel) -> MuseError | None:
+    async def send(self, parcel: BatchUpload) -> MuseError | None:
         """Bring the job to the service, once; why it is not there if it cannot be brought there.
 
         Raises:
@@ -91,10 +98,10 @@ class Errand:
                 return None
         return None if _may_have_arrived(error) and await self.recover() else error
 
-    async def _try_sending(self, parcel: Parcel) -> MuseError | None:
+    async def _try_sending(self, parcel: BatchUpload) -> MuseError | None:
         self.job = self._jobs.sending(self.job.mark)
         try:
-            with Translated(self._service, self.job.model), sent_once():
+            with MappedErrors(self._service, self.job.model), sent_once():
                 remote_id = await self._service.native.submit(self._service.client, parcel)
         except MuseError as error:
             return error
@@ -108,8 +115,8 @@ class Errand:
             MuseError: the service cannot say.
         """
         while True:
-            sought = Sought(self.job.mark, self.job.size, self.job.sent_ts)
-            with Translated(self._service, self.job.model):
+            sought = BatchLookup(self.job.mark, self.job.size, self.job.sent_ts)
+            with MappedErrors(self._service, self.job.model):
                 known = await self._service.native.find(self._service.client, sought)
             found = next((name for name in known if name not in self.job.refused), None)
             if found is not None:
@@ -158,7 +165,7 @@ class Errand:
         if self.job.remote_id is None:
             return
         try:
-            with Translated(self._service, self.job.model):
+            with MappedErrors(self._service, self.job.model):
                 await self._service.native.discard(self._service.client, self.job.remote_id)
         except ProviderError as error:
             if error.status not in _GONE:
@@ -192,7 +199,7 @@ class Errand:
 
     async def _look(self) -> Status | MuseError:
         try:
-            with Translated(self._service, self.job.model):
+            with MappedErrors(self._service, self.job.model):
                 status = await self._service.native.poll(self._service.client, self.job.remote_id or "")
         except MuseError as error:
             log.info("job %s at %s cannot be looked at now: %s", self.job.remote_id, self._service.name, error)
@@ -203,7 +210,7 @@ class Errand:
     async def _cancel(self) -> None:
         """Ask for the job's end; one that is over already refuses that, which the next look shows."""
         try:
-            with Translated(self._service, self.job.model):
+            with MappedErrors(self._service, self.job.model):
                 await self._service.native.cancel(self._service.client, self.job.remote_id or "")
         except MuseError as error:
             log.info("job %s at %s cannot be cancelled: %s", self.job.remote_id, self._service.name, error)
@@ -240,17 +247,17 @@ class Errand:
                 await self._give(row, self._reason(status, row))
         return error
 
-    def _rows(self) -> dict[int, Row]:
+    def _rows(self) -> dict[int, BatchJobItem]:
         """The requests without an answer, by place; those on their way to the caller have one."""
         if self._open is None:
             self._open = {row.place: row for row in self._jobs.rows(self.job.mark)}
         return self._open
 
-    async def _read(self, rows: dict[int, Row]) -> int:
+    async def _read(self, rows: dict[int, BatchJobItem]) -> int:
         """Read the results once, taking what is found out of `rows`; how many lines were unreadable."""
         broken = foreign = 0
         prefix = f"{self.job.mark}-"
-        with Translated(self._service, self.job.model):
+        with MappedErrors(self._service, self.job.model):
             native, remote_id = self._service.native, self.job.remote_id or ""
             async with aclosing(native.results(self._service.client, remote_id, self.job.model)) as results:
                 async for custom_id, outcome in results:
@@ -263,7 +270,7 @@ class Errand:
             self.job = self._jobs.refuse(self.job.mark)
         return broken
 
-    async def _give(self, row: Row | None, outcome: Outcome) -> None:
+    async def _give(self, row: BatchJobItem | None, outcome: Outcome) -> None:
         if row is None:
             return
         account = self._account(row.place, row.sender)
@@ -278,16 +285,16 @@ class Errand:
                 value = error
         await self._answers.put(Answer(self.job.mark, row.place, row.key, value))
 
-    def _account(self, place: int, sender: Sender) -> Account:
+    def _account(self, place: int, sender: RequestMetadata) -> AttemptRecorder:
         item = f"{self.job.mark}-{place}"
         provider = self._service.provider
         price = provider.spec.batch_price
-        lane = Lane(LANE, 1.0 if price is None else price, item, self.job.sent_ts, item in self._logged)
-        origin = Origin(sender.context, sender.route, sender.segment)
+        lane = BatchPricing(LANE, 1.0 if price is None else price, item, self.job.sent_ts, item in self._logged)
+        origin = CallMetadata(sender.context, sender.route, sender.segment)
         request = Request(self.job.model, ())
-        return Account(provider, request, origin, Deadline.after(DEFAULT_TIMEOUT_S), sender.dropped, lane)
+        return AttemptRecorder(provider, request, origin, Deadline.after(DEFAULT_TIMEOUT_S), sender.dropped, lane)
 
-    def _reason(self, status: Status, row: Row) -> MuseError:
+    def _reason(self, status: Status, row: BatchJobItem) -> MuseError:
         """Why a job that is over has no answer to a request."""
         name, model = self._service.name, self.job.model
         match status.state:

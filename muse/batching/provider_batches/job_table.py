@@ -35,7 +35,7 @@ _BUSY_S = 30.0
 _VERSION = 1
 
 
-class Sender(Struct, frozen=True):
+class RequestMetadata(Struct, frozen=True):
     """Where a request came from, and the options that its model does not take: what its reply is to say of it."""
 
     context: str | None = None
@@ -44,16 +44,16 @@ class Sender(Struct, frozen=True):
     dropped: tuple[str, ...] = ()
 
 
-class Row(Struct, frozen=True):
+class BatchJobItem(Struct, frozen=True):
     """One request of a job: its place there, the caller's key of it, and a digest of what was sent."""
 
     place: int
     key: str
     digest: str
-    sender: Sender
+    sender: RequestMetadata
 
 
-class Job(Struct, frozen=True):
+class BatchJob(Struct, frozen=True):
     """One job; `remote_id` is its name at the service, None until it is known, `refused` names that were not it.
 
     `state` is "planned", a state of the service, or "closed" when every answer was given. `tries` counts how often it
@@ -75,7 +75,7 @@ class Job(Struct, frozen=True):
     sent_ts: float
 
 
-class Jobs:
+class BatchJobTable:
     """The jobs in the SQLite file `where`, or beside other tables over an open connection in autocommit mode.
 
     Each change is committed when its method returns, with whatever else the connection has open. Only `given` joins
@@ -114,7 +114,7 @@ class Jobs:
         finally:
             lock.close()
 
-    def plan(self, mark: str, provider: str, model: str, rows: Iterable[Row]) -> Job:
+    def plan(self, mark: str, provider: str, model: str, rows: Iterable[BatchJobItem]) -> BatchJob:
         """Write down a job that is about to be sent."""
         entries = [(mark, row.place, row.key, row.digest, msgspec.json.encode(row.sender).decode()) for row in rows]
         with self._change():
@@ -125,7 +125,7 @@ class Jobs:
             self._db.executemany("INSERT INTO overnight_items VALUES (?, ?, ?, ?, ?)", entries)
         return self.get(mark)
 
-    def get(self, mark: str) -> Job:
+    def get(self, mark: str) -> BatchJob:
         """One job.
 
         Raises:
@@ -136,18 +136,18 @@ class Jobs:
             raise LookupError(f"no job {mark!r}")
         return _job(found)
 
-    def all(self, *, closed: bool = True) -> list[Job]:
+    def all(self, *, closed: bool = True) -> list[BatchJob]:
         """Every job, oldest first, with or without those that are closed."""
         rows = self._db.execute(f"SELECT {_COLUMNS} FROM overnight_jobs ORDER BY planned_ts, mark")  # noqa: S608
         return [job for job in map(_job, rows) if closed or job.state != _CLOSED]
 
-    def rows(self, mark: str) -> Iterator[Row]:
+    def rows(self, mark: str) -> Iterator[BatchJobItem]:
         """The requests of a job whose answers were not given yet."""
         found = self._db.execute(
             "SELECT place, key, digest, sender FROM overnight_items WHERE mark = ? ORDER BY place", (mark,)
         )
         for place, key, digest, sender in found.fetchall():
-            yield Row(place, key, digest, msgspec.json.decode(sender, type=Sender))
+            yield BatchJobItem(place, key, digest, msgspec.json.decode(sender, type=RequestMetadata))
 
     def is_waiting(self, mark: str) -> bool:
         """Whether a job has requests whose answers were not given yet."""
@@ -163,7 +163,7 @@ class Jobs:
             self.given(mark, place)
         return False
 
-    def sending(self, mark: str) -> Job:
+    def sending(self, mark: str) -> BatchJob:
         """A job is sent now; from here on it may exist at the service, which a power cut too must not forget."""
         if self._db.in_transaction:
             self._db.execute("COMMIT")
@@ -177,7 +177,7 @@ class Jobs:
             self._db.execute("PRAGMA synchronous = NORMAL")
         return self.get(mark)
 
-    def sent(self, mark: str, remote_id: str) -> Job:
+    def sent(self, mark: str, remote_id: str) -> BatchJob:
         """A job is at the service, under that name."""
         with self._change():
             self._db.execute(
@@ -185,7 +185,7 @@ class Jobs:
             )
         return self.get(mark)
 
-    def refuse(self, mark: str) -> Job:
+    def refuse(self, mark: str) -> BatchJob:
         """The job of that name at the service is another one."""
         job = self.get(mark)
         refused = json.dumps([*job.refused, *([job.remote_id] if job.remote_id else [])])
@@ -251,7 +251,7 @@ def _opened(path: str) -> sqlite3.Connection:
     return connection
 
 
-def _job(row: tuple[object, ...]) -> Job:
+def _job(row: tuple[object, ...]) -> BatchJob:
     values = list(row)
     values[5] = json.loads(str(row[5]))
-    return msgspec.convert(dict(zip(_COLUMNS.split(", "), values, strict=True)), Job)
+    return msgspec.convert(dict(zip(_COLUMNS.split(", "), values, strict=True)), BatchJob)

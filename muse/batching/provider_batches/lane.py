@@ -15,19 +15,19 @@ from typing import Any, Literal, Protocol
 
 from msgspec.structs import replace
 
-from muse.batching.call import Lost, calls_of, check, fitting
-from muse.batching.notifier import Bell
+from muse.batching.call import FailedCall, calls_of, check, coercer_for
+from muse.batching.notifier import Notifier
 from muse.batching.provider_batches.job_runner import Answer
-from muse.batching.provider_batches.service import Rhythm
-from muse.batching.provider_batches.submitter import Item, Overnight, window_s
-from muse.batching.queue_item import Job
+from muse.batching.provider_batches.service import PollSchedule
+from muse.batching.provider_batches.submitter import Item, ProviderBatchSubmitter, window_s
+from muse.batching.queue_item import QueueItem
 from muse.batching.request import BatchRequest
-from muse.batching.source import Feed
+from muse.batching.source import RequestSource
 from muse.batching.store.serialization import unpack
 from muse.batching.store.store import Store
-from muse.models import hearing, prepare
+from muse.models import capture_replies, prepare_call
 from muse.providers import specs
-from muse.providers._backend.attempt import Origin
+from muse.providers._backend.attempt import CallMetadata
 from muse.providers._backend.batch_service import CANCELLED
 from muse.types.errors import ConfigError, MuseError, ProviderError
 from muse.types.messages import Attempt, Reply
@@ -41,19 +41,19 @@ _LIVE_SHARE, _MOST_LIVE_S = 0.1, 7_200.0
 _LONGEST_S = 3_600.0 * 24 * 366 * 100
 _DEADLINE = "a number of seconds above 0 (100 years at most), a timedelta, or a datetime to come"
 _TURN = 100
-RHYTHM = Rhythm()
+RHYTHM = PollSchedule()
 
 
-class Owner(Protocol):
+class LaneOwner(Protocol):
     """The batch that a night belongs to, as far as it knows it."""
 
-    def _settle(self, job: Job, began_s: float) -> None:
+    def _settle(self, job: QueueItem, began_s: float) -> None:
         """Take a job whose request has its result."""
 
     def _forget(self) -> None:
         """Leave out a job whose request was updated since."""
 
-    def _take_back(self, job: Job) -> None:
+    def _take_back(self, job: QueueItem) -> None:
         """Put a job in the row of those that are asked live."""
 
     def _resume(self) -> None:
@@ -69,11 +69,18 @@ class Owner(Protocol):
         """See to the form of an answer."""
 
 
-class Night:
+class ProviderBatchLane:
     """Between a batch and the services; `bell` rings when a feed ends, or the batch has done something."""
 
     def __init__(
-        self, owner: Owner, store: Store, feed: Feed, bell: Bell, *, is_auto: bool, deadline_s: float | None
+        self,
+        owner: LaneOwner,
+        store: Store,
+        feed: RequestSource,
+        bell: Notifier,
+        *,
+        is_auto: bool,
+        deadline_s: float | None,
     ) -> None:
         self._owner = owner
         self._store = store
@@ -81,11 +88,11 @@ class Night:
         self._bell = bell
         self._is_auto = is_auto
         self._end_s = None if deadline_s is None else time.monotonic() + deadline_s
-        self._jobs: dict[int, Job] = {}
+        self._jobs: dict[int, QueueItem] = {}
         self._task: asyncio.Task[None] | None = None
         self._may_be_left = store.jobs_under_way() > 0  # of a run that was killed between two of its last steps
 
-    def takes(self, job: Job) -> bool:
+    def takes(self, job: QueueItem) -> bool:
         """Take a request in, if this is its way; one that cannot be sent at all is asked live, which says why."""
         is_near = self._end_s is not None and self._end_s - time.monotonic() < LEAST_S
         if self._is_auto and is_near and not self._store.jobs_under_way(job.number):
@@ -115,7 +122,7 @@ class Night:
         """What runs; cancelled, it leaves the jobs at the services, and `start` goes on with them."""
         return [self._task] if self._task is not None and not self._task.done() else []
 
-    def drop(self) -> list[Job]:
+    def drop(self) -> list[QueueItem]:
         """Take nothing more from the services in this run; the requests that were on their way."""
         dropped = list(self._jobs.values())
         self._jobs.clear()
@@ -129,7 +136,7 @@ class Night:
             if not self._jobs and not (self._may_be_left and self._store.jobs_under_way()):
                 return
             self._may_be_left = False
-            lane = Overnight(self._store.connection, rhythm=RHYTHM)
+            lane = ProviderBatchSubmitter(self._store.connection, rhythm=RHYTHM)
             async with aclosing(lane.run(self._items(), deadline_s=self._left_s())) as answers:
                 async for answer in answers:
                     await self._conclude(answer)
@@ -182,7 +189,7 @@ class Night:
         await self._note(job.request, answer)
         self._owner._settle(job, began_s)
 
-    def _go_live(self, job: Job) -> None:
+    def _go_live(self, job: QueueItem) -> None:
         self._owner._take_back(job)
         self._owner._resume()
 
@@ -191,7 +198,7 @@ class Night:
         if isinstance(outcome, Reply):
             replies = [outcome]
             try:
-                with hearing(replies):
+                with capture_replies(replies):
                     is_free = request.json_schema is None
                     request.answered(outcome.text if is_free else await self._owner._fit(request, outcome.text))
             except MuseError as error:
@@ -204,9 +211,9 @@ class Night:
         request.spent(_lost(outcome), _duration_s(outcome))
 
 
-def night_of(
-    owner: Owner, store: Store | None, feed: Feed, bell: Bell, lane: object, deadline: Deadline | None
-) -> Night | None:
+def lane_for(
+    owner: LaneOwner, store: Store | None, feed: RequestSource, bell: Notifier, lane: object, deadline: Deadline | None
+) -> ProviderBatchLane | None:
     """The night of a batch in this lane; None if all its calls are live.
 
     Raises:
@@ -228,7 +235,7 @@ def night_of(
     is_near = deadline_s is not None and deadline_s < LEAST_S
     if lane == "auto" and is_near and not store.jobs_under_way():
         return None
-    return Night(owner, store, feed, bell, is_auto=lane == "auto", deadline_s=deadline_s)
+    return ProviderBatchLane(owner, store, feed, bell, is_auto=lane == "auto", deadline_s=deadline_s)
 
 
 def keep(store: Store, answer: Answer) -> None:
@@ -243,7 +250,7 @@ def keep(store: Store, answer: Answer) -> None:
     if isinstance(outcome, Reply):
         schema = unpack(body).json_schema
         try:
-            request.answered(outcome.text if schema is None else fitting(outcome.text, schema))
+            request.answered(outcome.text if schema is None else coercer_for(outcome.text, schema))
         except MuseError as error:
             request.refused(error, deferrable=False)
         request.spent([outcome], _duration_s(outcome))
@@ -256,7 +263,7 @@ def keep(store: Store, answer: Answer) -> None:
 async def cancel(store: Store) -> int:
     """Have the services end what is under way for a ledger, and keep what is finished; how many requests that was."""
     store.hold()
-    lane = Overnight(store.connection, rhythm=RHYTHM)
+    lane = ProviderBatchSubmitter(store.connection, rhythm=RHYTHM)
     lane.cancel()
     kept = 0
     async with aclosing(lane.run(())) as answers:
@@ -286,7 +293,7 @@ def seconds_until(deadline: Deadline) -> float:
     return float(seconds)
 
 
-def _item(job: Job) -> Item:
+def _item(job: QueueItem) -> Item:
     """A request as it would be asked live: routed, under its budgets.
 
     Raises:
@@ -294,10 +301,10 @@ def _item(job: Job) -> Item:
     """
     check(job.request.json_schema)
     options = job.request.options()
-    ready = prepare(options.pop("contents"), options.pop("context"), options, needs_text=True)
+    ready = prepare_call(options.pop("contents"), options.pop("context"), options, needs_text=True)
     route = ready.stack.rungs(ready.ladder, ready.model_at)[0]
     request = ready.request if route.model == ready.request.model else replace(ready.request, model=route.model)
-    return Item(str(job.number), request, Origin(route.context or None, route, ready.segment))
+    return Item(str(job.number), request, CallMetadata(route.context or None, route, ready.segment))
 
 
 def _duration_s(outcome: Reply | MuseError) -> float:
@@ -310,6 +317,11 @@ def _lost(error: MuseError) -> list[Any]:
     whole = list(calls_of((), error))
     for place, call in enumerate(whole):
         spec = specs().get(call.provider)
-        if isinstance(call, Lost) and call.cost_usd is not None and spec is not None and spec.batch_price is not None:
+        if (
+            isinstance(call, FailedCall)
+            and call.cost_usd is not None
+            and spec is not None
+            and spec.batch_price is not None
+        ):
             whole[place] = replace(call, cost_usd=call.cost_usd * spec.batch_price)
     return whole

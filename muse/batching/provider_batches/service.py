@@ -9,11 +9,11 @@ from typing import Any
 from msgspec import Struct
 
 from muse.providers._backend.attempt import translate
-from muse.providers._backend.batch_service import LONG_WAIT_S, NativeBatch
+from muse.providers._backend.batch_service import LONG_WAIT_S, BatchService
 from muse.providers._backend.provider import Provider
 
 
-class Rhythm(Struct, frozen=True):
+class PollSchedule(Struct, frozen=True):
     """How often a job is looked at: after `first_s`, then ever less often, at least every `most_s`.
 
     `settle_s` is how long a service is given to list a job that it may have been sent just before a kill,
@@ -38,7 +38,7 @@ class Service(Struct, frozen=True):
     """A provider with its batch service, and the client for it."""
 
     provider: Provider
-    native: NativeBatch
+    native: BatchService
     client: Any
 
     @property
@@ -47,7 +47,7 @@ class Service(Struct, frozen=True):
         return self.provider.spec.name
 
 
-class Translated:
+class MappedErrors:
     """Turns what a service's SDK raises within it into muse's errors."""
 
     def __init__(self, service: Service, model: str) -> None:

@@ -18,13 +18,13 @@ from typing import Any
 
 from msgspec import Struct
 
-from muse.batching.provider_batches.job_runner import Answer, Errand
-from muse.batching.provider_batches.job_table import Job, Jobs, Row, Sender
-from muse.batching.provider_batches.service import Rhythm, Service
+from muse.batching.provider_batches.job_runner import Answer, BatchJobRunner
+from muse.batching.provider_batches.job_table import BatchJob, BatchJobItem, BatchJobTable, RequestMetadata
+from muse.batching.provider_batches.service import PollSchedule, Service
 from muse.providers import backend_of, specs
-from muse.providers._backend.attempt import Origin
+from muse.providers._backend.attempt import CallMetadata
 from muse.providers._backend.backend import ProviderBackend
-from muse.providers._backend.batch_service import Limits, Parcel, cancelled_error, encode_line
+from muse.providers._backend.batch_service import BatchUpload, Limits, cancelled_error, encode_line
 from muse.types.errors import ConfigError, ContentsError, MuseError
 from muse.types.messages import Request
 from muse.usage_log import ledger
@@ -39,7 +39,7 @@ class Item(Struct, frozen=True):
 
     key: str
     request: Request
-    origin: Origin
+    origin: CallMetadata
 
 
 def window_s(provider: str) -> float | None:
@@ -49,7 +49,7 @@ def window_s(provider: str) -> float | None:
     return native.limits.window_s if native is not None else None
 
 
-class _Group:
+class _PendingUpload:
     """The requests for one provider and model that wait to be a job."""
 
     def __init__(self, service: Service, model: str, limits: Limits) -> None:
@@ -61,11 +61,11 @@ class _Group:
     def begin(self) -> None:
         """Start an empty job."""
         self.mark = f"muse-{secrets.token_hex(8)}"
-        self.parcel = Parcel(self.mark, self.model)
-        self.rows: list[Row] = []
+        self.parcel = BatchUpload(self.mark, self.model)
+        self.rows: list[BatchJobItem] = []
 
 
-class Overnight:
+class ProviderBatchSubmitter:
     """The overnight lane; `where` is the SQLite file (or an open connection) that remembers its jobs.
 
     A job holds at most `parcel_bytes` of requests, or what the service takes if that is less: it is in memory while it
@@ -76,11 +76,11 @@ class Overnight:
         self,
         where: str | os.PathLike[str] | sqlite3.Connection,
         *,
-        rhythm: Rhythm | None = None,
+        rhythm: PollSchedule | None = None,
         parcel_bytes: int = DEFAULT_PARCEL_BYTES,
     ) -> None:
-        self._jobs = Jobs(where)
-        self._rhythm = rhythm or Rhythm()
+        self._jobs = BatchJobTable(where)
+        self._rhythm = rhythm or PollSchedule()
         self._parcel_bytes = parcel_bytes
         self._stop = asyncio.Event()
         self._services: dict[str, Service] = {}
@@ -94,7 +94,7 @@ class Overnight:
         self._jobs.close()
 
     @property
-    def jobs(self) -> list[Job]:
+    def jobs(self) -> list[BatchJob]:
         """Every job that is remembered, oldest first."""
         return self._jobs.all()
 
@@ -138,7 +138,7 @@ class Overnight:
         """
         closed = [job for job in self._jobs.all() if job.state == "closed"]
         for job in closed:
-            errand = Errand(
+            errand = BatchJobRunner(
                 await self._service(job.provider), self._jobs, job.mark, asyncio.Queue(), self._stop, self._rhythm
             )
             await errand.discard()
@@ -160,7 +160,7 @@ class Overnight:
             await asyncio.wait({work})
             self._stop = asyncio.Event()
         if (problem := work.exception()) is not None:
-            raise _alone(problem)
+            raise _unwrap_single(problem)
 
     async def _work(self, items: Iterable[Item], answers: asyncio.Queue[Answer]) -> None:
         """Take up what is remembered, send what is new, and watch it all to its end."""
@@ -174,7 +174,7 @@ class Overnight:
             await self._send_all(items, answers, group)
             self._remembered, self._just_given = set(), {}
 
-    async def _take_up(self, job: Job, answers: asyncio.Queue[Answer], group: asyncio.TaskGroup) -> None:
+    async def _take_up(self, job: BatchJob, answers: asyncio.Queue[Answer], group: asyncio.TaskGroup) -> None:
         """Go on with a job of an earlier run; one that never arrived is struck out, so that its requests are new."""
         if job.remote_id is None and job.tries == 0:
             self._jobs.forget(job.mark)
@@ -192,7 +192,7 @@ class Overnight:
 
     async def _send_all(self, items: Iterable[Item], answers: asyncio.Queue[Answer], group: asyncio.TaskGroup) -> None:
         """Put the requests together into jobs, and send each when it is full, the rest at the end."""
-        groups: dict[tuple[str, str], _Group] = {}
+        groups: dict[tuple[str, str], _PendingUpload] = {}
         try:
             for number, item in enumerate(items):
                 if number % _TURN == 0:
@@ -210,7 +210,7 @@ class Overnight:
     async def _put(
         self,
         item: Item,
-        groups: dict[tuple[str, str], _Group],
+        groups: dict[tuple[str, str], _PendingUpload],
         answers: asyncio.Queue[Answer],
         group: asyncio.TaskGroup,
     ) -> None:
@@ -225,7 +225,7 @@ class Overnight:
             service = await self._service(name)
             limits = service.native.limits
             limits = Limits(limits.requests, min(limits.size_bytes, self._parcel_bytes), limits.window_s)
-            waiting = groups[name, model] = _Group(service, model, limits)
+            waiting = groups[name, model] = _PendingUpload(service, model, limits)
         provider = waiting.service.provider
         encoded = provider.encode_fitted(item.request)
         digest = hashlib.blake2b(encode_line(encoded.payload), digest_size=16).hexdigest()
@@ -238,11 +238,11 @@ class Overnight:
             await self._send(waiting, answers, group)
             line = _line(waiting, encoded.payload)
         unknown = tuple(option for option in item.request.extras if option not in provider.spec.options)
-        sender = Sender(item.origin.context, item.origin.route, item.origin.segment, encoded.dropped + unknown)
+        sender = RequestMetadata(item.origin.context, item.origin.route, item.origin.segment, encoded.dropped + unknown)
         waiting.parcel.add(line)
-        waiting.rows.append(Row(len(waiting.rows), item.key, digest, sender))
+        waiting.rows.append(BatchJobItem(len(waiting.rows), item.key, digest, sender))
 
-    async def _send(self, waiting: _Group, answers: asyncio.Queue[Answer], group: asyncio.TaskGroup) -> None:
+    async def _send(self, waiting: _PendingUpload, answers: asyncio.Queue[Answer], group: asyncio.TaskGroup) -> None:
         """Send what has come together as a job, and begin anew."""
         if not waiting.rows:
             return
@@ -261,8 +261,8 @@ class Overnight:
             waiting.parcel.close()
         waiting.begin()
 
-    def _errand(self, service: Service, mark: str, answers: asyncio.Queue[Answer]) -> Errand:
-        return Errand(service, self._jobs, mark, answers, self._stop, self._rhythm, self._logged)
+    def _errand(self, service: Service, mark: str, answers: asyncio.Queue[Answer]) -> BatchJobRunner:
+        return BatchJobRunner(service, self._jobs, mark, answers, self._stop, self._rhythm, self._logged)
 
     async def _service(self, name: str) -> Service:
         """A provider's batch service, ready to be asked.
@@ -296,14 +296,14 @@ async def _next(answers: asyncio.Queue[Answer], work: asyncio.Task[None]) -> Ans
     return None
 
 
-def _alone(problem: BaseException) -> BaseException:
+def _unwrap_single(problem: BaseException) -> BaseException:
     """What went wrong, out of the groups that tasks put it in; several at once stay a group."""
     while isinstance(problem, BaseExceptionGroup) and len(problem.exceptions) == 1:
         problem = problem.exceptions[0]
     return problem
 
 
-async def _refuse_all(jobs: Jobs, mark: str, answers: asyncio.Queue[Answer], error: MuseError) -> None:
+async def _refuse_all(jobs: BatchJobTable, mark: str, answers: asyncio.Queue[Answer], error: MuseError) -> None:
     """Say of each request of a job that it cannot be asked for now."""
     for row in jobs.rows(mark):
         await answers.put(Answer(mark, row.place, row.key, error, is_final=False))
@@ -320,7 +320,7 @@ def _route_of(item: Item) -> str:
     return item.origin.route.provider
 
 
-def _line(waiting: _Group, payload: dict[str, Any]) -> bytes:
+def _line(waiting: _PendingUpload, payload: dict[str, Any]) -> bytes:
     """A request as the next line of its group.
 
     Raises:
@@ -335,7 +335,7 @@ def _line(waiting: _Group, payload: dict[str, Any]) -> bytes:
     return line
 
 
-def _logged_items(jobs: list[Job]) -> set[str]:
+def _logged_items(jobs: list[BatchJob]) -> set[str]:
     """The requests of these jobs that have their line in the token log: they were read just before a kill."""
     begun = [job for job in jobs if job.tries]
     if not begun:

@@ -27,11 +27,12 @@ from typing import Any, Self
 
 from muse.batching.io.template import Template
 from muse.batching.ray.cluster import Cluster, WorkerLost
-from muse.batching.ray.driver import Home
+from muse.batching.ray.driver import DriverState
 from muse.batching.ray.worker import answer
-from muse.batching.ray.worker_config import Luggage, variables
-from muse.batching.ray.worker_journal import Outpost
+from muse.batching.ray.worker_config import WorkerConfig, secret_env
+from muse.batching.ray.worker_journal import WorkerJournal
 from muse.batching.request import BatchRequest
+from muse.types.deprecation import renamed_attributes
 from muse.types.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ _REPORT_S = 4.0
 _ASK_AGAIN_S = 2.0
 
 
-class Host:
+class DriverSession:
     """This program's journal, open for so many workers of pipelines while it lasts; it goes to them as it is.
 
     Raises:
@@ -64,7 +65,7 @@ class Host:
 
     @property
     def home(self) -> Any:
-        """The `muse.batching.ray.driver.Home` behind it, in a process on the driver's node.
+        """The `muse.batching.ray.driver.DriverState` behind it, in a process on the driver's node.
 
         Raises:
             ConfigError: it is not open.
@@ -76,8 +77,8 @@ class Host:
     def __enter__(self) -> Self:
         """Open it."""
         cluster = Cluster()
-        home = cluster.hire(Home, cpus=0, where=cluster.here())
-        cluster.demand(home.move_to, os.getcwd(), os.environ.get("JOURNAL_PATH"), variables())
+        home = cluster.hire(DriverState, cpus=0, where=cluster.here())
+        cluster.demand(home.move_to, os.getcwd(), os.environ.get("JOURNAL_PATH"), secret_env())
         cluster.demand(home.begin, self.workers)
         self._home = home
         return self
@@ -90,7 +91,7 @@ class Host:
         self._home = None
 
 
-class Asker:
+class MuseActor:
     """A worker of `map_batches`: asks for each row in `context`, `at_once` of them at a time.
 
     What is asked is in the column `contents`, or in `template`, a text with `{column}` places. `options` are those of a
@@ -103,7 +104,7 @@ class Asker:
 
     def __init__(
         self,
-        host: Host,
+        host: DriverSession,
         context: str,
         *,
         contents: str = "contents",
@@ -124,7 +125,7 @@ class Asker:
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="muse asker", daemon=True).start()
         self._room = asyncio.Semaphore(at_once)
-        self._outpost: Outpost | None = None
+        self._outpost: WorkerJournal | None = None
         self._part: asyncio.Task[None] | None = None
         asyncio.run_coroutine_threadsafe(self._move_in(), self._loop).result()
 
@@ -144,8 +145,8 @@ class Asker:
         return row[self._contents]
 
     async def _move_in(self) -> None:
-        luggage: Luggage = await self._cluster.ask(self._home.luggage)
-        self._outpost = Outpost(luggage, await self._cluster.ask(self._home.variables))
+        luggage: WorkerConfig = await self._cluster.ask(self._home.luggage)
+        self._outpost = WorkerJournal(luggage, await self._cluster.ask(self._home.variables))
         self._part = self._loop.create_task(self._have_part())
         self._reporter = self._loop.create_task(self._keep_reporting())
 
@@ -182,7 +183,7 @@ class Asker:
         """Send lines home, and go by what holds now; a part that was given away has to be waited for again."""
         if self._outpost is None:
             return
-        luggage: Luggage | None = await self._cluster.ask(self._home.report, self._name, self._outpost.lines())
+        luggage: WorkerConfig | None = await self._cluster.ask(self._home.report, self._name, self._outpost.lines())
         if luggage is not None:
             self._outpost.settle(luggage)
         elif self._part is None or self._part.done():
@@ -225,3 +226,7 @@ def _with_columns(batch: Any, columns: Mapping[str, list[Any]]) -> Any:
     for name, values in columns.items():
         table = table.append_column(name, pyarrow.array(values, type=RESULTS[name]))
     return table
+
+
+# Names of 0.1.
+__getattr__ = renamed_attributes(__name__, {"Asker": "MuseActor", "Host": "DriverSession"})

@@ -9,27 +9,27 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 import muse
-from muse.batching.ray.quota_shares import Parts, is_split, most_parts, one_part
-from muse.batching.ray.worker_config import Luggage, Told, Variables, providers_section, variables
-from muse.calls.log_pricing import assess
+from muse.batching.ray.quota_shares import QuotaShares, is_split, most_parts, one_part
+from muse.batching.ray.worker_config import SecretEnv, SpendSnapshot, WorkerConfig, providers_section, secret_env
+from muse.calls.log_pricing import provider_and_cost
 from muse.journal import config_loader
 from muse.journal.policy_config import Policies
-from muse.policies.spend import spending, window_start
+from muse.policies.spend import spend_since, window_start
 from muse.types.errors import ConfigError
 from muse.usage_log import ledger
 
 _LEASE_S = 15.0
 
 
-class Home:
+class DriverState:
     """Who works for this journal: each has a part of its limits, is given luggage, and brings in its lines."""
 
     def __init__(self) -> None:
-        self.parts = Parts()
+        self.parts = QuotaShares()
         self._has_limits = False
         self._seen_s: dict[str, float] = {}
 
-    def move_to(self, folder: str, journal_path: str | None, given: Variables) -> None:
+    def move_to(self, folder: str, journal_path: str | None, given: SecretEnv) -> None:
         """Have this process find the journal, and keys, as the driver does, whose working folder that is."""
         os.chdir(folder)
         given.apply()
@@ -50,7 +50,7 @@ class Home:
             most = f"1 to {bound[0]}, as {bound[1]} goes into no more parts" if bound else "1 or more"
             raise ConfigError("workers", str(workers), most)
         self._has_limits = any(map(is_split, limits))
-        self.parts = Parts() if self._has_limits else Parts(rest_s=0.0)
+        self.parts = QuotaShares() if self._has_limits else QuotaShares(rest_s=0.0)
         self.parts.begin(workers)
 
     def most_workers(self, wanted: int) -> int:
@@ -58,14 +58,14 @@ class Home:
         bound = most_parts(_policies().limits)
         return max(wanted if bound is None else min(wanted, bound[0]), 1)
 
-    def luggage(self, count: int | None = None) -> Luggage:
+    def luggage(self, count: int | None = None) -> WorkerConfig:
         """What a worker needs now; `count` is into how many parts limits go, as many as there are by default."""
         section = one_part(providers_section(), max(count or self.parts.count, 1))
-        return Luggage(muse.__version__, section, tuple(_spent(_policies())))
+        return WorkerConfig(muse.__version__, section, tuple(_spent(_policies())))
 
-    def variables(self) -> Variables:
+    def variables(self) -> SecretEnv:
         """The keys and addresses that a worker needs."""
-        return variables()
+        return secret_env()
 
     def bring_in(self, lines: Iterable[bytes]) -> None:
         """Enter the lines of workers into the token log."""
@@ -84,7 +84,7 @@ class Home:
             self._seen_s[worker] = time.monotonic()
         return rest_s
 
-    def report(self, worker: str, lines: Iterable[bytes]) -> Luggage | None:
+    def report(self, worker: str, lines: Iterable[bytes]) -> WorkerConfig | None:
         """Enter a worker's lines; what holds for it now, None if its part was given up because it kept silent."""
         self.bring_in(lines)
         self._expire()
@@ -109,7 +109,7 @@ def _policies() -> Policies:
     return config_loader.load().config.policies
 
 
-def _spent(policies: Policies) -> Iterator[Told]:
+def _spent(policies: Policies) -> Iterator[SpendSnapshot]:
     """What was spent in the windows of budgets and limits of a day; nothing if there are none."""
     starts = [window_start(budget.window) for budget in policies.budgets]
     if any(limit.tokens_per_day or limit.usd_per_day for limit in policies.limits):
@@ -117,6 +117,6 @@ def _spent(policies: Policies) -> Iterator[Told]:
     if not starts:
         return
     since = min(starts)
-    for key, sums in spending(since, assess).sums.items():
+    for key, sums in spend_since(since, provider_and_cost).sums.items():
         if key.day >= since:
-            yield Told(key.day, key.context, key.provider, key.model, sums.tokens, sums.usd, sums.unpriced)
+            yield SpendSnapshot(key.day, key.context, key.provider, key.model, sums.tokens, sums.usd, sums.unpriced)

@@ -18,11 +18,11 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from muse.batching.concurrency import Pace
+from muse.batching.concurrency import ConcurrencyLimit
 from muse.batching.ray.cluster import Cluster, WorkerBroken, WorkerLost
-from muse.batching.ray.driver import Home
+from muse.batching.ray.driver import DriverState
 from muse.batching.ray.worker import Answer, Worker
-from muse.batching.ray.worker_config import Luggage
+from muse.batching.ray.worker_config import WorkerConfig
 from muse.batching.request import BatchRequest
 from muse.batching.store.serialization import pack
 from muse.types.messages import Reply
@@ -46,7 +46,7 @@ class _Item(Struct, eq=False):
     losses: int = 0
 
 
-class _Post(Struct, eq=False):
+class _WorkerSlot(Struct, eq=False):
     """A worker: what it has to answer, what not any more, what it was last told, how many `lines` came from it."""
 
     name: str
@@ -54,7 +54,7 @@ class _Post(Struct, eq=False):
     hired_s: float
     items: dict[int, _Item] = field(default_factory=dict)
     dropped: list[int] = field(default_factory=list)
-    luggage: Luggage | None = None
+    luggage: WorkerConfig | None = None
     lines: int = 0
     has_begun: bool = False
     is_ready: bool = False
@@ -68,14 +68,14 @@ class RayEngine:
         ConfigError: there is no Ray, or no cluster to be had.
     """
 
-    def __init__(self, pace: Pace) -> None:
+    def __init__(self, pace: ConcurrencyLimit) -> None:
         self._pace = pace
         self._cluster = Cluster()
-        self._home = Home()
+        self._home = DriverState()
         self._numbers = itertools.count()
         self._names = itertools.count()
         self._waiting: deque[_Item] = deque()
-        self._posts: list[_Post] = []
+        self._posts: list[_WorkerSlot] = []
         self._failed_starts = 0
         self._watch: asyncio.Task[None] | None = None
         self._turn: asyncio.Handle | None = None
@@ -186,12 +186,12 @@ class RayEngine:
             rest_s = parts.take(name)
             if rest_s is None:
                 return
-            post = _Post(name, self._cluster.hire(Worker), time.monotonic())
+            post = _WorkerSlot(name, self._cluster.hire(Worker), time.monotonic())
             self._posts.append(post)
             post.task = asyncio.get_running_loop().create_task(self._keep(post, rest_s))
             post.task.add_done_callback(self._ended)
 
-    async def _tell(self, luggage: Luggage) -> None:
+    async def _tell(self, luggage: WorkerConfig) -> None:
         """Let the workers know what holds now, if it has changed; one that is lost is noticed elsewhere."""
         behind = [post for post in self._posts if post.has_begun and post.luggage != luggage]
         for post in behind:
@@ -201,7 +201,7 @@ class RayEngine:
             if isinstance(outcome, WorkerBroken):
                 raise outcome
 
-    async def _keep(self, post: _Post, rest_s: float) -> None:
+    async def _keep(self, post: _WorkerSlot, rest_s: float) -> None:
         """Begin a worker and take its answers, until it is lost or let go."""
         try:
             await self._begin(post, rest_s)
@@ -216,7 +216,7 @@ class RayEngine:
             self._lost(post, exc)
             raise
 
-    async def _begin(self, post: _Post, rest_s: float) -> None:
+    async def _begin(self, post: _WorkerSlot, rest_s: float) -> None:
         """Give a worker what it needs, and wait until it may use its part of the limits."""
         post.luggage = self._home.luggage()
         await self._cluster.ask(post.worker.begin, post.luggage, self._home.variables())
@@ -226,14 +226,14 @@ class RayEngine:
         post.is_ready = True
         self._wake()
 
-    def _settle(self, post: _Post, answers: Sequence[tuple[int, Answer]]) -> None:
+    def _settle(self, post: _WorkerSlot, answers: Sequence[tuple[int, Answer]]) -> None:
         """Hand answers on to who still waits for them."""
         for number, found in answers:
             item = post.items.pop(number, None)
             if item is not None and not item.answer.done():
                 item.answer.set_result(found)
 
-    def _lost(self, post: _Post, problem: Exception) -> None:
+    def _lost(self, post: _WorkerSlot, problem: Exception) -> None:
         """Have others ask what a worker had not answered."""
         if post not in self._posts:
             return
@@ -254,7 +254,7 @@ class RayEngine:
         elif self._waiting:
             self._wake()
 
-    def _let_go(self, post: _Post) -> None:
+    def _let_go(self, post: _WorkerSlot) -> None:
         self._cluster.dismiss(post.worker)
         self._home.parts.give_up(post.name)
 
@@ -277,5 +277,5 @@ class RayEngine:
             item.answer.set_result(Answer("", (), problem, 0.0))
 
 
-def _load(post: _Post) -> int:
+def _load(post: _WorkerSlot) -> int:
     return len(post.items)

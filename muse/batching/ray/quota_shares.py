@@ -47,7 +47,7 @@ def one_part(providers: Mapping[str, Any], count: int) -> dict[str, Any]:
     return section
 
 
-class Parts:
+class QuotaShares:
     """Who has a part; `rest_s` is how long one that was given up stays unused."""
 
     def __init__(self, rest_s: float = REST_S, clock: Callable[[], float] = time.monotonic) -> None:

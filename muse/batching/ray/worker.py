@@ -10,12 +10,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from muse.batching.call import answer_of, calls_of
-from muse.batching.notifier import Bell
-from muse.batching.ray.worker_config import Luggage, Variables
-from muse.batching.ray.worker_journal import Outpost
+from muse.batching.notifier import Notifier
+from muse.batching.ray.worker_config import SecretEnv, WorkerConfig
+from muse.batching.ray.worker_journal import WorkerJournal
 from muse.batching.request import BatchRequest
 from muse.batching.store.serialization import unpack
-from muse.models import agenerate, hearing
+from muse.models import agenerate, capture_replies
 from muse.types.errors import MuseError
 from muse.types.messages import Assistant, Reply
 
@@ -46,7 +46,7 @@ async def answer(request: BatchRequest) -> Answer:
     """Ask for one request; whatever goes wrong is in the answer."""
     replies: list[Reply] = []
     text, problem, began_s = "", None, time.perf_counter()
-    with hearing(replies):
+    with capture_replies(replies):
         try:
             text = await answer_of(agenerate, request, None)
         except Exception as exc:  # noqa: BLE001 - errors of calls are results
@@ -72,22 +72,22 @@ class Worker:
     """
 
     def __init__(self) -> None:
-        self._outpost: Outpost | None = None
+        self._outpost: WorkerJournal | None = None
         self._under_way: dict[int, asyncio.Task[None]] = {}
         self._answers: list[tuple[int, Answer]] = []
-        self._bell = Bell()
+        self._bell = Notifier()
         self._arrived = 0
         self._sent: list[bytes] = []
 
-    async def begin(self, luggage: Luggage, given: Variables) -> None:
+    async def begin(self, luggage: WorkerConfig, given: SecretEnv) -> None:
         """Move in.
 
         Raises:
             ConfigError: another version of muse is installed here.
         """
-        self._outpost = Outpost(luggage, given)
+        self._outpost = WorkerJournal(luggage, given)
 
-    async def settle(self, luggage: Luggage) -> None:
+    async def settle(self, luggage: WorkerConfig) -> None:
         """Go by this from now on."""
         if self._outpost is not None:
             self._outpost.settle(luggage)

@@ -1,7 +1,7 @@
 """What a worker elsewhere is given of this journal: configuration as data, keys apart from it; it reads no log.
 
 Configuration is the section `providers` of journal.json. `env` and the servers of tools, which may hold secrets, stay
-here. Keys and addresses are looked up here by the names that providers declare, and travel as `Variables`, which show
+here. Keys and addresses are looked up here by the names that providers declare, and travel as `SecretEnv`, which show
 their names alone.
 """
 
@@ -23,7 +23,7 @@ from muse.types.errors import ConfigError
 _ALSO = (PROVIDER_ENV, "SEGMENT_KEY")
 
 
-class Told(Struct, frozen=True):
+class SpendSnapshot(Struct, frozen=True):
     """What was spent in all, by what budgets and limits of a day tell apart."""
 
     day: str
@@ -35,12 +35,12 @@ class Told(Struct, frozen=True):
     unpriced: int
 
 
-class Luggage(Struct, frozen=True):
+class WorkerConfig(Struct, frozen=True):
     """The configuration for one worker, and what all have `spent` since the first day that counts."""
 
     version: str
     providers: Mapping[str, Any]
-    spent: tuple[Told, ...] = ()
+    spent: tuple[SpendSnapshot, ...] = ()
 
     def require_same_version(self) -> None:
         """See that this process runs what packed it.
@@ -54,7 +54,7 @@ class Luggage(Struct, frozen=True):
             )
 
 
-class Variables:
+class SecretEnv:
     """Keys and addresses by name; text of it, in whatever log or traceback, has the names alone."""
 
     __slots__ = ("_values",)
@@ -73,17 +73,17 @@ class Variables:
     def __repr__(self) -> str:
         return f"Variables({', '.join(name for name, value in self._values.items() if value is not None)})"
 
-    def __reduce__(self) -> tuple[type[Variables], tuple[dict[str, str | None]]]:
-        return Variables, (self._values,)
+    def __reduce__(self) -> tuple[type[SecretEnv], tuple[dict[str, str | None]]]:
+        return SecretEnv, (self._values,)
 
 
-def variables() -> Variables:
+def secret_env() -> SecretEnv:
     """Keys, addresses and models of all providers as this process would find them, from wherever it does."""
     named = [name for spec in specs().values() for name in (spec.env_key, spec.model_env) if name]
     values: dict[str, str | None] = {name: secrets.look_up(name) for name in named}
     addresses = [spec.base_url_env for spec in specs().values() if spec.base_url_env]
     values |= {name: secrets.look_up_address(name) for name in addresses}
-    return Variables(values | {name: os.environ.get(name) for name in _ALSO})
+    return SecretEnv(values | {name: os.environ.get(name) for name in _ALSO})
 
 
 def providers_section() -> Mapping[str, Any]:

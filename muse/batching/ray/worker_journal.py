@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from muse.batching.ray.worker_config import Luggage, Told, Variables
+from muse.batching.ray.worker_config import SecretEnv, SpendSnapshot, WorkerConfig
 from muse.journal.storage import atomic_files
 from muse.runs.run_files import lock
 
@@ -37,13 +37,13 @@ class _Sum(Struct):
     unpriced: int = 0
 
 
-class Outpost:
+class WorkerJournal:
     """The journal of this process from now on."""
 
-    def __init__(self, luggage: Luggage, given: Variables) -> None:
+    def __init__(self, luggage: WorkerConfig, given: SecretEnv) -> None:
         luggage.require_same_version()
         _sweep()
-        self._luggage: Luggage | None = None
+        self._luggage: WorkerConfig | None = None
         self._known: dict[_Key, _Sum] = {}
         self._read: dict[Path, int] = {}
         given.apply()
@@ -58,7 +58,7 @@ class Outpost:
         fresh.rename(self.folder / _LOCK)  # nobody finds it unlocked
         self.settle(luggage)
 
-    def settle(self, luggage: Luggage) -> None:
+    def settle(self, luggage: WorkerConfig) -> None:
         """Go by this from now on."""
         before, self._luggage = self._luggage, luggage
         if before is None or before.providers != luggage.providers:
@@ -97,7 +97,7 @@ class Outpost:
         known.usd += usd or 0.0
         known.unpriced += usd is None and bool(tokens)
 
-    def _tell(self, told: Told) -> None:
+    def _tell(self, told: SpendSnapshot) -> None:
         """Write into the log what was spent elsewhere beyond what is known here."""
         known = self._sum((told.day, told.context, told.provider, told.model))
         unpriced = max(told.unpriced - known.unpriced, 0)
@@ -110,7 +110,7 @@ class Outpost:
             with (self.folder / "tokens" / f"{told.day}.jsonl").open("ab") as file:
                 file.write(b"".join(lines))
 
-    def _line(self, told: Told, tokens: int, usd: float | None) -> bytes:
+    def _line(self, told: SpendSnapshot, tokens: int, usd: float | None) -> bytes:
         entry: dict[str, Any] = {
             "context": told.context,
             "provider": told.provider,

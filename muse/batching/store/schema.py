@@ -7,7 +7,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from muse.journal.storage.sqlite import BUSY_S, connect, patiently
+from muse.journal.storage.sqlite import BUSY_S, connect, retry_on_busy
 from muse.types.errors import ConfigError
 
 VERSION = 1
@@ -56,7 +56,7 @@ CREATE TABLE IF NOT EXISTS asked (number INTEGER PRIMARY KEY, request BLOB NOT N
 _OURS = {"about", "items", "asked"}
 
 
-def opened(path: Path) -> sqlite3.Connection:
+def open_store(path: Path) -> sqlite3.Connection:
     """The ledger at `path`, with its tables, and one of this connection's own that counts what it has `seen`.
 
     Raises:
@@ -71,8 +71,8 @@ def opened(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def looked_at(path: Path) -> sqlite3.Connection:
-    """As `opened`, for who writes nothing; the folder need not be writable.
+def open_readonly(path: Path) -> sqlite3.Connection:
+    """As `open_store`, for who writes nothing; the folder need not be writable.
 
     Raises:
         sqlite3.Error: it cannot be opened, such as after a crash in a folder that now cannot be written.
@@ -102,8 +102,8 @@ def examine(path: Path, *, whole: bool) -> None:
         ConfigError: it is of another version, or not whole, or another program's.
         sqlite3.Error: it is no database.
     """
-    with closing(patiently(lambda: looked_at(path))) as database:
-        version, tables = patiently(lambda: _found(database))
+    with closing(retry_on_busy(lambda: open_readonly(path))) as database:
+        version, tables = retry_on_busy(lambda: _found(database))
         is_ours = version == VERSION and tables >= _OURS
         if not is_ours and (version or tables):
             is_older = version not in (0, VERSION)
@@ -113,7 +113,7 @@ def examine(path: Path, *, whole: bool) -> None:
                 f"version {VERSION}: use the muse that wrote it, or another ledger name; the file is left as it is",
             )
         look = "PRAGMA quick_check(1)"
-        verdict = str(patiently(lambda: database.execute(look).fetchone()[0])) if whole else "ok"
+        verdict = str(retry_on_busy(lambda: database.execute(look).fetchone()[0])) if whole else "ok"
     if verdict != "ok":
         raise sqlite3.DatabaseError(verdict)
 

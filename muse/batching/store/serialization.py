@@ -12,9 +12,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from muse.batching.request import BatchRequest
-from muse.types.content import turns_of
+from muse.types.content import to_turns
 from muse.types.errors import ContentsError
-from muse.types.messages import Assistant, File, Image, Part, Results, ToolCall, Turn, User
+from muse.types.messages import Assistant, File, Image, Part, ToolCall, ToolResults, Turn, User
 
 
 class _Picture(Struct, tag="image"):
@@ -66,7 +66,7 @@ def pack(request: BatchRequest) -> tuple[bytes, str]:
     Raises:
         ContentsError: the contents cannot be sent, or an option of it cannot be kept.
     """
-    system, turns = turns_of(request.contents)
+    system, turns = to_turns(request.contents)
     form = _Form(
         [_said(turn) for turn in turns],
         request.context,
@@ -130,7 +130,7 @@ def _said(turn: Turn) -> _Said:
             return _Said("user", [_packed(part) for part in parts])
         case Assistant(text, calls):
             return _Said("assistant", [text], list(calls))
-        case Results():
+        case ToolResults():
             found = "results of tools"
     raise ContentsError(f"contents: found {found}, which a ledger does not keep; expected text, images, files")
 

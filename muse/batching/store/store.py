@@ -23,7 +23,7 @@ from msgspec import Struct
 
 from muse.batching.io.cells import storable
 from muse.batching.request import BatchRequest, Place
-from muse.batching.store.schema import COLUMNS, VERSION, examine, looked_at, opened
+from muse.batching.store.schema import COLUMNS, VERSION, examine, open_readonly, open_store
 from muse.batching.store.serialization import unpack
 from muse.journal import paths
 from muse.journal.storage.atomic_files import make_folder
@@ -39,7 +39,7 @@ _attempts = msgspec.json.Decoder(tuple[Attempt, ...]).decode
 _usage = msgspec.json.Decoder(Usage).decode
 
 
-class Kept(Struct, frozen=True):
+class StoredItem(Struct, frozen=True):
     """An item as the store has it: `number` names it there, `request` and `note` are as they were packed."""
 
     number: int
@@ -75,7 +75,7 @@ class Kept(Struct, frozen=True):
         request.cost_usd, request.duration = self.cost_usd, self.duration_s
 
 
-class Sum(Struct, frozen=True):
+class StateSummary(Struct, frozen=True):
     """The items of one state, summed up."""
 
     state: str
@@ -136,7 +136,7 @@ class Store:
             else:
                 make_folder(self.path.parent)
                 os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
-            self._db = looked_at(self.path) if is_read_only else opened(self.path)
+            self._db = open_readonly(self.path) if is_read_only else open_store(self.path)
 
     def hold(self) -> None:
         """Become the one who writes.
@@ -178,7 +178,7 @@ class Store:
             self.release()
             self._db.close()
 
-    def claim(self, key: str, body: bytes, note: Any, *, retry_failed: bool = False) -> Kept:
+    def claim(self, key: str, body: bytes, note: Any, *, retry_failed: bool = False) -> StoredItem:
         """The next item of that key in this run, with its result if it has one; a new one is open.
 
         The nth request of a key is the nth item of that key, in every run.
@@ -194,14 +194,14 @@ class Store:
                 number = self._db.execute(_ADD, (key, times)).lastrowid or 0
                 self._db.execute(_ASK, (number, body, packed))
                 return _new(number, key, body, packed)
-            kept = Kept(*row)
+            kept = StoredItem(*row)
             if kept.is_finished and not (retry_failed and kept.state == "failed"):
                 return kept
             self._db.execute("UPDATE items SET state = 'open' WHERE number = ?", (kept.number,))
             self._db.execute(_ASK, (kept.number, body, packed))
             return _new(kept.number, key, body, packed)
 
-    def claim_again(self, number: int, body: bytes, note: Any, *, is_unseen: bool) -> Kept | None:
+    def claim_again(self, number: int, body: bytes, note: Any, *, is_unseen: bool) -> StoredItem | None:
         """The item that a request had, for what it asks now; None if there is no such item.
 
         A result is kept if it `is_unseen` and belongs to the same question. What is asked instead of something else
@@ -213,7 +213,7 @@ class Store:
             row = self._db.execute(f"{_SELECT} WHERE number = ?", (number,)).fetchone()
             if row is None:
                 return None
-            kept = Kept(*row)
+            kept = StoredItem(*row)
             is_same = kept.request == body
             if is_same and is_unseen and kept.is_finished:
                 return kept
@@ -270,14 +270,14 @@ class Store:
             if self._db.in_transaction:
                 self._db.execute("COMMIT")
 
-    def items(self, *states: str) -> Iterator[Kept]:
+    def items(self, *states: str) -> Iterator[StoredItem]:
         """The items in one of `states` (all if none is named), in the order in which they were added."""
         last = 0
         wanted = states or ("open", "deferred", *_FINISHED)
         query = f"{_SELECT} WHERE number > ? AND state IN ({', '.join('?' * len(wanted))}) ORDER BY number LIMIT 500"
         while True:  # a page at a time, so that no transaction stays open between two of them
             with self._told():
-                page = [Kept(*row) for row in self._db.execute(query, (last, *wanted))]
+                page = [StoredItem(*row) for row in self._db.execute(query, (last, *wanted))]
             if not page:
                 return
             yield from page
@@ -296,10 +296,10 @@ class Store:
             found: int = self._db.execute(_UNDER_WAY, (number, str(number))).fetchone()[0]
             return found
 
-    def sums(self) -> list[Sum]:
+    def sums(self) -> list[StateSummary]:
         """What there is, by state."""
         with self._told():
-            return [Sum(*row) for row in self._db.execute(_SUMS)]
+            return [StateSummary(*row) for row in self._db.execute(_SUMS)]
 
     def about(self) -> dict[str, Any]:
         """What was noted of the whole batch."""
@@ -353,8 +353,8 @@ def _packed(note: Any) -> bytes | None:
     return None if note is None else json.dumps(note, default=str).encode("ascii")
 
 
-def _new(number: int, key: str, body: bytes, note: bytes | None) -> Kept:
-    return Kept(number, key, "open", body, note, None, None, None, None, None, b"{}", b"[]", 0, 0, None, None)
+def _new(number: int, key: str, body: bytes, note: bytes | None) -> StoredItem:
+    return StoredItem(number, key, "open", body, note, None, None, None, None, None, b"{}", b"[]", 0, 0, None, None)
 
 
 _WRITABLE = "a folder that can be written: give yourself the right to, or let JOURNAL_PATH name a copy of the journal"

@@ -6,16 +6,16 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from muse.batching.concurrency import Pace
+from muse.batching.concurrency import ConcurrencyLimit
 from muse.batching.request import BatchRequest, Place
 from muse.batching.store.serialization import pack, pack_unsendable
-from muse.batching.store.store import Kept, Store
+from muse.batching.store.store import Store, StoredItem
 from muse.types.errors import ConfigError, ContentsError, InvalidReply, MuseError
 
 Key = Callable[[BatchRequest], Any] | str
 
 
-class Keeper:
+class ResultWriter:
     """Between a batch and its store; what comes within one turn of the loop goes into one transaction.
 
     A result that is not committed holds its place among the calls under way (`pace`), so that a process that is killed
@@ -30,7 +30,7 @@ class Keeper:
         self,
         store: Store,
         key: Key | None,
-        pace: Pace,
+        pace: ConcurrencyLimit,
         deliver: Callable[[list[BatchRequest], MuseError | None], None],
         *,
         retry_failed: bool,
@@ -117,7 +117,7 @@ class Keeper:
         self.flush()
         self.store.close()
 
-    def _item_of(self, request: BatchRequest, shape: str, body: bytes, *, is_unseen: bool) -> Kept:
+    def _item_of(self, request: BatchRequest, shape: str, body: bytes, *, is_unseen: bool) -> StoredItem:
         """The item that a request has in the ledger from now on."""
         key, kept = None, None
         had = request.place if request.place is not None and request.place.mark == self.store.mark else None

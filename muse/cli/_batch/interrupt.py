@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from muse.batch import Batch
-from muse.cli._terminal.terminal import complain
+from muse.cli._terminal.terminal import print_error
 
 _AGAIN = "Ctrl-C again stops at once"
 
@@ -81,5 +81,5 @@ class Interrupt:
             self._batch.cancel()
         elif self.times > before == 0:
             under_way = self._batch.tally.in_flight
-            complain(f"muse: finishing {under_way} calls under way; {_AGAIN}")
+            print_error(f"muse: finishing {under_way} calls under way; {_AGAIN}")
             self._batch.stop()

@@ -17,12 +17,12 @@ from msgspec.structs import asdict
 from muse import models
 from muse.batch import Batch
 from muse.batching.io import formats
-from muse.batching.io.scan import Question, digest
+from muse.batching.io.scan import PromptSource, digest
 from muse.batching.io.template import Template
 from muse.batching.provider_batches.lane import Lane
 from muse.batching.provider_batches.submitter import window_s
 from muse.batching.store import store
-from muse.cli._terminal.terminal import complain
+from muse.cli._terminal.terminal import print_error
 from muse.types.errors import ConfigError
 
 RESULTS: Mapping[str, str] = {
@@ -39,7 +39,7 @@ RESULTS: Mapping[str, str] = {
 _ASKED = ("input", "context", "template", "schema", "field")
 
 
-class Order(Struct, frozen=True):
+class BatchRunOptions(Struct, frozen=True):
     """What was asked for, as the ledger keeps it: enough to go on from any folder."""
 
     input: str
@@ -66,9 +66,11 @@ class Order(Struct, frozen=True):
         )
 
     @property
-    def question(self) -> Question:
+    def question(self) -> PromptSource:
         """How its rows become what is asked."""
-        return Question(Template(self.template, self.template_name) if self.template is not None else None, self.field)
+        return PromptSource(
+            Template(self.template, self.template_name) if self.template is not None else None, self.field
+        )
 
     @property
     def ledger(self) -> str:
@@ -79,7 +81,7 @@ class Order(Struct, frozen=True):
         return f"{stem}-{digest(path, *further)}"
 
 
-def order_of(about: Mapping[str, Any], name: str) -> Order | None:
+def parse_batch_options(about: Mapping[str, Any], name: str) -> BatchRunOptions | None:
     """The order that a ledger keeps; None for the batch of a program.
 
     Raises:
@@ -88,14 +90,14 @@ def order_of(about: Mapping[str, Any], name: str) -> Order | None:
     if "order" not in about:
         return None
     try:
-        return msgspec.convert(about["order"], Order)
+        return msgspec.convert(about["order"], BatchRunOptions)
     except msgspec.ValidationError as exc:
         raise ConfigError(
             f"ledger {name!r}", f"an order that cannot be read ({exc})", "what `batch run` wrote"
         ) from exc
 
 
-def refuse_input(order: Order, output: Path) -> None:
+def refuse_input(order: BatchRunOptions, output: Path) -> None:
     """See that an output is not the input, under whatever name.
 
     Raises:
@@ -106,7 +108,7 @@ def refuse_input(order: Order, output: Path) -> None:
         raise ConfigError("--output", f"{str(output)!r}, which is the input", "another file")
 
 
-def require_output(order: Order, name: str) -> None:
+def require_output(order: BatchRunOptions, name: str) -> None:
     """See that the output may be written anew: it is not there, or holds results.
 
     Raises:
@@ -122,7 +124,7 @@ def require_output(order: Order, name: str) -> None:
         raise ConfigError("--output", found, allowed)
 
 
-def require_free(order: Order, name: str, *, resume: bool, force: bool) -> None:
+def require_free(order: BatchRunOptions, name: str, *, resume: bool, force: bool) -> None:
     """See that nothing is written over that was not meant.
 
     Raises:
@@ -139,7 +141,7 @@ def require_free(order: Order, name: str, *, resume: bool, force: bool) -> None:
         raise ConfigError("--resume", found, "the input, context and template it was begun with, or --force")
 
 
-def require_same(order: Order, name: str) -> None:
+def require_same(order: BatchRunOptions, name: str) -> None:
     """See that a ledger that is named is not that of another input; what else is new there is told.
 
     Raises:
@@ -148,7 +150,7 @@ def require_same(order: Order, name: str) -> None:
     if not store.path_of(name).exists():
         return
     with closing(store.Store(name, is_read_only=True)) as kept:
-        before = order_of(kept.about(), name)
+        before = parse_batch_options(kept.about(), name)
     if before is None:
         return
     given, earlier = Path(order.input), Path(before.input)
@@ -158,10 +160,10 @@ def require_same(order: Order, name: str) -> None:
     now, then = asdict(order), asdict(before)
     changed = [word for word in _ASKED if now[word] != then[word]]
     if changed:
-        complain(f"muse: batch {name!r} was begun with another {', '.join(changed)}; from now on this one")
+        print_error(f"muse: batch {name!r} was begun with another {', '.join(changed)}; from now on this one")
 
 
-def require_service(order: Order, name: str) -> None:
+def require_service(order: BatchRunOptions, name: str) -> None:
     """See that what is to go overnight has a way; jobs that are under way already are waited for in any case.
 
     Raises:

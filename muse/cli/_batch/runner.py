@@ -18,18 +18,18 @@ from muse.batch import Batch, BatchRequest
 from muse.batching.io import formats
 from muse.batching.io.scan import Scan, scan
 from muse.batching.provider_batches.lane import Lane, cancel
-from muse.batching.stats import Tally
+from muse.batching.stats import BatchStats
 from muse.batching.store import store
 from muse.cli._batch.interrupt import Interrupt
-from muse.cli._batch.options import RESULTS, Order, require_output, require_service
+from muse.cli._batch.options import RESULTS, BatchRunOptions, require_output, require_service
 from muse.cli._terminal import terminal
 from muse.cli._terminal.arguments import FAILED, INTERRUPTED
 from muse.cli._terminal.terminal import Column
 from muse.types.errors import MuseError
-from muse.types.formatting import exact_usd, usd
+from muse.types.formatting import exact_usd, format_usd
 
 
-def run_order(order: Order, name: str, *, retry_failed: bool, is_forced: bool = False) -> int:
+def run_batch(order: BatchRunOptions, name: str, *, retry_failed: bool, is_forced: bool = False) -> int:
     """Ask for all rows of an order and write what comes: 0 all done, 1 something failed or is left, 130 interrupted.
 
     Raises:
@@ -39,7 +39,7 @@ def run_order(order: Order, name: str, *, retry_failed: bool, is_forced: bool = 
     if not is_forced:
         require_output(order, name)
     path = Path(order.input)
-    seen = scan(path, order.question, lambda text: terminal.complain(f"muse: {text}"))
+    seen = scan(path, order.question, lambda text: terminal.print_error(f"muse: {text}"))
     _warn_of_names(seen, path)
     kinds = {"row": "int64", **seen.kinds, **RESULTS}
     batch = order.batch(name, retry_failed=retry_failed)
@@ -105,7 +105,7 @@ def end_jobs(name: str) -> int:
     return 0
 
 
-async def _rows(batch: Batch, order: Order, seen: Scan, sink: formats.Sink, interrupt: Interrupt) -> None:
+async def _rows(batch: Batch, order: BatchRunOptions, seen: Scan, sink: formats.Sink, interrupt: Interrupt) -> None:
     """Ask and write.
 
     Raises:
@@ -119,7 +119,7 @@ async def _rows(batch: Batch, order: Order, seen: Scan, sink: formats.Sink, inte
             _write(row, sink, interrupt, to_screen=order.output is None)
 
 
-def _requests(order: Order) -> Iterator[BatchRequest]:
+def _requests(order: BatchRunOptions) -> Iterator[BatchRequest]:
     question, path = order.question, Path(order.input)
     for row in formats.read(path):
         if isinstance(row, formats.Row):
@@ -177,15 +177,15 @@ def _object(text: str) -> Any:
 def _warn_of_names(seen: Scan, path: Path) -> None:
     taken = [name for name in RESULTS if name in seen.kinds]
     if taken:
-        terminal.complain(f"muse: {path.name} has {', '.join(taken)}; in the output that is the result's own")
+        terminal.print_error(f"muse: {path.name} has {', '.join(taken)}; in the output that is the result's own")
 
 
-def conclude(tally: Tally, name: str, *, left: int, broken: int, interrupted: bool, is_cut_off: bool) -> int:
+def conclude(tally: BatchStats, name: str, *, left: int, broken: int, interrupted: bool, is_cut_off: bool) -> int:
     """Print the closing table to standard error, and how to go on if something is left; the exit status."""
     counts = {"done": tally.done, "failed": tally.failed, "deferred": tally.deferred}
     counts |= {word: count for word, count in (("left", left), ("broken", broken)) if count}
     counts |= {"from ledger": tally.restored} if tally.restored else {}
-    cost = usd(tally.cost_usd, more=tally.unpriced > 0)
+    cost = format_usd(tally.cost_usd, more=tally.unpriced > 0)
     cells = {word: f"{count:,}" for word, count in counts.items()}
     cells |= {"tokens": f"{tally.tokens:,}", "cost": cost, "seconds": f"{tally.elapsed_s:.1f}"}
     with contextlib.redirect_stdout(sys.stderr):

@@ -19,7 +19,7 @@ from muse.providers import PROVIDER_REGISTRY, specs
 from muse.routing import contexts
 from muse.types import errors
 from muse.types.errors import ConfigError, MuseError
-from muse.types.provider_spec import Profile, Spec, Tier
+from muse.types.provider_spec import ModelProfile, ProviderSpec, Tier
 
 _HOUSE = Path(__file__).resolve().parents[3]
 _BLOCK = re.compile(r"<!-- muse:(?P<name>[\w:.-]+) -->\n(?P<body>.*?)<!-- /muse:(?P=name) -->", re.DOTALL)
@@ -70,7 +70,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 
-def _spec(name: str) -> Spec:
+def _spec(name: str) -> ProviderSpec:
     """What a built-in provider declares; no journal.json is asked."""
     return specs(Config())[name]
 
@@ -89,13 +89,13 @@ def _providers() -> str:
     return table(("provider", "label", "key", "tier 1", "tier 2", "tier 3", "capabilities"), rows)
 
 
-def _key(spec: Spec) -> str:
+def _key(spec: ProviderSpec) -> str:
     if not spec.env_key:
         return "none needed"
     return f"`{spec.env_key}`" + ("" if spec.key_required else " (optional)")
 
 
-def _one_provider(spec: Spec) -> str:
+def _one_provider(spec: ProviderSpec) -> str:
     parts = [table(("setting", "value"), list(_settings(spec))), table(("tier", "model"), list(_tier_rows(spec)))]
     if spec.profiles:
         parts.append(table(_PROFILE_HEAD, [_profile_row(profile) for profile in spec.profiles]))
@@ -103,7 +103,7 @@ def _one_provider(spec: Spec) -> str:
     return "\n\n".join(parts)
 
 
-def _settings(spec: Spec) -> Iterator[tuple[str, str]]:
+def _settings(spec: ProviderSpec) -> Iterator[tuple[str, str]]:
     yield "name in `journal.json`", f"`{spec.name}`"
     yield "key", _key(spec)
     if spec.base_url_env or spec.base_url:
@@ -118,13 +118,13 @@ def _settings(spec: Spec) -> Iterator[tuple[str, str]]:
         yield "further options of a call", ", ".join(f"`{name}`" for name in sorted(spec.options))
 
 
-def _tier_rows(spec: Spec) -> Iterator[tuple[str, str]]:
+def _tier_rows(spec: ProviderSpec) -> Iterator[tuple[str, str]]:
     for tier in Tier:
         model = f"`{spec.tiers[tier]}`" if tier in spec.tiers else "none; name one in `providers.models`"
         yield f"{int(tier)} ({tier.name.lower()})", model
 
 
-def _features(spec: Spec) -> Iterator[tuple[str, str]]:
+def _features(spec: ProviderSpec) -> Iterator[tuple[str, str]]:
     able = spec.capabilities
     names = set(able.names())
     for name in (field for field in able.__struct_fields__ if field != "max_context_tokens"):
@@ -148,7 +148,7 @@ _PROFILE_HEAD = (
 )
 
 
-def _profile_row(profile: Profile) -> list[str]:
+def _profile_row(profile: ModelProfile) -> list[str]:
     thinking = profile.thinking if profile.thinking != "none" else "–"
     efforts = f": {', '.join(profile.efforts)}" if profile.efforts else ""
     return [
@@ -160,7 +160,7 @@ def _profile_row(profile: Profile) -> list[str]:
     ]
 
 
-def _without_thinking(profile: Profile) -> str:
+def _without_thinking(profile: ModelProfile) -> str:
     """What a thinking budget of 0 becomes."""
     if profile.thinking == "none":
         return "–"
@@ -169,7 +169,7 @@ def _without_thinking(profile: Profile) -> str:
     return f"effort {profile.efforts[0]}" if profile.efforts else _least_budget(profile)
 
 
-def _least_budget(profile: Profile) -> str:
+def _least_budget(profile: ModelProfile) -> str:
     return f"{profile.min_budget:,} tokens" if profile.min_budget else "no thinking"
 
 

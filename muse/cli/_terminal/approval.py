@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from unicodedata import east_asian_width
 
-from muse.agent_loop.toolset import PreviewedCall
+from muse.agent_loop.toolset import ToolCallPreview
 from muse.cli._terminal.run_view import View, is_short, named
 from muse.terminal.text import escape_control
 from muse.types.messages import ToolCall
@@ -36,7 +36,7 @@ else:
             termios.tcflush(handle, termios.TCIFLUSH)
 
 
-class Person:
+class TerminalApprover:
     """Answers by a line typed; one question at a time.
 
     A question shows the whole of what is approved: the server, the tool, every argument and what the call would do,
@@ -60,7 +60,7 @@ class Person:
     async def _ask(self, call: ToolCall) -> bool:
         columns, rows = shutil.get_terminal_size()
         event = {"tool": call.name, "args": dict(call.args)}
-        previewed = call if isinstance(call, PreviewedCall) else PreviewedCall(call.call_id, call.name, call.args)
+        previewed = call if isinstance(call, ToolCallPreview) else ToolCallPreview(call.call_id, call.name, call.args)
         is_brief = not previewed.preview and previewed.server in _OWN and is_short(event)
         lines = [] if is_brief else question_lines(call, columns)
         size = max(rows - 2, _FEWEST_ROWS)
@@ -77,7 +77,7 @@ class Person:
 
 def question_lines(call: ToolCall, columns: int) -> list[str]:
     """Return all that a question shows of a call, in lines of at most `columns` characters, safe for a terminal."""
-    previewed = call if isinstance(call, PreviewedCall) else None
+    previewed = call if isinstance(call, ToolCallPreview) else None
     server = f" of server {previewed.server!r}" if previewed and previewed.server else ""
     head = f"May {call.name}{server} be called?" + (" Its arguments:" if call.args else "")
     lines = list(_wrapped(head, "", columns))

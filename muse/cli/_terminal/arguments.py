@@ -44,15 +44,15 @@ def parsed(
     return args
 
 
-def misused(name: str, what: str) -> int:
+def usage_error(name: str, what: str) -> int:
     """Say what is wrong with the words of a command; its exit status."""
-    complain(name, f"{what} (muse {name} --help)")
+    print_error(name, f"{what} (muse {name} --help)")
     return MISUSED
 
 
-def complain(name: str, what: str) -> None:
+def print_error(name: str, what: str) -> None:
     """Say on standard error what went wrong."""
-    terminal.complain(f"muse {name}: {what}")
+    terminal.print_error(f"muse {name}: {what}")
 
 
 def add_day(parser: argparse.ArgumentParser, told: str, *, or_file: bool = False) -> None:

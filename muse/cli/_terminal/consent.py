@@ -15,11 +15,11 @@ from muse.types.trust_claim import Claim, trust_command
 def show(claims: Sequence[Claim]) -> None:
     """Print what the claims would do, by the folder in which they stand, to standard error."""
     for folder in dict.fromkeys(claim.folder for claim in claims):
-        terminal.complain(escape_control(f"{folder}:"))
+        terminal.print_error(escape_control(f"{folder}:"))
         for claim in (claim for claim in claims if claim.folder == folder):
             mark = "trusted" if consent.is_trusted(claim) else "not trusted"
-            terminal.complain(escape_control(f"  {claim.place}") + f" ({mark})")
-            terminal.complain(escape_control(f"    {claim.does}"))
+            terminal.print_error(escape_control(f"  {claim.place}") + f" ({mark})")
+            terminal.print_error(escape_control(f"    {claim.does}"))
 
 
 def is_somebody_there() -> bool:
@@ -49,10 +49,10 @@ def ask_for_trust() -> None:
     folder = withheld[0].folder if withheld else ""
     if not withheld or consent.is_declined(folder, claims):
         return
-    terminal.complain("This project's files would do what follows; if they are a stranger's, read them first.")
+    terminal.print_error("This project's files would do what follows; if they are a stranger's, read them first.")
     show(withheld)
     if ask("Trust these entries, as long as they stay as they are?"):
         consent.record(claims)
     else:
         consent.decline(folder, claims)
-        terminal.complain(f"They do not count. To change that: {trust_command(folder)}")
+        terminal.print_error(f"They do not count. To change that: {trust_command(folder)}")

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from muse.cli._terminal.terminal import complain
+from muse.cli._terminal.terminal import print_error
 from muse.terminal.text import escape_control
 
 _SHOWN_ARGS = 70
@@ -57,13 +57,13 @@ class PlainView(View):
                 self._started_s[str(event.get("call_id"))] = time.monotonic()
             case "tool_end":
                 mark, words, seconds = self.tool_line(event)
-                complain(f"{mark} {words} {seconds}")
+                print_error(f"{mark} {words} {seconds}")
             case "error":
-                complain(f"muse: {_ended(event)}")
+                print_error(f"muse: {_ended(event)}")
             case "finish":
                 say_result(str(event.get("result", "")))
                 if event.get("reason"):
-                    complain(f"muse: ended at its {event['reason']}")
+                    print_error(f"muse: ended at its {event['reason']}")
             case _:
                 pass
 

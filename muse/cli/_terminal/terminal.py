@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from muse.terminal import text as terminal_text
 from muse.terminal.text import escape_control, escape_message, unescaped
-from muse.types.formatting import in_digits
+from muse.types.formatting import expand_exponents
 
 _GAP = 2
 _EIGHTHS: tuple[str, ...] = ("", *"▏▎▍▌▋▊▉")
@@ -46,7 +46,7 @@ def is_terminal() -> bool:
     return terminal_text.is_terminal(sys.stdout)
 
 
-def complain(text: str) -> None:
+def print_error(text: str) -> None:
     """Print a message to standard error, control characters escaped and further lines indented."""
     print(escape_message(text), file=sys.stderr)
 
@@ -73,7 +73,7 @@ def near(path: str) -> str:
 
 def print_json(value: Any) -> None:
     """Print a value as JSON, for programs; numbers are in digits, without exponents."""
-    print(in_digits(json.dumps(value, indent=2)))
+    print(expand_exponents(json.dumps(value, indent=2)))
 
 
 def say(text: str, style: str = "", *, lead: str = "") -> None:

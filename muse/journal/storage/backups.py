@@ -9,7 +9,7 @@ from pathlib import Path
 _ASIDE = re.compile(r".+_before_\d+")
 
 
-def set_aside(path: Path) -> Path:
+def backup(path: Path) -> Path:
     """Rename a page to `<name>_before_<n>`, the first that is free, beside where it was; where it is then."""
     number = 1
     while (aside := path.with_stem(f"{path.stem}_before_{number}")).exists():
@@ -18,10 +18,10 @@ def set_aside(path: Path) -> Path:
     return aside
 
 
-def is_aside(name: str) -> bool:
+def is_backup(name: str) -> bool:
     """Whether a page of this name (without its ending) was set aside.
 
-    >>> is_aside("summary_before_2"), is_aside("summary")
+    >>> is_backup("summary_before_2"), is_backup("summary")
     (True, False)
     """
     return _ASIDE.fullmatch(name) is not None

@@ -42,10 +42,10 @@ def inside(paths: Iterable[Path], home: Path) -> Iterator[Path]:
         if is_inside(path, home):
             yield path
         else:
-            warn_of(path)
+            warn_escaping_link(path)
 
 
-def warn_of(path: str | os.PathLike[str]) -> None:
+def warn_escaping_link(path: str | os.PathLike[str]) -> None:
     """Log, once in a process, that a link is not followed."""
     name = os.fspath(path)
     if name not in _told and len(_told) < _MOST_TOLD:
@@ -53,7 +53,7 @@ def warn_of(path: str | os.PathLike[str]) -> None:
         log.warning("%s leads out of the journal and is not read; to have it read, copy the file there", name)
 
 
-def leads_out(path: str | os.PathLike[str], project: str) -> bool:
+def escapes_folder(path: str | os.PathLike[str], project: str) -> bool:
     """Return whether a file that `project` names is a link out of it, to what its author could not have copied there.
 
     A file in a folder elsewhere that the project names is none. Without a project nothing leads out.
@@ -68,7 +68,7 @@ def require_within(path: str | os.PathLike[str], project: str) -> None:
     Raises:
         ConfigError: it is one.
     """
-    if leads_out(path, project):
+    if escapes_folder(path, project):
         raise ConfigError(os.fspath(path), LEADS_OUT, IN_PROJECT)
 
 

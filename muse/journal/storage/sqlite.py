@@ -36,7 +36,7 @@ def connect(path: str, tables: str, version: int, *, synced: bool, busy_s: float
     connection = sqlite3.connect(path, timeout=busy_s, isolation_level=None, check_same_thread=False)
     try:
         # Of several processes that switch a file to WAL mode at once, SQLite refuses some without waiting.
-        patiently(lambda: connection.execute("PRAGMA journal_mode=WAL"), busy_s)
+        retry_on_busy(lambda: connection.execute("PRAGMA journal_mode=WAL"), busy_s)
         connection.execute(f"PRAGMA synchronous={'NORMAL' if synced else 'OFF'}")
         found = connection.execute("PRAGMA user_version").fetchone()[0]
         if found == 0:
@@ -70,7 +70,7 @@ def _made(connection: Any, tables: str, version: int) -> int:
     return found
 
 
-def patiently(action: Callable[[], _T], busy_s: float = BUSY_S) -> _T:
+def retry_on_busy(action: Callable[[], _T], busy_s: float = BUSY_S) -> _T:
     """What `action` gives; while other connections are at work it is tried again.
 
     Raises:
@@ -89,7 +89,7 @@ def patiently(action: Callable[[], _T], busy_s: float = BUSY_S) -> _T:
 
 
 @contextlib.contextmanager
-def writing(connection: Any) -> Iterator[None]:
+def write_transaction(connection: Any) -> Iterator[None]:
     """One transaction, whole or not at all; other processes that want to write wait for its end, readers do not."""
     connection.execute("BEGIN IMMEDIATE")
     try:
@@ -125,7 +125,7 @@ def _says(exc: Exception, *names: str) -> bool:
     return any(code == vars(sqlite3)[f"SQLITE_{name}"] for name in names)
 
 
-def begun_anew(path: str, open_it: Callable[[], _T]) -> _T:
+def recreate_if_damaged(path: str, open_it: Callable[[], _T]) -> _T:
     """What `open_it` opens; a file that is damaged or of another version is put aside first, with a warning.
 
     Raises:
@@ -139,12 +139,12 @@ def begun_anew(path: str, open_it: Callable[[], _T]) -> _T:
         raise
     except sqlite3.DatabaseError as exc:
         aside = f"{os.path.basename(path)}.{time.time_ns()}.unusable"
-        put_aside(path, aside)
+        quarantine(path, aside)
         log.warning("%s could not be used (%s); it is %s now, and begun anew", path, exc, aside)
         return open_it()
 
 
-def put_aside(path: str, name: str) -> None:
+def quarantine(path: str, name: str) -> None:
     """Rename a file that cannot be used, with what SQLite keeps beside it."""
     for suffix in ("", "-wal", "-shm"):
         if os.path.exists(path + suffix):

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from msgspec.structs import replace
 
-from muse.journal.config import Config, Gateway
+from muse.journal.config import CompatibleEndpoint, Config
 from muse.journal.trust import consent
 from muse.journal.trust.consent import digest_of, value_shown
 from muse.types.trust_claim import Claim
@@ -122,7 +122,7 @@ def _is_script(path: str, folder: str) -> bool:
         return False
 
 
-def _gateway_claim(row: Gateway, folder: str) -> Claim | None:
+def _gateway_claim(row: CompatibleEndpoint, folder: str) -> Claim | None:
     """Return the claim of an endpoint; none for one on this machine that is given no key."""
     if not row.env_key and _host(row.base_url) in _THIS_MACHINE:
         return None

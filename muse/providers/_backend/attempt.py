@@ -10,12 +10,12 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from muse.journal.secrets import mask_exception
+from muse.journal.secrets import redact_exception
 from muse.policies.deadline import Deadline
-from muse.policies.resend_guard import STALE, Sending
+from muse.policies.resend_guard import STALE, ResendGuard
 from muse.providers._backend.fitting import with_own_names
 from muse.providers._backend.provider import Provider
-from muse.providers._replies.errors import misread_error, timeout_error
+from muse.providers._replies.errors import malformed_response_error, timeout_error
 from muse.providers._replies.finish_reasons import is_transient_end
 from muse.streaming.stream_base import MISREAD
 from muse.types.call_ids import Attempted, new_call_id
@@ -30,11 +30,11 @@ from muse.types.errors import (
 )
 from muse.types.formatting import exact_usd
 from muse.types.messages import Attempt, Reply, Request, Route
-from muse.types.usage import Usage, estimate_usage, usage_of
+from muse.types.usage import Usage, estimate_usage, parse_usage
 from muse.usage_log import in_flight, ledger, prices
 
 
-class Origin(Struct, frozen=True):
+class CallMetadata(Struct, frozen=True):
     """Where a call comes from, for the token log: its context, how it was routed, the segment it is about.
 
     `attempt` says which attempt at which logical call this is; None stands for a call of its own.
@@ -46,7 +46,7 @@ class Origin(Struct, frozen=True):
     attempt: Attempted | None = None
 
 
-class Lane(Struct, frozen=True):
+class BatchPricing(Struct, frozen=True):
     """By which way other than a live call an answer comes: its name, its share of the list price, the request's id.
 
     `since_ts` (seconds of the epoch) is when the request left; `is_logged` says that its line stands already.
@@ -59,7 +59,7 @@ class Lane(Struct, frozen=True):
     is_logged: bool = False
 
 
-class Account:
+class AttemptRecorder:
     """Opens with an attempt, closes with exactly one line in the token log.
 
     As a context manager it translates what goes wrong inside: SDK and transport errors become `ProviderError`s, a
@@ -70,10 +70,10 @@ class Account:
         self,
         provider: Provider,
         request: Request,
-        origin: Origin,
+        origin: CallMetadata,
         deadline: Deadline,
         dropped: tuple[str, ...],
-        lane: Lane | None = None,
+        lane: BatchPricing | None = None,
     ) -> None:
         self._provider = provider
         self._request = request
@@ -85,9 +85,9 @@ class Account:
         self._attempt = origin.attempt or Attempted(new_call_id())
         self._started_s = time.perf_counter()
         self._ticket: in_flight.Ticket | None = None
-        self._sending = Sending(must_be_new=self._attempt.on_new_connection)
+        self._sending = ResendGuard(must_be_new=self._attempt.on_new_connection)
 
-    def begin(self) -> Sending:
+    def begin(self) -> ResendGuard:
         """Write the attempt down just before its request is sent, so that a killed process leaves a line of it.
 
         Returns the context in which the request is to be sent.
@@ -259,17 +259,17 @@ def translate(provider: Provider, model: str, timeout_s: float, exc: BaseExcepti
     """What an exception of a provider's SDK or the way to it means in muse's classes; any other one itself."""
     if isinstance(exc, MuseError) or not isinstance(exc, Exception):
         return exc
-    mask_exception(exc)
+    redact_exception(exc)
     name = provider.spec.name
     try:
         known = provider.fault(exc, model)
     except MISREAD:
-        known = misread_error(name, model, exc)  # an error of a form that nobody knows
+        known = malformed_response_error(name, model, exc)  # an error of a form that nobody knows
     if known is not None:
         return known
     if isinstance(exc, TimeoutError):
         return timeout_error(name, model, timeout_s)
-    return misread_error(name, model, exc) if isinstance(exc, MISREAD) else exc
+    return malformed_response_error(name, model, exc) if isinstance(exc, MISREAD) else exc
 
 
 def _require_text(*said: object) -> None:
@@ -289,7 +289,7 @@ def _error_entry(error: BaseException) -> dict[str, Any]:
 def _told(raw: Mapping[str, Any]) -> Usage | None:
     """The counts of an answer that is an error after all, as far as it tells any."""
     counts = raw.get("usage") or raw.get("usageMetadata")
-    usage = usage_of(counts) if isinstance(counts, Mapping) else Usage()
+    usage = parse_usage(counts) if isinstance(counts, Mapping) else Usage()
     return usage if usage.total_tokens else None
 
 

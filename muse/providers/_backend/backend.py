@@ -15,18 +15,18 @@ from msgspec.structs import replace
 
 from muse.policies.deadline import Deadline, time_limit
 from muse.policies.resend_guard import STALE
-from muse.providers._backend.attempt import Account, Origin
-from muse.providers._backend.client_cache import Clients
-from muse.providers._backend.provider import Access, Answer, Payload, Provider
+from muse.providers._backend.attempt import AttemptRecorder, CallMetadata
+from muse.providers._backend.client_cache import ClientCache
+from muse.providers._backend.provider import Answer, Credentials, Payload, Provider
 from muse.providers._http.sse import read_events
-from muse.providers._replies.errors import unreadable_error
+from muse.providers._replies.errors import invalid_body_error
 from muse.streaming.streams import AsyncReplyStream, ReplyStream
 from muse.types.call_ids import Attempted, CallNumber
-from muse.types.content import make_request
+from muse.types.content import build_request
 from muse.types.errors import ProviderDown, UnavailableError
 from muse.types.messages import Reply, Request
-from muse.types.provider_spec import Spec
-from muse.types.surrogates import mend_all
+from muse.types.provider_spec import ProviderSpec
+from muse.types.surrogates import join_surrogates_in
 from muse.usage_log.ledger import caller_context
 
 if TYPE_CHECKING:
@@ -42,19 +42,19 @@ class Backend(Protocol):
     """What the front desk needs of a provider module, whatever it is made of."""
 
     @property
-    def spec(self) -> Spec:
+    def spec(self) -> ProviderSpec:
         """What the provider declares about itself."""
 
-    def reply(self, request: Request, origin: Origin, api_key: str | None = None) -> Reply:
+    def reply(self, request: Request, origin: CallMetadata, api_key: str | None = None) -> Reply:
         """One call, answered."""
 
-    async def areply(self, request: Request, origin: Origin, api_key: str | None = None) -> Reply:
+    async def areply(self, request: Request, origin: CallMetadata, api_key: str | None = None) -> Reply:
         """As `reply`, awaited."""
 
-    def stream(self, request: Request, origin: Origin, api_key: str | None = None) -> ReplyStream:
+    def stream(self, request: Request, origin: CallMetadata, api_key: str | None = None) -> ReplyStream:
         """One call, its answer as it is written."""
 
-    async def astream(self, request: Request, origin: Origin, api_key: str | None = None) -> AsyncReplyStream:
+    async def astream(self, request: Request, origin: CallMetadata, api_key: str | None = None) -> AsyncReplyStream:
         """As `stream`, awaited."""
 
     def load(self, api_key: str | None = None) -> None:
@@ -64,13 +64,13 @@ class Backend(Protocol):
         """As `load`, for the running loop, which is not held meanwhile."""
 
 
-class _Opened(Struct, frozen=True):
+class _OpenedCall(Struct, frozen=True):
     """A call that is ready to go out."""
 
     payload: Payload
-    account: Account
+    account: AttemptRecorder
     deadline: Deadline
-    access: Access
+    access: Credentials
 
 
 class ProviderBackend:
@@ -78,13 +78,13 @@ class ProviderBackend:
 
     def __init__(self, provider: Provider) -> None:
         self.provider = provider
-        self._clients: Clients[Any] = Clients(provider.client, provider.aclient, provider.aclose)
+        self._clients: ClientCache[Any] = ClientCache(provider.client, provider.aclient, provider.aclose)
         self._is_loaded = False
         # One thread of the loop loads, however many calls wait for it.
         self._loading: Future[None] | None = None
 
     @property
-    def spec(self) -> Spec:
+    def spec(self) -> ProviderSpec:
         """What the provider declares about itself."""
         return self.provider.spec
 
@@ -119,7 +119,7 @@ class ProviderBackend:
             if loading.done() and self._loading is loading:
                 self._loading = None
 
-    def reply(self, request: Request, origin: Origin, api_key: str | None = None) -> Reply:
+    def reply(self, request: Request, origin: CallMetadata, api_key: str | None = None) -> Reply:
         """One call, answered, checked and logged; see `muse.types.errors` for what it raises."""
         self.load(api_key)
         if origin.attempt is not None:
@@ -132,7 +132,7 @@ class ProviderBackend:
                 raise
         return self._replied(request, _numbered(origin, number.attempt(on_new_connection=True)), api_key)
 
-    def _replied(self, request: Request, origin: Origin, api_key: str | None) -> Reply:
+    def _replied(self, request: Request, origin: CallMetadata, api_key: str | None) -> Reply:
         """One attempt, answered."""
         call = self._open(request, origin, api_key)
         if self.provider.must_stream(call.payload):
@@ -144,7 +144,7 @@ class ProviderBackend:
             raw = _loads(body, self.provider, request.model)
         return call.account.answered(raw)
 
-    async def areply(self, request: Request, origin: Origin, api_key: str | None = None) -> Reply:
+    async def areply(self, request: Request, origin: CallMetadata, api_key: str | None = None) -> Reply:
         """As `reply`, awaited."""
         await self.aload(api_key)
         if origin.attempt is not None:
@@ -157,7 +157,7 @@ class ProviderBackend:
                 raise
         return await self._areplied(request, _numbered(origin, number.attempt(on_new_connection=True)), api_key)
 
-    async def _areplied(self, request: Request, origin: Origin, api_key: str | None) -> Reply:
+    async def _areplied(self, request: Request, origin: CallMetadata, api_key: str | None) -> Reply:
         """As `_replied`, awaited."""
         call = self._open(request, origin, api_key)
         if self.provider.must_stream(call.payload):
@@ -169,22 +169,22 @@ class ProviderBackend:
             raw = _loads(body, self.provider, request.model)
         return call.account.answered(raw)
 
-    def stream(self, request: Request, origin: Origin, api_key: str | None = None) -> ReplyStream:
+    def stream(self, request: Request, origin: CallMetadata, api_key: str | None = None) -> ReplyStream:
         """One call, its answer as it is written; the request goes out when the first piece is asked for."""
         self.load(api_key)
         return self._streamed(self._open(request, origin, api_key))
 
-    async def astream(self, request: Request, origin: Origin, api_key: str | None = None) -> AsyncReplyStream:
+    async def astream(self, request: Request, origin: CallMetadata, api_key: str | None = None) -> AsyncReplyStream:
         """As `stream`, awaited."""
         await self.aload(api_key)
         return await self._astreamed(self._open(request, origin, api_key))
 
-    def _streamed(self, call: _Opened) -> ReplyStream:
+    def _streamed(self, call: _OpenedCall) -> ReplyStream:
         with call.account:
             events = self.provider.stream(self._client(call.access), call.payload, call.deadline)
         return ReplyStream(events, self.provider.gather(), call.account, call.deadline)
 
-    async def _astreamed(self, call: _Opened) -> AsyncReplyStream:
+    async def _astreamed(self, call: _OpenedCall) -> AsyncReplyStream:
         with call.account:
             events = self.provider.astream(await self._aclient(call.access), call.payload, call.deadline)
         return AsyncReplyStream(events, self.provider.gather(), call.account, call.deadline)
@@ -216,7 +216,7 @@ class ProviderBackend:
             temperature, max_output_tokens, system_instruction, json_output, thinking_budget, timeout_s, kwargs
         )
         origin, api_key = _origin(options, context, caller_context(2) if context is None else "")
-        return self.reply(make_request(contents, model, options, needs_text=True), origin, api_key).text
+        return self.reply(build_request(contents, model, options, needs_text=True), origin, api_key).text
 
     async def agenerate(
         self,
@@ -236,7 +236,7 @@ class ProviderBackend:
             temperature, max_output_tokens, system_instruction, json_output, thinking_budget, timeout_s, kwargs
         )
         origin, api_key = _origin(options, context, caller_context(2) if context is None else "")
-        return (await self.areply(make_request(contents, model, options, needs_text=True), origin, api_key)).text
+        return (await self.areply(build_request(contents, model, options, needs_text=True), origin, api_key)).text
 
     async def run_agent(
         self, config: Mapping[str, Any], on_event: Callable[[dict[str, Any]], None] | None = None
@@ -251,17 +251,17 @@ class ProviderBackend:
         """
         from muse.agent_loop.loop import run as run_loop  # 6 ms, and only who runs agents pays it
 
-        return await run_loop(config, on_event, model=_Asked(self), provider=self.spec.name)
+        return await run_loop(config, on_event, model=_BackendModel(self), provider=self.spec.name)
 
-    def _open(self, request: Request, origin: Origin, api_key: str | None) -> _Opened:
+    def _open(self, request: Request, origin: CallMetadata, api_key: str | None) -> _OpenedCall:
         """Everything a call needs before it touches the network; contents and keys are checked here."""
         deadline = Deadline.after(request.timeout_s)
         encoded = self.provider.encode_fitted(request)
         unknown = tuple(name for name in request.extras if name not in self.spec.options)
-        account = Account(self.provider, request, origin, deadline, encoded.dropped + unknown)
+        account = AttemptRecorder(self.provider, request, origin, deadline, encoded.dropped + unknown)
         with account:
             access = self.provider.access(api_key)
-        return _Opened(encoded.payload, account, deadline, access)
+        return _OpenedCall(encoded.payload, account, deadline, access)
 
     async def aclient(self) -> Any:
         """The async client with the key and address in force, for what is no call: the provider's batch service.
@@ -271,20 +271,20 @@ class ProviderBackend:
         """
         return await self._aclient(self.provider.access())
 
-    def _client(self, access: Access) -> Any:
+    def _client(self, access: Credentials) -> Any:
         try:
             return self._clients.get(access)
         except ModuleNotFoundError as exc:
             raise _missing_sdk(self.provider, exc) from exc
 
-    async def _aclient(self, access: Access) -> Any:
+    async def _aclient(self, access: Credentials) -> Any:
         try:
             return await self._clients.aget(access)
         except ModuleNotFoundError as exc:
             raise _missing_sdk(self.provider, exc) from exc
 
 
-class _Asked:
+class _BackendModel:
     """A backend as the agent loop asks it."""
 
     def __init__(self, backend: ProviderBackend) -> None:
@@ -294,13 +294,13 @@ class _Asked:
         await self._backend.aload()
 
     async def ask(self, request: Request, context: str) -> Reply:
-        return await self._backend.areply(request, Origin(context))
+        return await self._backend.areply(request, CallMetadata(context))
 
     async def open(self, request: Request, context: str) -> AsyncReplyStream:
-        return await self._backend.astream(request, Origin(context))
+        return await self._backend.astream(request, CallMetadata(context))
 
 
-def _numbered(origin: Origin, attempt: Attempted) -> Origin:
+def _numbered(origin: CallMetadata, attempt: Attempted) -> CallMetadata:
     return replace(origin, attempt=attempt)
 
 
@@ -333,9 +333,9 @@ def _options(
     }
 
 
-def _origin(options: dict[str, Any], context: str | None, caller: str) -> tuple[Origin, str | None]:
+def _origin(options: dict[str, Any], context: str | None, caller: str) -> tuple[CallMetadata, str | None]:
     """The call's origin and key, taken out of `options`."""
-    origin = Origin(context or caller, segment=options.pop("segment", None) or os.environ.get("SEGMENT_KEY"))
+    origin = CallMetadata(context or caller, segment=options.pop("segment", None) or os.environ.get("SEGMENT_KEY"))
     return origin, options.pop("api_key", None)
 
 
@@ -350,7 +350,7 @@ def _loads(body: Answer, provider: Provider, model: str) -> Mapping[str, Any]:
         return raw
     gathered = _gathered(body, provider)
     if gathered is None:
-        raise unreadable_error(provider.spec.name, model, body)
+        raise invalid_body_error(provider.spec.name, model, body)
     return gathered
 
 
@@ -366,11 +366,11 @@ def _gathered(body: bytes, provider: Provider) -> Mapping[str, Any] | None:
     for event in read_events([body], provider.spec.name):
         gatherer.feed(event)
     raw = gatherer.raw()
-    return None if raw is None else mend_all(raw)
+    return None if raw is None else join_surrogates_in(raw)
 
 
 def _lenient(body: bytes) -> Any:
     try:
-        return mend_all(json.loads(body))
+        return join_surrogates_in(json.loads(body))
     except (ValueError, RecursionError):
         return None

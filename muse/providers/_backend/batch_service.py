@@ -1,7 +1,7 @@
 """What a provider's own batch service is to muse: a job is sent, looked at, fetched, cancelled; it knows no wire form.
 
-A job's requests travel as a `Parcel`: lines of JSON on disk, in the service's own form, each with an id of ours. The
-ids begin with the job's mark, so a job of ours is known again, whoever remembers it.
+A job's requests travel as a `BatchUpload`: lines of JSON on disk, in the service's own form, each with an id of ours.
+The ids begin with the job's mark, so a job of ours is known again, whoever remembers it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct, field
 
 from muse.types.errors import MuseError, ProviderError, ProviderTimeout
-from muse.types.surrogates import mend_all
+from muse.types.surrogates import join_surrogates_in
 
 State = Literal["validating", "running", "done", "failed", "expired", "cancelled"]
 Outcome = Mapping[str, Any] | MuseError
@@ -62,7 +62,7 @@ class Status(Struct, frozen=True):
         return self.state not in ("validating", "running")
 
 
-class Sought(Struct, frozen=True):
+class BatchLookup(Struct, frozen=True):
     """A job that may or may not have arrived: its mark, how many requests it has, and when it was last sent."""
 
     mark: str
@@ -70,7 +70,7 @@ class Sought(Struct, frozen=True):
     sent_ts: float
 
 
-class Parcel:
+class BatchUpload:
     """The requests of one job on disk, until it is closed."""
 
     def __init__(self, mark: str, model: str) -> None:
@@ -100,7 +100,7 @@ class Parcel:
         self.file.close()
 
 
-class NativeBatch(ABC):
+class BatchService(ABC):
     """One provider's batch service; `client` is what the provider's `aclient` makes.
 
     What its SDK and the way to it raise passes through: the provider's `fault` says what it means.
@@ -117,11 +117,11 @@ class NativeBatch(ABC):
         """`(id of the request, the raw answer or what went wrong)` of a line of results; no id if it is unreadable."""
 
     @abstractmethod
-    async def submit(self, client: Any, parcel: Parcel) -> str:
+    async def submit(self, client: Any, parcel: BatchUpload) -> str:
         """Start a job with the requests of `parcel`; its id at the service."""
 
     @abstractmethod
-    async def find(self, client: Any, sought: Sought) -> tuple[str, ...]:
+    async def find(self, client: Any, sought: BatchLookup) -> tuple[str, ...]:
         """The ids of the jobs that may be the one sought, likeliest first.
 
         A service that shows a job's mark gives that job alone. Where a mark is seen in the results only, they are
@@ -173,7 +173,7 @@ def decode_line(line: str | bytes) -> Mapping[str, Any] | None:
 
 def _lenient(line: str | bytes) -> Any:
     try:
-        return mend_all(json.loads(line))
+        return join_surrogates_in(json.loads(line))
     except (ValueError, RecursionError):
         return None
 
@@ -200,6 +200,6 @@ async def within(waiting: Awaitable[_T], timeout_s: float) -> _T:
         return await waiting
 
 
-def since_ts(sought: Sought, slack_s: float = 300.0) -> float:
+def since_ts(sought: BatchLookup, slack_s: float = 300.0) -> float:
     """The earliest time, in seconds of the epoch, at which the service's clock may say a job began."""
     return min(sought.sent_ts, time.time()) - slack_s

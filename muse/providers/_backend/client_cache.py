@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 from msgspec import Struct
 
-from muse.providers._backend.provider import Access
+from muse.providers._backend.provider import Credentials
 
 _C = TypeVar("_C")
 _KEPT_CLIENTS = 64
@@ -19,11 +19,11 @@ _KEPT_CLIENTS = 64
 class _LoopClients(Struct, Generic[_C]):
     """The clients of one event loop, and the generator that closes them when the loop shuts down."""
 
-    clients: dict[Access, _C]
+    clients: dict[Credentials, _C]
     keeper: AsyncGenerator[None, None]
 
 
-class Clients(Generic[_C]):
+class ClientCache(Generic[_C]):
     """The clients of one provider, made by `make` at first use.
 
     A forked child starts with none of its parent's. An event loop that shuts down (as `asyncio.run` does at its end)
@@ -31,18 +31,21 @@ class Clients(Generic[_C]):
     """
 
     def __init__(
-        self, make: Callable[[Access], _C], amake: Callable[[Access], _C], close: Callable[[_C], Awaitable[Any]]
+        self,
+        make: Callable[[Credentials], _C],
+        amake: Callable[[Credentials], _C],
+        close: Callable[[_C], Awaitable[Any]],
     ) -> None:
         self._make = make
         self._amake = amake
         self._close = close
-        self._clients: dict[Access, _C] = {}
+        self._clients: dict[Credentials, _C] = {}
         self._loops: WeakKeyDictionary[Any, _LoopClients[_C]] = WeakKeyDictionary()
         self._lock = threading.Lock()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._forget)
 
-    def get(self, access: Access) -> _C:
+    def get(self, access: Credentials) -> _C:
         """The sync client for `access`."""
         client = self._clients.get(access)
         if client is not None:
@@ -53,14 +56,14 @@ class Clients(Generic[_C]):
                 self._clients[access] = self._make(access)
             return self._clients[access]
 
-    async def aget(self, access: Access) -> _C:
+    async def aget(self, access: Credentials) -> _C:
         """The async client for `access` on the running loop."""
         import asyncio  # a coroutine runs, so it is loaded; 20 ms for whoever imports muse without one
 
         loop = asyncio.get_running_loop()
         kept = self._loops.get(loop)
         if kept is None:
-            clients: dict[Access, _C] = {}
+            clients: dict[Credentials, _C] = {}
             kept = _LoopClients(clients, self._keep(clients))
             self._loops[loop] = kept
             await anext(kept.keeper)
@@ -69,7 +72,7 @@ class Clients(Generic[_C]):
             client = kept.clients[access] = self._amake(access)
         return client
 
-    async def _keep(self, clients: dict[Access, _C]) -> AsyncGenerator[None, None]:
+    async def _keep(self, clients: dict[Credentials, _C]) -> AsyncGenerator[None, None]:
         """Waits at its `yield` until the loop shuts its generators down, then closes the loop's clients."""
         try:
             yield
@@ -84,6 +87,6 @@ class Clients(Generic[_C]):
         self._lock = threading.Lock()
 
 
-def _make_room(clients: dict[Access, Any]) -> None:
+def _make_room(clients: dict[Credentials, Any]) -> None:
     while len(clients) >= _KEPT_CLIENTS:
         clients.pop(next(iter(clients)))

@@ -16,7 +16,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from muse.types.messages import Assistant, Part, Reply, Request, Results, Tool, ToolCall, ToolResult, Turn, User
+from muse.types.messages import Assistant, Part, Reply, Request, Tool, ToolCall, ToolResult, ToolResults, Turn, User
 
 log = logging.getLogger(__name__)
 NO_OUTPUT = "[no output]"
@@ -41,7 +41,7 @@ class ToolRules(Struct, frozen=True):
     keywords: frozenset[str] | None = None
 
 
-def fitted(request: Request, rules: ToolRules | None, *, blanks: bool) -> tuple[Request, tuple[str, ...]]:
+def fit_request(request: Request, rules: ToolRules | None, *, blanks: bool) -> tuple[Request, tuple[str, ...]]:
     """Return a request as a provider takes it, and what of it is not sent; the same request where nothing is to do.
 
     Texts without a character are left out, and without `blanks` those of white space too. Tools are fitted to `rules`;
@@ -75,9 +75,9 @@ def _filled(turns: Iterable[Turn], blanks: bool) -> Iterable[Turn]:
                     yield turn
                 elif native or calls:
                     yield replace(turn, text="") if text else turn
-            case Results(results):
+            case ToolResults(results):
                 told = tuple(_told(result, blanks) for result in results)
-                yield turn if all(map(_is_same, told, results)) else Results(told)
+                yield turn if all(map(_is_same, told, results)) else ToolResults(told)
 
 
 def _said(parts: tuple[Part, ...], blanks: bool) -> tuple[Part, ...]:
@@ -97,7 +97,7 @@ def _is_same(one: object, other: object) -> bool:
 
 
 def _with_tools(request: Request, rules: ToolRules) -> tuple[Request, tuple[str, ...]]:
-    from muse.types.json_schema.tool_parameters import tool_parameters  # only a request with tools pays it
+    from muse.types.json_schema.tool_parameters import simplify_tool_schema  # only a request with tools pays it
 
     tools, left_out = _offered(request, rules.most)
     renamed = {tool.name: wire_name(tool.name, rules) for tool in request.tools}
@@ -105,7 +105,8 @@ def _with_tools(request: Request, rules: ToolRules) -> tuple[Request, tuple[str,
     if any(name != wire for name, wire in renamed.items()):
         turns = tuple(_renamed(turn, rules) for turn in turns)
     fit = tuple(
-        replace(tool, name=renamed[tool.name], schema=tool_parameters(tool.schema, rules.keywords)) for tool in tools
+        replace(tool, name=renamed[tool.name], schema=simplify_tool_schema(tool.schema, rules.keywords))
+        for tool in tools
     )
     dropped = (f"tools beyond {rules.most}: {_listed(left_out)}",) if left_out else ()
     if dropped and dropped[0] not in _warned:
@@ -156,8 +157,8 @@ def _renamed(turn: Turn, rules: ToolRules) -> Turn:
     match turn:
         case Assistant(calls=calls) if calls:
             return replace(turn, calls=tuple(replace(call, name=wire_name(call.name, rules)) for call in calls))
-        case Results(results):
-            return Results(tuple(replace(result, name=wire_name(result.name, rules)) for result in results))
+        case ToolResults(results):
+            return ToolResults(tuple(replace(result, name=wire_name(result.name, rules)) for result in results))
         case _:
             return turn
 

@@ -8,18 +8,18 @@ from types import ModuleType
 from typing import Any
 
 from muse.policies.deadline import Deadline
-from muse.policies.resend_guard import Sending
-from muse.providers._backend.attempt import Origin
+from muse.policies.resend_guard import ResendGuard
+from muse.providers._backend.attempt import CallMetadata
 from muse.streaming.streams import AsyncReplyStream, ReplyStream
 from muse.types.call_ids import UNDER_WAY, Attempted, new_call_id
 from muse.types.errors import EmptyReply, ProviderError
 from muse.types.messages import Assistant, File, Image, Part, Reply, Request, User
-from muse.types.provider_spec import Spec
-from muse.types.surrogates import mend
+from muse.types.provider_spec import ProviderSpec
+from muse.types.surrogates import join_surrogates
 from muse.types.usage import Usage, estimate_usage
 
 
-class PlainBackend:
+class FunctionBackend:
     """The seed's `generate` and `agenerate` with a whole reply around their text.
 
     Such a module logs its tokens itself; what the reply says of them is an estimate. A stream is one piece.
@@ -30,8 +30,8 @@ class PlainBackend:
         spec = getattr(module, "SPEC", None)
         self.spec = (
             spec
-            if isinstance(spec, Spec)
-            else Spec(name, name, f"{name.upper()}_API_KEY", {}, (f"{name.lower()}-",), key_required=False)
+            if isinstance(spec, ProviderSpec)
+            else ProviderSpec(name, name, f"{name.upper()}_API_KEY", {}, (f"{name.lower()}-",), key_required=False)
         )
 
     def load(self, api_key: str | None = None) -> None:
@@ -40,41 +40,41 @@ class PlainBackend:
     async def aload(self, api_key: str | None = None) -> None:
         """As `load`."""
 
-    def reply(self, request: Request, origin: Origin, api_key: str | None = None) -> Reply:
+    def reply(self, request: Request, origin: CallMetadata, api_key: str | None = None) -> Reply:
         """The module's `generate`, as a reply."""
         with _under_way(origin, self.spec.name, request.model) as attempt:
             text = self._module.generate(**_arguments(request, origin, api_key))
         return self._reply(request, text, origin, attempt)
 
-    async def areply(self, request: Request, origin: Origin, api_key: str | None = None) -> Reply:
+    async def areply(self, request: Request, origin: CallMetadata, api_key: str | None = None) -> Reply:
         """The module's `agenerate`, as a reply."""
         with _under_way(origin, self.spec.name, request.model) as attempt:
             text = await self._module.agenerate(**_arguments(request, origin, api_key))
         return self._reply(request, text, origin, attempt)
 
-    def stream(self, request: Request, origin: Origin, api_key: str | None = None) -> ReplyStream:
+    def stream(self, request: Request, origin: CallMetadata, api_key: str | None = None) -> ReplyStream:
         """The whole reply as one piece."""
 
         def events() -> Iterator[Reply]:
             yield self.reply(request, origin, api_key)
 
-        keeper = _OnePiece()
+        keeper = _SingleChunkStream()
         return ReplyStream(events(), keeper, keeper, Deadline.after(request.timeout_s))
 
-    async def astream(self, request: Request, origin: Origin, api_key: str | None = None) -> AsyncReplyStream:
+    async def astream(self, request: Request, origin: CallMetadata, api_key: str | None = None) -> AsyncReplyStream:
         """As `stream`, awaited."""
 
         async def events() -> AsyncIterator[Reply]:
             yield await self.areply(request, origin, api_key)
 
-        keeper = _OnePiece()
+        keeper = _SingleChunkStream()
         return AsyncReplyStream(events(), keeper, keeper, Deadline.after(request.timeout_s))
 
-    def _reply(self, request: Request, text: object, origin: Origin, attempt: Attempted) -> Reply:
+    def _reply(self, request: Request, text: object, origin: CallMetadata, attempt: Attempted) -> Reply:
         if not isinstance(text, str):
             said = f"its function gave {type(text).__name__}, expected text"
             raise ProviderError(said, provider=self.spec.name, model=request.model)
-        text = mend(text)
+        text = join_surrogates(text)
         if not text.strip():
             said = f"{self.spec.name} {request.model}: the model finished without any text"
             raise EmptyReply(said, text=text, provider=self.spec.name, model=request.model)
@@ -84,7 +84,7 @@ class PlainBackend:
 
 
 @contextmanager
-def _under_way(origin: Origin, provider: str, model: str) -> Iterator[Attempted]:
+def _under_way(origin: CallMetadata, provider: str, model: str) -> Iterator[Attempted]:
     """Have the lines that a module writes meanwhile bear the attempt they belong to.
 
     Raises:
@@ -100,7 +100,7 @@ def _under_way(origin: Origin, provider: str, model: str) -> Iterator[Attempted]
         UNDER_WAY.reset(token)
 
 
-class _OnePiece:
+class _SingleChunkStream:
     """Gatherer and account of a stream that is one whole reply; the module behind it has kept its own books."""
 
     def __init__(self) -> None:
@@ -116,8 +116,8 @@ class _OnePiece:
     def raw(self) -> Mapping[str, Any] | None:
         return {"reply": self._reply} if self._reply else None
 
-    def begin(self) -> Sending:
-        return Sending()
+    def begin(self) -> ResendGuard:
+        return ResendGuard()
 
     def answered(self, raw: Mapping[str, Any]) -> Reply:
         reply: Reply = raw["reply"]
@@ -138,7 +138,7 @@ def _parts(request: Request) -> Iterator[Part]:
             yield turn.text
 
 
-def _arguments(request: Request, origin: Origin, api_key: str | None) -> dict[str, Any]:
+def _arguments(request: Request, origin: CallMetadata, api_key: str | None) -> dict[str, Any]:
     """The request as the seed's keyword arguments; pictures and files go along as they are."""
     parts = list(_parts(request))
     whole: Any = parts[0] if len(parts) == 1 and isinstance(parts[0], str) else [_bare(part) for part in parts]

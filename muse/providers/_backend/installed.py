@@ -9,9 +9,9 @@ from typing import Any
 from msgspec import Struct
 
 from muse.journal.entry_points import find_entry_points
-from muse.providers._backend.loader import Loaded, Source, load, refused
+from muse.providers._backend.loader import LoadedProvider, ProviderSource, load, refused
 from muse.types.errors import PluginError
-from muse.types.provider_names import folded
+from muse.types.provider_names import normalize_name
 
 GROUP = "muse.providers"
 
@@ -26,12 +26,12 @@ class Plugin(Struct, frozen=True, eq=False):
     import_it: Callable[[], Any]
 
     @property
-    def source(self) -> Source:
+    def source(self) -> ProviderSource:
         """Where its code comes from, for errors."""
         remedy = f"Update or remove that package (pip uninstall {self.package}), or route to another provider"
-        return Source(self.name, self.package, self.version, self.target, remedy)
+        return ProviderSource(self.name, self.package, self.version, self.target, remedy)
 
-    def loaded(self) -> Loaded:
+    def loaded(self) -> LoadedProvider:
         """Import it; what fails is a refused provider."""
         return load(self.source, self.import_it)
 
@@ -49,7 +49,7 @@ def find(*, at_once: bool = False) -> Mapping[str, tuple[Plugin, ...]]:
     if _found is None or _found[0] != path or at_once:
         plugins: dict[str, tuple[Plugin, ...]] = {}
         for plugin in sorted(_installed(), key=lambda plugin: (plugin.name, plugin.package)):
-            key = folded(plugin.name)
+            key = normalize_name(plugin.name)
             plugins[key] = (*plugins.get(key, ()), plugin)
         if _found is None or _found[0] != path or _targets(_found[1]) != _targets(plugins):
             _found = (path, plugins)
@@ -78,7 +78,7 @@ def clash(plugin: Plugin, reason: str) -> PluginError:
     return PluginError(plugin.name, plugin.package, plugin.version, reason, remedy)
 
 
-def both_refused(plugins: tuple[Plugin, ...]) -> Loaded:
+def both_refused(plugins: tuple[Plugin, ...]) -> LoadedProvider:
     """Return the refused provider of a name that several packages claim."""
     first = plugins[0]
     packages = " and ".join(f"{plugin.package} {plugin.version}".strip() for plugin in plugins)

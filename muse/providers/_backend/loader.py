@@ -15,14 +15,14 @@ import msgspec
 from msgspec import Struct
 
 from muse.journal import secrets
-from muse.providers._backend.attempt import Origin
+from muse.providers._backend.attempt import CallMetadata
 from muse.providers._backend.backend import Backend, ProviderBackend
-from muse.providers._backend.function_adapter import PlainBackend
+from muse.providers._backend.function_adapter import FunctionBackend
 from muse.streaming.streams import AsyncReplyStream, ReplyStream
 from muse.types.errors import ConfigError, PluginError
 from muse.types.messages import Reply, Request
 from muse.types.provider_names import PREFIXES, SHIPPED
-from muse.types.provider_spec import Spec
+from muse.types.provider_spec import ProviderSpec
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ FUNCTIONS = ("generate", "agenerate", "run_agent")
 _LONGEST = 300
 
 
-class Source(Struct, frozen=True):
+class ProviderSource(Struct, frozen=True):
     """Where the code of a provider comes from, for errors: `place` is a file or an entry point's target."""
 
     name: str
@@ -45,7 +45,7 @@ class Source(Struct, frozen=True):
         return PluginError(self.name, self.package, self.version, reason, self.remedy)
 
 
-class Loaded(Struct, frozen=True):
+class LoadedProvider(Struct, frozen=True):
     """A provider's module and its backend; `error` is why it cannot be used, None if it can."""
 
     module: ModuleType
@@ -53,7 +53,7 @@ class Loaded(Struct, frozen=True):
     error: ConfigError | None = None
 
 
-def load(source: Source, import_it: Callable[[], Any]) -> Loaded:
+def load(source: ProviderSource, import_it: Callable[[], Any]) -> LoadedProvider:
     """Import a provider; one that fails in any way, lacks a function or declares another name is a refused one."""
     try:
         module = import_it()
@@ -68,19 +68,19 @@ def load(source: Source, import_it: Callable[[], Any]) -> Loaded:
         return refused(source.name, error)
     if problem:
         return refused(source.name, source.error(f"{source.place}: {problem}"))
-    return Loaded(module, backend)
+    return LoadedProvider(module, backend)
 
 
 def backend_around(module: Any, name: str) -> Backend:
     """Return the backend that `bind` made for a module, else one around its plain functions."""
     owner = getattr(getattr(module, "generate", None), "__self__", None)
-    return owner if isinstance(owner, ProviderBackend) else PlainBackend(module, name)
+    return owner if isinstance(owner, ProviderBackend) else FunctionBackend(module, name)
 
 
-def refused(name: str, error: ConfigError, spec: Spec | None = None) -> Loaded:
+def refused(name: str, error: ConfigError, spec: ProviderSpec | None = None) -> LoadedProvider:
     """Return a provider each call to which raises `error`; `spec` is what is known of it nevertheless."""
     prefixes = PREFIXES.get(name, (f"{name.lower()}-",))
-    known = spec or Spec(name, name, "", {}, prefixes=prefixes, key_required=False)
+    known = spec or ProviderSpec(name, name, "", {}, prefixes=prefixes, key_required=False)
     backend = RefusedBackend(known.having(broken=True), error)
     module = ModuleType(f"muse.providers.{name}", f"{error}")
     members: Mapping[str, Any] = {
@@ -91,13 +91,13 @@ def refused(name: str, error: ConfigError, spec: Spec | None = None) -> Loaded:
         "run_agent": backend.arefuse,
     }
     vars(module).update(members)
-    return Loaded(module, backend, error)
+    return LoadedProvider(module, backend, error)
 
 
 class RefusedBackend:
     """A provider that cannot be used, with the reason."""
 
-    def __init__(self, spec: Spec, error: ConfigError) -> None:
+    def __init__(self, spec: ProviderSpec, error: ConfigError) -> None:
         self.spec = spec
         self.error = error
 
@@ -119,20 +119,20 @@ class RefusedBackend:
     async def aload(self, api_key: str | None = None) -> None:
         """Do nothing, as `load`."""
 
-    def reply(self, request: Request, origin: Origin, api_key: str | None = None) -> Reply:
+    def reply(self, request: Request, origin: CallMetadata, api_key: str | None = None) -> Reply:
         """Raise the reason."""
         self.refuse(request, origin, api_key)
 
-    def areply(self, request: Request, origin: Origin, api_key: str | None = None) -> Coroutine[Any, Any, Reply]:
+    def areply(self, request: Request, origin: CallMetadata, api_key: str | None = None) -> Coroutine[Any, Any, Reply]:
         """Raise the reason, when awaited."""
         return self.arefuse(request, origin, api_key)
 
-    def stream(self, request: Request, origin: Origin, api_key: str | None = None) -> ReplyStream:
+    def stream(self, request: Request, origin: CallMetadata, api_key: str | None = None) -> ReplyStream:
         """Raise the reason."""
         self.refuse(request, origin, api_key)
 
     def astream(
-        self, request: Request, origin: Origin, api_key: str | None = None
+        self, request: Request, origin: CallMetadata, api_key: str | None = None
     ) -> Coroutine[Any, Any, AsyncReplyStream]:
         """Raise the reason, when awaited."""
         return self.arefuse(request, origin, api_key)
@@ -147,7 +147,7 @@ def _problem_of(module: Any, backend: Backend, name: str) -> str:
     if spec.name != name:
         return f"its SPEC is named {spec.name!r}, expected {name!r}"
     if name not in SHIPPED:  # 15 ms the first time, and mypy has seen those
-        msgspec.json.decode(msgspec.json.encode(spec), type=Spec)  # the types of its fields
+        msgspec.json.decode(msgspec.json.encode(spec), type=ProviderSpec)  # the types of its fields
     return ""
 
 
@@ -160,4 +160,4 @@ def _in_words(exc: BaseException) -> str:
         said = ""
     if isinstance(exc, SystemExit):
         kind, said = "it ends the process when it is imported", f"SystemExit {said}".strip()
-    return secrets.mask(f"{kind}: {said}" if said else kind)[:_LONGEST]
+    return secrets.redact(f"{kind}: {said}" if said else kind)[:_LONGEST]

@@ -15,22 +15,22 @@ from msgspec.structs import replace
 from muse.journal import config_loader, secrets
 from muse.journal.trust.consent import TrustError
 from muse.policies.deadline import Deadline
-from muse.providers._backend.fitting import ToolRules, fitted
+from muse.providers._backend.fitting import ToolRules, fit_request
 from muse.routing.router import PROVIDER_ENV
-from muse.streaming.stream_base import Gatherer
+from muse.streaming.stream_base import StreamAccumulator
 from muse.types.errors import ConfigError, MuseError
 from muse.types.messages import Reply, Request
-from muse.types.provider_spec import Spec
+from muse.types.provider_spec import ProviderSpec
 from muse.types.redaction import shown_address
 
 if TYPE_CHECKING:
-    from muse.providers._backend.batch_service import NativeBatch
+    from muse.providers._backend.batch_service import BatchService
 
 Payload = dict[str, Any]
 Answer = bytes | Mapping[str, Any]
 
 
-class Access(Struct, frozen=True):
+class Credentials(Struct, frozen=True):
     """With which key, and to which address (None: the SDK's own), a client talks; the key stays out of `repr`.
 
     `max_bytes` is the most that an answer may have, as it is read and once it is decompressed.
@@ -45,7 +45,7 @@ class Access(Struct, frozen=True):
         return f"Access({'with' if self.key else 'without'} a key, base_url={address!r})"
 
 
-class Encoded(Struct, frozen=True):
+class EncodedRequest(Struct, frozen=True):
     """A wire payload, and the options of the request that the model does not take."""
 
     payload: Payload
@@ -59,18 +59,18 @@ class Provider(ABC):
     encoded.
     """
 
-    spec: Spec
+    spec: ProviderSpec
     sdk: ClassVar[str] = ""
     tool_rules: ClassVar[ToolRules | None] = None
     takes_blanks: ClassVar[bool] = True
 
     @abstractmethod
-    def encode(self, request: Request) -> Encoded:
+    def encode(self, request: Request) -> EncodedRequest:
         """The request in the provider's form; pure."""
 
-    def encode_fitted(self, request: Request) -> Encoded:
+    def encode_fitted(self, request: Request) -> EncodedRequest:
         """As `encode`, of the request without empty texts and with tools that the provider takes."""
-        fit, dropped = fitted(request, self.tool_rules, blanks=self.takes_blanks)
+        fit, dropped = fit_request(request, self.tool_rules, blanks=self.takes_blanks)
         encoded = self.encode(fit)
         return replace(encoded, dropped=encoded.dropped + dropped) if dropped else encoded
 
@@ -83,15 +83,15 @@ class Provider(ABC):
         """
 
     @abstractmethod
-    def gather(self) -> Gatherer:
+    def gather(self) -> StreamAccumulator:
         """A fresh collector of this provider's stream events."""
 
     @abstractmethod
-    def client(self, access: Access) -> Any:
+    def client(self, access: Credentials) -> Any:
         """A new sync client; the SDK is imported here."""
 
     @abstractmethod
-    def aclient(self, access: Access) -> Any:
+    def aclient(self, access: Credentials) -> Any:
         """A new async client for the running loop."""
 
     @abstractmethod
@@ -125,25 +125,25 @@ class Provider(ABC):
         """Whether an answer to this payload may take longer than an unstreamed connection lasts."""
         return False
 
-    def native_batch(self) -> NativeBatch | None:
+    def native_batch(self) -> BatchService | None:
         """The provider's own batch service, which works overnight at `spec.batch_price`; None if it has none."""
         return None
 
-    def access(self, api_key: str | None = None) -> Access:
+    def access(self, api_key: str | None = None) -> Credentials:
         """Key and address for a call, read at call time.
 
         Raises:
             MissingKeyError: the provider needs a key and there is none.
         """
         spec = self.spec
-        find = secrets.need_key if spec.key_required else secrets.find_key
+        find = secrets.require_key if spec.key_required else secrets.find_key
         most = config_loader.load().config.policies.answers.max_bytes(spec.name)
         address = base_url(spec)
         secrets.refuse_withheld(PROVIDER_ENV, spec.model_env, spec.base_url_env, "" if api_key else spec.env_key)
-        return Access(find(spec.env_key, api_key), address, most)
+        return Credentials(find(spec.env_key, api_key), address, most)
 
 
-def base_url(spec: Spec) -> str | None:
+def base_url(spec: ProviderSpec) -> str | None:
     """Return the address in force: the `<NAME>_BASE_URL` variable, else the spec's; None is the SDK's own.
 
     An empty value counts as unset. Blanks around it, slashes at its end, a fragment and the path of the endpoint itself

@@ -13,11 +13,11 @@ from typing import IO, Any
 from muse.providers._backend.batch_service import (
     LONG_WAIT_S,
     SHORT_WAIT_S,
+    BatchLookup,
+    BatchService,
+    BatchUpload,
     Limits,
-    NativeBatch,
     Outcome,
-    Parcel,
-    Sought,
     State,
     Status,
     cancelled_error,
@@ -26,7 +26,7 @@ from muse.providers._backend.batch_service import (
     since_ts,
     within,
 )
-from muse.providers._replies.errors import status_error, unreadable_error
+from muse.providers._replies.errors import invalid_body_error, status_error
 from muse.providers._sdk_base import STREAM_STATUS, error_words
 
 _NAME = "anthropic"
@@ -46,7 +46,7 @@ _STATUSES: Mapping[str, int] = {
 }
 
 
-class AnthropicBatch(NativeBatch):
+class AnthropicBatch(BatchService):
     """Message Batches; a batch has no field for a mark, so it is known by the ids in its results."""
 
     limits = Limits(requests=100_000, size_bytes=256_000_000, window_s=86_400)
@@ -57,14 +57,14 @@ class AnthropicBatch(NativeBatch):
     def unwrap(self, line: bytes, model: str) -> tuple[str, Outcome]:
         entry = decode_line(line)
         if entry is None or not isinstance(entry.get("custom_id"), str) or not isinstance(entry.get("result"), Mapping):
-            return "", unreadable_error(_NAME, model, line)
+            return "", invalid_body_error(_NAME, model, line)
         return entry["custom_id"], _answer(entry["result"], line, model)
 
-    async def submit(self, client: Any, parcel: Parcel) -> str:
+    async def submit(self, client: Any, parcel: BatchUpload) -> str:
         made = _api(client).messages.batches.create(requests=list(parcel.lines()), timeout=LONG_WAIT_S)
         return str((await within(made, LONG_WAIT_S)).id)
 
-    async def find(self, client: Any, sought: Sought) -> tuple[str, ...]:
+    async def find(self, client: Any, sought: BatchLookup) -> tuple[str, ...]:
         """The batches made since, of the size sought, but for those whose results are another job's."""
         earliest = since_ts(sought)
         found: list[str] = []
@@ -104,7 +104,7 @@ def _api(client: Any) -> Any:
     return client.sdk.copy()
 
 
-async def _is_other(client: Any, batch: Any, sought: Sought) -> bool:
+async def _is_other(client: Any, batch: Any, sought: BatchLookup) -> bool:
     """Whether the first readable line of a batch's results is of another job; False while there are none."""
     if batch.processing_status != "ended" or not batch.results_url:
         return False
@@ -141,4 +141,4 @@ def _answer(result: Mapping[str, Any], line: bytes, model: str) -> Outcome:
             code, words = error_words(result.get("error"))
             return status_error(_NAME, model, _STATUSES.get(str(code), STREAM_STATUS), code=code, message=words)
         case _:
-            return unreadable_error(_NAME, model, line, expected="a result of a known type")
+            return invalid_body_error(_NAME, model, line, expected="a result of a known type")

@@ -14,11 +14,11 @@ from typing import IO, Any, cast
 from muse.providers._backend.batch_service import (
     LONG_WAIT_S,
     SHORT_WAIT_S,
+    BatchLookup,
+    BatchService,
+    BatchUpload,
     Limits,
-    NativeBatch,
     Outcome,
-    Parcel,
-    Sought,
     State,
     Status,
     decode_line,
@@ -26,7 +26,7 @@ from muse.providers._backend.batch_service import (
     since_ts,
     within,
 )
-from muse.providers._replies.errors import status_error, unreadable_error
+from muse.providers._replies.errors import invalid_body_error, status_error
 from muse.types.errors import MuseError
 
 _NAME = "google"
@@ -59,7 +59,7 @@ _CODES: Mapping[int, tuple[int, str]] = {
 }
 
 
-class GoogleBatch(NativeBatch):
+class GoogleBatch(BatchService):
     """Gemini's batch jobs; a job carries its mark as display name."""
 
     limits = Limits(requests=100_000, size_bytes=2_000_000_000, window_s=172_800)
@@ -70,15 +70,15 @@ class GoogleBatch(NativeBatch):
     def unwrap(self, line: bytes, model: str) -> tuple[str, Outcome]:
         entry = decode_line(line)
         if entry is None or not isinstance(entry.get("key"), str):
-            return "", unreadable_error(_NAME, model, line)
+            return "", invalid_body_error(_NAME, model, line)
         response, error = entry.get("response"), entry.get("error") or entry.get("status")
         if isinstance(response, Mapping):
             return entry["key"], response
         if isinstance(error, Mapping):
             return entry["key"], _error(error, model)
-        return entry["key"], unreadable_error(_NAME, model, line, expected="a response or an error")
+        return entry["key"], invalid_body_error(_NAME, model, line, expected="a response or an error")
 
-    async def submit(self, client: Any, parcel: Parcel) -> str:
+    async def submit(self, client: Any, parcel: BatchUpload) -> str:
         if parcel.size_bytes <= _INLINE_BYTES:
             entries = [{"request": line["request"], "metadata": {"key": line["key"]}} for line in parcel.lines()]
             source: dict[str, Any] = {"requests": {"requests": entries}}
@@ -94,14 +94,14 @@ class GoogleBatch(NativeBatch):
         made = client.sdk.aio.batches.create(model=parcel.model, src=stand_in, config=config)
         return str((await within(made, LONG_WAIT_S)).name)
 
-    async def _upload(self, client: Any, parcel: Parcel) -> str:
+    async def _upload(self, client: Any, parcel: BatchUpload) -> str:
         parcel.file.seek(0)
         form = client.types.UploadFileConfig(display_name=parcel.mark, mime_type="application/jsonl")
         file = cast(IOBase, parcel.file)
         sent = await within(client.sdk.aio.files.upload(file=file, config=form), LONG_WAIT_S)
         return str(sent.name)
 
-    async def find(self, client: Any, sought: Sought) -> tuple[str, ...]:
+    async def find(self, client: Any, sought: BatchLookup) -> tuple[str, ...]:
         earliest = since_ts(sought)
         pager = await within(client.sdk.aio.batches.list(config={"page_size": _PAGE}), SHORT_WAIT_S)
         while True:

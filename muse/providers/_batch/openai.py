@@ -13,11 +13,11 @@ from typing import IO, Any
 from muse.providers._backend.batch_service import (
     LONG_WAIT_S,
     SHORT_WAIT_S,
+    BatchLookup,
+    BatchService,
+    BatchUpload,
     Limits,
-    NativeBatch,
     Outcome,
-    Parcel,
-    Sought,
     State,
     Status,
     cancelled_error,
@@ -26,7 +26,7 @@ from muse.providers._backend.batch_service import (
     since_ts,
     within,
 )
-from muse.providers._replies.errors import status_error, unreadable_error
+from muse.providers._replies.errors import invalid_body_error, status_error
 from muse.providers._sdk_base import STREAM_STATUS, error_words
 from muse.types.errors import MuseError
 
@@ -46,7 +46,7 @@ _STATES: Mapping[str, State] = {
 _PAGE = 100
 
 
-class OpenAIBatch(NativeBatch):
+class OpenAIBatch(BatchService):
     """Jobs at `/v1/responses`; a job carries its mark as metadata."""
 
     limits = Limits(requests=50_000, size_bytes=200_000_000, window_s=86_400)
@@ -57,10 +57,10 @@ class OpenAIBatch(NativeBatch):
     def unwrap(self, line: bytes, model: str) -> tuple[str, Outcome]:
         entry = decode_line(line)
         if entry is None or not isinstance(entry.get("custom_id"), str):
-            return "", unreadable_error(_NAME, model, line)
+            return "", invalid_body_error(_NAME, model, line)
         return entry["custom_id"], _answer(entry, line, model)
 
-    async def submit(self, client: Any, parcel: Parcel) -> str:
+    async def submit(self, client: Any, parcel: BatchUpload) -> str:
         parcel.file.seek(0)
         form = (f"{parcel.mark}.jsonl", parcel.file, "application/jsonl")
         sent = await within(_api(client).files.create(file=form, purpose="batch", timeout=LONG_WAIT_S), LONG_WAIT_S)
@@ -69,7 +69,7 @@ class OpenAIBatch(NativeBatch):
         )
         return str((await within(made, SHORT_WAIT_S)).id)
 
-    async def find(self, client: Any, sought: Sought) -> tuple[str, ...]:
+    async def find(self, client: Any, sought: BatchLookup) -> tuple[str, ...]:
         earliest = since_ts(sought)
         page = await within(_api(client).batches.list(limit=_PAGE), SHORT_WAIT_S)
         while True:
@@ -125,7 +125,7 @@ def _answer(entry: Mapping[str, Any], line: bytes, model: str) -> Outcome:
     if entry.get("error"):
         return _error(entry, STREAM_STATUS, model)
     if not isinstance(response, Mapping) or not isinstance(response.get("body"), Mapping):
-        return unreadable_error(_NAME, model, line, expected="a response with a body")
+        return invalid_body_error(_NAME, model, line, expected="a response with a body")
     status, body = response.get("status_code"), response["body"]
     if status == 200:
         answer: Mapping[str, Any] = body

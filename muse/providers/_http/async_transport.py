@@ -15,11 +15,11 @@ from typing import cast
 
 import httpx2
 
-from muse.policies.rate_limit_headers import note
+from muse.policies.rate_limit_headers import record_headers
 from muse.policies.resend_guard import may_send_again, must_be_new
 from muse.providers._http.decoding import Decoder, plain_fields
 from muse.providers._http.destination import Destination, destination
-from muse.providers._http.http1 import Head, Inbox
+from muse.providers._http.http1 import Head, ResponseBuffer
 from muse.providers._http.sockets import look_up, share
 from muse.providers._http.transport import (
     DONE,
@@ -53,7 +53,7 @@ class AsyncTransport(httpx2.AsyncBaseTransport):
         most = most_of(request, self._most)
         where = destination(request.url)
         connection, inbox, head = await self._ask(where, request, most)
-        note(head.fields)
+        record_headers(head.fields)
         body = _Body(connection, inbox, decoder_of(connection, head, most))
         body.idle = self._idle[where]
         fields = head.fields if body.is_plain else plain_fields(head.fields)
@@ -76,7 +76,7 @@ class AsyncTransport(httpx2.AsyncBaseTransport):
 
     async def _ask(
         self, where: Destination, request: httpx2.Request, most: int | None
-    ) -> tuple[_Connection, Inbox, Head]:
+    ) -> tuple[_Connection, ResponseBuffer, Head]:
         """As `Transport._ask`, awaited."""
         kept = None if must_be_new() else self._kept(where)
         if kept is not None:
@@ -187,7 +187,7 @@ class _Connection(asyncio.Protocol):
         self.used_s = 0.0
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._group = group
-        self._inbox: Inbox | None = None
+        self._inbox: ResponseBuffer | None = None
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._is_paused = False
@@ -232,20 +232,20 @@ class _Connection(asyncio.Protocol):
             return None if self._inbox.is_over else error
         return None
 
-    async def ask(self, request: httpx2.Request, most_bytes: int | None) -> tuple[Inbox, Head]:
+    async def ask(self, request: httpx2.Request, most_bytes: int | None) -> tuple[ResponseBuffer, Head]:
         """Send the request; the answer with its head read. The connection ends with whatever is raised."""
         content = await request.aread()
         data = sent_bytes(request, content, self.where, is_tunnelled=self.is_tunnelled)
-        return await self._asked(Inbox(request.method, most_bytes), data)
+        return await self._asked(ResponseBuffer(request.method, most_bytes), data)
 
     async def tunnel(self) -> int:
         """Ask a proxy for a tunnel; the status that it answers with."""
-        inbox, head = await self._asked(Inbox("CONNECT", PIECE_BYTES), self.where.connect_bytes())
+        inbox, head = await self._asked(ResponseBuffer("CONNECT", PIECE_BYTES), self.where.connect_bytes())
         if head.status < 300 and inbox.has_excess:
             raise httpx2.RemoteProtocolError("found bytes of a proxy's behind its answer to CONNECT")
         return head.status
 
-    async def _asked(self, inbox: Inbox, data: bytes) -> tuple[Inbox, Head]:
+    async def _asked(self, inbox: ResponseBuffer, data: bytes) -> tuple[ResponseBuffer, Head]:
         self.has_answered = False
         self._inbox = inbox
         try:
@@ -295,7 +295,7 @@ class _Connection(asyncio.Protocol):
 class _Body(httpx2.AsyncByteStream):
     """The body of an answer, decompressed; read to its end, its connection goes back among the idle ones."""
 
-    def __init__(self, connection: _Connection, inbox: Inbox, decoder: Decoder) -> None:
+    def __init__(self, connection: _Connection, inbox: ResponseBuffer, decoder: Decoder) -> None:
         self.idle: deque[_Connection] = deque()
         self._connection = connection
         self._inbox = inbox

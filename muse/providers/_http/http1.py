@@ -63,7 +63,7 @@ def request_bytes(request: httpx2.Request, content: bytes, *, target: bytes, fur
 _OWN_FIELDS = frozenset({b"content-length", b"transfer-encoding"})
 
 
-class Inbox:
+class ResponseBuffer:
     """One answer as its bytes come in: `feed` them, take the head, then the body in pieces.
 
     Bytes beyond `most_bytes` (None: no bound) are refused, framing included, and so is a head of more than 64 KiB or

@@ -77,7 +77,7 @@ def connect(host: str, port: int, left_s: Callable[[], float | None]) -> socket.
     raise failure
 
 
-class Wire(Protocol):
+class BufferedSocket(Protocol):
     """What a transport needs of a connected socket."""
 
     def settimeout(self, seconds: float | None, /) -> None: ...
@@ -87,7 +87,7 @@ class Wire(Protocol):
     def close(self) -> None: ...
 
 
-def secured(below: Wire, tls: ssl.SSLContext, host: str, left_s: float | None) -> Wire:
+def secured(below: BufferedSocket, tls: ssl.SSLContext, host: str, left_s: float | None) -> BufferedSocket:
     """The connection with TLS upon it, which may have TLS already; it is closed with whatever is raised.
 
     Raises:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from muse.providers._replies.errors import unreadable_error
+from muse.providers._replies.errors import invalid_body_error
 from muse.types.errors import ProviderError
 
 _decode = msgspec.json.Decoder().decode
@@ -184,7 +184,7 @@ class EventReader:
         return [*values, DONE]
 
     def _fail(self, data: bytes, cause: Exception | None) -> None:
-        self.error = unreadable_error(self._provider, "", data, expected="an event of a stream")
+        self.error = invalid_body_error(self._provider, "", data, expected="an event of a stream")
         self.error.__cause__ = cause
 
 

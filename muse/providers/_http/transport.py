@@ -18,12 +18,12 @@ from typing import Protocol
 import httpx2
 
 from muse.policies.deadline import wait_s
-from muse.policies.rate_limit_headers import note
+from muse.policies.rate_limit_headers import record_headers
 from muse.policies.resend_guard import may_send_again, must_be_new
 from muse.providers._http.decoding import Decoder, plain_fields
 from muse.providers._http.destination import Destination, destination
-from muse.providers._http.http1 import Head, Inbox, request_bytes
-from muse.providers._http.sockets import Wire, connect, secured
+from muse.providers._http.http1 import Head, ResponseBuffer, request_bytes
+from muse.providers._http.sockets import BufferedSocket, connect, secured
 
 PIECE_BYTES = 65_536
 # How a stream of Chat Completions says that it is over, and how long its connection is worth waiting for.
@@ -54,7 +54,7 @@ class Transport(httpx2.BaseTransport):
             connection, inbox, head = self._ask(where, request, most)
         except OSError as exc:
             raise _error(exc) from exc
-        note(head.fields)
+        record_headers(head.fields)
         body = _Body(connection, inbox, decoder_of(connection, head, most))
         body.idle = self._idle[where]
         if not is_whole(head):
@@ -73,7 +73,9 @@ class Transport(httpx2.BaseTransport):
             while idle:
                 idle.pop().close()
 
-    def _ask(self, where: Destination, request: httpx2.Request, most: int | None) -> tuple[_Connection, Inbox, Head]:
+    def _ask(
+        self, where: Destination, request: httpx2.Request, most: int | None
+    ) -> tuple[_Connection, ResponseBuffer, Head]:
         """The answer with its head read, and its connection.
 
         A server may hang up a kept connection at the moment when the request is on its way. Where it has sent no byte
@@ -132,7 +134,7 @@ class Transport(httpx2.BaseTransport):
             raise where.refusal(status)
         return _Connection(self._to_first_hop(where, left_s), where, is_tunnelled=False)
 
-    def _to_first_hop(self, where: Destination, left_s: Callable[[], float | None]) -> Wire:
+    def _to_first_hop(self, where: Destination, left_s: Callable[[], float | None]) -> BufferedSocket:
         """A connection to the server or the proxy, with TLS to a proxy whose address says https."""
         plain = connect(*where.first_hop, left_s)
         if where.proxy is None or where.proxy.scheme != "https":
@@ -145,7 +147,7 @@ class _Connection:
 
     __slots__ = ("_timeout_s", "has_answered", "is_tunnelled", "used_s", "where", "wire")
 
-    def __init__(self, wire: Wire, where: Destination, *, is_tunnelled: bool = True) -> None:
+    def __init__(self, wire: BufferedSocket, where: Destination, *, is_tunnelled: bool = True) -> None:
         self.wire = wire
         self.where = where
         self.is_tunnelled = is_tunnelled
@@ -153,11 +155,11 @@ class _Connection:
         self.used_s = 0.0
         self._timeout_s: float | None = None
 
-    def ask(self, request: httpx2.Request, most_bytes: int | None) -> tuple[Inbox, Head]:
+    def ask(self, request: httpx2.Request, most_bytes: int | None) -> tuple[ResponseBuffer, Head]:
         """Send the request; the answer with its head read. The connection ends with whatever is raised."""
         self._timeout_s = request.extensions.get("timeout", {}).get("read")
         self.has_answered = False
-        inbox = Inbox(request.method, most_bytes)
+        inbox = ResponseBuffer(request.method, most_bytes)
         try:
             data = sent_bytes(request, request.read(), self.where, is_tunnelled=self.is_tunnelled)
             self.wire.settimeout(wait_s(self._timeout_s))
@@ -169,7 +171,7 @@ class _Connection:
             raise
         return inbox, inbox.head
 
-    def receive(self, inbox: Inbox, timeout_s: float | None = None) -> None:
+    def receive(self, inbox: ResponseBuffer, timeout_s: float | None = None) -> None:
         """Wait for the next bytes of an answer."""
         self.wire.settimeout(wait_s(self._timeout_s if timeout_s is None else timeout_s))
         data = self.wire.recv(PIECE_BYTES)
@@ -185,7 +187,7 @@ class _Connection:
         """Ask a proxy for a tunnel; the status that it answers with."""
         self.wire.settimeout(left_s())
         self.wire.sendall(self.where.connect_bytes())
-        inbox = Inbox("CONNECT", PIECE_BYTES)
+        inbox = ResponseBuffer("CONNECT", PIECE_BYTES)
         while inbox.head is None:
             self._timeout_s = left_s()
             self.receive(inbox)
@@ -209,7 +211,7 @@ class _Connection:
 class _Body(httpx2.SyncByteStream):
     """The body of an answer, decompressed; read to its end, its connection goes back among the idle ones."""
 
-    def __init__(self, connection: _Connection, inbox: Inbox, decoder: Decoder) -> None:
+    def __init__(self, connection: _Connection, inbox: ResponseBuffer, decoder: Decoder) -> None:
         self.idle: deque[_Connection] = deque()
         self._connection = connection
         self._inbox = inbox

@@ -24,7 +24,7 @@ from muse.providers._local.errors import (
     EngineRefused,
     WeightsMissing,
 )
-from muse.providers._local.process import Launch, Link, Message
+from muse.providers._local.process import EngineProcess, Launch, Message
 
 __all__ = [
     "Engine",
@@ -51,7 +51,7 @@ class Engine:
     def __init__(self, launch: Launch) -> None:
         self._launch = launch
         self._lock = threading.Lock()
-        self._link: Link | None = None
+        self._link: EngineProcess | None = None
 
     @classmethod
     def shared(cls, model_path: Path, *, n_ctx: int = 4096, threads: int = 1, batch_threads: int = 2) -> Engine:
@@ -124,10 +124,10 @@ class Engine:
             self._link.forsake()
         self._link = None
 
-    def _current(self) -> Link:
+    def _current(self) -> EngineProcess:
         with self._lock:
             if self._link is None or self._link.ended:
-                self._link = Link(self._launch)
+                self._link = EngineProcess(self._launch)
             return self._link
 
     def _ask(self, op: str, body: Message, timeout_s: float | None) -> Message:

@@ -68,7 +68,7 @@ def package_folder() -> Path:
     return Path(spec.origin).parent.parent
 
 
-class Link:
+class EngineProcess:
     """A child process with its three lines, each served by one thread.
 
     The keeper starts the process and writes to it, so that no caller waits for a busy child and
@@ -100,7 +100,7 @@ class Link:
         return self._ended or self._process.poll() is not None
 
     @contextlib.contextmanager
-    def exchange(self, op: str, body: Message, sink: Sink, *, stream: bool) -> Iterator[Link]:
+    def exchange(self, op: str, body: Message, sink: Sink, *, stream: bool) -> Iterator[EngineProcess]:
         """Ask, and on leaving withdraw what is not answered yet; `sink` runs in another thread."""
         request_id = next(self._ids)
         line = json.dumps({"id": request_id, "op": op, "stream": stream, "body": body})

@@ -37,7 +37,7 @@ GROWING = ("content", "reasoning_content", "text", "arguments")
 Message = dict[str, Any]
 
 
-class Outlet:
+class OutputStream:
     """The line to the owner: the original standard output, which native code cannot reach."""
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ def grow(whole: Message, piece: Message) -> None:
             whole[key] = value
 
 
-class Assembly:
+class FrameBuffer:
     """Joins the chunks of a stream into the one answer llama.cpp gives without a stream.
 
     Every request is streamed underneath, because only a stream can be stopped.
@@ -109,7 +109,7 @@ class Assembly:
         return {**choice, "message": said}
 
 
-class Door:
+class StdinReader:
     """The address llama.cpp insists on opening: a private socket, unlinked once it is read.
 
     Where Unix sockets are not to be had it is a loopback port behind a key that nobody else
@@ -157,7 +157,7 @@ class Door:
         return line
 
 
-def settings(package: Any, door: Door, model_path: str, sizes: tuple[int, int, int]) -> Any:
+def settings(package: Any, door: StdinReader, model_path: str, sizes: tuple[int, int, int]) -> Any:
     """Set what llama.cpp is to do; `sizes` are context tokens, threads, threads for prompts."""
     params = package.CommonParams()
     params.model.path = model_path
@@ -187,7 +187,7 @@ def load(model_path: str, sizes: tuple[int, int, int]) -> tuple[Any, Message]:
     start_s = time.monotonic()
     import xllamacpp
 
-    door = Door()
+    door = StdinReader()
     try:
         server = xllamacpp.Server(settings(xllamacpp, door, model_path, sizes))
         props = door.read(server.listening_address, "/props")
@@ -218,10 +218,10 @@ def leave(status: int, reason: Exception) -> None:
     os._exit(status)
 
 
-class Desk:
+class RequestHandler:
     """Takes requests as they come and answers them one after the other."""
 
-    def __init__(self, outlet: Outlet) -> None:
+    def __init__(self, outlet: OutputStream) -> None:
         self._outlet = outlet
         self._jobs: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._wanted: set[int] = set()
@@ -255,7 +255,7 @@ class Desk:
     def _answer(self, request: Message) -> Message:
         if request["op"] == "info":
             return {"done": self._info}
-        streamed, whole, faults = request["stream"], Assembly(), []
+        streamed, whole, faults = request["stream"], FrameBuffer(), []
 
         def see(chunk: Message) -> bool:
             """Take a chunk; `True` stops the work. Progress is asked for to be able to stop."""
@@ -290,7 +290,7 @@ class Desk:
             raise ValueError(f"op: found {request['op']!r}, expected 'chat', 'complete' or 'info'")
 
 
-def tie_to_owner(owner_pid: int) -> None:
+def exit_with_parent(owner_pid: int) -> None:
     """End when the owner ends, however it ends and whoever else holds its pipe open.
 
     The kernel's signal (Linux) also works while the model loads, which holds the interpreter's
@@ -313,8 +313,8 @@ def main(argv: list[str]) -> None:
     owner_pid, package_folder, model_path = int(argv[0]), argv[1], argv[5]
     sizes = (int(argv[2]), int(argv[3]), int(argv[4]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    desk = Desk(Outlet())
-    tie_to_owner(owner_pid)
+    desk = RequestHandler(OutputStream())
+    exit_with_parent(owner_pid)
     sys.path.append(package_folder)
     threading.Thread(target=desk.work, args=(model_path, sizes), name="desk", daemon=True).start()
     for line in sys.stdin.buffer:

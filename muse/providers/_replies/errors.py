@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Mapping, Sequence
 
-from muse.journal.secrets import mask
+from muse.journal.secrets import redact
 from muse.policies.rate_limit_headers import retry_after_s
 from muse.providers._replies.moderation import is_moderation
 from muse.types.errors import (
@@ -20,7 +20,7 @@ from muse.types.errors import (
     RateLimitError,
     RequestError,
 )
-from muse.types.surrogates import mend
+from muse.types.surrogates import join_surrogates
 
 _LONGEST_MESSAGE = 500
 _RETRYABLE = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
@@ -115,13 +115,13 @@ def local_error(exc: BaseException) -> ConfigError | None:
 _UNUSABLE_ADDRESS = frozenset({"InvalidURL", "InvalidUrlClientError", "UnsupportedProtocol", "LocalProtocolError"})
 
 
-def unreadable_error(provider: str, model: str, body: bytes, *, expected: str = "a JSON object") -> ProviderDown:
+def invalid_body_error(provider: str, model: str, body: bytes, *, expected: str = "a JSON object") -> ProviderDown:
     """A good status with a body that is not what was `expected`."""
     what = "an empty body" if not body.strip() else f"{len(body)} bytes that are not {expected}"
     return ProviderDown(f"answered with {what}", provider=provider, model=model, code="unreadable", retryable=True)
 
 
-def misread_error(provider: str, model: str, exc: Exception) -> ProviderDown:
+def malformed_response_error(provider: str, model: str, exc: Exception) -> ProviderDown:
     """An answer of a form that nobody knows; the exception says where reading it ended."""
     text = _shorten(f"answered in a form that cannot be read ({type(exc).__name__}: {exc})")
     return ProviderDown(text, provider=provider, model=model, code="unreadable", retryable=True)
@@ -156,5 +156,5 @@ def _tells_quota(status: int, code: str, message: str) -> bool:
 
 
 def _shorten(text: str) -> str:
-    masked = " ".join(mask(mend(text)).split())
+    masked = " ".join(redact(join_surrogates(text)).split())
     return masked if len(masked) <= _LONGEST_MESSAGE else masked[: _LONGEST_MESSAGE - 1] + "…"

@@ -13,8 +13,8 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from muse.types.messages import Assistant, Results, ToolCall, Turn
-from muse.types.surrogates import mend_all
+from muse.types.messages import Assistant, ToolCall, ToolResults, Turn
+from muse.types.surrogates import join_surrogates_in
 
 _decode = msgspec.json.Decoder().decode
 # How ids begin that muse gives to calls without one.
@@ -77,7 +77,7 @@ def _parsed(text: str) -> Any:
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         pass
     try:
-        return mend_all(json.loads(text, strict=False))
+        return join_surrogates_in(json.loads(text, strict=False))
     except (ValueError, RecursionError):
         return _said_again(text)
 
@@ -96,10 +96,10 @@ def _said_again(text: str) -> Any:
             rest = rest[end:].lstrip()
     except (ValueError, RecursionError):
         return text
-    return mend_all(said[0]) if len(said) == 1 and not rest else text
+    return join_surrogates_in(said[0]) if len(said) == 1 and not rest else text
 
 
-class CallJoiner:
+class ToolCallJoiner:
     """Joins the streamed pieces of tool calls in the form of Chat Completions.
 
     A piece belongs to the call of its id, else to that of its index, else to the last one. Servers leave out ids and
@@ -250,7 +250,7 @@ def fit_ids(turns: tuple[Turn, ...], provider: str, rule: IdRule) -> tuple[Turn,
             is_kept = is_own(turn, provider)
             calls = turn.calls if is_kept else tuple(_fitted(turn.calls, taken, renamed, fits, rule.length))
             fitted.append(replace(turn, calls=calls) if renamed else turn)
-        elif isinstance(turn, Results) and renamed:
+        elif isinstance(turn, ToolResults) and renamed:
             results = (replace(one, call_id=renamed.get(one.call_id, one.call_id)) for one in turn.results)
             fitted.append(replace(turn, results=tuple(results)))
         else:

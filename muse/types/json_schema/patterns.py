@@ -24,9 +24,9 @@ _DEEPEST = 100
 _CHILD = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
-from muse.types.json_schema.validation import problem_with
+from muse.types.json_schema.validation import find_mismatch
 value, schema = json.load(sys.stdin)
-print(json.dumps(problem_with(value, schema)))
+print(json.dumps(find_mismatch(value, schema)))
 """
 _ATOM = re.compile(
     r"\\x[0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4}|\\[^0-9bBAZk]|\\[bBAZ]|\[\^?\]?(?:\\.|[^\]\\])*\]|[^\\\[(){}*+?|]"
@@ -150,7 +150,7 @@ def _lengths_of(repeat: re.Match[str], length: int) -> float:
     return max(1.0, min(int(most) if most else length, length) - int(least) + 1.0)
 
 
-def problem_apart(value: Any, schema: Mapping[str, Any], timeout_s: float = TIMEOUT_S) -> str | None:
+def find_mismatch_isolated(value: Any, schema: Mapping[str, Any], timeout_s: float = TIMEOUT_S) -> str | None:
     """Return what `validation.problem_with` says, from a process of its own that gets `timeout_s` seconds."""
     import subprocess  # 4 ms, and only who has such a pattern pays it
 

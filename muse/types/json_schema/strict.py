@@ -135,7 +135,7 @@ def unwrapped(text: str, schema: Mapping[str, Any] | None) -> str:
     return text
 
 
-def strict_form(schema: Mapping[str, Any], rules: StrictRules) -> dict[str, Any] | None:
+def make_strict(schema: Mapping[str, Any], rules: StrictRules) -> dict[str, Any] | None:
     """Return a schema that is strict by `rules` and takes every value of `schema`; None if there is none.
 
     Objects name all their properties and admit no other. `oneOf` becomes `anyOf`, `allOf` is merged, `prefixItems`

@@ -23,7 +23,7 @@ _FORMATS = frozenset({"date-time", "date", "time", "int32", "int64", "float", "d
 _TYPES = frozenset({"string", "number", "integer", "boolean", "object", "array", "null"})
 
 
-def tool_parameters(schema: object, keywords: frozenset[str] | None = None) -> dict[str, Any]:
+def simplify_tool_schema(schema: object, keywords: frozenset[str] | None = None) -> dict[str, Any]:
     """Return a schema for a tool's arguments whose top is an object without unions and references.
 
     It takes every value that `schema` takes: the properties of all branches of a union at the top are optional there

@@ -9,10 +9,10 @@ from functools import lru_cache
 from typing import Any
 
 from muse.types.json_schema.merge import CannotMerge, admits_null, branches_of, flatten
-from muse.types.json_schema.patterns import may_take_long, problem_apart
+from muse.types.json_schema.patterns import find_mismatch_isolated, may_take_long
 
 
-def drop_nulls(value: Any, schema: Any) -> Any:
+def strip_nulls(value: Any, schema: Any) -> Any:
     """Return `value` without the nulls that stand for absent optional properties.
 
     It is the inverse of what `strict.strict_form` lets be null: a null goes where the property is optional
@@ -150,7 +150,7 @@ def _validator(schema: str) -> Any:
     return Draft202012Validator(known, registry=Registry())
 
 
-def require_schema(schema: Mapping[str, Any]) -> None:
+def check_schema(schema: Mapping[str, Any]) -> None:
     """See that a schema is one, and refers to nothing that is not in it, before anything is asked by it.
 
     Raises:
@@ -189,20 +189,20 @@ def _require_references(resource: Any, resolver: Any) -> None:
         _require_references(child, resolver.in_subresource(child))
 
 
-def require_fit(value: Any, schema: Mapping[str, Any]) -> None:
+def validate(value: Any, schema: Mapping[str, Any]) -> None:
     """See that a value fits its schema. Patterns that may take long are matched in a process with a time limit.
 
     Raises:
         ValueError: it does not (the first problem is said with its place), or the schema is none, or it refers to what
             is not in it (nothing is fetched), or one of its patterns takes too long.
     """
-    check = problem_apart if may_take_long(value, schema) else problem_with
+    check = find_mismatch_isolated if may_take_long(value, schema) else find_mismatch
     problem = check(value, schema)
     if problem is not None:
         raise ValueError(problem)
 
 
-def problem_with(value: Any, schema: Mapping[str, Any]) -> str | None:
+def find_mismatch(value: Any, schema: Mapping[str, Any]) -> str | None:
     """Return why a value does not fit its schema, None if it does; patterns are matched however long they take."""
     from jsonschema import SchemaError, ValidationError  # 50 ms, and only who checks pays it
     from referencing.exceptions import Unresolvable

@@ -23,7 +23,7 @@ _COUNTED = re.compile(r"\bhow\s+many\b", re.IGNORECASE)
 Told = Generator[Asked, Mapping[str, Any], str]
 
 
-class Wish(Struct, frozen=True):
+class AnswerRequest(Struct, frozen=True):
     """What is to be answered: `topic` is the question without the days that the call is limited to.
 
     `words` are the stems that choosing tool and arguments has not settled. `listed`: the tool gives records of one
@@ -36,7 +36,7 @@ class Wish(Struct, frozen=True):
     listed: bool
 
 
-def answer(wish: Wish, result: Result) -> Told:
+def answer(wish: AnswerRequest, result: Result) -> Told:
     """Answer from a result that is not empty."""
     if wish.listed:
         counted = _COUNTED.search(wish.question) and result.total is not None
@@ -53,7 +53,7 @@ def answer(wish: Wish, result: Result) -> Told:
 
 
 def formed_answer(
-    wish: Wish, result: Result, form: Mapping[str, Any], max_tokens: int
+    wish: AnswerRequest, result: Result, form: Mapping[str, Any], max_tokens: int
 ) -> Generator[Asked, Mapping[str, Any], Mapping[str, Any]]:
     """Answer in JSON of a given form; the source has no room in it."""
     passage = few_shot_prompts.one_line(best(result.passages, wish.topic).text, few_shot_prompts.MOST_PASSAGE_CHARS)
@@ -68,7 +68,7 @@ def source_line(passage: Passage) -> str:
     return f"Source: {passage.source.line() or 'the tool names none'}"
 
 
-def _fitting(records: tuple[Passage, ...], wish: Wish) -> tuple[Passage, ...]:
+def _fitting(records: tuple[Passage, ...], wish: AnswerRequest) -> tuple[Passage, ...]:
     """The records that share most words with what is wished for: all of them if none shares any."""
     said = frozenset(wish.words)
     shared = [len(said & frozenset(telling(f"{record.text} {record.source.title}"))) for record in records]

@@ -16,7 +16,7 @@ from muse.providers._local.tool_planner import few_shot_prompts
 from muse.providers._local.tool_planner.argument_schema import Field, fields_of
 from muse.providers._local.tool_planner.date_parsing import Span, without_days
 from muse.providers._local.tool_planner.tokenization import is_telling, stem, telling, words_of
-from muse.types.json_schema.validation import require_fit
+from muse.types.json_schema.validation import validate
 from muse.types.messages import Tool
 
 Asked = tuple[Literal["chat", "complete"], dict[str, Any]]
@@ -83,7 +83,7 @@ def _is_place(found: str) -> bool:
 def fits(tool: Tool, args: Mapping[str, Any]) -> bool:
     """Whether a tool's schema accepts these arguments."""
     try:
-        require_fit(args, tool.schema)
+        validate(args, tool.schema)
     except ValueError:
         return False
     return True

@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from datetime import date
 from typing import Any
 
-from muse.providers._local.tool_planner.answer_extraction import Wish, answer, formed_answer
+from muse.providers._local.tool_planner.answer_extraction import AnswerRequest, answer, formed_answer
 from muse.providers._local.tool_planner.argument_filling import Asked, Question, fill, fits, is_search, search_words
 from muse.providers._local.tool_planner.argument_schema import fields_of
 from muse.providers._local.tool_planner.date_parsing import days_in, known_days, needs_calendar, without_days
@@ -45,7 +45,7 @@ def plan(task: Task, today: date) -> Plan:
         spent = {name: count + int(usage.get(name) or 0) for name, count in spent.items()}
 
 
-class Walk:
+class PlannerSession:
     """A plan under way, for whoever asks the engine: `asked` is the next request, None once `completion` is there."""
 
     def __init__(self, steps: Plan) -> None:
@@ -141,7 +141,7 @@ def _wants_calendar(tool: Tool, question: str) -> bool:
     return takes_days(tool) and needs_calendar(question)
 
 
-def _wish(task: Task, call: ToolCall, tool: Tool | None) -> Wish:
+def _wish(task: Task, call: ToolCall, tool: Tool | None) -> AnswerRequest:
     """What the answer is to be about: the question without what the choice of tool and arguments has settled."""
     fields = fields_of(tool.schema) if tool else ()
     days_settled = any(field.role == "day" and field.name in call.args for field in fields)
@@ -153,7 +153,7 @@ def _wish(task: Task, call: ToolCall, tool: Tool | None) -> Wish:
     }
     known = {one for text in settled for one in telling(text)}
     open_words = tuple(one for one in telling(without_days(task.question)) if one not in known)
-    return Wish(
+    return AnswerRequest(
         task.question, topic, open_words, listed=not any(field.required and field.role != "day" for field in fields)
     )
 

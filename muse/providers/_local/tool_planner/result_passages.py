@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from muse.providers._local.tool_planner.tokenization import Rarity, telling, words_of
+from muse.providers._local.tool_planner.tokenization import InverseDocumentFrequency, telling, words_of
 
 _PLACES = ("entry", "path", "file", "uri", "url", "link", "source", "id")
 _DAYS = ("day", "date")
@@ -105,7 +105,7 @@ def best(passages: Sequence[Passage], question: str) -> Passage:
     """The passage that shares most with the question and has the kind of thing it asks for; the first of equals."""
     stems = [telling(passage.text) for passage in passages]
     titles = [telling(passage.source.title) for passage in passages]
-    rarity = Rarity([*stems, *titles])
+    rarity = InverseDocumentFrequency([*stems, *titles])
     said = telling(question)
 
     def weight(at: int) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from muse.types.messages import Assistant, Request, Results, Tool, ToolCall, ToolResult, Turn, User
+from muse.types.messages import Assistant, Request, Tool, ToolCall, ToolResult, ToolResults, Turn, User
 
 _MOST_QUESTION_CHARS = 2_000
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
@@ -30,17 +30,17 @@ class Task(Struct, frozen=True):
 
 def uses_tools(request: Request) -> bool:
     """Whether a request offers tools, or asks for the answer after they were called."""
-    return bool(request.tools) or any(isinstance(turn, Results) for turn in request.turns[-2:])
+    return bool(request.tools) or any(isinstance(turn, ToolResults) for turn in request.turns[-2:])
 
 
 def task_of(request: Request, form: Mapping[str, Any] | None = None) -> Task:
     """The task in a request: its last question is the one that the last calls were made for."""
     turns = request.turns
-    closing = not request.tools and len(turns) > 1 and isinstance(turns[-2], Results)
+    closing = not request.tools and len(turns) > 1 and isinstance(turns[-2], ToolResults)
     until = len(turns) - 1 if closing else len(turns)
     at = max((place for place in range(until) if isinstance(turns[place], User)), default=0)
     calls = {call.call_id: call for turn in turns for call in (turn.calls if isinstance(turn, Assistant) else ())}
-    results = [result for turn in turns[at:] if isinstance(turn, Results) for result in turn.results]
+    results = [result for turn in turns[at:] if isinstance(turn, ToolResults) for result in turn.results]
     past = tuple((calls[result.call_id], result) for result in results if result.call_id in calls)
     return Task(_said(turns[at]), request.tools, past, len(calls), form, request.max_output_tokens)
 

@@ -84,7 +84,7 @@ def telling(text: str) -> list[str]:
     return [_STEMS_ALIKE.get(one, one) for one in stems]
 
 
-class Rarity:
+class InverseDocumentFrequency:
     """How much a stem tells among some texts: the fewer of them have it, the more (inverse document frequency)."""
 
     def __init__(self, texts: Iterable[Iterable[str]]) -> None:

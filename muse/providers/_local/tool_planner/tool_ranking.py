@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from muse.providers._local.tool_planner.argument_filling import Question, can_fill, is_search, names_choices
 from muse.providers._local.tool_planner.argument_schema import fields_of, words_in
-from muse.providers._local.tool_planner.tokenization import Rarity, telling
+from muse.providers._local.tool_planner.tokenization import InverseDocumentFrequency, telling
 from muse.types.messages import Tool
 
 _NAME, _DESCRIPTION, _ARGUMENT = 2.0, 0.6, 0.2
@@ -34,7 +34,7 @@ def read_only(tools: Iterable[Tool]) -> tuple[Tool, ...]:
 
 def rank(tools: Sequence[Tool], question: Question) -> list[Tool]:
     """The tools whose arguments can be filled, the most fitting first; of equals the more general, then the first."""
-    house = _House(tools)
+    house = _ToolStatistics(tools)
     feasible = [tool for tool in tools if can_fill(tool, question)]
     return sorted(feasible, key=lambda tool: (-house.weight(tool, question), -_reach(tool)))
 
@@ -53,15 +53,15 @@ def takes_days(tool: Tool) -> bool:
     return any(field.role == "day" for field in fields_of(tool.schema))
 
 
-class _House:
+class _ToolStatistics:
     """All tools on offer, and how rare each word is among their names and among their descriptions."""
 
     def __init__(self, tools: Sequence[Tool]) -> None:
         self._names = {tool.name: telling(tool.name) for tool in tools}
         self._descriptions = {tool.name: telling(tool.description) for tool in tools}
         self._arguments = {tool.name: telling(" ".join(words_in(tool.schema))) for tool in tools}
-        self._rarity_of_name = Rarity(self._names.values())
-        self._rarity = Rarity([*self._descriptions.values(), *self._arguments.values()])
+        self._rarity_of_name = InverseDocumentFrequency(self._names.values())
+        self._rarity = InverseDocumentFrequency([*self._descriptions.values(), *self._arguments.values()])
 
     def weight(self, tool: Tool, question: Question) -> float:
         """How well a tool fits whose arguments the question can fill; the unit has no meaning."""
