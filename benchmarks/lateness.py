@@ -69,8 +69,8 @@ def _run(folder: Path, url: str, words: list[str]) -> list[dict[str, Any]]:
     config = folder / "config"
     config.mkdir()
     limits = [{"in_flight": 100, "provider": "*"}, {"requests_per_minute": 100_000, "provider": "*"}]
-    ladder = {"provider": "openai", "fallbacks": ["anthropic"], "retries": 2}
-    providers = {"default": ladder, "limits": limits, "breaker": {"failures": 50, "cool_down_s": 1}}
+    chain = {"provider": "openai", "fallbacks": ["anthropic"], "retries": 2}
+    providers = {"default": chain, "limits": limits, "breaker": {"failures": 50, "cool_down_s": 1}}
     (config / "journal.json").write_text(json.dumps({"providers": providers}))
     variables = {
         "JOURNAL_PATH": str(folder),

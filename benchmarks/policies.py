@@ -65,7 +65,7 @@ def _bare(
         **kwargs,
     }
     call = models.prepare_call(contents, context, options)
-    route = call.ladder.rungs[0]
+    route = call.chain.targets[0]
     return backend_of(route.provider, call.config).reply(call.request, CallMetadata(context, route, call.segment)).text
 
 

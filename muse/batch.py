@@ -72,27 +72,31 @@ class Batch:
         self.max_concurrent = max_concurrent
         self.client = client
         self.tally = BatchStats()
-        self._pace = ConcurrencyLimit(max_concurrent)
-        self._engine: Engine | None = engine_of(engine, self._pace, lane, client)
+        self._concurrency = ConcurrencyLimit(max_concurrent)
+        self._engine: Engine | None = engine_of(engine, self._concurrency, lane, client)
         self._waiting: deque[QueueItem] = deque()
-        self._finished = CompletedQueue(self._pace)
-        self._outage = OutageGuard(self._pace)
-        self._crew = WorkerPool(self._pace, self._next, self._ask, self._left)
-        self._feed = RequestSource(self.tally, self._take_in, self._may_take, self._source_ended)
-        self._bell = Notifier()
+        self._finished = CompletedQueue(self._concurrency)
+        self._outage_guard = OutageGuard(self._concurrency)
+        self._worker_pool = WorkerPool(self._concurrency, self._next, self._ask, self._left)
+        self._source = RequestSource(self.tally, self._take_in, self._may_take, self._source_ended)
+        self._notifier = Notifier()
         self._open = self._drains = self._era = 0
         self._trouble: BaseException | None = None
-        self._bar: ProgressBar | None = drawn(self.tally) if progress else None
-        self._keeper: ResultWriter | None = None
+        self._progress_bar: ProgressBar | None = drawn(self.tally) if progress else None
+        self._result_writer: ResultWriter | None = None
         if ledger is not None:
-            self._keeper = ResultWriter(Store(ledger), key, self._pace, self._deliver, retry_failed=retry_failed)
-            weakref.finalize(self, self._keeper.store.close)
-        self._night: ProviderBatchLane | None = lane_for(self, self.ledger, self._feed, self._bell, lane, deadline)
+            self._result_writer = ResultWriter(
+                Store(ledger), key, self._concurrency, self._deliver, retry_failed=retry_failed
+            )
+            weakref.finalize(self, self._result_writer.store.close)
+        self._provider_lane: ProviderBatchLane | None = lane_for(
+            self, self.ledger, self._source, self._notifier, lane, deadline
+        )
 
     @property
     def ledger(self) -> Store | None:
         """Where requests and results are kept, if they are."""
-        return self._keeper.store if self._keeper is not None else None
+        return self._result_writer.store if self._result_writer is not None else None
 
     def create(self, **options: Any) -> BatchRequest:
         """A request with these options; `add` or `feed` has it asked.
@@ -128,7 +132,7 @@ class Batch:
         for the bar. The future that is returned need not be awaited: it is done when all were taken. What the iterable
         raises comes out of `drain_batch`, after the results.
         """
-        done = self._feed.put(requests, total)
+        done = self._source.put(requests, total)
         self._resume()
         return done
 
@@ -146,7 +150,7 @@ class Batch:
                 while self._finished:
                     yield self._take()
                 if not self._is_over():
-                    await self._bell.wait()
+                    await self._notifier.wait()
             is_whole = True
         finally:
             self._drains -= 1
@@ -166,22 +170,22 @@ class Batch:
         self._resume(is_awaited=True)
         try:
             while not self.is_drained() and (self._drains or not self._is_over()):
-                await self._bell.wait()
+                await self._notifier.wait()
         finally:
             self._finished.is_open = False
 
     def stop(self) -> None:
         """Begin no further call; those under way are finished. With a ledger the others wait there for the next run."""
         self._era += 1
-        for job in [*self._waiting, *(self._night.drop() if self._night is not None else ())]:
+        for job in [*self._waiting, *(self._provider_lane.drop() if self._provider_lane is not None else ())]:
             self._drop(job)
         self._waiting.clear()
-        self._feed.drop()
-        self._bell.ring()
+        self._source.drop()
+        self._notifier.ring()
 
     def cancel(self) -> asyncio.Future[list[Any]]:
         """Begin no further call and cancel those under way; await what is returned to see them end."""
-        others = [*self._feed.tasks(), *self._night_tasks()]
+        others = [*self._source.tasks(), *self._night_tasks()]
         self.stop()
         ended = self._dismiss(others)
         ended.add_done_callback(lambda _: self._rest())
@@ -189,8 +193,8 @@ class Batch:
 
     def close(self) -> None:
         """Close the ledger; without one there is nothing to close."""
-        if self._keeper is not None:
-            self._keeper.close()
+        if self._result_writer is not None:
+            self._result_writer.close()
 
     async def __aenter__(self) -> Self:
         """The batch itself."""
@@ -203,23 +207,23 @@ class Batch:
         self.close()
 
     def _is_over(self) -> bool:
-        return not self._open and self._feed.is_over and not self._night_tasks()
+        return not self._open and self._source.is_over and not self._night_tasks()
 
     def _night_tasks(self) -> list[asyncio.Task[None]]:
-        return self._night.tasks() if self._night is not None else []
+        return self._provider_lane.tasks() if self._provider_lane is not None else []
 
     def _take(self) -> BatchRequest:
         """The next finished request; that makes room for others."""
         request = self._finished.take()
         if self._has_work():
-            self._crew.hire()
-        self._feed.room.ring()
+            self._worker_pool.hire()
+        self._source.room.ring()
         if not self._finished:
-            self._bell.ring()
+            self._notifier.ring()
         return request
 
     def _has_work(self) -> bool:
-        return bool(self._waiting) or (self._feed.has_plain and self._has_room())
+        return bool(self._waiting) or (self._source.has_plain and self._has_room())
 
     def _has_room(self) -> bool:
         """Whether results are drained fast enough for more to be asked."""
@@ -227,26 +231,26 @@ class Batch:
 
     def _resume(self, *, is_awaited: bool = False) -> None:
         """Have what is left to do done."""
-        self._crew.is_halted = False
+        self._worker_pool.is_halted = False
         self._finished.is_open = (is_awaited or self._finished.is_open) and not self._drains
-        if self._bar is not None and self._drains:
-            self._bar.start()
+        if self._progress_bar is not None and self._drains:
+            self._progress_bar.start()
         if self._has_work():
-            self._crew.hire()  # each finds the next as long as there is work
-        self._feed.start()
-        self._feed.room.ring()
-        if self._night is not None and (self._drains or is_awaited):
-            self._night.start(self._left)
+            self._worker_pool.hire()  # each finds the next as long as there is work
+        self._source.start()
+        self._source.room.ring()
+        if self._provider_lane is not None and (self._drains or is_awaited):
+            self._provider_lane.start(self._left)
 
     def _left(self, problem: BaseException | None) -> None:
         """Note the end of a worker; a failure in the batch itself is nobody's result."""
         if problem is not None:
             self._fail(problem)
-        self._bell.ring()
+        self._notifier.ring()
 
     def _source_ended(self, problem: BaseException | None) -> None:
         self._trouble = self._trouble or problem
-        self._bell.ring()
+        self._notifier.ring()
 
     def _fail(self, trouble: BaseException) -> None:
         self._trouble = self._trouble or trouble
@@ -254,16 +258,16 @@ class Batch:
 
     def _next(self) -> QueueItem | None:
         """The job for a worker that is free."""
-        while not (self._waiting or self._night) and self._feed.has_plain and self._has_room():
-            self._feed.pull()
+        while not (self._waiting or self._provider_lane) and self._source.has_plain and self._has_room():
+            self._source.pull()
         job = self._waiting.popleft() if self._waiting else None
-        if self._waiting or (job is not None and self._feed.has_plain):
-            self._crew.hire()
+        if self._waiting or (job is not None and self._source.has_plain):
+            self._worker_pool.hire()
         return job
 
     def _may_take(self) -> bool:
         """Whether a request that came now would be asked at once."""
-        return self._has_room() and len(self._waiting) + self.tally.in_flight < self._pace.places
+        return self._has_room() and len(self._waiting) + self.tally.in_flight < self._concurrency.places
 
     def _admit(self, request: BatchRequest) -> None:
         """Take a request in; one whose result is in the ledger is finished."""
@@ -272,12 +276,12 @@ class Batch:
         is_unseen = self._withdraw(request) and request.restored
         request.clear()
         request.turn += 1
-        number = self._keeper.claim(request, is_unseen=is_unseen) if self._keeper is not None else 0
+        number = self._result_writer.claim(request, is_unseen=is_unseen) if self._result_writer is not None else 0
         self._open += 1
         self.tally.added += 1
         if number is not None:
             job = QueueItem(request, request.turn, self._era, number)
-            if self._night is None or not self._night.takes(job):
+            if self._provider_lane is None or not self._provider_lane.takes(job):
                 self._waiting.append(job)
         else:
             self.tally.count(request)
@@ -285,7 +289,7 @@ class Batch:
 
     def _withdraw(self, request: BatchRequest) -> bool:
         """Do not hand on the result that a request has, since it is added again; whether it was still here."""
-        if self._keeper is not None and self._keeper.withdraw(request):
+        if self._result_writer is not None and self._result_writer.withdraw(request):
             self._open -= 1
             return True
         return self._finished.withdraw(request)
@@ -294,7 +298,7 @@ class Batch:
         """As `_admit`, for what a stream brings: nobody waits to pull it."""
         self._admit(request)
         if self._waiting:
-            self._crew.hire()
+            self._worker_pool.hire()
 
     async def _ask(self, job: QueueItem, replies: list[Reply]) -> None:
         """Make the call of one request; what comes of it is its result, whatever it is."""
@@ -313,18 +317,18 @@ class Batch:
             raise
         finally:
             self.tally.in_flight -= 1
-            self._feed.room.ring()
+            self._source.room.ring()
         if not job.is_current():
             self._forget()
             return
         if problem is None:
             request.answered(response)
         else:
-            request.refused(problem, deferrable=self._keeper is not None)
+            request.refused(problem, deferrable=self._result_writer is not None)
         request.spent(calls_of(replies, problem), time.perf_counter() - began_s)
         note_model(request)
         self._settle(job, began_s)
-        if (outage := self._outage.note(request)) is not None:
+        if (outage := self._outage_guard.note(request)) is not None:
             self._fail(outage)
 
     async def _answer(self, request: BatchRequest, replies: list[Reply]) -> str:
@@ -339,18 +343,18 @@ class Batch:
         """Leave a request out that was updated since: a later job has what it is now."""
         self._open -= 1
         self.tally.added -= 1
-        self._bell.ring()
+        self._notifier.ring()
 
     def _settle(self, job: QueueItem, began_s: float) -> None:
         """Keep a result and hand it on."""
-        record_outcome(self._pace, job.request, began_s)
+        record_outcome(self._concurrency, job.request, began_s)
         self.tally.count(job.request)
-        if self._keeper is not None:
-            self._keeper.keep(job.number, job.request)
+        if self._result_writer is not None:
+            self._result_writer.keep(job.number, job.request)
         else:
             self._finished.put([job.request])
             self._open -= 1
-            self._bell.ring()
+            self._notifier.ring()
 
     def _deliver(self, requests: list[BatchRequest], problem: BaseException | None = None) -> None:
         """Hand results on to whoever drains."""
@@ -359,9 +363,9 @@ class Batch:
         if problem is not None:
             self._fail(problem)
         if self._has_work():
-            self._crew.hire(len(requests))
-        self._feed.room.ring()
-        self._bell.ring()
+            self._worker_pool.hire(len(requests))
+        self._source.room.ring()
+        self._notifier.ring()
 
     def _take_back(self, job: QueueItem) -> None:
         """Put a request whose call was cancelled back in the row, if the batch as a whole was not."""
@@ -379,23 +383,23 @@ class Batch:
         """Cancel all workers and `others`; the future ends with the last of them."""
         for task in others:
             task.cancel()
-        return asyncio.gather(*self._crew.dismiss(), *others, return_exceptions=True)
+        return asyncio.gather(*self._worker_pool.dismiss(), *others, return_exceptions=True)
 
     async def _halt(self) -> None:
         """End what runs, so that it can be taken up again."""
-        self._crew.is_halted = True
+        self._worker_pool.is_halted = True
         try:
-            await self._dismiss([*self._feed.halt(), *self._night_tasks()])
+            await self._dismiss([*self._source.halt(), *self._night_tasks()])
         finally:
             self._rest()
 
     def _rest(self) -> None:
         """Let go of ledger and terminal while nothing runs."""
-        if not (self._is_over() or self._crew.is_halted):
+        if not (self._is_over() or self._worker_pool.is_halted):
             return
-        if self._bar is not None:
-            self._bar.stop()
+        if self._progress_bar is not None:
+            self._progress_bar.stop()
         if self._engine is not None:
             self._engine.rest()
-        if self._keeper is not None:
-            self._keeper.release()
+        if self._result_writer is not None:
+            self._result_writer.release()

@@ -64,7 +64,7 @@ _M = TypeVar("_M", bound=Model)
 class _ResolvedConfig:
     """The router of one state of journal.json, registry and specs, and the ladders it gave so far."""
 
-    __slots__ = ("good_until_s", "ladders", "registry", "router", "snapshot", "specs")
+    __slots__ = ("chains", "good_until_s", "registry", "router", "snapshot", "specs")
 
     def __init__(self, snapshot: Snapshot, registry: Registry, known: Mapping[str, ProviderSpec]) -> None:
         self.snapshot = snapshot
@@ -72,27 +72,27 @@ class _ResolvedConfig:
         self.specs = known
         self.good_until_s = 0.0
         self.router = Router(snapshot.config, registry.contexts, known)
-        self.ladders: dict[str | None, tuple[FallbackChain, tuple[str, ...], list[str | None]]] = {}
+        self.chains: dict[str | None, tuple[FallbackChain, tuple[str, ...], list[str | None]]] = {}
 
     def is_current(self) -> bool:
         """Whether the dictionaries that may be changed at run time are still as they were."""
         return self.registry.is_current() and providers.is_current(self.specs)
 
-    def ladder(self, context: str | None) -> FallbackChain:
+    def chain(self, context: str | None) -> FallbackChain:
         """The ladder of `context`; a kept one holds while the variables it depends on stay as they were."""
         look_up = os.environ.get
-        kept = self.ladders.get(context)
+        kept = self.chains.get(context)
         if kept is not None and list(map(look_up, kept[1])) == kept[2]:
             return kept[0]
         known = specs()
         if known is not self.specs:  # a variable may name a provider that was not loaded yet
             self.specs, self.router = known, Router(self.snapshot.config, self.registry.contexts, known)
-            self.ladders.clear()
+            self.chains.clear()
         found = resolve_fallbacks(self.router.route(context, os.environ), self.router, os.environ)
-        names = (PROVIDER_ENV, *(self.specs[rung.provider].model_env for rung in found.rungs))
-        if len(self.ladders) >= _MOST_ROUTES:
-            self.ladders.clear()
-        self.ladders[context] = (found, names, list(map(look_up, names)))
+        names = (PROVIDER_ENV, *(self.specs[target.provider].model_env for target in found.targets))
+        if len(self.chains) >= _MOST_ROUTES:
+            self.chains.clear()
+        self.chains[context] = (found, names, list(map(look_up, names)))
         return found
 
     def model_at(self, provider: str, tier: int) -> str | None:
@@ -125,7 +125,7 @@ def _resolved_config(*, at_once: bool = False) -> _ResolvedConfig:
 
 def route(context: str | None) -> Route:
     """Who serves `context` now, with the reason; see `muse.routing.router.Router.route` for what it raises."""
-    return _resolved_config().ladder(context).rungs[0]
+    return _resolved_config().chain(context).targets[0]
 
 
 def fallback_chain(context: str | None) -> FallbackChain:
@@ -134,7 +134,7 @@ def fallback_chain(context: str | None) -> FallbackChain:
     Raises:
         MuseError: as `muse.routing.fallbacks.resolve_fallbacks` does.
     """
-    return _resolved_config(at_once=True).ladder(context)
+    return _resolved_config(at_once=True).chain(context)
 
 
 def explain(context: str | None) -> Explanation:
@@ -148,7 +148,7 @@ def resolve_provider(context: str | None) -> tuple[str, str]:
     Raises:
         UnknownProviderError: journal.json leads to a provider that is not registered.
     """
-    found = _resolved_config().ladder(context).rungs[0]
+    found = _resolved_config().chain(context).targets[0]
     return found.provider, found.model
 
 
@@ -172,7 +172,7 @@ def resolve(
         desk = _resolved_config()
     if provider and model:
         return Route(context or "", provider, model, level or desk.router.tier(context, os.environ), "the request")
-    found = desk.ladder(context).rungs[0]
+    found = desk.chain(context).targets[0]
     if model:
         return _overridden(found, model)
     if level is None and provider in (None, "", found.provider):
@@ -389,19 +389,19 @@ def prepare_call(contents: Any, context: str, options: Mapping[str, Any], *, nee
     is_strict = bool(given.pop("strict", False))
     desk = _resolved_config()
     current = desk.snapshot.config
-    found = desk.ladder(context)
+    found = desk.chain(context)
     asked = given.pop("model", None)
     if asked:
-        found = found.starting(_overridden(found.rungs[0], asked))
+        found = found.with_primary(_overridden(found.targets[0], asked))
     if not KNOWN.issuperset(given):
-        _see_to_unknown(given, found.rungs[0].provider, desk.specs, is_strict=is_strict)
+        _see_to_unknown(given, found.targets[0].provider, desk.specs, is_strict=is_strict)
     segment = given.pop("segment", None) or os.environ.get("SEGMENT_KEY")
     api_key = given.pop("api_key", None)
     if not given.get("system_instruction"):
         given["system_instruction"] = current.system_instruction
     if given.get("timeout_s") is None:
         given["timeout_s"] = found.rules.timeout_s
-    request = build_request(contents, found.rungs[0].model, given, needs_text=needs_text)
+    request = build_request(contents, found.targets[0].model, given, needs_text=needs_text)
     return PreparedCall(
         request,
         found,
@@ -441,11 +441,11 @@ def require_allowed(context: str, provider: str, model: str) -> None:
 
 def _starting(desk: _ResolvedConfig, context: str, provider: str, model: str) -> FallbackChain:
     """The ladder of a context that begins with the model of a run."""
-    found = desk.ladder(context)
-    first = found.rungs[0]
+    found = desk.chain(context)
+    first = found.targets[0]
     if (first.provider, first.model) == (provider, model):
         return found
-    return found.starting(Route(context, provider, model, first.tier, "the run's own model"))
+    return found.with_primary(Route(context, provider, model, first.tier, "the run's own model"))
 
 
 class AgentModel:
@@ -492,7 +492,7 @@ def limit_statuses(found: FallbackChain) -> tuple[LimitStatus, ...]:
     """
     from muse.policies.usage_status import limit_statuses as look  # 5 ms, and only who asks for it pays it
 
-    first = found.rungs[0]
+    first = found.targets[0]
     return look(
         _resolved_config().snapshot.config.policies,
         first.context,

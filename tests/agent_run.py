@@ -86,7 +86,7 @@ def record(events: list[dict[str, Any]], *, is_over: bool = True) -> str:
     recorder = EventWriter.begin()
     for event in events:
         recorder.write(event)
-    (recorder.end if is_over else recorder.let_go)()
+    (recorder.end if is_over else recorder.release)()
     return recorder.agent_id
 
 

@@ -19,7 +19,7 @@ class Calls:
         self.under_way: dict[str, asyncio.Future[str]] = {}
         self.most = 0
         self.cancelled: list[str] = []
-        self._bell = Notifier()
+        self._notifier = Notifier()
 
     async def __call__(self, **options: Any) -> str:
         """One call."""
@@ -27,7 +27,7 @@ class Calls:
         self.asked.append(options)
         answer = self.under_way[name] = asyncio.get_running_loop().create_future()
         self.most = max(self.most, len(self.under_way))
-        self._bell.ring()
+        self._notifier.ring()
         try:
             return await answer
         except asyncio.CancelledError:
@@ -39,7 +39,7 @@ class Calls:
     async def until(self, count: int) -> None:
         """Wait until so many calls are under way."""
         while len(self.under_way) < count:
-            await self._bell.wait()
+            await self._notifier.wait()
 
     def end(self, name: str | None = None, answer: str | Exception | None = None) -> None:
         """Let a call end (the oldest if none is named), with its name in capitals if nothing else is said."""

@@ -63,7 +63,7 @@ def texts(outcomes: Outcomes, keys: Sequence[str]) -> list[str]:
 
 
 @pytest.fixture
-def night(journal: JournalFolder, monkeypatch: pytest.MonkeyPatch) -> Iterator[Night]:
+def provider_lane(journal: JournalFolder, monkeypatch: pytest.MonkeyPatch) -> Iterator[Night]:
     """A night with the three providers reachable on a server of its own."""
     with BatchLoopback() as server:
         for case in FAMILY:

@@ -245,7 +245,7 @@ async def test_a_run_whose_process_is_gone_ends_its_stream_with_that(
     monkeypatch.setattr(follow, "_LOOK_AFTER_S", 0.0)
     recorder = run_files.EventWriter.begin()
     recorder.write({"event": "start", "prompt": "x"})
-    recorder.let_go()
+    recorder.release()
     pieces = [piece async for piece in follow.follow(recorder.agent_id)]
     assert [line.event["event"] for piece in pieces for line in piece.lines] == ["start"]
     assert pieces[-1].reason == "cut off"

@@ -179,7 +179,7 @@ def test_an_answer_whose_process_was_killed_does_not_hold_up_the_conversation(
     chat_id, _ = _say("First")
     recorder = run_files.EventWriter.begin()
     recorder.write({"event": "start", "prompt": "Second"})
-    recorder.let_go()
+    recorder.release()
     path = conversations.folder() / f"{chat_id}.jsonl"
     line = {"event": "turn", "agent_id": recorder.agent_id, "prompt": "Second"}
     path.write_text(path.read_text() + json.dumps(line) + "\n")

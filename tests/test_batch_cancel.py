@@ -139,27 +139,27 @@ async def test_a_rate_limit_halves_the_calls_of_an_automatic_batch(calls: Calls)
 
 
 def test_a_pace_halves_once_for_all_the_calls_that_were_under_way() -> None:
-    pace = ConcurrencyLimit("auto")
+    concurrency = ConcurrencyLimit("auto")
     for _ in range(28):
-        pace.succeeded()
-    assert pace.limit == 32
+        concurrency.succeeded()
+    assert concurrency.limit == 32
     began_s = time.perf_counter()
     for _ in range(10):
-        pace.limited(began_s)
-    assert pace.limit == 16
-    pace.limited(time.perf_counter())
-    assert pace.limit == 8
+        concurrency.limited(began_s)
+    assert concurrency.limit == 16
+    concurrency.limited(time.perf_counter())
+    assert concurrency.limit == 8
     for _ in range(8):
-        pace.succeeded()
-    assert pace.limit == 9
+        concurrency.succeeded()
+    assert concurrency.limit == 9
 
 
 def test_a_pace_stays_between_its_bounds() -> None:
-    pace = ConcurrencyLimit("auto")
+    concurrency = ConcurrencyLimit("auto")
     for _ in range(2_000):
-        pace.succeeded()
-    assert pace.limit == 512
+        concurrency.succeeded()
+    assert concurrency.limit == 512
     for _ in range(20):
-        pace.limited(time.perf_counter())
-    assert pace.limit == 1
+        concurrency.limited(time.perf_counter())
+    assert concurrency.limit == 1
     assert ConcurrencyLimit(7).limit == 7

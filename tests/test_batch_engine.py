@@ -30,17 +30,17 @@ class Node:
         self.given = 0
         self.problem: Exception | None = None
         self._answers: list[tuple[int, Answer]] = []
-        self._bell = Notifier()
+        self._notifier = Notifier()
 
-    async def begin(self, luggage: WorkerConfig, _given: object) -> None:
+    async def begin(self, worker_config: WorkerConfig, _given: object) -> None:
         """As `Worker.begin`."""
-        self.told.append(luggage)
+        self.told.append(worker_config)
         if self.problem is not None:
             raise self.problem
 
-    async def settle(self, luggage: WorkerConfig) -> None:
+    async def settle(self, worker_config: WorkerConfig) -> None:
         """As `Worker.settle`."""
-        self.told.append(luggage)
+        self.told.append(worker_config)
 
     async def ask(self, requests: Sequence[Numbered]) -> None:
         """As `Worker.ask`."""
@@ -54,7 +54,7 @@ class Node:
     async def take(self, arrived: int) -> tuple[list[tuple[int, Answer]], list[bytes]]:
         """As `Worker.take`."""
         while not (self._answers or self.problem):
-            await self._bell.wait()
+            await self._notifier.wait()
         if self.problem is not None:
             raise self.problem
         assert arrived == self.given
@@ -70,12 +70,12 @@ class Node:
         """Answer all that was asked."""
         self._answers += [(number, Answer(text.upper(), (), None, 0.1)) for number, text in self.asked.items()]
         self.asked.clear()
-        self._bell.ring()
+        self._notifier.ring()
 
     def die(self) -> None:
         """Be lost, with whatever was asked."""
         self.problem = WorkerLost("the node is gone")
-        self._bell.ring()
+        self._notifier.ring()
 
 
 class Nodes:

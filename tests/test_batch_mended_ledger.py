@@ -46,12 +46,12 @@ class Calls:
         self.asked: list[str] = []
         self.problem: Exception | None = None
         self.gate = asyncio.Event()
-        self._bell = Notifier()
+        self._notifier = Notifier()
 
     async def __call__(self, **options: Any) -> str:
         """One call."""
         self.asked.append(str(options["contents"]))
-        self._bell.ring()
+        self._notifier.ring()
         await self.gate.wait()
         if self.problem is not None:
             raise self.problem
@@ -60,7 +60,7 @@ class Calls:
     async def until(self, count: int) -> None:
         """Wait until so many were asked."""
         while len(self.asked) < count:
-            await self._bell.wait()
+            await self._notifier.wait()
 
 
 @pytest.fixture(name="calls")

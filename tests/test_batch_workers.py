@@ -43,7 +43,7 @@ def _elsewhere(tmp_path: Path, journal: JournalFolder, monkeypatch: pytest.Monke
     monkeypatch.setenv("JOURNAL_PATH", str(journal.path))
 
 
-def luggage(section: dict[str, object] | None = None, *spent: SpendSnapshot) -> WorkerConfig:
+def worker_config(section: dict[str, object] | None = None, *spent: SpendSnapshot) -> WorkerConfig:
     return WorkerConfig(muse.__version__, section or {"default": {"provider": "echo"}}, spent)
 
 
@@ -110,8 +110,8 @@ def test_keys_travel_by_name_and_are_in_no_text_of_what_carries_them(
     carried = secret_env()
     monkeypatch.setenv("GOOGLE_API_KEY", "sk-of-another-account")
     assert "OPENAI_API_KEY" in repr(carried)
-    assert "sk-" not in f"{carried} {carried!r} {DriverState().luggage(1)!r}"
-    assert "sk-" not in str(pickle.dumps(DriverState().luggage(1)))
+    assert "sk-" not in f"{carried} {carried!r} {DriverState().worker_config(1)!r}"
+    assert "sk-" not in str(pickle.dumps(DriverState().worker_config(1)))
     pickle.loads(pickle.dumps(carried)).apply()
     assert os.environ["OPENAI_API_KEY"] == SECRET
     assert "GOOGLE_API_KEY" not in os.environ  # the driver has none, and a node's own is none of its
@@ -126,29 +126,29 @@ def test_another_version_of_muse_on_a_node_is_refused(elsewhere: Path) -> None:
 def test_what_others_spent_counts_for_budgets_and_comes_back_to_nobody(elsewhere: Path) -> None:
     section = {"default": {"provider": "echo"}, "budgets": [{"context": "app.*", "usd": 1.0}]}
     today = time.strftime("%Y%m%d")
-    outpost = WorkerJournal(
-        luggage(section, SpendSnapshot(today, "app.tides", "openai", "gpt-5", 900, 0.4, 2)), SecretEnv({})
+    worker_journal = WorkerJournal(
+        worker_config(section, SpendSnapshot(today, "app.tides", "openai", "gpt-5", 900, 0.4, 2)), SecretEnv({})
     )
-    assert list(elsewhere.iterdir()) == [outpost.folder]
+    assert list(elsewhere.iterdir()) == [worker_journal.folder]
     ledger.append({"context": "app.tides", "provider": "openai", "model": "gpt-5", "usage": {}, "cost_usd": 0.1})
-    assert [line for line in outpost.lines() if b"told" in line] == []
-    outpost.settle(
-        luggage(section, SpendSnapshot(today, "app.tides", "openai", "gpt-5", 950, 0.7, 2))
+    assert [line for line in worker_journal.lines() if b"told" in line] == []
+    worker_journal.settle(
+        worker_config(section, SpendSnapshot(today, "app.tides", "openai", "gpt-5", 950, 0.7, 2))
     )  # 0.1 is our own
     lines = list(ledger.read())
     assert sum(line["cost_usd"] or 0.0 for line in lines) == pytest.approx(0.7)
     assert sum(line["usage"].get("total_tokens", 0) for line in lines) == 950
-    assert outpost.lines() == []
-    outpost.settle(luggage(section, SpendSnapshot(today, "app.tides", "openai", "gpt-5", 950, 1.3, 2)))
+    assert worker_journal.lines() == []
+    worker_journal.settle(worker_config(section, SpendSnapshot(today, "app.tides", "openai", "gpt-5", 950, 1.3, 2)))
     with pytest.raises(BudgetExceeded):
         models.generate("When?", "app.tides")
-    outpost.close()
+    worker_journal.close()
     assert list(elsewhere.iterdir()) == []
 
 
 async def test_a_worker_answers_what_it_is_given_with_one_line_for_each_call(elsewhere: Path) -> None:
     worker = Worker()
-    await worker.begin(luggage(), SecretEnv({}))
+    await worker.begin(worker_config(), SecretEnv({}))
     good, bad = BatchRequest("When?", "app.tides"), BatchRequest("When?", "app.tides", timeout_s=-1.0)
     with testing.script("Low water at six."):
         await worker.ask([(7, pack(good)[0]), (8, pack(bad)[0])])

@@ -220,7 +220,7 @@ def test_a_run_is_claimed_once() -> None:
     recorder = run_files.claim(agent_id)
     assert recorder is not None
     assert run_files.claim(agent_id) is None
-    recorder.let_go()
+    recorder.release()
     adopted = run_files.adopt(agent_id)
     assert adopted is not None
     adopted.end()

@@ -34,12 +34,12 @@ NAMES = ("openai", "anthropic", "local")
 REPLY = Reply("The tide turns at six.", Assistant(), Usage(), "stop", "a model", "a provider")
 
 
-def rung(name: str) -> Route:
+def target(name: str) -> Route:
     return Route("app.tides", name, f"{name}-model", Tier.FLASH, f"rung {name}")
 
 
 def call(names: Sequence[str] = NAMES[:1], rules: CallPolicy | None = None, timeout_s: float = 60) -> Call:
-    return Call("app.tides", tuple(map(rung, names)), rules or CallPolicy(), Deadline.after(timeout_s))
+    return Call("app.tides", tuple(map(target, names)), rules or CallPolicy(), Deadline.after(timeout_s))
 
 
 def down(**further: float) -> ProviderError:

@@ -51,10 +51,10 @@ def turned(way: str, engine: Scripted, request: Request) -> dict[str, Any]:
     elif way == "async":
         raw = asyncio.run(provider.asend(client, payload, deadline))
     else:
-        gatherer = provider.gather()
+        accumulator = provider.gather()
         for event in _events(provider, client, payload, deadline, way):
-            gatherer.feed(event)
-        gathered = gatherer.raw()
+            accumulator.feed(event)
+        gathered = accumulator.raw()
         assert gathered is not None
         raw = gathered
     reply = provider.decode(raw, request)

@@ -130,8 +130,8 @@ def _fresh(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         pytest.skip("the embedded model's weights are not on this machine")
     monkeypatch.delenv("JOURNAL_PATH")
     shutil.copy(ROOT / "journal.json", checkout)
-    left_out = shutil.ignore_patterns("transcript.jsonl", "[0-9][0-9][0-9][0-9]_*.md")
-    shutil.copytree(ROOT / "fixtures" / "journal", checkout / "fixtures" / "journal", ignore=left_out)
+    skipped = shutil.ignore_patterns("transcript.jsonl", "[0-9][0-9][0-9][0-9]_*.md")
+    shutil.copytree(ROOT / "fixtures" / "journal", checkout / "fixtures" / "journal", ignore=skipped)
     said = "fixtures/journal/20261103/090500_720/transcript.jsonl"
     shutil.copy(ROOT / said, checkout / said)
     return checkout

@@ -339,6 +339,6 @@ def test_ten_thousand_contexts_do_not_pile_up(journal: JournalFolder) -> None:
     for number in range(models._MOST_ROUTES + 10):
         models.resolve_provider(f"app.many.{number}")
     assert models._resolved is not None
-    assert len(models._resolved.ladders) <= models._MOST_ROUTES
+    assert len(models._resolved.chains) <= models._MOST_ROUTES
     assert time.process_time() - started_s < 10.0
     assert os.environ.get("MUSE_PROVIDER") is None

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import aclosing
 
 import pytest
+from tests.provider_lane import Night, items_for, texts
 
 from muse.batching.provider_batches import submitter
 from muse.batching.provider_batches.submitter import Item
@@ -16,7 +17,6 @@ from muse.errors import ConfigError, ProviderDown
 from muse.types.messages import Reply
 from tests.journal_folder import start
 from tests.loopback.batch_jobs import Script
-from tests.night import Night, items_for, texts
 from tests.provider_cases import FAMILY, Case
 
 every = pytest.mark.parametrize("case", FAMILY, ids=str)
@@ -45,10 +45,10 @@ asyncio.run(main())
 
 
 def child(
-    night: Night, case: Case, count: int = COUNT, *, taken: Iterable[str] = (), size: int = 1_000_000
+    provider_lane: Night, case: Case, count: int = COUNT, *, taken: Iterable[str] = (), size: int = 1_000_000
 ) -> subprocess.Popen[str]:
     """A process with the overnight lane on this journal, asking for all but what is `taken` ("stay": for one only)."""
-    return start(CHILD, case.name, str(night.path), str(count), str(size), ",".join(taken))
+    return start(CHILD, case.name, str(provider_lane.path), str(count), str(size), ",".join(taken))
 
 
 def killer(process: Callable[[], subprocess.Popen[str]], at: str) -> Callable[[str], None]:
@@ -69,51 +69,51 @@ def heard(process: subprocess.Popen[str]) -> list[str]:
 
 
 @pytest.mark.parametrize(("case", "step"), STEPS, ids=[f"{case}-{step}" for case, step in STEPS])
-async def test_a_kill_between_two_steps_never_pays_twice(case: Case, step: str, night: Night) -> None:
-    night.server.plan(case.name, Script(polls=2))
+async def test_a_kill_between_two_steps_never_pays_twice(case: Case, step: str, provider_lane: Night) -> None:
+    provider_lane.server.plan(case.name, Script(polls=2))
     running: list[subprocess.Popen[str]] = []
-    night.server.on_step = killer(lambda: running[0], f"{case.name}_{step}")
-    running.append(child(night, case))
+    provider_lane.server.on_step = killer(lambda: running[0], f"{case.name}_{step}")
+    running.append(child(provider_lane, case))
     assert heard(running[0]) == []
-    night.server.on_step = None
-    outcomes = await night.run(items_for(case, COUNT))
+    provider_lane.server.on_step = None
+    outcomes = await provider_lane.run(items_for(case, COUNT))
     assert len(texts(outcomes, [f"{case.name}-{number}" for number in range(COUNT)])) == COUNT
-    assert len(night.server.jobs[case.name]) == 1
-    assert len(night.journal.lines()) == COUNT
+    assert len(provider_lane.server.jobs[case.name]) == 1
+    assert len(provider_lane.journal.lines()) == COUNT
 
 
 @every
-async def test_a_kill_while_answers_are_given_logs_none_of_them_twice(case: Case, night: Night) -> None:
-    process = child(night, case, taken=["stay"])
+async def test_a_kill_while_answers_are_given_logs_none_of_them_twice(case: Case, provider_lane: Night) -> None:
+    process = child(provider_lane, case, taken=["stay"])
     assert process.stdout is not None
     first = process.stdout.readline().split()[0]
-    assert night.journal.lines()
+    assert provider_lane.journal.lines()
     process.kill()
     process.communicate()
-    outcomes = await night.run(items_for(case, COUNT))
+    outcomes = await provider_lane.run(items_for(case, COUNT))
     assert first in outcomes  # it was given, and no sign came that it was taken
     assert len(texts(outcomes, [f"{case.name}-{number}" for number in range(COUNT)])) == COUNT
-    lines = night.journal.lines()
+    lines = provider_lane.journal.lines()
     assert len({line["batch_item"] for line in lines}) == len(lines) == COUNT
-    assert len(night.server.jobs[case.name]) == 1
+    assert len(provider_lane.server.jobs[case.name]) == 1
 
 
-async def test_killed_again_and_again_it_still_asks_once(night: Night) -> None:
+async def test_killed_again_and_again_it_still_asks_once(provider_lane: Night) -> None:
     dice = random.Random(4)
     count = 40
     taken: set[str] = set()
     for _ in range(6):
         left = dice.randint(1, 12)
         running: list[subprocess.Popen[str]] = []
-        night.server.on_step = countdown(lambda: running[0], left)  # noqa: B023 - it is called within this round
-        running.append(child(night, OPENAI, count, taken=taken, size=3_000))
+        provider_lane.server.on_step = countdown(lambda: running[0], left)  # noqa: B023 - it is called within this round
+        running.append(child(provider_lane, OPENAI, count, taken=taken, size=3_000))
         taken.update(heard(running[0]))
-    night.server.on_step = None
-    outcomes = await night.run([item for item in items_for(OPENAI, count) if item.key not in taken])
+    provider_lane.server.on_step = None
+    outcomes = await provider_lane.run([item for item in items_for(OPENAI, count) if item.key not in taken])
     assert taken | set(outcomes) == {f"openai-{number}" for number in range(count)}
-    sent = [custom_id for job in night.server.jobs["openai"].values() for custom_id, _ in job.requests]
+    sent = [custom_id for job in provider_lane.server.jobs["openai"].values() for custom_id, _ in job.requests]
     assert len(sent) == count
-    items = [line["batch_item"] for line in night.journal.lines()]
+    items = [line["batch_item"] for line in provider_lane.journal.lines()]
     assert len(set(items)) == len(items) == count
 
 
@@ -130,36 +130,36 @@ def countdown(process: Callable[[], subprocess.Popen[str]], steps: int) -> Calla
     return on_step
 
 
-async def test_a_second_run_at_the_same_time_is_refused(night: Night) -> None:
-    night.server.plan("openai", Script(polls=10_000))
+async def test_a_second_run_at_the_same_time_is_refused(provider_lane: Night) -> None:
+    provider_lane.server.plan("openai", Script(polls=10_000))
     looked = threading.Event()
-    night.server.on_step = lambda step: looked.set() if step == "openai_look" else None
-    process = child(night, OPENAI)
+    provider_lane.server.on_step = lambda step: looked.set() if step == "openai_look" else None
+    process = child(provider_lane, OPENAI)
     assert looked.wait(180)
     with pytest.raises(ConfigError, match="another run"):
-        await night.run(items_for(OPENAI, COUNT))
+        await provider_lane.run(items_for(OPENAI, COUNT))
     process.kill()
     process.communicate()
 
 
-async def test_leaving_the_iteration_leaves_the_job_at_the_service(night: Night) -> None:
+async def test_leaving_the_iteration_leaves_the_job_at_the_service(provider_lane: Night) -> None:
     items = items_for(ANTHROPIC, 4)
-    lane = night.lane()
+    lane = provider_lane.lane()
     async with aclosing(lane.run(items)) as answers:
         first = (await anext(answers)).key
     lane.close()
-    outcomes = await night.run(items)
+    outcomes = await provider_lane.run(items)
     assert set(outcomes) | {first} == {item.key for item in items}
-    assert night.server.count("anthropic_make") == 1
-    assert night.server.count("anthropic_cancel") == 0
+    assert provider_lane.server.count("anthropic_make") == 1
+    assert provider_lane.server.count("anthropic_cancel") == 0
 
 
 async def test_an_answer_that_comes_while_requests_are_read_is_not_asked_for_again(
-    night: Night, monkeypatch: pytest.MonkeyPatch
+    provider_lane: Night, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(submitter, "_TURN", 1)  # let the other jobs go on after each request that is read
     items = items_for(ANTHROPIC, 4)
-    left = night.lane()
+    left = provider_lane.lane()
     async with aclosing(left.run(items)) as answers:
         await anext(answers)
     left.close()
@@ -171,46 +171,46 @@ async def test_an_answer_that_comes_while_requests_are_read_is_not_asked_for_aga
             yield next(others)
         yield from items
 
-    lane = night.lane()
+    lane = provider_lane.lane()
     async for answer in lane.run(slowly()):
         taken.append(answer.key)  # noqa: PERF401 - while they come it is looked at
     lane.close()
     assert len(set(taken)) == len(taken)
-    sent = [str(payload) for job in night.server.jobs["anthropic"].values() for _, payload in job.requests]
+    sent = [str(payload) for job in provider_lane.server.jobs["anthropic"].values() for _, payload in job.requests]
     assert [sum(f"Question {number}?" in payload for payload in sent) for number in range(4)] == [1, 1, 1, 1]
 
 
-async def test_a_question_that_changed_is_asked_anew(night: Night) -> None:
-    night.server.plan("openai", Script(polls=10_000))
-    lane = night.lane()
-    night.server.on_step = lambda step: lane.cancel() if step == "openai_look" else None
+async def test_a_question_that_changed_is_asked_anew(provider_lane: Night) -> None:
+    provider_lane.server.plan("openai", Script(polls=10_000))
+    lane = provider_lane.lane()
+    provider_lane.server.on_step = lambda step: lane.cancel() if step == "openai_look" else None
     before = items_for(OPENAI, 2)
-    await night.run(before, lane)
-    night.server.on_step = None
+    await provider_lane.run(before, lane)
+    provider_lane.server.on_step = None
     after = [
         type(old)(old.key, new.request, old.origin)
         for old, new in zip(before, items_for(OPENAI, 2, first=7), strict=True)
     ]
-    outcomes = await night.run(after)
+    outcomes = await provider_lane.run(after)
     assert "Question 7?" in texts(outcomes, ["openai-0"])[0]
 
 
-async def test_a_batch_that_was_not_ours_leaves_its_items_to_be_sent_again(night: Night) -> None:
+async def test_a_batch_that_was_not_ours_leaves_its_items_to_be_sent_again(provider_lane: Night) -> None:
     script = Script(polls=4)
-    night.server.plan("anthropic", script, script)
+    provider_lane.server.plan("anthropic", script, script)
     items = items_for(ANTHROPIC, 3)
-    theirs = night.lane()
+    theirs = provider_lane.lane()
     async with aclosing(theirs.run(items_for(ANTHROPIC, 3, first=50))) as answers:
         await anext(answers)
-    job = next(iter(night.server.jobs["anthropic"].values()))
+    job = next(iter(provider_lane.server.jobs["anthropic"].values()))
     job.looks = 0  # it runs again, so nobody can see whose it is
     job.script = script
     theirs.close()
-    night.path = night.journal.path / "ours.sqlite"
-    night.server.plan("anthropic", Script(submit_faults=("lost",)))
-    outcomes = await night.run(items)
+    provider_lane.path = provider_lane.journal.path / "ours.sqlite"
+    provider_lane.server.plan("anthropic", Script(submit_faults=("lost",)))
+    outcomes = await provider_lane.run(items)
     lost = [outcome for outcome in outcomes.values() if not isinstance(outcome, Reply)]
     assert {type(error) for error in lost} == {ProviderDown}
     assert {getattr(error, "code", None) for error in lost} == {"batch_lost"}
-    again = await night.run(items)
+    again = await provider_lane.run(items)
     assert len(texts(again, [item.key for item in items])) == 3

@@ -120,7 +120,7 @@ def test_a_broken_plugin_gives_way_to_a_fallback(journal: JournalFolder, site: P
 def test_a_plugin_that_journal_json_names_is_loaded(journal: JournalFolder, site: Path, section: Any) -> None:
     _declared(site)
     journal.route(**section)
-    assert "seagull" in {rung.provider for rung in _ladder("a.b").rungs}
+    assert "seagull" in {target.provider for target in _ladder("a.b").targets}
 
 
 def test_a_fallback_to_a_plugin_is_used(journal: JournalFolder, site: Path) -> None:

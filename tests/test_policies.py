@@ -229,10 +229,10 @@ def test_a_budget_degrades_then_refuses_and_says_what_was_spent_on_what(desk: De
     assert models.reply(QUESTION, CONTEXT).route.model == models.GPT_5  # type: ignore[union-attr]
     spend(0.85)
     time.sleep(0.25)
-    degraded = models.reply(QUESTION, CONTEXT).route
-    assert degraded is not None
-    assert degraded.model == models.GPT_5_MINI
-    assert "85% of providers.budgets[0]" in degraded.reason
+    downgrade = models.reply(QUESTION, CONTEXT).route
+    assert downgrade is not None
+    assert downgrade.model == models.GPT_5_MINI
+    assert "85% of providers.budgets[0]" in downgrade.reason
     spend(0.2)
     time.sleep(0.25)
     with pytest.raises(BudgetExceeded, match=r"of \$1.00 a day are spent on app\.\* \(app\.tides\.turn on m \$1\.05"):

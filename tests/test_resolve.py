@@ -115,7 +115,7 @@ def test_a_model_of_the_call_takes_the_provider_it_belongs_to(journal: JournalFo
     for model, provider in ((models.CLAUDE_OPUS_4, "anthropic"), ("gpt-of-tomorrow", "openai"), ("nobodys", "google")):
         call = models.prepare_call("hi", "x", {"model": model})
         assert call.request.model == model
-        assert [(rung.model, rung.provider) for rung in call.ladder.rungs] == [(model, provider)]
+        assert [(target.model, target.provider) for target in call.chain.targets] == [(model, provider)]
 
 
 @pytest.mark.parametrize(

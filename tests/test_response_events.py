@@ -24,10 +24,10 @@ def gathered(*told: dict[str, Any], output: Any = ()) -> tuple[str, Reply]:
     """The pieces given out, and the reply, of events of a response that ends with this output."""
     backend = backend_of(WIRES[0].name)
     assert isinstance(backend, ProviderBackend)
-    gatherer = backend.provider.gather()
+    accumulator = backend.provider.gather()
     end = {"type": "response.completed", "response": {"status": "completed", "output": output, "model": "m"}}
-    pieces = "".join(map(gatherer.feed, (*told, end)))
-    raw = gatherer.raw()
+    pieces = "".join(map(accumulator.feed, (*told, end)))
+    raw = accumulator.raw()
     assert raw is not None
     return pieces, backend.provider.decode(raw, REQUEST)
 
@@ -96,7 +96,7 @@ def test_a_refusal_among_the_parts_of_a_message_is_a_blocked_answer() -> None:
 
 
 def test_of_several_choices_the_first_one_is_the_answer() -> None:
-    gatherer = ChatAccumulator("gateway")
+    accumulator = ChatAccumulator("gateway")
     told = [
         {"choices": [{"index": place, "delta": {"content": text}} for place, text in choices]}
         for choices in ([(0, "He"), (1, "B")], [(1, "ye")], [(0, "llo")])
@@ -105,8 +105,8 @@ def test_of_several_choices_the_first_one_is_the_answer() -> None:
         {"choices": [{"index": place, "delta": {}, "finish_reason": end}]}
         for place, end in ((1, "length"), (0, "stop"))
     ]
-    assert "".join(map(gatherer.feed, (*told, *end))) == "Hello"
-    raw = gatherer.raw()
+    assert "".join(map(accumulator.feed, (*told, *end))) == "Hello"
+    raw = accumulator.raw()
     assert raw is not None
     assert raw["choices"][0] == {"message": {"role": "assistant", "content": "Hello"}, "finish_reason": "stop"}
 
@@ -115,10 +115,10 @@ def test_pieces_of_a_gemini_answer_may_be_null_and_arguments_may_be_text() -> No
     case = next(case for case in WIRES if case.name == "google")
     backend = backend_of(case.name)
     assert isinstance(backend, ProviderBackend)
-    gatherer = backend.provider.gather()
+    accumulator = backend.provider.gather()
     parts: list[dict[str, Any]] = [{"text": None}, {"text": "Hi"}, {"functionCall": {"name": "get", "args": ARGS}}]
-    assert gatherer.feed({"candidates": [{"content": {"parts": parts}, "finishReason": "STOP"}]}) == "Hi"
-    raw = gatherer.raw()
+    assert accumulator.feed({"candidates": [{"content": {"parts": parts}, "finishReason": "STOP"}]}) == "Hi"
+    raw = accumulator.raw()
     assert raw is not None
     reply = backend.provider.decode(raw, REQUEST)
     assert (reply.text, [dict(call.args) for call in reply.turn.calls]) == ("Hi", [{"a": 1}])

@@ -152,7 +152,7 @@ def test_the_same_question_has_the_same_answer(
     explained = router.explain(context, environ)
     assert explained == router.explain(context, environ) == Router(config, registry, SPECS).explain(context, environ)
     assert explained.route == router.route(context, environ)
-    assert set(explained.won) == {"provider", "tier", "model"}
+    assert set(explained.rule_sources) == {"provider", "tier", "model"}
 
 
 @given(configs, known, contexts, st.randoms(use_true_random=False))
@@ -274,9 +274,9 @@ def test_an_explanation_names_the_winners_and_the_shadowed() -> None:
         ("context 'a.*'", False),
         ("providers.default", False),
     ]
-    assert explained.won["provider"] == "providers.contexts['a.b.*']"
-    assert explained.won["tier"] == "context 'a.*'"
-    assert explained.won["model"] == "birch tier 2"
+    assert explained.rule_sources["provider"] == "providers.contexts['a.b.*']"
+    assert explained.rule_sources["tier"] == "context 'a.*'"
+    assert explained.rule_sources["model"] == "birch tier 2"
     assert explained.route.model == "birch-two"
 
 

@@ -26,14 +26,14 @@ tier = st.sampled_from([1, 2, 3])
 tier_models = st.dictionaries(st.sampled_from(["1", "2", "3"]), text, max_size=3)
 whole, number = st.integers(1, 10**6), st.floats(1e-3, 1e6)
 seconds = number | whole
-rung = st.fixed_dictionaries({"provider": text}, optional={"tier": tier, "model": text})
+target = st.fixed_dictionaries({"provider": text}, optional={"tier": tier, "model": text})
 entry = st.fixed_dictionaries(
     {},
     optional={
         "provider": text,
         "tier": tier,
         "model": text,
-        "fallbacks": st.lists(text | rung, max_size=2),
+        "fallbacks": st.lists(text | target, max_size=2),
         "fallback_on": st.lists(st.sampled_from(["blocked", "truncated"]), max_size=2),
         "allow": st.lists(text, max_size=2),
         "retries": st.integers(0, 20),

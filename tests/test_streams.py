@@ -230,8 +230,8 @@ class _Heard:
 async def test_drive_tells_tokens_then_done_once(desk: Desk, case: Case) -> None:
     desk.use(case)
     heard, aheard = _Heard(), _Heard()
-    reply = await asyncio.to_thread(lambda: models.stream(QUESTION, CONTEXT).drive(**heard.callbacks))
-    areply = await (await models.astream(QUESTION, CONTEXT)).drive(**aheard.callbacks)
+    reply = await asyncio.to_thread(lambda: models.stream(QUESTION, CONTEXT).consume(**heard.callbacks))
+    areply = await (await models.astream(QUESTION, CONTEXT)).consume(**aheard.callbacks)
     assert "".join(heard.tokens) == TEXT
     assert heard.tokens == aheard.tokens
     assert (heard.done, aheard.done) == ([reply], [areply])
@@ -245,9 +245,9 @@ async def test_drive_tells_the_error_once_and_raises_it(desk: Desk, case: Case) 
     for _ in range(2):
         heard, aheard = _Heard(), _Heard()
         with pytest.raises(MuseError) as caught:
-            models.stream(QUESTION, CONTEXT).drive(**heard.callbacks)
+            models.stream(QUESTION, CONTEXT).consume(**heard.callbacks)
         with pytest.raises(MuseError) as acaught:
-            await (await models.astream(QUESTION, CONTEXT)).drive(**aheard.callbacks)
+            await (await models.astream(QUESTION, CONTEXT)).consume(**aheard.callbacks)
         assert heard.errors == [caught.value]
         assert aheard.errors == [acaught.value]
         assert heard.tokens == aheard.tokens
@@ -265,7 +265,7 @@ def test_an_error_of_a_callback_cancels_the_stream(desk: Desk) -> None:
 
     heard = _Heard()
     with pytest.raises(KeyError):
-        models.stream(QUESTION, CONTEXT).drive(**heard.callbacks | {"on_token": refuse})
+        models.stream(QUESTION, CONTEXT).consume(**heard.callbacks | {"on_token": refuse})
     assert [type(error) for error in heard.errors] == [KeyError]
     number = desk.server.requests[0].connection
     assert desk.server.wait_until(lambda it: not it.is_open(number))
@@ -275,7 +275,7 @@ def test_an_error_of_a_callback_cancels_the_stream(desk: Desk) -> None:
 def test_drive_needs_no_callback(desk: Desk) -> None:
     desk.use(WIRES[0])
     desk.play(WIRES[0], SLOWLY)
-    assert models.stream(QUESTION, CONTEXT).drive().text == TEXT
+    assert models.stream(QUESTION, CONTEXT).consume().text == TEXT
 
 
 def test_a_scripted_stream_is_told_word_by_word(desk: Desk) -> None:

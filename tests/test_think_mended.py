@@ -39,28 +39,28 @@ def _pages(day: Path) -> list[str]:
 
 
 def test_a_run_that_was_killed_after_its_page_does_not_take_it_for_somebody_elses(journal: JournalFolder) -> None:
-    shelf = Shelf(DAY, "tides", Kept(day=DAY))
-    shelf.put_page(Kept(day=DAY), "the page")  # and the state is not written any more
-    assert shelf.put_page(Kept(day=DAY), "the page") is None
+    truncated_results = Shelf(DAY, "tides", Kept(day=DAY))
+    truncated_results.put_page(Kept(day=DAY), "the page")  # and the state is not written any more
+    assert truncated_results.put_page(Kept(day=DAY), "the page") is None
     assert _pages(journal.path / DAY) == ["tides.md"]
 
 
 def test_a_page_that_another_process_made_meanwhile_is_nobodys_own(journal: JournalFolder) -> None:
-    shelf, other = (Shelf(DAY, "tides", Kept(day=DAY)) for _ in range(2))
-    mine, theirs = shelf.load(), other.load()
+    truncated_results, other = (Shelf(DAY, "tides", Kept(day=DAY)) for _ in range(2))
+    mine, theirs = truncated_results.load(), other.load()
     other.put_page(theirs, "their page")
     other.save(theirs)
-    assert shelf.put_page(mine, "my page") is None
+    assert truncated_results.put_page(mine, "my page") is None
     assert _pages(journal.path / DAY) == ["tides.md"]
 
 
 def test_a_page_that_a_person_changed_is_set_aside(journal: JournalFolder) -> None:
-    shelf = Shelf(DAY, "tides", Kept(day=DAY))
-    state = shelf.load()
-    shelf.put_page(state, "the page")
-    shelf.save(state)
-    shelf.page_path.write_text("mine")
-    aside = shelf.put_page(state, "another page")
+    truncated_results = Shelf(DAY, "tides", Kept(day=DAY))
+    state = truncated_results.load()
+    truncated_results.put_page(state, "the page")
+    truncated_results.save(state)
+    truncated_results.page_path.write_text("mine")
+    aside = truncated_results.put_page(state, "another page")
     assert aside is not None
     assert aside.read_text() == "mine"
 

@@ -332,10 +332,10 @@ def block_delta(index: int | None, **delta: Any) -> dict[str, Any]:
 def gathered(*told: dict[str, Any]) -> tuple[str, str, list[tuple[str, str, dict[str, Any]]]]:
     """The pieces, text and calls of Anthropic events between a start and an end."""
     case = WIRES[1]
-    gatherer = provider_of(case).gather()
+    accumulator = provider_of(case).gather()
     start = {"type": "message_start", "message": {"content": [], "model": "m"}}
-    pieces = [gatherer.feed(event) for event in (start, *told, {"type": "message_stop"})]
-    raw = gatherer.raw()
+    pieces = [accumulator.feed(event) for event in (start, *told, {"type": "message_stop"})]
+    raw = accumulator.raw()
     assert raw is not None
     turn = provider_of(case).decode(raw, Request(case.model, (User(("x",)),))).turn
     return "".join(pieces), turn.text, [(call.call_id, call.name, dict(call.args)) for call in turn.calls]
@@ -378,7 +378,7 @@ def test_a_call_whose_start_has_all_its_arguments_keeps_them() -> None:
 
 def test_items_of_a_response_that_its_end_leaves_out_are_those_of_its_events() -> None:
     provider = provider_of(WIRES[0])
-    gatherer = provider.gather()
+    accumulator = provider.gather()
     added = {"type": "function_call", "call_id": "a1", "name": "get", "arguments": ""}
     told: list[dict[str, Any]] = [
         {"type": "response.output_text.delta", "output_index": 2, "delta": "Hel"},
@@ -388,8 +388,8 @@ def test_items_of_a_response_that_its_end_leaves_out_are_those_of_its_events() -
         {"type": "response.function_call_arguments.delta", "output_index": 5, "delta": "1}"},
         {"type": "response.completed", "response": {"status": "completed", "output": [], "model": "m"}},
     ]
-    assert "".join(map(gatherer.feed, told)) == "Hello"
-    raw = gatherer.raw()
+    assert "".join(map(accumulator.feed, told)) == "Hello"
+    raw = accumulator.raw()
     assert raw is not None
     turn = provider.decode(raw, Request("m", (User(("x",)),))).turn
     assert (turn.text, [(one.call_id, one.name, dict(one.args)) for one in turn.calls]) == (
@@ -401,25 +401,25 @@ def test_items_of_a_response_that_its_end_leaves_out_are_those_of_its_events() -
 @pytest.mark.parametrize("key", ["item_id", None])
 def test_items_without_an_index_are_found_by_their_ids_or_in_their_order(key: str | None) -> None:
     provider = provider_of(WIRES[0])
-    gatherer = provider.gather()
+    accumulator = provider.gather()
     for name in ("one", "two"):
         known = {key: name} if key else {}
         item = {"type": "function_call", "call_id": name, "name": "get", "arguments": ""} | (
             {"id": name} if key else {}
         )
-        gatherer.feed({"type": "response.output_item.added", "item": item})
+        accumulator.feed({"type": "response.output_item.added", "item": item})
         for part in ('{"a": ', f'"{name}"', "}"):
-            gatherer.feed({"type": "response.function_call_arguments.delta", "delta": part, **known})
-        gatherer.feed({"type": "response.output_item.done", "item": item | {"arguments": f'{{"a": "{name}"}}'}})
-    gatherer.feed({"type": "response.completed", "response": {"status": "completed", "output": []}})
-    raw = gatherer.raw()
+            accumulator.feed({"type": "response.function_call_arguments.delta", "delta": part, **known})
+        accumulator.feed({"type": "response.output_item.done", "item": item | {"arguments": f'{{"a": "{name}"}}'}})
+    accumulator.feed({"type": "response.completed", "response": {"status": "completed", "output": []}})
+    raw = accumulator.raw()
     assert raw is not None
     turn = provider.decode(raw, Request("m", (User(("x",)),))).turn
     assert [(one.call_id, dict(one.args)) for one in turn.calls] == [("one", {"a": "one"}), ("two", {"a": "two"})]
 
 
 def test_text_that_only_the_end_of_a_response_has_is_given_out_too() -> None:
-    gatherer = provider_of(WIRES[0]).gather()
+    accumulator = provider_of(WIRES[0]).gather()
     told = {"type": "response.completed", "response": body("openai", "Hello there", "completed")}
-    assert gatherer.feed({"type": "response.output_text.delta", "delta": "Hello"}) == "Hello"
-    assert gatherer.feed(told) == " there"
+    assert accumulator.feed({"type": "response.output_text.delta", "delta": "Hello"}) == "Hello"
+    assert accumulator.feed(told) == " there"

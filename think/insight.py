@@ -218,14 +218,14 @@ def _show(day: str, daily: DailyMade | None, made: Made, *, is_weekly: bool) -> 
 
 def _show_topic(one: TopicMade) -> None:
     """Print a topic, and where it is kept."""
-    shelf = TopicShelf(one.day, one.topic)
+    truncated_results = TopicShelf(one.day, one.topic)
     if one.state in ("new", "unchanged"):
         for text, style in screen_lines(one.title, one.occurrences, one.dropped):
             say(text, style)
     moved = f" The page that was there is now {one.aside}." if one.aside else ""
     say(
         {
-            "new": f"Kept as {near(str(shelf.page_path))} and {shelf.state_path.name}.{moved}",
+            "new": f"Kept as {near(str(truncated_results.page_path))} and {truncated_results.state_path.name}.{moved}",
             "unchanged": f"Nothing has changed: this is the kept result of {one.topic} (--force makes it anew).",
             "nothing": f"{one.title}: the journal has none of what it is made of; nothing to do.",
             "failed": f"{one.title}: failed, see below.",

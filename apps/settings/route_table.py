@@ -40,7 +40,7 @@ class Plan(Struct, frozen=True):
         """Who answers, in words: `google gemini-3.1-flash-lite, then local smollm2`."""
         if self.below is None:
             return self.problem
-        return ", then ".join(f"{rung.provider} {rung.model}" for rung in self.below.rungs)
+        return ", then ".join(f"{target.provider} {target.model}" for target in self.below.targets)
 
     @property
     def provider(self) -> str | None:

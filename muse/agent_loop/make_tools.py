@@ -223,7 +223,7 @@ async def _start(path: Path, words: Sequence[str], env: Sequence[str]) -> asynci
     Raises:
         ToolError: there is no make on this machine.
     """
-    starting = asyncio.ensure_future(
+    with_primary = asyncio.ensure_future(
         asyncio.create_subprocess_exec(
             *("make", "--no-print-directory", "-f", path.name, *words),
             cwd=path.parent,
@@ -235,12 +235,12 @@ async def _start(path: Path, words: Sequence[str], env: Sequence[str]) -> asynci
         )
     )
     try:
-        return await asyncio.shield(starting)
+        return await asyncio.shield(with_primary)
     except OSError as exc:
         raise ToolError(f"make cannot be started: {exc}") from exc
     except asyncio.CancelledError:
         with anyio.CancelScope(shield=True), suppress(OSError):
-            await _end(await starting)
+            await _end(await with_primary)
         raise
 
 
@@ -253,8 +253,8 @@ async def _read(stream: asyncio.StreamReader | None) -> str:
         head += piece[:room]
         tail += piece[room:]
         del tail[:-_KEPT_BYTES]
-    left_out = count - len(head) - len(tail)
-    cut = f"\n[… {left_out} bytes left out …]\n".encode() if left_out else b""
+    skipped = count - len(head) - len(tail)
+    cut = f"\n[… {skipped} bytes left out …]\n".encode() if skipped else b""
     return redact((head + cut + tail).decode("utf-8", errors="replace"))
 
 

@@ -52,10 +52,10 @@ class TruncatedResults:
         self._texts[handle] = text[:_KEPT_CHARS]
         while sum(map(len, self._texts.values())) > _KEPT_CHARS and len(self._texts) > 1:
             self._texts.pop(next(iter(self._texts)))
-        left_out = len(text) - _HEAD_CHARS - _TAIL_CHARS
+        skipped = len(text) - _HEAD_CHARS - _TAIL_CHARS
         hint = f'{READ_MORE}(handle="{handle}", offset={_HEAD_CHARS})'
         return (
-            f"{text[:_HEAD_CHARS]}\n\n[… {left_out} of {len(text)} characters left out; read on with {hint} …]\n\n"
+            f"{text[:_HEAD_CHARS]}\n\n[… {skipped} of {len(text)} characters left out; read on with {hint} …]\n\n"
             f"{text[-_TAIL_CHARS:]}"
         )
 

@@ -60,15 +60,15 @@ def _cost_of(attempt: Attempt) -> float | None:
     return float(cost["total_cost"]) if cost else None
 
 
-def record_outcome(pace: ConcurrencyLimit, request: BatchRequest, began_s: float) -> None:
+def record_outcome(concurrency: ConcurrencyLimit, request: BatchRequest, began_s: float) -> None:
     """Tell a pace that feels its way how a call went that began at `began_s` (`time.perf_counter`)."""
-    if not pace.is_auto:
+    if not concurrency.is_auto:
         return
     limited = any(attempt.error == RateLimitError.__name__ for attempt in request.attempts)
     if limited or isinstance(request.exception, RateLimitError):
-        pace.limited(began_s)
+        concurrency.limited(began_s)
     elif request.state == "done":
-        pace.succeeded()
+        concurrency.succeeded()
 
 
 async def run_call(call: Awaitable[str]) -> tuple[str, BaseException | None]:

@@ -14,9 +14,9 @@ _UNDRAINED_EACH = 2
 class CompletedQueue:
     """Finished requests in the order in which they were finished; `is_open` has room for any number of them."""
 
-    def __init__(self, pace: ConcurrencyLimit) -> None:
+    def __init__(self, concurrency: ConcurrencyLimit) -> None:
         self.is_open = False
-        self._pace = pace
+        self._concurrency = concurrency
         self._requests: deque[BatchRequest] = deque()
 
     def __bool__(self) -> bool:
@@ -26,7 +26,7 @@ class CompletedQueue:
     @property
     def has_room(self) -> bool:
         """Whether results are taken fast enough for more to be asked."""
-        return self.is_open or len(self._requests) + self._pace.held < _UNDRAINED_EACH * self._pace.limit
+        return self.is_open or len(self._requests) + self._concurrency.held < _UNDRAINED_EACH * self._concurrency.limit
 
     def put(self, requests: Iterable[BatchRequest]) -> None:
         """Add results."""

@@ -22,7 +22,7 @@ class Engine(Protocol):
         """Let go of what it holds; it may be asked again."""
 
 
-def engine_of(name: object, pace: ConcurrencyLimit, lane: str, client: Any) -> Engine | None:
+def engine_of(name: object, concurrency: ConcurrencyLimit, lane: str, client: Any) -> Engine | None:
     """The engine of that name, None for calls of the batch's own.
 
     Raises:
@@ -38,4 +38,4 @@ def engine_of(name: object, pace: ConcurrencyLimit, lane: str, client: Any) -> E
         raise ConfigError("client", "one for engine 'ray'", "none: each worker makes its own")
     from muse.batching.ray.engine import RayEngine  # only who asks for it needs Ray
 
-    return RayEngine(pace)
+    return RayEngine(concurrency)

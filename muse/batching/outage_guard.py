@@ -12,8 +12,8 @@ _IN_A_ROW = 50
 class OutageGuard:
     """Counts requests that were put off, one after the other; those of a budget are not counted."""
 
-    def __init__(self, pace: ConcurrencyLimit) -> None:
-        self._pace = pace
+    def __init__(self, concurrency: ConcurrencyLimit) -> None:
+        self._concurrency = concurrency
         self._count = 0
 
     def note(self, request: BatchRequest) -> LimitReached | None:
@@ -24,7 +24,7 @@ class OutageGuard:
         if isinstance(request.exception, BudgetExceeded):
             return None
         self._count += 1
-        if self._count < max(_IN_A_ROW, 2 * self._pace.limit):
+        if self._count < max(_IN_A_ROW, 2 * self._concurrency.limit):
             return None
         count, self._count = self._count, 0
         error = LimitReached(

@@ -24,13 +24,13 @@ class WorkerPool(Generic[_Job]):
 
     def __init__(
         self,
-        pace: ConcurrencyLimit,
+        concurrency: ConcurrencyLimit,
         take: Callable[[], _Job | None],
         work: Callable[[_Job, list[Reply]], Awaitable[None]],
         left: Callable[[BaseException | None], None],
     ) -> None:
         self.is_halted = False
-        self._pace = pace
+        self._concurrency = concurrency
         self._take = take
         self._work = work
         self._left = left
@@ -40,7 +40,7 @@ class WorkerPool(Generic[_Job]):
         """Have so many more workers, if they are allowed."""
         if self.is_halted:
             return
-        for _ in range(min(count, self._pace.places - len(self._workers))):
+        for _ in range(min(count, self._concurrency.places - len(self._workers))):
             worker = asyncio.get_running_loop().create_task(self._run())
             self._workers.add(worker)
             worker.add_done_callback(self._ended)
@@ -75,7 +75,7 @@ class WorkerPool(Generic[_Job]):
                     await asyncio.sleep(0)  # others have their turn even if calls never wait
 
     def _next(self) -> _Job | None:
-        return self._take() if len(self._workers) <= self._pace.places else None
+        return self._take() if len(self._workers) <= self._concurrency.places else None
 
     def _ended(self, worker: asyncio.Task[None]) -> None:
         self._workers.discard(worker)

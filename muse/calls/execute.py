@@ -55,7 +55,7 @@ class PreparedCall(RedactedStruct, frozen=True):
     _hidden: ClassVar[frozenset[str]] = frozenset({"api_key"})
 
     request: Request
-    ladder: FallbackChain
+    chain: FallbackChain
     stack: PolicyPipeline
     config: Config
     model_at: ModelForTier
@@ -92,14 +92,14 @@ class PreparedCall(RedactedStruct, frozen=True):
 
     @property
     def _is_hedged(self) -> bool:
-        return bool(self.ladder.rules.hedge_s) and len(self.ladder.rungs) > 1
+        return bool(self.chain.rules.hedge_s) and len(self.chain.targets) > 1
 
     async def _first_answer(self, request: Request, deadline: Deadline | None) -> Reply:
         """The first reply of several targets, each asked where those before keep silent."""
         from muse.calls.hedging import first_answer  # it brings asyncio, and only who hedges pays its 20 ms
 
         race = _HedgedTargets(self, request, deadline or await self.adeadline())
-        return await first_answer(race, len(race.rungs), self.ladder.rules.hedge_s or 0.0)
+        return await first_answer(race, len(race.targets), self.chain.rules.hedge_s or 0.0)
 
     def stream(self) -> ReplyStream:
         """The reply as it is written; a stream that fails before its first piece is tried again, or falls back."""
@@ -113,23 +113,23 @@ class PreparedCall(RedactedStruct, frozen=True):
         """The deadline of the call, from now on; what the provider asked first needs is loaded before that."""
         self.stack.read_log()
         with suppress(ConfigError):  # the try raises it
-            backend_of(self.ladder.rungs[0].provider, self.config).load(self.api_key)
+            backend_of(self.chain.targets[0].provider, self.config).load(self.api_key)
         return Deadline.after(self.request.timeout_s)
 
     async def adeadline(self) -> Deadline:
         """As `deadline`, awaited."""
         await self.stack.aread_log()
         with suppress(ConfigError):
-            route = self.ladder.rungs[0]
+            route = self.chain.targets[0]
             await _aload(backend_of(route.provider, self.config), route.model, self.api_key)
         return Deadline.after(self.request.timeout_s)
 
     def find(self) -> tuple[bytes, Reply | None]:
         """The key to keep an answer under, empty if none is kept; and the one that is kept, its line logged."""
-        cache_s = self.ladder.rules.cache_s
+        cache_s = self.chain.rules.cache_s
         if not cache_s:
             return b"", None
-        route = self.ladder.rungs[0]
+        route = self.chain.targets[0]
         found, key = self.stack.find(self.request, route, self.address(route), cache_s)
         if found is None:
             return key, None
@@ -145,7 +145,7 @@ class PreparedCall(RedactedStruct, frozen=True):
 
     def keep(self, key: bytes, reply: Reply) -> Reply:
         """Keep an answer, if it is that of the model that the key is for; the reply itself."""
-        if key and reply.route == self.ladder.rungs[0]:
+        if key and reply.route == self.chain.targets[0]:
             self.stack.keep(key, reply)
         return reply
 
@@ -156,17 +156,17 @@ class _CallExecution:
     __slots__ = ("call", "course", "ready", "request")
 
     def __init__(
-        self, ready: PreparedCall, request: Request, deadline: Deadline, rungs: tuple[Route, ...] | None = None
+        self, ready: PreparedCall, request: Request, deadline: Deadline, targets: tuple[Route, ...] | None = None
     ) -> None:
         self.ready = ready
         self.request = request
         stack = ready.stack
-        rungs = rungs or stack.rungs(ready.ladder, ready.model_at)
+        targets = targets or stack.targets(ready.chain, ready.model_at)
         tokens = _max_tokens_estimate(request) if stack.counts_tokens else 0
         self.call = Call(
-            rungs[0].context,
-            rungs,
-            ready.ladder.rules,
+            targets[0].context,
+            targets,
+            ready.chain.rules,
             deadline,
             tokens,
             bool(ready.api_key),
@@ -209,7 +209,7 @@ class _CallExecution:
 
     def _load(self, step: Send) -> None:
         """Load what another target than the first needs, before the time that is left for it is looked at."""
-        if step.route is not self.call.rungs[0]:
+        if step.route is not self.call.targets[0]:
             backend_of(step.route.provider, self.ready.config).load(self._key_for(step.route))
 
     async def _aload(self, step: Send) -> None:
@@ -218,7 +218,7 @@ class _CallExecution:
         Raises:
             DeadlineExceeded: the time ran out before.
         """
-        if step.route is self.call.rungs[0]:
+        if step.route is self.call.targets[0]:
             return
         provider = step.route.provider
         try:
@@ -229,7 +229,7 @@ class _CallExecution:
 
     def _key_for(self, route: Route) -> str | None:
         """The caller's own key, for the provider that was routed to and for nobody else."""
-        return self.ready.api_key if route.provider == self.ready.ladder.rungs[0].provider else None
+        return self.ready.api_key if route.provider == self.ready.chain.targets[0].provider else None
 
     def _given(self, step: Send) -> tuple[Backend, Request, CallMetadata, str | None]:
         """Who is asked, and the request as this try sends it: to this model, within what is left of its time."""
@@ -247,27 +247,27 @@ class _HedgedTargets:
     """The targets of a hedged call; each has a course of its own."""
 
     def __init__(self, ready: PreparedCall, request: Request, deadline: Deadline) -> None:
-        self.rungs = ready.stack.rungs(ready.ladder, ready.model_at)
+        self.targets = ready.stack.targets(ready.chain, ready.model_at)
         self._ready = ready
         self._request = request
         self._deadline = deadline
 
     async def ask(self, place: int) -> Reply:
         """Ask the target at a place."""
-        going = _CallExecution(self._ready, self._request, self._deadline, self.rungs[place : place + 1])
+        going = _CallExecution(self._ready, self._request, self._deadline, self.targets[place : place + 1])
         return await _arun(going.course, going.aask)
 
     def goes_on(self, error: Exception) -> bool:
         """Return whether another target may do what this one could not."""
-        return should_fall_back(error, self._ready.ladder.rules)
+        return should_fall_back(error, self._ready.chain.rules)
 
     def say(self, failed: int, error: Exception | None, following: int) -> None:
         """Tell that the next target is asked, as the one before failed; None: as it has not answered yet."""
         silent = ProviderTimeout(
-            f"no answer after {self._ready.ladder.rules.hedge_s:g} s, which is still waited for", code="hedged"
+            f"no answer after {self._ready.chain.rules.hedge_s:g} s, which is still waited for", code="hedged"
         )
-        context, on_fallback = self.rungs[0].context, self._ready.on_fallback
-        report_fallback(Fallback(context, self.rungs[failed], error or silent, self.rungs[following]), on_fallback)
+        context, on_fallback = self.targets[0].context, self._ready.on_fallback
+        report_fallback(Fallback(context, self.targets[failed], error or silent, self.targets[following]), on_fallback)
 
     def raised(self, errors: Sequence[Exception]) -> Exception:
         """Return the error of the call, out of those of its targets in their order."""
@@ -300,7 +300,7 @@ class _StreamRetrier(_PlanRunner):
 
     def first(self) -> ReplyStream:
         """The stream to begin with."""
-        return self._opened(next(self._going.course)).belong_to(self, self._going.watch)
+        return self._opened(next(self._going.course)).attach(self, self._going.watch)
 
     def another(self, error: Exception) -> ReplyStream:
         """The stream after one that failed."""
@@ -322,7 +322,7 @@ class _AsyncStreamRetrier(_PlanRunner):
 
     async def first(self) -> AsyncReplyStream:
         """The stream to begin with."""
-        return (await self._opened(next(self._going.course))).belong_to(self, self._going.watch)
+        return (await self._opened(next(self._going.course))).attach(self, self._going.watch)
 
     async def another(self, error: Exception) -> AsyncReplyStream:
         """The stream after one that failed."""

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
         return status
     line = f"{found.route.context or '(no context)'} -> {_answer(found.route)}"
     if not args.explain:
-        then = "".join(f", then {rung.provider} {rung.model}" for rung in below.rungs[1:])
+        then = "".join(f", then {target.provider} {target.model}" for target in below.targets[1:])
         terminal.say(f"{line}, by {found.route.reason}{then}")
     else:
         terminal.say(line, "bold")
@@ -74,7 +74,7 @@ def _as_json(found: Explanation, below: FallbackChain) -> dict[str, Any]:
         "model": route.model,
         "tier": int(route.tier),
         "reason": route.reason,
-        "fallbacks": [{"provider": rung.provider, "model": rung.model} for rung in below.rungs[1:]],
+        "fallbacks": [{"provider": target.provider, "model": target.model} for target in below.targets[1:]],
     }
 
 
@@ -83,17 +83,17 @@ def _explained(found: Explanation, below: FallbackChain, standings: Sequence[Lim
     return {
         "policies": {
             name: {"value": to_builtins(getattr(below.rules, name)), "where": where}
-            for name, where in below.won.items()
+            for name, where in below.rule_sources.items()
         },
         "limits": [_bound(row) for row in standings if row.kind == "limit"],
         "budgets": [_bound(row) for row in standings if row.kind == "budget"],
-        "never_tried": [str(problem) for problem in below.left_out],
-        "won": dict(found.won),
+        "never_tried": [str(problem) for problem in below.skipped],
+        "won": dict(found.rule_sources),
         "rules": [
             {
                 "where": layer.where,
                 "says": dict(describe_rule(layer.entry)),
-                "gives": [field for field in FIELDS if found.won[field] == layer.where],
+                "gives": [field for field in FIELDS if found.rule_sources[field] == layer.where],
                 "shadowed": layer.shadowed,
             }
             for layer in found.layers

@@ -74,7 +74,7 @@ def _row(name: str, declared: str) -> Row:
     route = found.route
     broken = obstacle_to(route.provider)
     values = (route.provider, route.model, str(int(route.tier)))
-    sources = (found.won["provider"], found.won["model"], found.won["tier"])
+    sources = (found.rule_sources["provider"], found.rule_sources["model"], found.rule_sources["tier"])
     return Row(name, shown, values, sources, "" if broken is None else str(broken))
 
 

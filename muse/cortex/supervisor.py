@@ -293,7 +293,7 @@ class Cortex:
         if self._carried:
             await asyncio.wait(self._carried.values())
         while self._cut_off:
-            self._cut_off.popleft().let_go()
+            self._cut_off.popleft().release()
 
 
 def _taken(take: Callable[[str], EventWriter | None], agent_id: str) -> EventWriter | None:

@@ -187,9 +187,9 @@ def _routes(view: _View) -> Iterator[Finding]:
         except ConfigError as exc:
             stopped.setdefault((exc.path, exc.allowed), []).append(exc)
         else:
-            view.routes.append((found.route, found.won["model"]))
-            view.routes.extend((rung, rung.reason) for rung in below.rungs[1:])
-            for problem in below.left_out:
+            view.routes.append((found.route, found.rule_sources["model"]))
+            view.routes.extend((target, target.reason) for target in below.targets[1:])
+            for problem in below.skipped:
                 yield Finding("ladder", problem.path, problem.found, problem.allowed, view.mend)
     for (path, allowed), errors in stopped.items():
         others = {error.found for error in errors} - {errors[0].found}
@@ -360,7 +360,7 @@ def routed() -> Iterator[Route]:
     router = _router()
     for name in ("", *router.contexts):
         with contextlib.suppress(ConfigError):
-            yield from resolve_fallbacks(router.route(name, os.environ), router, os.environ).rungs
+            yield from resolve_fallbacks(router.route(name, os.environ), router, os.environ).targets
 
 
 def routed_providers() -> Mapping[str, int]:

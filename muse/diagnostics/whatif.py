@@ -190,7 +190,7 @@ def _named(route: Route | None) -> tuple[str, str]:
 def _routed(router: Router, context: str, environ: Mapping[str, str]) -> tuple[Route | None, str]:
     """`(route, "")`, or `(None, why there is none)`."""
     try:
-        return resolve_fallbacks(router.route("" if context == NONE else context, environ), router, environ).rungs[
+        return resolve_fallbacks(router.route("" if context == NONE else context, environ), router, environ).targets[
             0
         ], ""
     except ConfigError as exc:

@@ -52,17 +52,17 @@ class BudgetEnforcer:
         self._kept: dict[str, _CachedSpend] = {}
         self._fine_until_s: dict[str, float] = {}
 
-    def is_fine(self, context: str) -> bool:
+    def within_budget(self, context: str) -> bool:
         """Whether a moment ago nothing stood in the way of a context."""
         return time.monotonic() < self._fine_until_s.get(context, 0.0)
 
-    def degraded(self, rungs: tuple[Route, ...], model_at: ModelForTier) -> tuple[Route, ...]:
+    def downgrade(self, targets: tuple[Route, ...], model_at: ModelForTier) -> tuple[Route, ...]:
         """The rungs of a call under what is left of its budgets: as they are, or a tier down.
 
         Raises:
             BudgetExceeded: one of them is spent.
         """
-        context = rungs[0].context
+        context = targets[0].context
         wanted = [budget for budget in self._budgets if fnmatchcase(context, budget.context)]
         spent = [(budget, self._spent(budget).usd) for budget in wanted]
         for budget, usd in spent:
@@ -71,9 +71,9 @@ class BudgetEnforcer:
         for budget, usd in spent:
             if budget.degrade_at < 1 and usd >= budget.degrade_at * budget.usd:
                 why = f"one tier down: {usd / budget.usd:.0%} of {budget.where} is spent"
-                return tuple(_lower_tier(rung, why, model_at) for rung in rungs)
+                return tuple(_lower_tier(target, why, model_at) for target in targets)
         _remember_fine(self._fine_until_s, context)
-        return rungs
+        return targets
 
     def _book(self, budget: Budget) -> SpendTracker:
         """The sums of the log, from the beginning of the longest window on."""

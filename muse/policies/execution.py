@@ -95,7 +95,7 @@ class Call(Struct, eq=False):
     """
 
     context: str
-    rungs: tuple[Route, ...]
+    targets: tuple[Route, ...]
     rules: CallPolicy
     deadline: Deadline
     tokens: int = 0
@@ -129,12 +129,12 @@ def execution_plan(call: Call, steps: Sequence[Policy]) -> ExecutionPlan:
     """
     attempts: list[Attempt] = []
     errors: list[Exception] = []
-    places, late = deque(range(len(call.rungs))), list[int]()
+    places, late = deque(range(len(call.targets))), list[int]()
     is_second = False
     while True:
         place = places.popleft()
         limit = _deadline_for_target(call, len(places))
-        outcome = yield from _run_target(call, call.rungs[place], limit, steps, attempts)
+        outcome = yield from _run_target(call, call.targets[place], limit, steps, attempts)
         if isinstance(outcome, Reply):
             return _with(outcome, attempts) if attempts else outcome
         errors.append(outcome)
@@ -147,7 +147,7 @@ def execution_plan(call: Call, steps: Sequence[Policy]) -> ExecutionPlan:
         goes_on = should_fall_back(outcome, call.rules) or (is_share_over and call.deadline.remaining_s() > 0)
         if not places or not goes_on:
             raise final_error(errors, attempts)
-        step = Fallback(call.context, call.rungs[place], outcome, call.rungs[places[0]])
+        step = Fallback(call.context, call.targets[place], outcome, call.targets[places[0]])
         report_fallback(step, call.on_fallback)
 
 

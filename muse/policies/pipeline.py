@@ -24,8 +24,8 @@ _adaptive = AdaptiveConcurrency()
 
 
 class _BudgetEnforcer(Protocol):
-    def is_fine(self, context: str) -> bool: ...
-    def degraded(self, rungs: tuple[Route, ...], model_at: ModelForTier) -> tuple[Route, ...]: ...
+    def within_budget(self, context: str) -> bool: ...
+    def downgrade(self, targets: tuple[Route, ...], model_at: ModelForTier) -> tuple[Route, ...]: ...
 
 
 class PolicyPipeline:
@@ -35,7 +35,7 @@ class PolicyPipeline:
         self.policies = policies
         self.counts_tokens = any(limit.tokens_per_minute for limit in policies.limits)
         self.steps: tuple[Policy, ...] = tuple(_steps(policies, assess))
-        self._purse = _budget_enforcer(policies, assess)
+        self._budget_enforcer = _budget_enforcer(policies, assess)
         self._assess = assess
         self._log_is_read = not (policies.budgets or _day_limits(policies))
 
@@ -58,16 +58,20 @@ class PolicyPipeline:
 
             await asyncio.to_thread(self.read_log)
 
-    def rungs(self, ladder: FallbackChain, model_at: ModelForTier) -> tuple[Route, ...]:
+    def targets(self, chain: FallbackChain, model_at: ModelForTier) -> tuple[Route, ...]:
         """Who is asked, with budgets taken into account.
 
         Raises:
             BudgetExceeded: one of the context's budgets is spent.
         """
-        purse = self._purse
-        if purse is None or ladder.rules.interactive or purse.is_fine(ladder.rungs[0].context):
-            return ladder.rungs
-        return purse.degraded(ladder.rungs, model_at)
+        budget_enforcer = self._budget_enforcer
+        if (
+            budget_enforcer is None
+            or chain.rules.interactive
+            or budget_enforcer.within_budget(chain.targets[0].context)
+        ):
+            return chain.targets
+        return budget_enforcer.downgrade(chain.targets, model_at)
 
     def find(self, request: Request, route: Route, address: str, cache_s: float) -> tuple[Reply | None, bytes]:
         """`(the kept answer to a request, the key to keep a new one under)`; no key if nothing can be kept.

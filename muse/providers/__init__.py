@@ -388,8 +388,8 @@ def _wanted_plugins(config: Config, found: Mapping[str, ProviderSpec]) -> list[s
 def _named(config: Config) -> Iterator[str]:
     """Yield every provider that journal.json or `MUSE_PROVIDER` names."""
     for entry in _entries(config):
-        rungs = entry.rules.fallbacks or ()
-        yield from (name for name in (entry.provider, *(rung.provider for rung in rungs)) if name)
+        targets = entry.rules.fallbacks or ()
+        yield from (name for name in (entry.provider, *(target.provider for target in targets)) if name)
         yield from entry.rules.allow or ()
     yield from (limit.provider for limit in config.policies.limits)
     yield from config.models
@@ -401,7 +401,7 @@ def _models_alone(config: Config) -> Iterator[str]:
     for entry in _entries(config):
         if entry.model and not entry.provider:
             yield entry.model
-        yield from (rung.model for rung in entry.rules.fallbacks or () if rung.model and not rung.provider)
+        yield from (target.model for target in entry.rules.fallbacks or () if target.model and not target.provider)
 
 
 def _entries(config: Config) -> tuple[Entry, ...]:

@@ -27,11 +27,11 @@ def decisions(found: Explanation) -> Iterator[tuple[str, str, str]]:
 
 def policies(below: FallbackChain) -> Iterator[tuple[str, str, str]]:
     """For each rule of the calls its value and where it stands; rungs that are never tried, and why."""
-    for rung in below.rungs[1:]:
-        yield "then", f"{rung.provider} {rung.model}", rung.reason
-    for problem in below.left_out:
+    for target in below.targets[1:]:
+        yield "then", f"{target.provider} {target.model}", target.reason
+    for problem in below.skipped:
         yield "never", problem.path, f"{problem.found}; expected {problem.allowed}"
-    for name, where in below.won.items():
+    for name, where in below.rule_sources.items():
         if name != "fallbacks":
             yield name, _shown(getattr(below.rules, name)), where
 
@@ -43,7 +43,7 @@ def _shown(value: Any) -> str:
 
 
 def _why(found: Explanation, field: str) -> str:
-    where = found.won[field]
+    where = found.rule_sources[field]
     layer = next((layer for layer in found.layers if layer.where == where), None)
     if layer is None:
         if where == f"{found.route.provider} tier {int(found.route.tier)}":
@@ -81,11 +81,11 @@ def _verdict(found: Explanation, layer: MatchedRule, ranks: Mapping[str, int]) -
     """What a rule gives, and what it says in vain."""
     if layer.shadowed:
         return "shadowed: of all patterns here only the most specific one counts"
-    gives = [field for field in FIELDS if found.won[field] == layer.where]
+    gives = [field for field in FIELDS if found.rule_sources[field] == layer.where]
     parts = [f"gives {' and '.join(gives)}"] if gives else []
     for field, _ in describe_rule(layer.entry):
         if field not in gives:
-            rank = ranks.get(found.won[field])
+            rank = ranks.get(found.rule_sources[field])
             parts.append(f"{field} overruled by {f'rule {rank}' if rank else 'a tier or provider above it'}")
     ruled = describe_rules(layer.entry)
     parts += [f"rules calls by {', '.join(ruled)}"] if ruled else []

@@ -29,20 +29,20 @@ class FallbackChain(Struct, frozen=True):
     `left_out` are the rungs that are never tried, each with the reason.
     """
 
-    rungs: tuple[Route, ...]
+    targets: tuple[Route, ...]
     rules: CallPolicy
-    won: Mapping[str, str]
+    rule_sources: Mapping[str, str]
     bounds: tuple[ProviderConstraint, ...] = ()
-    left_out: tuple[Problem, ...] = ()
+    skipped: tuple[Problem, ...] = ()
 
-    def starting(self, route: Route) -> FallbackChain:
+    def with_primary(self, route: Route) -> FallbackChain:
         """The same ladder for a call that names its own model.
 
         Raises:
             ConfigError: a bound keeps the context from that model's provider.
         """
         check_constraints(route, self.bounds)
-        return replace(self, rungs=(route, *(rung for rung in self.rungs[1:] if not _is_same(rung, route))))
+        return replace(self, targets=(route, *(target for target in self.targets[1:] if not _is_same(target, route))))
 
 
 def resolve_fallbacks(route: Route, router: Router, environ: Mapping[str, str]) -> FallbackChain:
@@ -55,25 +55,25 @@ def resolve_fallbacks(route: Route, router: Router, environ: Mapping[str, str]) 
         ConfigError: the route leads where a bound forbids it.
     """
     layers = tuple(router.layers(route.context, environ))
-    rules, won = _folded(layers)
+    rules, rule_sources = _folded(layers)
     bounds = tuple(_bounds(layers, router.specs))
     check_constraints(route, bounds)
-    rungs = [route]
-    left_out: list[Problem] = []
-    for place, rung in enumerate(rules.fallbacks or ()):
-        where = f"{won['fallbacks']}.fallbacks[{place}]"
+    targets = [route]
+    skipped: list[Problem] = []
+    for place, target in enumerate(rules.fallbacks or ()):
+        where = f"{rule_sources['fallbacks']}.fallbacks[{place}]"
         try:
-            found = _routed(rung, route, router, environ, where)
+            found = _routed(target, route, router, environ, where)
             check_constraints(found, bounds)
         except ConfigError as exc:
-            left_out.append(Problem(where, exc.found, exc.allowed))
+            skipped.append(Problem(where, exc.found, exc.allowed))
             continue
-        if any(_is_same(found, above) for above in rungs):
+        if any(_is_same(found, above) for above in targets):
             asked = f"{found.provider} {found.model}, which is asked before it"
-            left_out.append(Problem(where, asked, "a provider or model that is not"))
+            skipped.append(Problem(where, asked, "a provider or model that is not"))
         else:
-            rungs.append(found)
-    return FallbackChain(tuple(rungs), rules, won, bounds, tuple(left_out))
+            targets.append(found)
+    return FallbackChain(tuple(targets), rules, rule_sources, bounds, tuple(skipped))
 
 
 def check_constraints(route: Route, bounds: Sequence[ProviderConstraint]) -> None:
@@ -91,7 +91,7 @@ def check_constraints(route: Route, bounds: Sequence[ProviderConstraint]) -> Non
 
 def _folded(layers: Sequence[MatchedRule]) -> tuple[CallPolicy, Mapping[str, str]]:
     said: dict[str, Any] = {}
-    won: dict[str, str] = {}
+    rule_sources: dict[str, str] = {}
     for layer in layers:
         rules = layer.entry.rules
         if layer.shadowed or rules == _SILENT:
@@ -99,8 +99,8 @@ def _folded(layers: Sequence[MatchedRule]) -> tuple[CallPolicy, Mapping[str, str
         for name in RULES:
             value = getattr(rules, name)
             if value is not None and name not in said:
-                said[name], won[name] = value, layer.where
-    return (CallPolicy(**said) if said else _SILENT), won
+                said[name], rule_sources[name] = value, layer.where
+    return (CallPolicy(**said) if said else _SILENT), rule_sources
 
 
 _SILENT = CallPolicy()
@@ -118,17 +118,17 @@ def _bounds(layers: Sequence[MatchedRule], specs: Mapping[str, ProviderSpec]) ->
             yield ProviderConstraint(f"{layer.where}.allow", frozenset(rules.allow))
 
 
-def _routed(rung: FallbackTarget, route: Route, router: Router, environ: Mapping[str, str], where: str) -> Route:
+def _routed(target: FallbackTarget, route: Route, router: Router, environ: Mapping[str, str], where: str) -> Route:
     """A rung as a route; what it leaves open is that of the context.
 
     Raises:
         ConfigError: no such provider, or no model of it at this tier.
     """
-    tier = rung.tier or route.tier
-    provider = rung.provider or (router.owner_of(rung.model) if rung.model else None) or route.provider
+    tier = target.tier or route.tier
+    provider = target.provider or (router.owner_of(target.model) if target.model else None) or route.provider
     if provider not in router.specs:
         raise UnknownProviderError(provider, router.specs, path=where)
-    model = rung.model or router.model_at(provider, tier, environ, where=where)[0]
+    model = target.model or router.model_at(provider, tier, environ, where=where)[0]
     return Route(route.context, provider, model, Tier(tier), where)
 
 

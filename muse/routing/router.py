@@ -41,7 +41,7 @@ class Explanation(Struct, frozen=True):
 
     route: Route
     layers: tuple[MatchedRule, ...]
-    won: Mapping[str, str]
+    rule_sources: Mapping[str, str]
 
 
 class PatternIndex:
@@ -118,22 +118,24 @@ class Router:
         by_tier = _first(counting, lambda entry: entry.tier)
         by_model = _first(counting, lambda entry: entry.model)
         provider, tier = counting[by_provider].entry.provider or "", counting[by_tier].entry.tier or Tier.FLASH
-        won = {"provider": counting[by_provider].where, "tier": counting[by_tier].where}
+        rule_sources = {"provider": counting[by_provider].where, "tier": counting[by_tier].where}
         bound = self._bound_model(counting, by_provider, by_tier, by_model)
         _refuse_malformed(counting[: 1 + (by_model if bound is not None and bound[0] else by_provider)])
         if bound is not None:
             provider, model = bound[0] or provider, bound[1]
-            won["model"] = counting[by_model].where
+            rule_sources["model"] = counting[by_model].where
             if counting[by_model].entry.provider or provider != counting[by_provider].entry.provider:
-                won["provider"] = won["model"]
+                rule_sources["provider"] = rule_sources["model"]
             if provider not in self.specs:
-                raise UnknownProviderError(provider, self.specs, path=won["provider"])
+                raise UnknownProviderError(provider, self.specs, path=rule_sources["provider"])
         else:
-            model, won["model"] = self._model_of(counting, provider, tier, environ, where=won["provider"])
+            model, rule_sources["model"] = self._model_of(
+                counting, provider, tier, environ, where=rule_sources["provider"]
+            )
         deciding = {by_provider, by_tier if bound is None else by_model}
         reason = next(layer.where for i, layer in enumerate(counting) if i in deciding and not layer.declared)
         route = Route(name, provider, model, tier, reason)
-        return Explanation(route, layers, won)
+        return Explanation(route, layers, rule_sources)
 
     def tier(self, context: str | None, environ: Mapping[str, str]) -> Tier:
         """The tier of `context` alone, whoever serves it."""

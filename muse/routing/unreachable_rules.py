@@ -57,12 +57,12 @@ class _Seen:
 
     def add(self, found: Explanation) -> None:
         """Count one more context."""
-        won = {*found.won.values(), *(layer.where for layer in found.layers if _rules_calls(layer))}
-        self.winners |= won
+        rule_sources = {*found.rule_sources.values(), *(layer.where for layer in found.layers if _rules_calls(layer))}
+        self.winners |= rule_sources
         named = {layer.where for layer in found.layers}
         for layer in found.layers:
-            if layer.where not in won:
-                self.losers.setdefault(layer.where, set()).update(won & named)
+            if layer.where not in rule_sources:
+                self.losers.setdefault(layer.where, set()).update(rule_sources & named)
 
 
 def _rules_calls(layer: MatchedRule) -> bool:

@@ -161,7 +161,7 @@ class EventWriter:
         """What the file holds so far."""
         return list(read_events(self._path))
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Close the file and leave the run as it is, for another process to take over."""
         os.close(self._handle)
 

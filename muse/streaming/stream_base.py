@@ -83,8 +83,8 @@ def _close_all() -> None:
 class Stream:
     """What the sync and the async stream share: text so far, the end, and how it is accounted for."""
 
-    def __init__(self, gatherer: StreamAccumulator, account: AttemptOutcome, deadline: Deadline) -> None:
-        self._gatherer = gatherer
+    def __init__(self, accumulator: StreamAccumulator, account: AttemptOutcome, deadline: Deadline) -> None:
+        self._accumulator = accumulator
         self._account = account
         self._deadline = deadline
         self._pieces: list[str] = []
@@ -119,7 +119,7 @@ class Stream:
         return self._sending
 
     def _take(self, event: Any) -> str:
-        piece = self._joiner.take(self._gatherer.feed(event))
+        piece = self._joiner.take(self._accumulator.feed(event))
         if piece:
             self._pieces.append(piece)
         return piece
@@ -132,7 +132,7 @@ class Stream:
     def _read(self) -> Mapping[str, Any] | None:
         """The whole answer, None while its end is missing; pieces of a form that nobody knows fail the stream."""
         try:
-            return self._gatherer.raw()
+            return self._accumulator.raw()
         except MISREAD as exc:
             self._fail(exc)
             return None
@@ -192,7 +192,7 @@ class Stream:
     def _take_over(self, other: Stream) -> None:
         """Go on with another stream in place of this one, of which nobody was given any text."""
         other._closed = True
-        self._gatherer, self._account, self._deadline = other._gatherer, other._account, other._deadline
+        self._accumulator, self._account, self._deadline = other._accumulator, other._account, other._deadline
         self._error, self._first_by_s, self._begun = None, None, False
         self._joiner = SurrogateJoiner()
         self._pieces.clear()
@@ -213,7 +213,7 @@ class Stream:
     def _fail(self, exc: BaseException) -> None:
         """Log the failure and raise it; with text already there, as `InterruptedReply` that holds it."""
         text = self.text
-        usage = self._gatherer.usage()
+        usage = self._accumulator.usage()
         error = self._account.failed(exc, usage=usage, text=text)
         if text and isinstance(error, MuseError) and not isinstance(error, InterruptedReply):
             error = _interrupted(error, text)
@@ -227,7 +227,7 @@ class Stream:
         if self.is_over:
             return False
         self._closed = True
-        self._account.closed(self._gatherer.usage() if self._begun else Usage(), self.text)
+        self._account.closed(self._accumulator.usage() if self._begun else Usage(), self.text)
         self._leave()
         return True
 

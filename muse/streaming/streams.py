@@ -37,18 +37,18 @@ class ReplyStream(Stream):
     def __init__(
         self,
         events: Iterator[Any],
-        gatherer: StreamAccumulator,
+        accumulator: StreamAccumulator,
         account: AttemptOutcome,
         deadline: Deadline,
     ) -> None:
-        super().__init__(gatherer, account, deadline)
+        super().__init__(accumulator, account, deadline)
         self._events = events
         self._again: StreamSource | None = None
 
     def __iter__(self) -> Iterator[str]:
         return self
 
-    def belong_to(self, source: StreamSource, watch: StallTimeouts) -> Self:
+    def attach(self, source: StreamSource, watch: StallTimeouts) -> Self:
         """Fail only when `source` has no other stream to read; this stream."""
         self._source, self._again, self._watch = source, source, watch
         return self
@@ -115,7 +115,7 @@ class ReplyStream(Stream):
         close_events(self._events)
         self._close()
 
-    def drive(
+    def consume(
         self,
         on_token: Callable[[str], object] | None = None,
         on_done: Callable[[Reply], object] | None = None,
@@ -152,16 +152,16 @@ class AsyncReplyStream(Stream):
     """`ReplyStream` for `async for`; `await stream.reply()` gives the whole."""
 
     def __init__(
-        self, events: AsyncIterator[Any], gatherer: StreamAccumulator, account: AttemptOutcome, deadline: Deadline
+        self, events: AsyncIterator[Any], accumulator: StreamAccumulator, account: AttemptOutcome, deadline: Deadline
     ) -> None:
-        super().__init__(gatherer, account, deadline)
+        super().__init__(accumulator, account, deadline)
         self._events = events
         self._again: AsyncStreamSource | None = None
 
     def __aiter__(self) -> AsyncIterator[str]:
         return self
 
-    def belong_to(self, source: AsyncStreamSource, watch: StallTimeouts) -> Self:
+    def attach(self, source: AsyncStreamSource, watch: StallTimeouts) -> Self:
         """As `ReplyStream.belong_to`."""
         self._source, self._again, self._watch = source, source, watch
         return self
@@ -217,7 +217,7 @@ class AsyncReplyStream(Stream):
         await aclose_events(self._events)
         self._close()
 
-    async def drive(
+    async def consume(
         self,
         on_token: Callable[[str], object] | None = None,
         on_done: Callable[[Reply], object] | None = None,

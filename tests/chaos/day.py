@@ -92,7 +92,7 @@ def live(folder: Path, *, calls: int, kills: int, timeout_s: float, seed: int, s
 
 
 def _write_config(journal: JournalFolder) -> None:
-    ladder = {
+    chain = {
         "provider": "openai",
         "fallbacks": ["anthropic", "local"],
         "retries": 2,
@@ -101,7 +101,7 @@ def _write_config(journal: JournalFolder) -> None:
         "stall_s": PATIENCE_S,
     }
     limits = [{"requests_per_minute": A_WINDOW, "provider": "[!l]*"}, {"in_flight": IN_FLIGHT, "provider": "[!l]*"}]
-    journal.route(default=ladder, limits=limits, breaker={"failures": 25, "cool_down_s": 1})
+    journal.route(default=chain, limits=limits, breaker={"failures": 25, "cool_down_s": 1})
 
 
 @contextmanager

@@ -77,7 +77,7 @@ def openai_lines(job: Job, kind: str) -> str:
     lines: list[str] = []
     for place, (custom_id, payload) in enumerate(job.requests):
         fate = job.fate(place)
-        if fate == "broken" and not (job.script.mends and job.fetches > 1):
+        if fate == "broken" and not (job.script.falls_back and job.fetches > 1):
             lines += [BROKEN] if kind == "output" else []
         elif fate in ("expired", "cancelled"):
             error = {"code": f"batch_{fate}", "message": f"This request was {fate}."}
@@ -123,7 +123,7 @@ def anthropic_lines(job: Job) -> str:
     lines: list[str] = []
     for place, (custom_id, payload) in enumerate(job.requests):
         fate = job.fate(place)
-        if fate == "broken" and not (job.script.mends and job.fetches > 1):
+        if fate == "broken" and not (job.script.falls_back and job.fetches > 1):
             lines.append(BROKEN)
         elif fate in ("expired", "cancelled"):
             lines.append(dump({"custom_id": custom_id, "result": {"type": _anthropic_kind(fate)}}))
@@ -162,7 +162,7 @@ def google_lines(job: Job) -> list[Json | str]:
     lines: list[Json | str] = []
     for place, (key, payload) in enumerate(job.requests):
         fate = job.fate(place)
-        if fate == "broken" and not (job.script.mends and job.fetches > 1):
+        if fate == "broken" and not (job.script.falls_back and job.fetches > 1):
             lines.append(BROKEN)
         elif fate != "missing":
             status, body = _body("google", "text" if fate == "broken" else fate, payload)

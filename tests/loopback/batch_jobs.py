@@ -36,7 +36,7 @@ class Script:
     submit_faults: tuple[Fault, ...] = ()
     poll_faults: tuple[Fault, ...] = ()
     fetch_faults: tuple[Fault, ...] = ()
-    mends: bool = False
+    falls_back: bool = False
     done_at_cancel: int = 0
     refused_line: int | None = None
 

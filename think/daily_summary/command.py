@@ -55,16 +55,16 @@ def make_daily(day: str, parts: Sequence[Part], *, force: bool, on_step: Callabl
     Raises:
         ConfigError: nothing can be asked: no such provider, no key, no model.
     """
-    shelf = digest_shelf(day)
-    kept = shelf.load()
+    truncated_results = digest_shelf(day)
+    kept = truncated_results.load()
     answers = {} if force else dict(kept.answers)
     routes = {context: models.route(context) for context in (CONTEXT, TITLE_CONTEXT)}
-    questions = Questions(answers, on_answer=_keeper(shelf, kept, answers), on_asked=on_step)
+    questions = Questions(answers, on_answer=_result_writer(truncated_results, kept, answers), on_asked=on_step)
     digest = asyncio.run(make_digest(day, parts, questions))
     if all(finding.error for finding in digest.findings):
         error = f"none of {len(parts)} parts could be done; {digest.findings[0].error}"
         return DailyMade(kept, digest, questions, routes, error=error)
-    notice = _keep(shelf, kept, digest, questions, routes[CONTEXT])
+    notice = _keep(truncated_results, kept, digest, questions, routes[CONTEXT])
     return DailyMade(kept, digest, questions, routes, notice)
 
 
@@ -81,28 +81,32 @@ def show_daily(made: DailyMade) -> None:
         say(line)
 
 
-def _keeper(shelf: Shelf[KeptDigest], kept: KeptDigest, answers: dict[str, str]) -> Callable[[str, str], None]:
+def _result_writer(
+    truncated_results: Shelf[KeptDigest], kept: KeptDigest, answers: dict[str, str]
+) -> Callable[[str, str], None]:
     """What keeps each answer as it comes, so that a run that is broken off loses none."""
 
     def keep(key: str, answer: str) -> None:
         answers[key] = answer
-        shelf.keep_answers(kept, answers)
+        truncated_results.keep_answers(kept, answers)
 
     return keep
 
 
-def _keep(shelf: Shelf[KeptDigest], kept: KeptDigest, digest: Digest, questions: Questions, route: Route) -> str:
+def _keep(
+    truncated_results: Shelf[KeptDigest], kept: KeptDigest, digest: Digest, questions: Questions, route: Route
+) -> str:
     """Write page and state where something has changed; a sentence about what was done."""
-    if not questions.calls and kept.digest == digest and shelf.has_page(kept):
+    if not questions.calls and kept.digest == digest and truncated_results.has_page(kept):
         return f"Nothing has changed since {kept.made_at}: this is the kept result (--force makes it anew)."
     kept.made_at = datetime.now().isoformat(sep=" ", timespec="seconds")
     chose = served_by(call for call in questions.calls if call.context == route.context)
     kept.made_by = chose or kept.made_by or f"{route.provider} {route.model}"
     kept.digest, kept.answers = digest, questions.used
-    aside = shelf.put_page(kept, markdown_page(digest, kept.made_by))
-    shelf.save(kept)
+    aside = truncated_results.put_page(kept, markdown_page(digest, kept.made_by))
+    truncated_results.save(kept)
     moved = f" The page that was there is now {aside.name}." if aside else ""
-    return f"Kept as {near(str(shelf.page_path))} and {shelf.state_path.name}.{moved}"
+    return f"Kept as {near(str(truncated_results.page_path))} and {truncated_results.state_path.name}.{moved}"
 
 
 def _next_steps() -> tuple[str, ...]:

@@ -69,8 +69,8 @@ def _built_in(day: str) -> Mapping[str, Any]:
 
 def _row(topic: Topic, day: str) -> Mapping[str, Any]:
     where = week_of(day)[-1] if topic.is_weekly else day
-    shelf = TopicShelf(where, topic.name)
-    kept, failed = shelf.load(), shelf.failed()
+    truncated_results = TopicShelf(where, topic.name)
+    kept, failed = truncated_results.load(), truncated_results.failed()
     state = f"kept {kept.made_at[:16]}, {len(kept.occurrences)} found" if kept.made_at else "-"
     return {
         "topic": topic.name,
@@ -81,6 +81,6 @@ def _row(topic: Topic, day: str) -> Mapping[str, Any]:
         "day": where,
         "state": "failed" if failed else state,
         "failed": brief(failed.problem) if failed else "",
-        "failed_file": str(shelf.failed_path) if failed else "",
+        "failed_file": str(truncated_results.failed_path) if failed else "",
         "file": topic.path,
     }

@@ -60,7 +60,7 @@ class _Job(Struct):
 
     topic: Topic
     day: str
-    shelf: TopicShelf
+    truncated_results: TopicShelf
     kept: KeptTopic
     route: Route | None = None
     parts: tuple[Part, ...] = ()
@@ -76,7 +76,7 @@ class _Job(Struct):
         """Note an answer, on the disk too."""
         self.answers[key] = answer
         self.asked += 1
-        self.shelf.keep_answers(self.kept, self.answers)
+        self.truncated_results.keep_answers(self.kept, self.answers)
 
     def first_day(self) -> str:
         """Where what it is about begins."""
@@ -136,12 +136,12 @@ async def _make(jobs: Sequence[_Job], step: Step) -> tuple[list[TopicMade], list
 
 def _job(topic: Topic, day: str, *, force: bool) -> _Job:
     where = week_of(day)[-1] if topic.is_weekly else day
-    shelf = TopicShelf(where, topic.name)
+    truncated_results = TopicShelf(where, topic.name)
     try:
-        kept = shelf.load()
+        kept = truncated_results.load()
     except OSError as exc:
-        return _Job(topic, where, shelf, KeptTopic(day=where, topic=topic.name), error=exc)
-    return _Job(topic, where, shelf, kept, answers={} if force else dict(kept.answers))
+        return _Job(topic, where, truncated_results, KeptTopic(day=where, topic=topic.name), error=exc)
+    return _Job(topic, where, truncated_results, kept, answers={} if force else dict(kept.answers))
 
 
 def _prepare(job: _Job) -> None:
@@ -265,15 +265,15 @@ def _finish(job: _Job, checked: Checked | None) -> TopicMade:
         if job.error is None:
             return made("nothing")
         if isinstance(job.error, ReplyError):
-            job.shelf.keep_failed(job.error, job.route or models.route(job.topic.context), _now())
+            job.truncated_results.keep_failed(job.error, job.route or models.route(job.topic.context), _now())
         kind = "" if isinstance(job.error, ConfigError) else f"{type(job.error).__name__}: "
         return made("failed", problem=brief(f"{kind}{job.error}"))
-    job.shelf.forget_failed()
+    job.truncated_results.forget_failed()
     kept, route = job.kept, job.route
     sources = tuple(dict.fromkeys(part.source for part in job.parts))
     result = made("unchanged", occurrences=checked.occurrences, dropped=checked.dropped, made_by=kept.made_by)
     is_same = (kept.occurrences, kept.dropped, kept.sources) == (checked.occurrences, checked.dropped, sources)
-    if not job.asked and is_same and job.shelf.has_page(kept):
+    if not job.asked and is_same and job.truncated_results.has_page(kept):
         return result
     made_by = served_by(job.calls) or kept.made_by or (f"{route.provider} {route.model}" if route else "")
     aside = _keep(job, checked, sources, made_by)
@@ -292,8 +292,8 @@ def _keep(job: _Job, checked: Checked, sources: tuple[str, ...], made_by: str) -
     kept.title, kept.made_at, kept.made_by = topic_title(job.topic, job.day), _now(), made_by
     kept.sources, kept.occurrences, kept.dropped = sources, checked.occurrences, checked.dropped
     kept.answers = {key: answer for key, answer in job.answers.items() if key in job.used}
-    aside = job.shelf.put_page(kept, topic_markdown(kept))
-    job.shelf.save(kept)
+    aside = job.truncated_results.put_page(kept, topic_markdown(kept))
+    job.truncated_results.save(kept)
     return aside
 
 

@@ -73,7 +73,7 @@ class BatchJobRunner:
         self._logged = logged
         self._open: dict[int, BatchJobItem] | None = None
 
-    async def send(self, parcel: BatchUpload) -> MuseError | None:
+    async def send(self, upload: BatchUpload) -> MuseError | None:
         """Bring the job to the service, once; why it is not there if it cannot be brought there.
 
         Raises:
@@ -85,7 +85,7 @@ class BatchJobRunner:
             if self._stop.is_set():
                 error = error or cancelled_error(self._service.name, self.job.model)
                 break
-            error = await self._try_sending(parcel)
+            error = await self._try_sending(upload)
             if error is None:
                 return None
             failures += not isinstance(error, RateLimitError)
@@ -98,11 +98,11 @@ class BatchJobRunner:
                 return None
         return None if _may_have_arrived(error) and await self.recover() else error
 
-    async def _try_sending(self, parcel: BatchUpload) -> MuseError | None:
+    async def _try_sending(self, upload: BatchUpload) -> MuseError | None:
         self.job = self._jobs.sending(self.job.mark)
         try:
             with MappedErrors(self._service, self.job.model), sent_once():
-                remote_id = await self._service.native.submit(self._service.client, parcel)
+                remote_id = await self._service.native.submit(self._service.client, upload)
         except MuseError as error:
             return error
         self.job = self._jobs.sent(self.job.mark, remote_id)

@@ -77,15 +77,15 @@ class ProviderBatchLane:
         owner: LaneOwner,
         store: Store,
         feed: RequestSource,
-        bell: Notifier,
+        notifier: Notifier,
         *,
         is_auto: bool,
         deadline_s: float | None,
     ) -> None:
         self._owner = owner
         self._store = store
-        self._feed = feed
-        self._bell = bell
+        self._source = feed
+        self._notifier = notifier
         self._is_auto = is_auto
         self._end_s = None if deadline_s is None else time.monotonic() + deadline_s
         self._jobs: dict[int, QueueItem] = {}
@@ -113,7 +113,7 @@ class ProviderBatchLane:
         """See that what was taken in is sent, once the feeds have ended; `ended` is told when there is nothing left."""
         if self._task is not None and not self._task.done():
             return
-        if not self._jobs and self._feed.is_over and not self._may_be_left:
+        if not self._jobs and self._source.is_over and not self._may_be_left:
             return
         task = self._task = asyncio.get_running_loop().create_task(self._run())
         task.add_done_callback(lambda done: ended(None if done.cancelled() else done.exception()))
@@ -144,12 +144,12 @@ class ProviderBatchLane:
     async def _gather(self) -> None:
         """Take everything from the feeds; each request passes `takes`."""
         taken = 0
-        while not self._feed.is_over:
-            if self._feed.has_plain and self._owner._may_take():
-                self._feed.pull()
+        while not self._source.is_over:
+            if self._source.has_plain and self._owner._may_take():
+                self._source.pull()
                 taken += 1
             else:
-                await self._bell.wait()
+                await self._notifier.wait()
             if not taken % _TURN:
                 await asyncio.sleep(0)
 
@@ -173,7 +173,7 @@ class ProviderBatchLane:
     async def _conclude(self, answer: Answer) -> None:
         """Give a request its result, or let it be asked live; and wait while too many results are not drained."""
         while not self._owner._has_room():
-            await self._feed.room.wait()
+            await self._source.room.wait()
         job = self._jobs.pop(int(answer.key), None)
         if job is None:
             keep(self._store, answer)
@@ -212,7 +212,12 @@ class ProviderBatchLane:
 
 
 def lane_for(
-    owner: LaneOwner, store: Store | None, feed: RequestSource, bell: Notifier, lane: object, deadline: Deadline | None
+    owner: LaneOwner,
+    store: Store | None,
+    feed: RequestSource,
+    notifier: Notifier,
+    lane: object,
+    deadline: Deadline | None,
 ) -> ProviderBatchLane | None:
     """The night of a batch in this lane; None if all its calls are live.
 
@@ -235,7 +240,7 @@ def lane_for(
     is_near = deadline_s is not None and deadline_s < LEAST_S
     if lane == "auto" and is_near and not store.jobs_under_way():
         return None
-    return ProviderBatchLane(owner, store, feed, bell, is_auto=lane == "auto", deadline_s=deadline_s)
+    return ProviderBatchLane(owner, store, feed, notifier, is_auto=lane == "auto", deadline_s=deadline_s)
 
 
 def keep(store: Store, answer: Answer) -> None:
@@ -302,7 +307,7 @@ def _item(job: QueueItem) -> Item:
     check(job.request.json_schema)
     options = job.request.options()
     ready = prepare_call(options.pop("contents"), options.pop("context"), options, needs_text=True)
-    route = ready.stack.rungs(ready.ladder, ready.model_at)[0]
+    route = ready.stack.targets(ready.chain, ready.model_at)[0]
     request = ready.request if route.model == ready.request.model else replace(ready.request, model=route.model)
     return Item(str(job.number), request, CallMetadata(route.context or None, route, ready.segment))
 

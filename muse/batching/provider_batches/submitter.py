@@ -61,7 +61,7 @@ class _PendingUpload:
     def begin(self) -> None:
         """Start an empty job."""
         self.mark = f"muse-{secrets.token_hex(8)}"
-        self.parcel = BatchUpload(self.mark, self.model)
+        self.upload = BatchUpload(self.mark, self.model)
         self.rows: list[BatchJobItem] = []
 
 
@@ -138,10 +138,10 @@ class ProviderBatchSubmitter:
         """
         closed = [job for job in self._jobs.all() if job.state == "closed"]
         for job in closed:
-            errand = BatchJobRunner(
+            job_runner = BatchJobRunner(
                 await self._service(job.provider), self._jobs, job.mark, asyncio.Queue(), self._stop, self._rhythm
             )
-            await errand.discard()
+            await job_runner.discard()
             self._jobs.forget(job.mark)
         return len(closed)
 
@@ -181,14 +181,14 @@ class ProviderBatchSubmitter:
             return
         try:
             service = await self._service(job.provider)
-            errand = self._errand(service, job.mark, answers)
-            if job.remote_id is None and not await errand.recover():
+            job_runner = self._errand(service, job.mark, answers)
+            if job.remote_id is None and not await job_runner.recover():
                 self._jobs.forget(job.mark)
                 return
         except MuseError as error:
             group.create_task(_refuse_all(self._jobs, job.mark, answers, error))
             return
-        group.create_task(errand.attend())
+        group.create_task(job_runner.attend())
 
     async def _send_all(self, items: Iterable[Item], answers: asyncio.Queue[Answer], group: asyncio.TaskGroup) -> None:
         """Put the requests together into jobs, and send each when it is full, the rest at the end."""
@@ -205,7 +205,7 @@ class ProviderBatchSubmitter:
                 await self._send(waiting, answers, group)
         finally:
             for waiting in groups.values():
-                waiting.parcel.close()
+                waiting.upload.close()
 
     async def _put(
         self,
@@ -234,12 +234,12 @@ class ProviderBatchSubmitter:
         if self._stop.is_set():
             raise cancelled_error(name, model)
         line = _line(waiting, encoded.payload)
-        if not waiting.parcel.has_room(line, waiting.limits):
+        if not waiting.upload.has_room(line, waiting.limits):
             await self._send(waiting, answers, group)
             line = _line(waiting, encoded.payload)
         unknown = tuple(option for option in item.request.extras if option not in provider.spec.options)
         sender = RequestMetadata(item.origin.context, item.origin.route, item.origin.segment, encoded.dropped + unknown)
-        waiting.parcel.add(line)
+        waiting.upload.add(line)
         waiting.rows.append(BatchJobItem(len(waiting.rows), item.key, digest, sender))
 
     async def _send(self, waiting: _PendingUpload, answers: asyncio.Queue[Answer], group: asyncio.TaskGroup) -> None:
@@ -247,18 +247,18 @@ class ProviderBatchSubmitter:
         if not waiting.rows:
             return
         self._jobs.plan(waiting.mark, waiting.service.name, waiting.model, waiting.rows)
-        errand = self._errand(waiting.service, waiting.mark, answers)
+        job_runner = self._errand(waiting.service, waiting.mark, answers)
         try:
-            error = await errand.send(waiting.parcel)
+            error = await job_runner.send(waiting.upload)
             if error is None:
-                group.create_task(errand.attend())
+                group.create_task(job_runner.attend())
             else:
-                await errand.refuse(error)
+                await job_runner.refuse(error)
                 self._jobs.forget(waiting.mark)
         except MuseError as unknown:
-            await errand.refuse(unknown, is_final=False)
+            await job_runner.refuse(unknown, is_final=False)
         finally:
-            waiting.parcel.close()
+            waiting.upload.close()
         waiting.begin()
 
     def _errand(self, service: Service, mark: str, answers: asyncio.Queue[Answer]) -> BatchJobRunner:

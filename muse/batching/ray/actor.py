@@ -145,8 +145,8 @@ class MuseActor:
         return row[self._contents]
 
     async def _move_in(self) -> None:
-        luggage: WorkerConfig = await self._cluster.ask(self._home.luggage)
-        self._outpost = WorkerJournal(luggage, await self._cluster.ask(self._home.variables))
+        worker_config: WorkerConfig = await self._cluster.ask(self._home.worker_config)
+        self._outpost = WorkerJournal(worker_config, await self._cluster.ask(self._home.variables))
         self._part = self._loop.create_task(self._have_part())
         self._reporter = self._loop.create_task(self._keep_reporting())
 
@@ -183,9 +183,11 @@ class MuseActor:
         """Send lines home, and go by what holds now; a part that was given away has to be waited for again."""
         if self._outpost is None:
             return
-        luggage: WorkerConfig | None = await self._cluster.ask(self._home.report, self._name, self._outpost.lines())
-        if luggage is not None:
-            self._outpost.settle(luggage)
+        worker_config: WorkerConfig | None = await self._cluster.ask(
+            self._home.report, self._name, self._outpost.lines()
+        )
+        if worker_config is not None:
+            self._outpost.settle(worker_config)
         elif self._part is None or self._part.done():
             self._part = self._loop.create_task(self._have_part())
 

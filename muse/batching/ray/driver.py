@@ -58,7 +58,7 @@ class DriverState:
         bound = most_parts(_policies().limits)
         return max(wanted if bound is None else min(wanted, bound[0]), 1)
 
-    def luggage(self, count: int | None = None) -> WorkerConfig:
+    def worker_config(self, count: int | None = None) -> WorkerConfig:
         """What a worker needs now; `count` is into how many parts limits go, as many as there are by default."""
         section = one_part(providers_section(), max(count or self.parts.count, 1))
         return WorkerConfig(muse.__version__, section, tuple(_spent(_policies())))
@@ -91,7 +91,7 @@ class DriverState:
         if worker not in self._seen_s:
             return None
         self._seen_s[worker] = time.monotonic()
-        return self.luggage()
+        return self.worker_config()
 
     def leave(self, worker: str, lines: Iterable[bytes]) -> None:
         """As `report`, for the last time."""

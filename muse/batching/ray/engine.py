@@ -54,7 +54,7 @@ class _WorkerSlot(Struct, eq=False):
     hired_s: float
     items: dict[int, _Item] = field(default_factory=dict)
     dropped: list[int] = field(default_factory=list)
-    luggage: WorkerConfig | None = None
+    worker_config: WorkerConfig | None = None
     lines: int = 0
     has_begun: bool = False
     is_ready: bool = False
@@ -68,8 +68,8 @@ class RayEngine:
         ConfigError: there is no Ray, or no cluster to be had.
     """
 
-    def __init__(self, pace: ConcurrencyLimit) -> None:
-        self._pace = pace
+    def __init__(self, concurrency: ConcurrencyLimit) -> None:
+        self._concurrency = concurrency
         self._cluster = Cluster()
         self._home = DriverState()
         self._numbers = itertools.count()
@@ -147,7 +147,7 @@ class RayEngine:
         """How many calls a worker may have: an equal share, where one that is about to begin counts for a while."""
         late_s = time.monotonic() - _BEGIN_S
         working = sum(post.is_ready or (not post.has_begun and post.hired_s > late_s) for post in self._posts)
-        return -(-self._pace.limit // max(working, 1))
+        return -(-self._concurrency.limit // max(working, 1))
 
     def _drop(self, item: _Item) -> None:
         """Have no answer to a request any more."""
@@ -162,14 +162,14 @@ class RayEngine:
         """Have as many workers as there is work for, and tell them what changes, as long as there is any."""
         while self._waiting or any(post.items for post in self._posts):
             await self._hire()
-            await self._tell(self._home.luggage())
+            await self._tell(self._home.worker_config())
             self._wake()
             await asyncio.sleep(_LOOK_AGAIN_S)
 
     async def _hire(self) -> None:
         """Begin workers that are missing. Where limits are shared, all make room before one more begins."""
         nodes, processors = self._cluster.size()
-        limit = self._pace.limit
+        limit = self._concurrency.limit
         wanted = self._home.most_workers(min(limit, processors, max(nodes, -(-limit // _CALLS_A_WORKER))))
         missing = wanted - len(self._posts)
         if not self._home.parts.count:
@@ -177,7 +177,7 @@ class RayEngine:
         parts = self._home.parts
         if wanted > parts.count:
             more = wanted - parts.count
-            await self._tell(self._home.luggage(wanted))
+            await self._tell(self._home.worker_config(wanted))
             parts.add(more)
         elif wanted < parts.count or missing <= 0:
             parts.drop_unused()
@@ -191,12 +191,12 @@ class RayEngine:
             post.task = asyncio.get_running_loop().create_task(self._keep(post, rest_s))
             post.task.add_done_callback(self._ended)
 
-    async def _tell(self, luggage: WorkerConfig) -> None:
+    async def _tell(self, worker_config: WorkerConfig) -> None:
         """Let the workers know what holds now, if it has changed; one that is lost is noticed elsewhere."""
-        behind = [post for post in self._posts if post.has_begun and post.luggage != luggage]
+        behind = [post for post in self._posts if post.has_begun and post.worker_config != worker_config]
         for post in behind:
-            post.luggage = luggage
-        told = [self._cluster.ask(post.worker.settle, luggage) for post in behind]
+            post.worker_config = worker_config
+        told = [self._cluster.ask(post.worker.settle, worker_config) for post in behind]
         for outcome in await asyncio.gather(*told, return_exceptions=True):
             if isinstance(outcome, WorkerBroken):
                 raise outcome
@@ -218,8 +218,8 @@ class RayEngine:
 
     async def _begin(self, post: _WorkerSlot, rest_s: float) -> None:
         """Give a worker what it needs, and wait until it may use its part of the limits."""
-        post.luggage = self._home.luggage()
-        await self._cluster.ask(post.worker.begin, post.luggage, self._home.variables())
+        post.worker_config = self._home.worker_config()
+        await self._cluster.ask(post.worker.begin, post.worker_config, self._home.variables())
         post.has_begun = True
         self._failed_starts = 0
         await asyncio.sleep(rest_s)

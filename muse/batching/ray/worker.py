@@ -75,22 +75,22 @@ class Worker:
         self._outpost: WorkerJournal | None = None
         self._under_way: dict[int, asyncio.Task[None]] = {}
         self._answers: list[tuple[int, Answer]] = []
-        self._bell = Notifier()
+        self._notifier = Notifier()
         self._arrived = 0
         self._sent: list[bytes] = []
 
-    async def begin(self, luggage: WorkerConfig, given: SecretEnv) -> None:
+    async def begin(self, worker_config: WorkerConfig, given: SecretEnv) -> None:
         """Move in.
 
         Raises:
             ConfigError: another version of muse is installed here.
         """
-        self._outpost = WorkerJournal(luggage, given)
+        self._outpost = WorkerJournal(worker_config, given)
 
-    async def settle(self, luggage: WorkerConfig) -> None:
+    async def settle(self, worker_config: WorkerConfig) -> None:
         """Go by this from now on."""
         if self._outpost is not None:
-            self._outpost.settle(luggage)
+            self._outpost.settle(worker_config)
 
     async def ask(self, requests: Sequence[Numbered]) -> None:
         """Begin to ask for these."""
@@ -107,7 +107,7 @@ class Worker:
     async def take(self, arrived: int) -> tuple[list[tuple[int, Answer]], list[bytes]]:
         """The answers that came since, and the lines of the token log."""
         while not self._answers:
-            await self._bell.wait()
+            await self._notifier.wait()
         if self._under_way:
             await asyncio.sleep(_GATHER_S)
         answers, self._answers = self._answers, []
@@ -131,7 +131,7 @@ class Worker:
         finally:
             del self._under_way[number]
         self._answers.append((number, found))
-        self._bell.ring()
+        self._notifier.ring()
 
     def _lines(self, arrived: int) -> list[bytes]:
         """All lines that have not arrived yet."""

@@ -40,8 +40,8 @@ class _Sum(Struct):
 class WorkerJournal:
     """The journal of this process from now on."""
 
-    def __init__(self, luggage: WorkerConfig, given: SecretEnv) -> None:
-        luggage.require_same_version()
+    def __init__(self, worker_config: WorkerConfig, given: SecretEnv) -> None:
+        worker_config.require_same_version()
         _sweep()
         self._luggage: WorkerConfig | None = None
         self._known: dict[_Key, _Sum] = {}
@@ -56,16 +56,16 @@ class WorkerJournal:
         self._lock = os.open(fresh, os.O_RDWR | os.O_CREAT, 0o600)
         lock(self._lock)
         fresh.rename(self.folder / _LOCK)  # nobody finds it unlocked
-        self.settle(luggage)
+        self.settle(worker_config)
 
-    def settle(self, luggage: WorkerConfig) -> None:
+    def settle(self, worker_config: WorkerConfig) -> None:
         """Go by this from now on."""
-        before, self._luggage = self._luggage, luggage
-        if before is None or before.providers != luggage.providers:
-            text = json.dumps({"providers": luggage.providers}, ensure_ascii=False)
+        before, self._luggage = self._luggage, worker_config
+        if before is None or before.providers != worker_config.providers:
+            text = json.dumps({"providers": worker_config.providers}, ensure_ascii=False)
             atomic_files.write_atomic(self.folder / "config" / "journal.json", text)
-        if before is None or before.spent != luggage.spent:
-            for told in luggage.spent:
+        if before is None or before.spent != worker_config.spent:
+            for told in worker_config.spent:
                 self._tell(told)
 
     def lines(self) -> list[bytes]:

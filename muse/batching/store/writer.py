@@ -30,7 +30,7 @@ class ResultWriter:
         self,
         store: Store,
         key: Key | None,
-        pace: ConcurrencyLimit,
+        concurrency: ConcurrencyLimit,
         deliver: Callable[[list[BatchRequest], MuseError | None], None],
         *,
         retry_failed: bool,
@@ -38,7 +38,7 @@ class ResultWriter:
         self.store = store
         self.kept: list[BatchRequest] = []
         self._key = key
-        self._pace = pace
+        self._concurrency = concurrency
         self._deliver = deliver
         self._retry_failed = retry_failed
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -79,7 +79,7 @@ class ResultWriter:
             request.response = None
             request.refused(InvalidReply(f"found {found}, expected text: a ledger keeps no other"), deferrable=False)
         self.kept.append(request)
-        self._pace.held += 1
+        self._concurrency.held += 1
         try:
             self.store.finish(number, request)
         except ConfigError as exc:
@@ -141,7 +141,7 @@ class ResultWriter:
 
     def _hand_on(self, problem: MuseError | None) -> None:
         kept, self.kept = self.kept, []
-        self._pace.held = 0
+        self._concurrency.held = 0
         if kept or problem is not None:
             self._deliver(kept, problem)
 

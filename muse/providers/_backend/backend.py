@@ -362,10 +362,10 @@ def _gathered(body: bytes, provider: Provider) -> Mapping[str, Any] | None:
     """
     if not body.removeprefix(_MARK).lstrip().startswith(_STREAMED):
         return None
-    gatherer = provider.gather()
+    accumulator = provider.gather()
     for event in read_events([body], provider.spec.name):
-        gatherer.feed(event)
-    raw = gatherer.raw()
+        accumulator.feed(event)
+    raw = accumulator.raw()
     return None if raw is None else join_surrogates_in(raw)
 
 

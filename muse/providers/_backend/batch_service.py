@@ -117,7 +117,7 @@ class BatchService(ABC):
         """`(id of the request, the raw answer or what went wrong)` of a line of results; no id if it is unreadable."""
 
     @abstractmethod
-    async def submit(self, client: Any, parcel: BatchUpload) -> str:
+    async def submit(self, client: Any, upload: BatchUpload) -> str:
         """Start a job with the requests of `parcel`; its id at the service."""
 
     @abstractmethod

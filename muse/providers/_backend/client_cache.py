@@ -20,7 +20,7 @@ class _LoopClients(Struct, Generic[_C]):
     """The clients of one event loop, and the generator that closes them when the loop shuts down."""
 
     clients: dict[Credentials, _C]
-    keeper: AsyncGenerator[None, None]
+    result_writer: AsyncGenerator[None, None]
 
 
 class ClientCache(Generic[_C]):
@@ -66,7 +66,7 @@ class ClientCache(Generic[_C]):
             clients: dict[Credentials, _C] = {}
             kept = _LoopClients(clients, self._keep(clients))
             self._loops[loop] = kept
-            await anext(kept.keeper)
+            await anext(kept.result_writer)
         client = kept.clients.get(access)
         if client is None:
             client = kept.clients[access] = self._amake(access)

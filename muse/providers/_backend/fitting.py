@@ -99,7 +99,7 @@ def _is_same(one: object, other: object) -> bool:
 def _with_tools(request: Request, rules: ToolRules) -> tuple[Request, tuple[str, ...]]:
     from muse.types.json_schema.tool_parameters import simplify_tool_schema  # only a request with tools pays it
 
-    tools, left_out = _offered(request, rules.most)
+    tools, skipped = _offered(request, rules.most)
     renamed = {tool.name: wire_name(tool.name, rules) for tool in request.tools}
     turns = request.turns
     if any(name != wire for name, wire in renamed.items()):
@@ -108,7 +108,7 @@ def _with_tools(request: Request, rules: ToolRules) -> tuple[Request, tuple[str,
         replace(tool, name=renamed[tool.name], schema=simplify_tool_schema(tool.schema, rules.keywords))
         for tool in tools
     )
-    dropped = (f"tools beyond {rules.most}: {_listed(left_out)}",) if left_out else ()
+    dropped = (f"tools beyond {rules.most}: {_listed(skipped)}",) if skipped else ()
     if dropped and dropped[0] not in _warned:
         _warned.add(dropped[0])
         log.warning(
@@ -117,7 +117,7 @@ def _with_tools(request: Request, rules: ToolRules) -> tuple[Request, tuple[str,
             request.model,
             rules.most,
             len(request.tools),
-            _listed(left_out),
+            _listed(skipped),
         )
     return replace(request, tools=fit, turns=turns), dropped
 

@@ -58,8 +58,8 @@ class FunctionBackend:
         def events() -> Iterator[Reply]:
             yield self.reply(request, origin, api_key)
 
-        keeper = _SingleChunkStream()
-        return ReplyStream(events(), keeper, keeper, Deadline.after(request.timeout_s))
+        result_writer = _SingleChunkStream()
+        return ReplyStream(events(), result_writer, result_writer, Deadline.after(request.timeout_s))
 
     async def astream(self, request: Request, origin: CallMetadata, api_key: str | None = None) -> AsyncReplyStream:
         """As `stream`, awaited."""
@@ -67,8 +67,8 @@ class FunctionBackend:
         async def events() -> AsyncIterator[Reply]:
             yield await self.areply(request, origin, api_key)
 
-        keeper = _SingleChunkStream()
-        return AsyncReplyStream(events(), keeper, keeper, Deadline.after(request.timeout_s))
+        result_writer = _SingleChunkStream()
+        return AsyncReplyStream(events(), result_writer, result_writer, Deadline.after(request.timeout_s))
 
     def _reply(self, request: Request, text: object, origin: CallMetadata, attempt: Attempted) -> Reply:
         if not isinstance(text, str):

@@ -60,8 +60,8 @@ class AnthropicBatch(BatchService):
             return "", invalid_body_error(_NAME, model, line)
         return entry["custom_id"], _answer(entry["result"], line, model)
 
-    async def submit(self, client: Any, parcel: BatchUpload) -> str:
-        made = _api(client).messages.batches.create(requests=list(parcel.lines()), timeout=LONG_WAIT_S)
+    async def submit(self, client: Any, upload: BatchUpload) -> str:
+        made = _api(client).messages.batches.create(requests=list(upload.lines()), timeout=LONG_WAIT_S)
         return str((await within(made, LONG_WAIT_S)).id)
 
     async def find(self, client: Any, sought: BatchLookup) -> tuple[str, ...]:

@@ -78,26 +78,26 @@ class GoogleBatch(BatchService):
             return entry["key"], _error(error, model)
         return entry["key"], invalid_body_error(_NAME, model, line, expected="a response or an error")
 
-    async def submit(self, client: Any, parcel: BatchUpload) -> str:
-        if parcel.size_bytes <= _INLINE_BYTES:
-            entries = [{"request": line["request"], "metadata": {"key": line["key"]}} for line in parcel.lines()]
+    async def submit(self, client: Any, upload: BatchUpload) -> str:
+        if upload.size_bytes <= _INLINE_BYTES:
+            entries = [{"request": line["request"], "metadata": {"key": line["key"]}} for line in upload.lines()]
             source: dict[str, Any] = {"requests": {"requests": entries}}
         else:
-            source = {"fileName": await self._upload(client, parcel)}
+            source = {"fileName": await self._upload(client, upload)}
         types = client.types
-        batch = {"displayName": parcel.mark, "inputConfig": source}
+        batch = {"displayName": upload.mark, "inputConfig": source}
         options = types.HttpOptions(extra_body={"batch": batch}, timeout=int(LONG_WAIT_S * 1000))
-        config = types.CreateBatchJobConfig(display_name=parcel.mark, http_options=options)
+        config = types.CreateBatchJobConfig(display_name=upload.mark, http_options=options)
         # The method asks for a source; requests take its place as they are, without a walk through the SDK's types.
         named = {"file_name": source["fileName"]} if "fileName" in source else {"inlined_requests": []}
         stand_in = types.BatchJobSource(**named)
-        made = client.sdk.aio.batches.create(model=parcel.model, src=stand_in, config=config)
+        made = client.sdk.aio.batches.create(model=upload.model, src=stand_in, config=config)
         return str((await within(made, LONG_WAIT_S)).name)
 
-    async def _upload(self, client: Any, parcel: BatchUpload) -> str:
-        parcel.file.seek(0)
-        form = client.types.UploadFileConfig(display_name=parcel.mark, mime_type="application/jsonl")
-        file = cast(IOBase, parcel.file)
+    async def _upload(self, client: Any, upload: BatchUpload) -> str:
+        upload.file.seek(0)
+        form = client.types.UploadFileConfig(display_name=upload.mark, mime_type="application/jsonl")
+        file = cast(IOBase, upload.file)
         sent = await within(client.sdk.aio.files.upload(file=file, config=form), LONG_WAIT_S)
         return str(sent.name)
 

@@ -60,12 +60,12 @@ class OpenAIBatch(BatchService):
             return "", invalid_body_error(_NAME, model, line)
         return entry["custom_id"], _answer(entry, line, model)
 
-    async def submit(self, client: Any, parcel: BatchUpload) -> str:
-        parcel.file.seek(0)
-        form = (f"{parcel.mark}.jsonl", parcel.file, "application/jsonl")
+    async def submit(self, client: Any, upload: BatchUpload) -> str:
+        upload.file.seek(0)
+        form = (f"{upload.mark}.jsonl", upload.file, "application/jsonl")
         sent = await within(_api(client).files.create(file=form, purpose="batch", timeout=LONG_WAIT_S), LONG_WAIT_S)
         made = _api(client).batches.create(
-            completion_window="24h", endpoint=_ENDPOINT, input_file_id=sent.id, metadata={_MARK: parcel.mark}
+            completion_window="24h", endpoint=_ENDPOINT, input_file_id=sent.id, metadata={_MARK: upload.mark}
         )
         return str((await within(made, SHORT_WAIT_S)).id)
 

@@ -121,7 +121,7 @@ class Engine:
         """Forget, in a forked process, the engine process of its parent."""
         self._lock = threading.Lock()
         if self._link is not None:
-            self._link.forsake()
+            self._link.detach()
         self._link = None
 
     def _current(self) -> EngineProcess:

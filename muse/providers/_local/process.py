@@ -86,13 +86,13 @@ class EngineProcess:
         self._log: collections.deque[str] = collections.deque(maxlen=8)
         command = launch.command()
         started: queue.SimpleQueue[subprocess.Popen[bytes] | Exception] = queue.SimpleQueue()
-        keeper = self._thread(self._keep, command, started)
+        result_writer = self._thread(self._keep, command, started)
         outcome = started.get()
         if isinstance(outcome, Exception):
             raise EngineError(f"local: the engine process did not start: {outcome}") from outcome
         self._process = outcome
         self._logger = self._thread(self._follow_log)
-        self._threads = (keeper, self._logger, self._thread(self._read))
+        self._threads = (result_writer, self._logger, self._thread(self._read))
 
     @property
     def ended(self) -> bool:
@@ -134,7 +134,7 @@ class EngineProcess:
         for thread in self._threads:
             thread.join(STOP_TIMEOUT_S)
 
-    def forsake(self) -> None:
+    def detach(self) -> None:
         """Let go of a process that belongs to the parent of this forked one."""
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             if pipe is not None:
