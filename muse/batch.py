@@ -185,7 +185,7 @@ class Batch:
 
     def cancel(self) -> asyncio.Future[list[Any]]:
         """Begin no further call and cancel those under way; await what is returned to see them end."""
-        others = [*self._source.tasks(), *self._night_tasks()]
+        others = [*self._source.tasks(), *self._lane_tasks()]
         self.stop()
         ended = self._dismiss(others)
         ended.add_done_callback(lambda _: self._rest())
@@ -207,9 +207,9 @@ class Batch:
         self.close()
 
     def _is_over(self) -> bool:
-        return not self._open and self._source.is_over and not self._night_tasks()
+        return not self._open and self._source.is_over and not self._lane_tasks()
 
-    def _night_tasks(self) -> list[asyncio.Task[None]]:
+    def _lane_tasks(self) -> list[asyncio.Task[None]]:
         return self._provider_lane.tasks() if self._provider_lane is not None else []
 
     def _take(self) -> BatchRequest:
@@ -389,7 +389,7 @@ class Batch:
         """End what runs, so that it can be taken up again."""
         self._worker_pool.is_halted = True
         try:
-            await self._dismiss([*self._source.halt(), *self._night_tasks()])
+            await self._dismiss([*self._source.halt(), *self._lane_tasks()])
         finally:
             self._rest()
 

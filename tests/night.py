@@ -38,9 +38,9 @@ class Night:
         self.journal = journal
         self.path = journal.path / "batch.sqlite"
 
-    def lane(self, *, rhythm: PollSchedule = QUICK, parcel_bytes: int = 1_000_000) -> ProviderBatchSubmitter:
+    def lane(self, *, rhythm: PollSchedule = QUICK, upload_bytes: int = 1_000_000) -> ProviderBatchSubmitter:
         """A lane on this journal's file."""
-        return ProviderBatchSubmitter(self.path, rhythm=rhythm, parcel_bytes=parcel_bytes)
+        return ProviderBatchSubmitter(self.path, rhythm=rhythm, upload_bytes=upload_bytes)
 
     async def run(
         self, items: Iterable[Item], lane: ProviderBatchSubmitter | None = None, **options: float

@@ -149,7 +149,7 @@ async def test_a_broken_line_of_a_gemini_file_does_too(provider_lane: Night, mon
 @every
 async def test_requests_are_split_by_what_a_job_may_hold(case: Case, provider_lane: Night) -> None:
     items = items_for(case, 40)
-    outcomes = await provider_lane.run(items, provider_lane.lane(parcel_bytes=2_000))
+    outcomes = await provider_lane.run(items, provider_lane.lane(upload_bytes=2_000))
     assert len(texts(outcomes, [item.key for item in items])) == 40
     sizes = [len(job.requests) for job in provider_lane.server.jobs[case.name].values()]
     assert sum(sizes) == 40
@@ -273,7 +273,7 @@ async def test_a_provider_without_a_batch_service_is_named(provider_lane: Night)
 async def test_a_request_larger_than_a_job_is_refused_alone(provider_lane: Night) -> None:
     small, large = items_for(OPENAI, 2)
     large = Item(large.key, changed(large.request, system="x" * 5_000), large.origin)
-    outcomes = await provider_lane.run([small, large], provider_lane.lane(parcel_bytes=1_000))
+    outcomes = await provider_lane.run([small, large], provider_lane.lane(upload_bytes=1_000))
     assert isinstance(outcomes[small.key], Reply)
     assert isinstance(outcomes[large.key], ContentsError)
 

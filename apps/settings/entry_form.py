@@ -139,12 +139,12 @@ def _read(field: Field, text: str) -> Any:
         case "names":
             return [] if text == NOBODY else [name.strip() for name in text.split(",") if name.strip()]
         case "rungs":
-            return [] if text == NOBODY else [_rung(line.strip()) for line in text.splitlines() if line.strip()]
+            return [] if text == NOBODY else [_target(line.strip()) for line in text.splitlines() if line.strip()]
         case _:
             return text
 
 
-def _rung(line: str) -> Any:
+def _target(line: str) -> Any:
     """One line of fallbacks: a name, or `provider:openai,tier:3,model:...`."""
     if not line.startswith(("provider:", "tier:", "model:")):
         return line

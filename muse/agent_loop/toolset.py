@@ -114,14 +114,14 @@ class Toolset:
         self._metadata = dict(metadata)
         self._call_timeout_s = call_timeout_s
         self._offers: dict[str, _OfferedTool] = {}
-        self._shelf = TruncatedResults()
+        self._truncated_results = TruncatedResults()
         self.notes: list[str] = []
 
     @property
     def tools(self) -> tuple[Tool, ...]:
         """The tools on offer now; the one for reading on joins them when a result was cut short."""
         offered = tuple(offer.tool for offer in self._offers.values())
-        return offered if self._shelf.is_empty else (*offered, READ_MORE_TOOL)
+        return offered if self._truncated_results.is_empty else (*offered, READ_MORE_TOOL)
 
     def connect(self, links: Sequence[McpConnection]) -> None:
         """Take the servers that were reached."""
@@ -175,8 +175,8 @@ class Toolset:
         Raises:
             ToolError: refused, its arguments do not fit, or it failed; the text is for the model to read.
         """
-        if call.name == READ_MORE and not self._shelf.is_empty:
-            page = self._shelf.read(call.args)
+        if call.name == READ_MORE and not self._truncated_results.is_empty:
+            page = self._truncated_results.read(call.args)
             return ToolResult(call.call_id, call.name, (page,)), page
         offer = self._offers.get(call.name)
         if offer is None:
@@ -186,7 +186,7 @@ class Toolset:
             await self._ask(call, offer)
         answer = await self._answer(offer, dict(call.args))
         await _check_result(answer, offer)
-        parts = self._shelf.cap(_masked(_parts(answer)))
+        parts = self._truncated_results.cap(_masked(_parts(answer)))
         if answer.is_error:
             raise ToolError("\n".join(map(_shown, parts)) or "the tool failed without a reason")
         return ToolResult(call.call_id, call.name, parts or ("(no output)",)), _event_result(parts)

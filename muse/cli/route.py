@@ -35,10 +35,10 @@ def run(args: argparse.Namespace) -> int:
     below = models.fallback_chain(args.context)
     problem = obstacle_to(found.route.provider)
     status = 0 if problem is None else 1
-    standings = models.limit_statuses(below) if args.explain else ()
+    statuses = models.limit_statuses(below) if args.explain else ()
     if args.json:
         shown = _as_json(found, below) | ({} if problem is None else {"problem": str(problem)})
-        terminal.print_json(shown | (_explained(found, below, standings) if args.explain else {}))
+        terminal.print_json(shown | (_explained(found, below, statuses) if args.explain else {}))
         return status
     line = f"{found.route.context or '(no context)'} -> {_answer(found.route)}"
     if not args.explain:
@@ -49,14 +49,14 @@ def run(args: argparse.Namespace) -> int:
     if problem is not None:
         terminal.say(str(problem), "red")
     if args.explain:
-        _explain(found, below, standings)
+        _explain(found, below, statuses)
     return status
 
 
-def _explain(found: Explanation, below: FallbackChain, standings: Sequence[LimitStatus]) -> None:
+def _explain(found: Explanation, below: FallbackChain, statuses: Sequence[LimitStatus]) -> None:
     """Print what decides the route, what bounds its calls, and every rule that matches."""
     print()
-    bounds = ((row.kind, f"{row.selects}: {row}" if row.selects else str(row), row.where) for row in standings)
+    bounds = ((row.kind, f"{row.selects}: {row}" if row.selects else str(row), row.where) for row in statuses)
     terminal.align([*decisions(found), *policies(below), *bounds])
     print("\nRules that match, strongest first:\n")
     terminal.align(list(rules(found)))
@@ -78,15 +78,15 @@ def _as_json(found: Explanation, below: FallbackChain) -> dict[str, Any]:
     }
 
 
-def _explained(found: Explanation, below: FallbackChain, standings: Sequence[LimitStatus]) -> dict[str, Any]:
+def _explained(found: Explanation, below: FallbackChain, statuses: Sequence[LimitStatus]) -> dict[str, Any]:
     """What `--explain` adds, in values that JSON has."""
     return {
         "policies": {
             name: {"value": to_builtins(getattr(below.rules, name)), "where": where}
             for name, where in below.rule_sources.items()
         },
-        "limits": [_bound(row) for row in standings if row.kind == "limit"],
-        "budgets": [_bound(row) for row in standings if row.kind == "budget"],
+        "limits": [_bound(row) for row in statuses if row.kind == "limit"],
+        "budgets": [_bound(row) for row in statuses if row.kind == "budget"],
         "never_tried": [str(problem) for problem in below.skipped],
         "won": dict(found.rule_sources),
         "rules": [

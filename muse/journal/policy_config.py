@@ -159,7 +159,7 @@ RULES: Mapping[str, type] = {
     "hedge_s": float,
     "cache_s": float,
 }
-RUNG: Mapping[str, type] = {"provider": str, "tier": int, "model": str}
+FALLBACK_TARGET: Mapping[str, type] = {"provider": str, "tier": int, "model": str}
 LIMIT: Mapping[str, type] = {
     "provider": str,
     "model": str,
@@ -209,7 +209,7 @@ def _rule(reader: LenientParser, name: str, raw: Any, path: str, known: set[str]
         case "fallbacks":
             if len(raw) > _MOST_RUNGS:
                 reader.problem(path, f"{len(raw)} rungs", f"at most {_MOST_RUNGS}")
-            value = reader.rows(raw[:_MOST_RUNGS], path, lambda item, where: _rung(reader, item, where, known))
+            value = reader.rows(raw[:_MOST_RUNGS], path, lambda item, where: _target(reader, item, where, known))
         case "allow":
             value = reader.rows(raw, path, lambda item, where: _provider(reader, item, where, known))
         case "fallback_on":
@@ -227,12 +227,12 @@ def _rule(reader: LenientParser, name: str, raw: Any, path: str, known: set[str]
     return value
 
 
-def _rung(reader: LenientParser, raw: object, path: str, known: set[str] | None) -> FallbackTarget | None:
+def _target(reader: LenientParser, raw: object, path: str, known: set[str] | None) -> FallbackTarget | None:
     """A rung of a ladder: a provider's name, or an object with provider, tier, model."""
     if isinstance(raw, str):
         name = _provider(reader, raw, path, known)
         return FallbackTarget(provider=name) if name else None
-    fields = reader.fields(raw, path, RUNG)
+    fields = reader.fields(raw, path, FALLBACK_TARGET)
     tier = fields.pop("tier", None)
     if tier is not None and (isinstance(tier, bool) or tier not in (1, 2, 3)):
         reader.problem(f"{path}.tier", describe_value(tier), "1, 2 or 3")

@@ -377,7 +377,7 @@ def summarize(agent_id: str) -> Run | None:
     said = {**request, **start}
     stamps = [ts for event in events if event is not request and (ts := time_of(event))]
     handed_from = request.get("handoff_from")
-    state, reason = _standing_of(agent_id, events, stored)
+    state, reason = _progress_of(agent_id, events, stored)
     spent = _run_usage(agent_id, events, stamps[-1] if stamps and state not in LIVE_STATES else None)
     return Run(
         agent_id,
@@ -397,7 +397,7 @@ def summarize(agent_id: str) -> Run | None:
     )
 
 
-def _standing_of(agent_id: str, events: list[dict[str, Any]], stored: State) -> tuple[RunState, str]:
+def _progress_of(agent_id: str, events: list[dict[str, Any]], stored: State) -> tuple[RunState, str]:
     """Return `(state, reason)`; a run that says it is at work and that no process has any more failed as CUT_OFF."""
     state, reason = RunProgress().after(events).state(stored)
     is_left = state in ("running", "waiting") and not is_running(agent_id)

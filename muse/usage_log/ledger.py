@@ -157,10 +157,10 @@ def _unknown_outcome(record: in_flight.Record) -> dict[str, Any]:
 def _unlogged(root: str, records: list[in_flight.Record]) -> list[in_flight.Record]:
     """The attempts that have no line: a process may have been killed between a line and the end of its record."""
     first = min((record.log_day, record.log_at) for record in records)
-    sought = {(record.call_id, record.attempt): record for record in records}
+    lookup = {(record.call_id, record.attempt): record for record in records}
     for entry in _behind(root, first, _common_start([record.call_id for record in records]).encode()):
-        sought.pop((str(entry.get("call_id")), entry.get("attempt", 0)), None)
-    return list(sought.values())
+        lookup.pop((str(entry.get("call_id")), entry.get("attempt", 0)), None)
+    return list(lookup.values())
 
 
 def _behind(root: str, first: tuple[str, int], needle: bytes) -> Iterator[dict[str, Any]]:
@@ -271,26 +271,26 @@ def read(days: tuple[str, str] | None = None) -> Iterator[dict[str, Any]]:
 
 def read_run(agent_id: str, days: tuple[str, str]) -> Iterator[dict[str, Any]]:
     """The lines that an agent run has written, looked for from day to day (both `YYYYMMDD`, both included)."""
-    sought = agent_id.encode()
+    lookup = agent_id.encode()
     for path in day_files(days):
         with path.open("rb") as file:
-            found = map(read_entry, _lines_with(file, sought))
+            found = map(read_entry, _lines_with(file, lookup))
             yield from (entry for entry in found if entry is not None and entry.get("agent_id") == agent_id)
 
 
-def _lines_with(file: BinaryIO, sought: bytes) -> Iterator[bytes]:
+def _lines_with(file: BinaryIO, lookup: bytes) -> Iterator[bytes]:
     """The lines of a file that hold `sought`, which has no newline; whole blocks are searched, not single lines."""
     rest = b""
     while block := file.read(_BLOCK_BYTES):
         rest += block
         end = rest.rfind(b"\n") + 1
-        at = rest.find(sought, 0, end)
+        at = rest.find(lookup, 0, end)
         while at >= 0:
             begin, line_end = rest.rfind(b"\n", 0, at) + 1, rest.find(b"\n", at) + 1
             yield rest[begin:line_end]
-            at = rest.find(sought, line_end, end)
+            at = rest.find(lookup, line_end, end)
         rest = rest[end:]
-    if sought in rest:
+    if lookup in rest:
         yield rest
 
 

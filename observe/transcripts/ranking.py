@@ -75,9 +75,9 @@ def telling(sentences: Sequence[Sentence], every: Sequence[Sentence], most: int)
 
 def _weight(text: str, seen: Counter[str], count: int) -> float:
     words = _words(text)
-    rarity = sum(math.log((count + 1) / (seen[word] + 1)) + 0.2 for word in words)
+    idf = sum(math.log((count + 1) / (seen[word] + 1)) + 0.2 for word in words)
     figures = sum(word[0].isdigit() for word in words)
-    weight: float = (rarity + 1.5 * min(figures, 2)) / max(len(text.split()), 6) ** 0.5
+    weight: float = (idf + 1.5 * min(figures, 2)) / max(len(text.split()), 6) ** 0.5
     return weight * (0.3 if text.endswith("?") else 1.0)
 
 

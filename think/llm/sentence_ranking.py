@@ -103,9 +103,9 @@ class Weights:
     def weight(self, text: str) -> float:
         """How much one sentence tells; the unit has no meaning."""
         telling = telling_words(text)
-        rarity: float = sum(math.log((self._sentences + 1) / (self._seen.get(word, 0) + 1)) for word in sorted(telling))
+        idf: float = sum(math.log((self._sentences + 1) / (self._seen.get(word, 0) + 1)) for word in sorted(telling))
         figures = sum(map(_is_figure, telling))
-        weight: float = rarity / max(len(words_of(text)), 1) ** _LENGTH_POWER
+        weight: float = idf / max(len(words_of(text)), 1) ** _LENGTH_POWER
         weight *= 1 + _FIGURE_BONUS * min(figures, 2)
         weight *= 1 + _CUE_BONUS * (not telling.isdisjoint(_CUES))
         return weight * (_QUESTION_FACTOR if text.rstrip('"”’').endswith("?") else 1)

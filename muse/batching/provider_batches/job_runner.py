@@ -115,9 +115,9 @@ class BatchJobRunner:
             MuseError: the service cannot say.
         """
         while True:
-            sought = BatchLookup(self.job.mark, self.job.size, self.job.sent_ts)
+            lookup = BatchLookup(self.job.mark, self.job.size, self.job.sent_ts)
             with MappedErrors(self._service, self.job.model):
-                known = await self._service.native.find(self._service.client, sought)
+                known = await self._service.native.find(self._service.client, lookup)
             found = next((name for name in known if name not in self.job.refused), None)
             if found is not None:
                 self.job = self._jobs.sent(self.job.mark, found)

@@ -31,7 +31,7 @@ from muse.usage_log import ledger
 
 _READ_AHEAD = 256
 _TURN = 100
-DEFAULT_PARCEL_BYTES = 100_000_000
+DEFAULT_UPLOAD_BYTES = 100_000_000
 
 
 class Item(Struct, frozen=True):
@@ -77,11 +77,11 @@ class ProviderBatchSubmitter:
         where: str | os.PathLike[str] | sqlite3.Connection,
         *,
         rhythm: PollSchedule | None = None,
-        parcel_bytes: int = DEFAULT_PARCEL_BYTES,
+        upload_bytes: int = DEFAULT_UPLOAD_BYTES,
     ) -> None:
         self._jobs = BatchJobTable(where)
         self._rhythm = rhythm or PollSchedule()
-        self._parcel_bytes = parcel_bytes
+        self._upload_bytes = upload_bytes
         self._stop = asyncio.Event()
         self._services: dict[str, Service] = {}
         self._logged: set[str] = set()
@@ -181,7 +181,7 @@ class ProviderBatchSubmitter:
             return
         try:
             service = await self._service(job.provider)
-            job_runner = self._errand(service, job.mark, answers)
+            job_runner = self._job_runner(service, job.mark, answers)
             if job.remote_id is None and not await job_runner.recover():
                 self._jobs.forget(job.mark)
                 return
@@ -224,7 +224,7 @@ class ProviderBatchSubmitter:
         if waiting is None:
             service = await self._service(name)
             limits = service.native.limits
-            limits = Limits(limits.requests, min(limits.size_bytes, self._parcel_bytes), limits.window_s)
+            limits = Limits(limits.requests, min(limits.size_bytes, self._upload_bytes), limits.window_s)
             waiting = groups[name, model] = _PendingUpload(service, model, limits)
         provider = waiting.service.provider
         encoded = provider.encode_fitted(item.request)
@@ -247,7 +247,7 @@ class ProviderBatchSubmitter:
         if not waiting.rows:
             return
         self._jobs.plan(waiting.mark, waiting.service.name, waiting.model, waiting.rows)
-        job_runner = self._errand(waiting.service, waiting.mark, answers)
+        job_runner = self._job_runner(waiting.service, waiting.mark, answers)
         try:
             error = await job_runner.send(waiting.upload)
             if error is None:
@@ -261,7 +261,7 @@ class ProviderBatchSubmitter:
             waiting.upload.close()
         waiting.begin()
 
-    def _errand(self, service: Service, mark: str, answers: asyncio.Queue[Answer]) -> BatchJobRunner:
+    def _job_runner(self, service: Service, mark: str, answers: asyncio.Queue[Answer]) -> BatchJobRunner:
         return BatchJobRunner(service, self._jobs, mark, answers, self._stop, self._rhythm, self._logged)
 
     async def _service(self, name: str) -> Service:

@@ -125,7 +125,7 @@ class MuseActor:
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="muse asker", daemon=True).start()
         self._room = asyncio.Semaphore(at_once)
-        self._outpost: WorkerJournal | None = None
+        self._worker_journal: WorkerJournal | None = None
         self._part: asyncio.Task[None] | None = None
         asyncio.run_coroutine_threadsafe(self._move_in(), self._loop).result()
 
@@ -146,7 +146,7 @@ class MuseActor:
 
     async def _move_in(self) -> None:
         worker_config: WorkerConfig = await self._cluster.ask(self._home.worker_config)
-        self._outpost = WorkerJournal(worker_config, await self._cluster.ask(self._home.variables))
+        self._worker_journal = WorkerJournal(worker_config, await self._cluster.ask(self._home.variables))
         self._part = self._loop.create_task(self._have_part())
         self._reporter = self._loop.create_task(self._keep_reporting())
 
@@ -181,13 +181,13 @@ class MuseActor:
 
     async def _report(self) -> None:
         """Send lines home, and go by what holds now; a part that was given away has to be waited for again."""
-        if self._outpost is None:
+        if self._worker_journal is None:
             return
         worker_config: WorkerConfig | None = await self._cluster.ask(
-            self._home.report, self._name, self._outpost.lines()
+            self._home.report, self._name, self._worker_journal.lines()
         )
         if worker_config is not None:
-            self._outpost.settle(worker_config)
+            self._worker_journal.settle(worker_config)
         elif self._part is None or self._part.done():
             self._part = self._loop.create_task(self._have_part())
 

@@ -72,7 +72,7 @@ class Worker:
     """
 
     def __init__(self) -> None:
-        self._outpost: WorkerJournal | None = None
+        self._worker_journal: WorkerJournal | None = None
         self._under_way: dict[int, asyncio.Task[None]] = {}
         self._answers: list[tuple[int, Answer]] = []
         self._notifier = Notifier()
@@ -85,12 +85,12 @@ class Worker:
         Raises:
             ConfigError: another version of muse is installed here.
         """
-        self._outpost = WorkerJournal(worker_config, given)
+        self._worker_journal = WorkerJournal(worker_config, given)
 
     async def settle(self, worker_config: WorkerConfig) -> None:
         """Go by this from now on."""
-        if self._outpost is not None:
-            self._outpost.settle(worker_config)
+        if self._worker_journal is not None:
+            self._worker_journal.settle(worker_config)
 
     async def ask(self, requests: Sequence[Numbered]) -> None:
         """Begin to ask for these."""
@@ -120,9 +120,9 @@ class Worker:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         lines = self._lines(arrived)
-        if self._outpost is not None:
-            self._outpost.close()
-            self._outpost = None
+        if self._worker_journal is not None:
+            self._worker_journal.close()
+            self._worker_journal = None
         return lines
 
     async def _ask(self, number: int, body: bytes) -> None:
@@ -137,5 +137,5 @@ class Worker:
         """All lines that have not arrived yet."""
         del self._sent[: arrived - self._arrived]
         self._arrived = arrived
-        self._sent += self._outpost.lines() if self._outpost is not None else ()
+        self._sent += self._worker_journal.lines() if self._worker_journal is not None else ()
         return list(self._sent)

@@ -43,7 +43,7 @@ class WorkerJournal:
     def __init__(self, worker_config: WorkerConfig, given: SecretEnv) -> None:
         worker_config.require_same_version()
         _sweep()
-        self._luggage: WorkerConfig | None = None
+        self._worker_config: WorkerConfig | None = None
         self._known: dict[_Key, _Sum] = {}
         self._read: dict[Path, int] = {}
         given.apply()
@@ -60,7 +60,7 @@ class WorkerJournal:
 
     def settle(self, worker_config: WorkerConfig) -> None:
         """Go by this from now on."""
-        before, self._luggage = self._luggage, worker_config
+        before, self._worker_config = self._worker_config, worker_config
         if before is None or before.providers != worker_config.providers:
             text = json.dumps({"providers": worker_config.providers}, ensure_ascii=False)
             atomic_files.write_atomic(self.folder / "config" / "journal.json", text)

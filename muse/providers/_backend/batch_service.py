@@ -121,7 +121,7 @@ class BatchService(ABC):
         """Start a job with the requests of `parcel`; its id at the service."""
 
     @abstractmethod
-    async def find(self, client: Any, sought: BatchLookup) -> tuple[str, ...]:
+    async def find(self, client: Any, lookup: BatchLookup) -> tuple[str, ...]:
         """The ids of the jobs that may be the one sought, likeliest first.
 
         A service that shows a job's mark gives that job alone. Where a mark is seen in the results only, they are
@@ -200,6 +200,6 @@ async def within(waiting: Awaitable[_T], timeout_s: float) -> _T:
         return await waiting
 
 
-def since_ts(sought: BatchLookup, slack_s: float = 300.0) -> float:
+def since_ts(lookup: BatchLookup, slack_s: float = 300.0) -> float:
     """The earliest time, in seconds of the epoch, at which the service's clock may say a job began."""
-    return min(sought.sent_ts, time.time()) - slack_s
+    return min(lookup.sent_ts, time.time()) - slack_s

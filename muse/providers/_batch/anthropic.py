@@ -64,16 +64,16 @@ class AnthropicBatch(BatchService):
         made = _api(client).messages.batches.create(requests=list(upload.lines()), timeout=LONG_WAIT_S)
         return str((await within(made, LONG_WAIT_S)).id)
 
-    async def find(self, client: Any, sought: BatchLookup) -> tuple[str, ...]:
+    async def find(self, client: Any, lookup: BatchLookup) -> tuple[str, ...]:
         """The batches made since, of the size sought, but for those whose results are another job's."""
-        earliest = since_ts(sought)
+        earliest = since_ts(lookup)
         found: list[str] = []
         page = await within(_api(client).messages.batches.list(limit=_PAGE), SHORT_WAIT_S)
         while True:
             young = [batch for batch in page.data if batch.created_at.timestamp() >= earliest]
-            likely = [batch for batch in young if _size(batch.request_counts) == sought.count]
+            likely = [batch for batch in young if _size(batch.request_counts) == lookup.count]
             found += [
-                str(batch.id) for batch in likely if not await within(_is_other(client, batch, sought), LONG_WAIT_S)
+                str(batch.id) for batch in likely if not await within(_is_other(client, batch, lookup), LONG_WAIT_S)
             ]
             if len(young) < len(page.data) or not page.has_next_page():
                 return tuple(reversed(found))  # the first one made after it was sent is the likeliest
@@ -104,7 +104,7 @@ def _api(client: Any) -> Any:
     return client.sdk.copy()
 
 
-async def _is_other(client: Any, batch: Any, sought: BatchLookup) -> bool:
+async def _is_other(client: Any, batch: Any, lookup: BatchLookup) -> bool:
     """Whether the first readable line of a batch's results is of another job; False while there are none."""
     if batch.processing_status != "ended" or not batch.results_url:
         return False
@@ -112,7 +112,7 @@ async def _is_other(client: Any, batch: Any, sought: BatchLookup) -> bool:
         async for line in answer.iter_lines():
             entry = decode_line(line)
             if entry is not None:
-                return not str(entry.get("custom_id")).startswith(f"{sought.mark}-")
+                return not str(entry.get("custom_id")).startswith(f"{lookup.mark}-")
     return False
 
 

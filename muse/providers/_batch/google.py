@@ -101,13 +101,13 @@ class GoogleBatch(BatchService):
         sent = await within(client.sdk.aio.files.upload(file=file, config=form), LONG_WAIT_S)
         return str(sent.name)
 
-    async def find(self, client: Any, sought: BatchLookup) -> tuple[str, ...]:
-        earliest = since_ts(sought)
+    async def find(self, client: Any, lookup: BatchLookup) -> tuple[str, ...]:
+        earliest = since_ts(lookup)
         pager = await within(client.sdk.aio.batches.list(config={"page_size": _PAGE}), SHORT_WAIT_S)
         while True:
             jobs = list(pager.page)
             for job in jobs:
-                if job.display_name == sought.mark:
+                if job.display_name == lookup.mark:
                     return (str(job.name),)
             begun = [job.create_time.timestamp() for job in jobs if job.create_time]
             if not jobs or not pager.config.get("page_token") or (begun and max(begun) < earliest):

@@ -69,12 +69,12 @@ class OpenAIBatch(BatchService):
         )
         return str((await within(made, SHORT_WAIT_S)).id)
 
-    async def find(self, client: Any, sought: BatchLookup) -> tuple[str, ...]:
-        earliest = since_ts(sought)
+    async def find(self, client: Any, lookup: BatchLookup) -> tuple[str, ...]:
+        earliest = since_ts(lookup)
         page = await within(_api(client).batches.list(limit=_PAGE), SHORT_WAIT_S)
         while True:
             for batch in page.data:
-                if (batch.metadata or {}).get(_MARK) == sought.mark:
+                if (batch.metadata or {}).get(_MARK) == lookup.mark:
                     return (str(batch.id),)
             is_last = not page.data or page.data[-1].created_at < earliest or not page.has_next_page()
             if is_last:

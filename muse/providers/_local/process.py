@@ -82,7 +82,7 @@ class EngineProcess:
         self._lock = threading.Lock()
         self._waiting: dict[int, Sink] = {}
         self._ended = False
-        self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._completed_queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._log: collections.deque[str] = collections.deque(maxlen=8)
         command = launch.command()
         started: queue.SimpleQueue[subprocess.Popen[bytes] | Exception] = queue.SimpleQueue()
@@ -108,7 +108,7 @@ class EngineProcess:
             if self._ended:
                 raise self._failure()
             self._waiting[request_id] = sink
-        self._outbox.put(line.encode() + b"\n")
+        self._completed_queue.put(line.encode() + b"\n")
         try:
             yield self
         finally:
@@ -145,7 +145,7 @@ class EngineProcess:
         with self._lock:
             known = self._waiting.pop(request_id, None)
         if known is not None:
-            self._outbox.put(json.dumps({"id": request_id, "op": "cancel"}).encode() + b"\n")
+            self._completed_queue.put(json.dumps({"id": request_id, "op": "cancel"}).encode() + b"\n")
 
     def _failure(self) -> EngineError:
         status, said = self._process.returncode, " ".join(self._log) or "it left no message"
@@ -180,7 +180,7 @@ class EngineProcess:
             return
         started.put(process)
         with cast("IO[bytes]", process.stdin) as line:
-            while (data := self._outbox.get()) is not None:
+            while (data := self._completed_queue.get()) is not None:
                 self._write(line.fileno(), data)
 
     def _write(self, fd: int, data: bytes) -> None:
@@ -189,7 +189,7 @@ class EngineProcess:
             while rest:
                 rest = rest[os.write(fd, rest) :]
         except BrokenPipeError:
-            self._outbox.put(None)
+            self._completed_queue.put(None)
 
     def _follow_log(self) -> None:
         with cast("IO[bytes]", self._process.stderr) as log:
@@ -206,7 +206,7 @@ class EngineProcess:
                     self._deliver(json.loads(message))
         self._process.wait()
         self._logger.join(STOP_TIMEOUT_S)
-        self._outbox.put(None)
+        self._completed_queue.put(None)
         with self._lock:
             self._ended = True
             orphans = list(self._waiting)

@@ -105,13 +105,13 @@ def best(passages: Sequence[Passage], question: str) -> Passage:
     """The passage that shares most with the question and has the kind of thing it asks for; the first of equals."""
     stems = [telling(passage.text) for passage in passages]
     titles = [telling(passage.source.title) for passage in passages]
-    rarity = InverseDocumentFrequency([*stems, *titles])
+    idf = InverseDocumentFrequency([*stems, *titles])
     said = telling(question)
 
     def weight(at: int) -> float:
         passage = passages[at]
-        shared = rarity.shared(said, stems[at])
-        shared += _TITLE_SHARE * rarity.shared(set(said) - set(stems[at]), titles[at])
+        shared = idf.shared(said, stems[at])
+        shared += _TITLE_SHARE * idf.shared(set(said) - set(stems[at]), titles[at])
         shared += _FITTING_KIND * bool(_kinds_asked(question) and _has_kind(passage.text, question))
         if _is_aside(passage, question):
             shared *= _ASIDE_FACTOR

@@ -60,17 +60,17 @@ class _ToolStatistics:
         self._names = {tool.name: telling(tool.name) for tool in tools}
         self._descriptions = {tool.name: telling(tool.description) for tool in tools}
         self._arguments = {tool.name: telling(" ".join(words_in(tool.schema))) for tool in tools}
-        self._rarity_of_name = InverseDocumentFrequency(self._names.values())
-        self._rarity = InverseDocumentFrequency([*self._descriptions.values(), *self._arguments.values()])
+        self._idf_of_name = InverseDocumentFrequency(self._names.values())
+        self._idf = InverseDocumentFrequency([*self._descriptions.values(), *self._arguments.values()])
 
     def weight(self, tool: Tool, question: Question) -> float:
         """How well a tool fits whose arguments the question can fill; the unit has no meaning."""
         fields = fields_of(tool.schema)
         said, name = telling(question.text), self._names[tool.name]
-        weight = _NAME * self._rarity_of_name.shared(said, name)
-        weight += _ASKED_FOR * self._rarity_of_name.shared(self._asked_for(question.text), name)
-        weight += _DESCRIPTION * self._rarity.shared(said, self._descriptions[tool.name])
-        weight += _ARGUMENT * self._rarity.shared(said, self._arguments[tool.name])
+        weight = _NAME * self._idf_of_name.shared(said, name)
+        weight += _ASKED_FOR * self._idf_of_name.shared(self._asked_for(question.text), name)
+        weight += _DESCRIPTION * self._idf.shared(said, self._descriptions[tool.name])
+        weight += _ARGUMENT * self._idf.shared(said, self._arguments[tool.name])
         weight += _ANYTHING * any(is_search(field) for field in fields)
         weight += _DAY_SAID * any(field.required and field.role == "day" for field in fields)
         weight += _VALUE_SAID * names_choices(tool, question)
