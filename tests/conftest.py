@@ -31,7 +31,7 @@ settings.load_profile("muse")
 # A program for the tests of batches on Ray, which is an extra of its own; doctests are looked for in every file.
 collect_ignore = [] if find_spec("ray") else ["ray_nodes.py"]
 # The fixtures `server`, `desk`, `night`, `seeing` (muse over the loopback servers) and `engine_of_this_file`.
-pytest_plugins = ("tests.time_limit", "tests.embedded", "tests.desk", "tests.night", "tests.seeing")
+pytest_plugins = ("tests.time_limit", "tests.embedded", "tests.desk", "tests.provider_batch_helpers", "tests.seeing")
 
 
 # Files that take longest: run first, so that no process is left with one of them while the others have nothing to do.

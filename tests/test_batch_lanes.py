@@ -11,7 +11,6 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from tests.provider_lane import QUICK, Night
 
 from muse import batch as batches
 from muse import cli
@@ -24,6 +23,7 @@ from tests.journal_folder import start
 from tests.loopback.batch_forms import reply_text
 from tests.loopback.batch_jobs import Script
 from tests.loopback.outcomes import TEXT
+from tests.provider_batch_helpers import QUICK, Night
 from tests.provider_cases import FAMILY, Case
 
 OPENAI, ANTHROPIC, GOOGLE = FAMILY
@@ -276,7 +276,7 @@ CHILD = """
 import asyncio, sys
 from muse.batch import Batch
 from muse.batching.provider_batches import lane
-from tests.night import QUICK
+from tests.provider_batch_helpers import QUICK
 
 lane.RHYTHM = QUICK
 

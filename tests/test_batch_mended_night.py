@@ -6,7 +6,6 @@ import asyncio
 import threading
 
 import pytest
-from tests.provider_lane import QUICK, Night
 
 from muse.batch import Batch, BatchRequest
 from muse.batching.provider_batches import lane as nights
@@ -14,6 +13,7 @@ from muse.batching.store.store import Store
 from muse.errors import ConfigError
 from tests.loopback.batch_forms import reply_text
 from tests.loopback.batch_jobs import Script
+from tests.provider_batch_helpers import QUICK, Night
 from tests.provider_cases import FAMILY
 
 OPENAI = FAMILY[0]

@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import pytest
 from msgspec.structs import replace as changed
-from tests.provider_lane import CONTEXT, Night, items_for, texts
 
 from muse import providers
 from muse.batching.provider_batches.submitter import Item, window_s
@@ -32,6 +31,7 @@ from muse.usage_log import prices
 from tests.loopback.batch_forms import reply_text
 from tests.loopback.batch_jobs import Ending, Fault, Job, Script
 from tests.loopback.outcomes import SERVED
+from tests.provider_batch_helpers import CONTEXT, Night, items_for, texts
 from tests.provider_cases import FAMILY, GATEWAYS, Case
 
 every = pytest.mark.parametrize("case", FAMILY, ids=str)
@@ -125,7 +125,7 @@ async def test_a_server_that_fails_at_looks_and_downloads_is_asked_again(case: C
 
 
 @pytest.mark.parametrize("case", [OPENAI, ANTHROPIC], ids=str)
-@pytest.mark.parametrize("mends", [True, False], ids=["mends", "stays"])
+@pytest.mark.parametrize("falls_back", [True, False], ids=["falls_back", "stays"])
 async def test_a_broken_line_costs_at_most_its_own_answer(case: Case, falls_back: bool, provider_lane: Night) -> None:
     provider_lane.server.plan(case.name, Script(fates={1: "broken"}, falls_back=falls_back))
     outcomes = await provider_lane.run(items_for(case, 4))

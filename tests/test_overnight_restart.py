@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import aclosing
 
 import pytest
-from tests.provider_lane import Night, items_for, texts
 
 from muse.batching.provider_batches import submitter
 from muse.batching.provider_batches.submitter import Item
@@ -17,6 +16,7 @@ from muse.errors import ConfigError, ProviderDown
 from muse.types.messages import Reply
 from tests.journal_folder import start
 from tests.loopback.batch_jobs import Script
+from tests.provider_batch_helpers import Night, items_for, texts
 from tests.provider_cases import FAMILY, Case
 
 every = pytest.mark.parametrize("case", FAMILY, ids=str)
@@ -27,7 +27,7 @@ COUNT = 12
 
 CHILD = """
 import asyncio, sys
-from tests.night import QUICK, items_for
+from tests.provider_batch_helpers import QUICK, items_for
 from tests.provider_cases import FAMILY
 from muse.batching.provider_batches.submitter import ProviderBatchSubmitter
 
