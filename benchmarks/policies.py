@@ -24,7 +24,7 @@ _BUDGETS = [{"context": "bench.*", "usd": 1_000_000, "window": "month"}]
 _JOURNALS: Mapping[str, Mapping[str, Any]] = {
     "none": {"breaker": {"failures": 0}, "default": {"provider": "echo", "retries": 0}},
     "by default": {"default": {"provider": "echo"}},
-    "and a ladder": {"default": {"provider": "echo", **_RULES}},
+    "and a fallback chain": {"default": {"provider": "echo", **_RULES}},
     "and limits a minute": {"default": {"provider": "echo", **_RULES}, "limits": _LIMITS},
     "and limits a day": {"default": {"provider": "echo", **_RULES}, "limits": [*_LIMITS, *_DAY]},
     "and budgets": {"default": {"provider": "echo", **_RULES}, "limits": [*_LIMITS, *_DAY], "budgets": _BUDGETS},

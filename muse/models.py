@@ -62,7 +62,7 @@ _M = TypeVar("_M", bound=Model)
 
 
 class _ResolvedConfig:
-    """The router of one state of journal.json, registry and specs, and the ladders it gave so far."""
+    """The router of one state of journal.json, registry and specs, and the fallback chains it gave so far."""
 
     __slots__ = ("chains", "good_until_s", "registry", "router", "snapshot", "specs")
 
@@ -79,7 +79,7 @@ class _ResolvedConfig:
         return self.registry.is_current() and providers.is_current(self.specs)
 
     def chain(self, context: str | None) -> FallbackChain:
-        """The ladder of `context`; a kept one holds while the variables it depends on stay as they were."""
+        """The fallback chain of `context`; a kept one holds while the variables it depends on stay as they were."""
         look_up = os.environ.get
         kept = self.chains.get(context)
         if kept is not None and list(map(look_up, kept[1])) == kept[2]:
@@ -440,7 +440,7 @@ def require_allowed(context: str, provider: str, model: str) -> None:
 
 
 def _starting(desk: _ResolvedConfig, context: str, provider: str, model: str) -> FallbackChain:
-    """The ladder of a context that begins with the model of a run."""
+    """The fallback chain of a context that begins with the model of a run."""
     found = desk.chain(context)
     first = found.targets[0]
     if (first.provider, first.model) == (provider, model):
@@ -449,7 +449,7 @@ def _starting(desk: _ResolvedConfig, context: str, provider: str, model: str) ->
 
 
 class AgentModel:
-    """A model as the agent loop asks it: the one named, then the ladder of the run's context, under its rules."""
+    """The model of an agent run: the one named, then the fallback chain of the run's context."""
 
     def __init__(self, provider: str, model: str, on_fallback: Callable[[Fallback], None]) -> None:
         self._named = (provider, model)

@@ -23,7 +23,8 @@ async def run_agent(config, on_event=None):
 """
 DECLARED = (
     "from muse.types.provider_spec import ProviderSpec\n"
-    'SPEC = Spec("{name}", "A {name}", "", {{1: "{name}-1"}}, prefixes=("{name}-", "wing-"), key_required=False)\n'
+    'SPEC = ProviderSpec("{name}", "A {name}", "", {{1: "{name}-1"}}, prefixes=("{name}-", "wing-"),'
+    " key_required=False)\n"
 )
 _SPEC = "from muse.types.provider_spec import ProviderSpec\n"
 
@@ -39,11 +40,11 @@ BROKEN: Mapping[str, tuple[str | None, str]] = {
     "attribute": ("def __getattr__(name):\n    raise OSError('no disk')", "OSError: no disk"),
     "interrupts": ("class Stop(BaseException): ...\nraise Stop('now')", "Stop: now"),
     "misnamed": (
-        _SPEC + "SPEC = Spec('openai', 'O', '', {{1: 'x'}})" + GOOD.replace("{", "{{").replace("}", "}}"),
+        _SPEC + "SPEC = ProviderSpec('openai', 'O', '', {{1: 'x'}})" + GOOD.replace("{", "{{").replace("}", "}}"),
         "named 'openai'",
     ),
     "misdeclared": (
-        _SPEC + "SPEC = Spec('{name}', 'O', '', tiers=None)" + GOOD.replace("{", "{{").replace("}", "}}"),
+        _SPEC + "SPEC = ProviderSpec('{name}', 'O', '', tiers=None)" + GOOD.replace("{", "{{").replace("}", "}}"),
         "ValidationError",
     ),
     "speechless": ("class Odd(Exception):\n    def __str__(self): raise ValueError\nraise Odd", "Odd"),

@@ -1,4 +1,4 @@
-"""Agent runs under the policies of their context: a turn that a provider cannot answer goes down the ladder, seen."""
+"""Agent runs under the policies of their context: a turn that fails falls back."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ def test_a_file_that_is_no_text_is_left_alone(journal: JournalFolder) -> None:
 
 def test_keys_saved_by_many_processes_at_once_are_all_there(journal: JournalFolder) -> None:
     code = "import sys\nfrom muse.journal import dotenv_file\n"
-    code += "for n in range(10): dotenv_file.save(f'K{sys.argv[1]}_{n}', 'v')"
+    code += "for n in range(10): dotenv_file.set_value(f'K{sys.argv[1]}_{n}', 'v')"
     children = [start(code, str(number)) for number in range(3)]
     for child in children:
         assert child.wait(60) == 0

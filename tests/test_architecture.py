@@ -96,6 +96,7 @@ LATE: Sequence[tuple[str, str, str]] = (
 BY_NAME = {
     "muse.providers",
     "muse.providers._sdk_base",
+    "muse.types.deprecation",
     "muse.providers._local.engine",
     "muse.providers.google",
     "muse.cli",

@@ -35,7 +35,7 @@ REPLY = Reply("The tide turns at six.", Assistant(), Usage(), "stop", "a model",
 
 
 def target(name: str) -> Route:
-    return Route("app.tides", name, f"{name}-model", Tier.FLASH, f"rung {name}")
+    return Route("app.tides", name, f"{name}-model", Tier.FLASH, f"target {name}")
 
 
 def call(names: Sequence[str] = NAMES[:1], rules: CallPolicy | None = None, timeout_s: float = 60) -> Call:
@@ -205,7 +205,7 @@ def test_a_step_down_is_told_and_logged(caplog: pytest.LogCaptureFixture) -> Non
     Played(made, [QuotaError("used up"), REPLY])
     assert [(step.failed.provider, step.next.provider) for step in told] == [("openai", "anthropic")]
     said = "app.tides: openai openai-model could not answer (used up); going on with anthropic anthropic-model"
-    assert [record.getMessage() for record in caplog.records] == [f"{said} (rung anthropic)"]
+    assert [record.getMessage() for record in caplog.records] == [f"{said} (target anthropic)"]
 
 
 class Gate:
@@ -274,7 +274,7 @@ def test_a_limit_that_is_to_be_told_at_once_is_not_waited_for_in_the_end() -> No
 
 
 def test_no_try_begins_in_the_last_moment_of_a_share_while_there_is_another_rung() -> None:
-    gate = Gate(72.0)  # of the 75 s that the first rung has
+    gate = Gate(72.0)  # of the 75 s that the first target has
     played = Played(call(NAMES[:2], timeout_s=100), [REPLY], [gate])
     assert played.asked == ["anthropic"]
     last = Gate(97.0)

@@ -34,9 +34,9 @@ from muse import models
 from muse.policies.execution import Call
 from muse.policies.deadline import Deadline
 call = models.prepare_call("When?", "app.tides", {})
-held = Call("app.tides", call.ladder.rungs, call.ladder.rules, Deadline.after(60))
+held = Call("app.tides", call.chain.targets, call.chain.rules, Deadline.after(60))
 for step in call.stack.steps:
-    assert step.before(held, call.ladder.rungs[0]) == 0
+    assert step.before(held, call.chain.targets[0]) == 0
 print("held", flush=True)
 time.sleep(600)
 """
@@ -175,7 +175,7 @@ import time
 from muse import models
 from muse.policies.circuit_breaker import _key
 call = models.prepare_call("x", "x", {})
-print(call.stack.steps[0]._may_probe(_key(call.ladder.rungs[0]), time.monotonic()))
+print(call.stack.steps[0]._may_probe(_key(call.chain.targets[0]), time.monotonic()))
 """
     assert run(failing).strip() == "ProviderDown"
     time.sleep(0.35)

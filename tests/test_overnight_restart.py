@@ -33,7 +33,7 @@ from muse.batching.provider_batches.submitter import ProviderBatchSubmitter
 
 async def main():
     case = next(case for case in FAMILY if case.name == sys.argv[1])
-    lane = ProviderBatchSubmitter(sys.argv[2], rhythm=QUICK, parcel_bytes=int(sys.argv[4]))
+    lane = ProviderBatchSubmitter(sys.argv[2], rhythm=QUICK, upload_bytes=int(sys.argv[4]))
     taken = set(sys.argv[5].split(","))
     async for answer in lane.run(item for item in items_for(case, int(sys.argv[3])) if item.key not in taken):
         print(answer.key, type(answer.outcome).__name__, flush=True)

@@ -1,4 +1,4 @@
-"""Policies at the front desk, with real SDKs on the loopback server: retries, ladders, breakers, budgets, cache."""
+"""Policies with real SDKs on the loopback server: retries, fallback chains, breakers, budgets, cache."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_a_bound_holds_against_fallbacks_stronger_rules_and_the_calls_own_model(
         }
     )
     desk.play(OPENAI, "error_500")
-    assert desk.ask("sync", context="app.tides.turn").provider == "openai"  # a shadowed glob gives no ladder
+    assert desk.ask("sync", context="app.tides.turn").provider == "openai"  # a shadowed glob gives no fallback chain
     refused = desk.fail("sync", context="app.tides.turn", model=ANTHROPIC.model)
     assert isinstance(refused, ConfigError)
     assert {request.path.split("/")[1] for request in desk.server.requests} == {"v1"}

@@ -1,4 +1,4 @@
-"""Policies where they meet: time after waits, misspelt bounds, threads, forks, budgets together, bad ladders."""
+"""Policies where they meet: time after waits, misspelt bounds, threads, forks, budgets together, bad fallback chains."""
 
 from __future__ import annotations
 

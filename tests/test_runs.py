@@ -24,8 +24,8 @@ FINISH = {"event": "finish", "ts": 3_500, "result": "At six.", "usage": {"reques
 
 _HOLD = """
 import sys
-from muse.runs.run_files import Recorder
-recorder = Recorder.begin()
+from muse.runs.run_files import EventWriter
+recorder = EventWriter.begin()
 recorder.write({"event": "start", "prompt": "Hold"})
 print(recorder.agent_id, flush=True)
 sys.stdin.read()

@@ -242,7 +242,7 @@ TABLES = [
     (("$defs", "providers", "properties", "local"), config._LOCAL),
     (("$defs", "providers", "properties", "breaker"), policy_config.BREAKER),
     (("$defs", "providers", "properties", "cache"), policy_config.CACHE),
-    (("$defs", "rung"), policy_config.FALLBACK_TARGET),
+    (("$defs", "target"), policy_config.FALLBACK_TARGET),
     (("$defs", "limit"), policy_config.LIMIT),
     (("$defs", "budget"), policy_config.BUDGET),
     (("$defs", "gateway"), config._GATEWAY),

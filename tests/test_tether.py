@@ -12,9 +12,9 @@ import pytest
 
 from tests.journal_folder import environment
 
-_TIED = "import signal, threading\nfrom muse.agent_loop.parent_watch import read_line, tie\n"
+_TIED = "import signal, threading\nfrom muse.agent_loop.parent_watch import read_line, exit_with_parent\n"
 _TIED += "print(read_line(0), end='', flush=True)\n"
-_WAIT = "tie(0, grace_s=0.1)\nprint('tied', flush=True)\nthreading.Event().wait()"
+_WAIT = "exit_with_parent(0, grace_s=0.1)\nprint('tied', flush=True)\nthreading.Event().wait()"
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from msgspec import Struct
 from muse.errors import ConfigError
 from muse.journal.config import parse_json
 
-Kind = Literal["provider", "tier", "model", "yes_no", "choice", "number", "whole", "names", "rungs"]
+Kind = Literal["provider", "tier", "model", "yes_no", "choice", "number", "whole", "names", "targets"]
 Delta = Mapping[str, Any]
 NOBODY = "nobody"
 
@@ -34,15 +34,15 @@ FIELDS: tuple[Field, ...] = (
     Field(
         "fallbacks",
         "Fallbacks",
-        "rungs",
+        "targets",
         "Who is asked next, one a line: a provider's name, or for instance provider:openai,tier:3",
     ),
-    Field("fallback_on", "Fall back on", "names", "Answers that go down the ladder too: blocked, truncated."),
+    Field("fallback_on", "Fall back on", "names", "Answers that go down the fallback chain too: blocked, truncated."),
     Field("allow", "Only these providers", "names", f"Names with commas; {NOBODY} keeps everybody out."),
     Field("local_only", "Only on this machine", "yes_no", "Only the embedded model may serve.", ("yes", "no")),
     Field("interactive", "Somebody waits", "yes_no", "Budgets neither degrade nor refuse the call.", ("yes", "no")),
     Field("timeout_s", "Seconds for a call", "number", "All tries, waits and fallbacks together. Else 600."),
-    Field("retries", "Further tries", "whole", "After a passing failure, on each rung. Else 2."),
+    Field("retries", "Further tries", "whole", "After a passing failure, on each target. Else 2."),
     Field("on_limit", "At a limit", "choice", "Wait in line, or raise an error at once.", ("wait", "raise")),
     Field("hedge_s", "Ask the next too, after", "number", "Seconds without an answer; the first answer wins."),
     Field("first_token_s", "Seconds to first text", "number", "How long a stream may keep silent at first."),
@@ -72,7 +72,7 @@ def shown(field: Field, entry: Mapping[str, Any]) -> str:
             return "yes" if raw else "no"
         case "names" if isinstance(raw, list) and all(isinstance(name, str) for name in raw):
             return ", ".join(raw) or NOBODY
-        case "rungs" if isinstance(raw, list):
+        case "targets" if isinstance(raw, list):
             return "\n".join(map(_rung_shown, raw)) or NOBODY
         case _:
             return raw if isinstance(raw, str) else json.dumps(raw, ensure_ascii=False)
@@ -138,7 +138,7 @@ def _read(field: Field, text: str) -> Any:
             return _number(text)
         case "names":
             return [] if text == NOBODY else [name.strip() for name in text.split(",") if name.strip()]
-        case "rungs":
+        case "targets":
             return [] if text == NOBODY else [_target(line.strip()) for line in text.splitlines() if line.strip()]
         case _:
             return text

@@ -27,7 +27,7 @@ OWN_GROUP = "Rules of your own"
 
 
 class Plan(Struct, frozen=True):
-    """How one context is served: its ladder with the reasons, or the `problem` that stands in the way."""
+    """How one context is served: its fallback chain with the reasons, or the `problem` that stands in the way."""
 
     name: str
     found: Explanation | None = None

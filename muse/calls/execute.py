@@ -50,7 +50,7 @@ _SHORTEST_S = 0.001
 
 
 class PreparedCall(RedactedStruct, frozen=True):
-    """A call with all that it needs; `on_fallback` is told of each step down its ladder."""
+    """A call with all that it needs; `on_fallback` is told of each step down its fallback chain."""
 
     _hidden: ClassVar[frozenset[str]] = frozenset({"api_key"})
 

@@ -31,9 +31,9 @@ def scheduled_times(schedule: object, now: datetime, *, days_back: int = DAYS_BA
     """The occasions up to `now` (local time) and from `days_back` days on, the oldest first; of a cron form one a day.
 
     >>> scheduled_times("weekly", datetime(2026, 11, 4, 6, 0))
-    (Occasion(day='20261101', slot='20261101'),)
+    (ScheduledTime(day='20261101', slot='20261101'),)
     >>> scheduled_times("30 7 * * 1-5", datetime(2026, 11, 9, 8, 0), days_back=3)
-    (Occasion(day='20261106', slot='20261106T0730'), Occasion(day='20261109', slot='20261109T0730'))
+    (ScheduledTime(day='20261106', slot='20261106T0730'), ScheduledTime(day='20261109', slot='20261109T0730'))
 
     Raises:
         ConfigError: `schedule` is of no known form.

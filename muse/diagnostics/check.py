@@ -37,7 +37,7 @@ from muse.types.provider_spec import ProviderSpec, Tier, provider_of
 from muse.usage_log import prices
 
 Kind = (
-    Literal["entry", "rule", "model", "price", "tier", "context", "key", "package", "setup", "ladder", "bound"]
+    Literal["entry", "rule", "model", "price", "tier", "context", "key", "package", "setup", "fallbacks", "bound"]
     | Literal["transport", "descriptor", "code", "trust", "plugin", "option"]
 )
 _HOUSE = Path(__file__).resolve().parents[2]
@@ -190,7 +190,7 @@ def _routes(view: _View) -> Iterator[Finding]:
             view.routes.append((found.route, found.rule_sources["model"]))
             view.routes.extend((target, target.reason) for target in below.targets[1:])
             for problem in below.skipped:
-                yield Finding("ladder", problem.path, problem.found, problem.allowed, view.mend)
+                yield Finding("fallbacks", problem.path, problem.found, problem.allowed, view.mend)
     for (path, allowed), errors in stopped.items():
         others = {error.found for error in errors} - {errors[0].found}
         more = f" and {len(others)} more such" if others else ""

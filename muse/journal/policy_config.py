@@ -19,7 +19,7 @@ from muse.types.provider_spec import Tier
 DEFAULT_RETRIES = 2
 UNPRICED_USD = 0.01
 _MOST_RETRIES = 20
-_MOST_RUNGS = 16
+_MAX_TARGETS = 16
 _LONGEST_S = 1e9
 _MOST = 1e15
 OnLimit = Literal["wait", "raise"]
@@ -40,13 +40,17 @@ class FallbackTarget(Struct, frozen=True):
 
 
 class CallPolicy(Struct, frozen=True):
-    """How the calls of a context are made; None where an entry says nothing.
+    """The policy for the calls of a context; None where an entry says nothing.
 
-    `fallbacks` is the ladder; `fallback_on` what of an answer lets it go on besides a provider's failure. `allow` and
-    `local_only` bound who may serve, whatever else is written. `first_token_s` and `stall_s` bound the waits of a
-    stream. `retries` are further tries on each rung. `interactive` keeps a budget from degrading or refusing the
-    context. `hedge_s` is after how many seconds without an answer the next of the ladder is asked too; 0: it is not.
-    `cache_s` is how long an answer may be given again to the same request.
+    Attributes:
+        fallbacks: the targets to try after the route, in order.
+        fallback_on: answers that fall back too, besides failures: blocked, truncated.
+        allow, local_only: the providers that may serve, whatever else is written.
+        first_token_s, stall_s: bounds on the waits of a stream.
+        retries: further tries on each target.
+        interactive: whether the context is exempt from budgets.
+        hedge_s: seconds without an answer after which the next target is asked too; 0 turns hedging off.
+        cache_s: how long an answer may be served again to the same request.
     """
 
     fallbacks: tuple[FallbackTarget, ...] | None = None
@@ -207,9 +211,9 @@ def _rule(reader: LenientParser, name: str, raw: Any, path: str, known: set[str]
     value = raw
     match name:
         case "fallbacks":
-            if len(raw) > _MOST_RUNGS:
-                reader.problem(path, f"{len(raw)} rungs", f"at most {_MOST_RUNGS}")
-            value = reader.rows(raw[:_MOST_RUNGS], path, lambda item, where: _target(reader, item, where, known))
+            if len(raw) > _MAX_TARGETS:
+                reader.problem(path, f"{len(raw)} targets", f"at most {_MAX_TARGETS}")
+            value = reader.rows(raw[:_MAX_TARGETS], path, lambda item, where: _target(reader, item, where, known))
         case "allow":
             value = reader.rows(raw, path, lambda item, where: _provider(reader, item, where, known))
         case "fallback_on":
@@ -228,7 +232,7 @@ def _rule(reader: LenientParser, name: str, raw: Any, path: str, known: set[str]
 
 
 def _target(reader: LenientParser, raw: object, path: str, known: set[str] | None) -> FallbackTarget | None:
-    """A rung of a ladder: a provider's name, or an object with provider, tier, model."""
+    """A target of a fallback chain: a provider's name, or an object with provider, tier, model."""
     if isinstance(raw, str):
         name = _provider(reader, raw, path, known)
         return FallbackTarget(provider=name) if name else None

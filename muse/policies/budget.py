@@ -57,7 +57,7 @@ class BudgetEnforcer:
         return time.monotonic() < self._fine_until_s.get(context, 0.0)
 
     def downgrade(self, targets: tuple[Route, ...], model_at: ModelForTier) -> tuple[Route, ...]:
-        """The rungs of a call under what is left of its budgets: as they are, or a tier down.
+        """The targets of a call under what is left of its budgets: as they are, or a tier down.
 
         Raises:
             BudgetExceeded: one of them is spent.

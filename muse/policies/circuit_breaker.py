@@ -1,9 +1,9 @@
-"""A model that keeps failing is left alone for a while, by every process on the journal; it knows no call's contents.
+"""Circuit breaker: stop calling a model that keeps failing, in every process on the journal.
 
-Closed, it lets all calls through and counts failures in a row; after so many it is open, and calls are refused at once,
-which sends them down their ladder. After the cool-down one call, of one process, tries again: its success closes the
-breaker, its failure opens it for another cool-down. What counts is the provider's own trouble: a lost connection, 5xx,
-silence. Being limited or refused shows that the provider is there, and a call that gave up early shows nothing.
+Closed, it admits all calls and counts consecutive failures. After `failures` of them it opens: calls are refused at
+once, so that they fall back. After the cool-down one call of one process probes the model; its success closes the
+breaker, its failure opens it for another cool-down. Failures are the provider's own: a lost connection, 5xx, silence. A
+rate limit or a refusal shows that the provider is there, and a call that was abandoned early shows nothing.
 """
 
 from __future__ import annotations

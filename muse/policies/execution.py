@@ -40,9 +40,9 @@ from muse.types.messages import Attempt, Reply, Route
 
 log = logging.getLogger(__name__)
 
-# What of a call's time is kept for the last rung of its ladder.
+# What of a call's time is kept for the last target of its fallback chain.
 _KEPT = 0.25
-# The least part of a call's time with which a try is begun on a rung that has others below it.
+# The least part of a call's time with which a try is begun on a target that has others below it.
 _USEFUL = 0.05
 # Room may come before it was reckoned with, and a place in line is kept by asking.
 ASK_AGAIN_S = 1.0
@@ -75,7 +75,7 @@ ExecutionPlan = Generator[Send | Sleep, Outcome | None, Reply]
 
 
 class Fallback(Struct, frozen=True):
-    """A step down the ladder, as the agent's events and whoever else wants to know are told."""
+    """A step down the fallback chain, as the agent's events and whoever else wants to know are told."""
 
     context: str
     failed: Route
@@ -122,10 +122,10 @@ class Policy(Protocol):
 
 
 def execution_plan(call: Call, steps: Sequence[Policy]) -> ExecutionPlan:
-    """Ask rung after rung, each with its retries, until one gives a reply.
+    """Ask target after target, each with its retries, until one gives a reply.
 
     Raises:
-        MuseError: the first rung's error, with the others in `others` and every try in `attempts`.
+        MuseError: the first target's error, with the others in `others` and every try in `attempts`.
     """
     attempts: list[Attempt] = []
     errors: list[Exception] = []
@@ -142,7 +142,7 @@ def execution_plan(call: Call, steps: Sequence[Policy]) -> ExecutionPlan:
         if is_share_over and not is_second:
             late.append(place)
         if not places and late and call.deadline.remaining_s() > _useful_s(call):
-            places.extend(late)  # the rungs below left some of the time that was kept for them
+            places.extend(late)  # the targets below left some of the time that was kept for them
             late, is_second = [], True
         goes_on = should_fall_back(outcome, call.rules) or (is_share_over and call.deadline.remaining_s() > 0)
         if not places or not goes_on:
@@ -154,7 +154,7 @@ def execution_plan(call: Call, steps: Sequence[Policy]) -> ExecutionPlan:
 def _run_target(
     call: Call, route: Route, limit: Deadline, steps: Sequence[Policy], attempts: list[Attempt]
 ) -> Generator[Send | Sleep, Outcome | None, Outcome]:
-    """One rung with its retries; the attempts that failed are added to `attempts`."""
+    """One target with its retries; the attempts that failed are added to `attempts`."""
     tries, is_stale = 0, False
     while True:
         tries += 1
@@ -172,7 +172,7 @@ def _run_target(
 
 
 def _deadline_for_target(call: Call, below: int) -> Deadline:
-    """The time of a rung with so many below it.
+    """The time of a target with so many below it.
 
     The last one keeps a quarter of the call's time, those above have equal parts of what is left before that.
     """
@@ -189,12 +189,12 @@ def _useful_s(call: Call) -> float:
 
 
 def _end_s(call: Call, limit: Deadline) -> float:
-    """How many seconds from now on a try of a rung may begin."""
+    """How many seconds from now on a try of a target may begin."""
     return limit.remaining_s() - (0.0 if limit is call.deadline else _useful_s(call))
 
 
 def _is_late(error: Exception, rules: CallPolicy) -> bool:
-    """Whether a rung had too little time, so that it may do with more of it."""
+    """Whether a target had too little time, so that it may do with more of it."""
     if isinstance(error, LimitReached):
         return rules.on_limit != "raise"
     if isinstance(error, ProviderTimeout):
@@ -203,7 +203,7 @@ def _is_late(error: Exception, rules: CallPolicy) -> bool:
 
 
 def _pause_s(call: Call, error: Exception, tries: int, limit: Deadline) -> float | None:
-    """How long to wait before this rung is tried again; None if it is not."""
+    """How long to wait before this target is tried again; None if it is not."""
     retries = DEFAULT_RETRIES if call.rules.retries is None else call.rules.retries
     if tries > retries or not is_transient(error):
         return None
@@ -290,7 +290,7 @@ def _with(reply: Reply, attempts: list[Attempt]) -> Reply:
 
 
 def final_error(errors: Sequence[Exception], attempts: Sequence[Attempt]) -> Exception:
-    """The error of a call: that of its first rung, which bears those of the others and every attempt."""
+    """The error of a call: that of its first target, which bears those of the others and every attempt."""
     first = errors[0]
     if isinstance(first, MuseError):
         first.attempts = tuple(attempts)

@@ -26,7 +26,7 @@ def decisions(found: Explanation) -> Iterator[tuple[str, str, str]]:
 
 
 def policies(below: FallbackChain) -> Iterator[tuple[str, str, str]]:
-    """For each rule of the calls its value and where it stands; rungs that are never tried, and why."""
+    """For each rule of the calls its value and where it stands; targets that are never tried, and why."""
     for target in below.targets[1:]:
         yield "then", f"{target.provider} {target.model}", target.reason
     for problem in below.skipped:

@@ -1,4 +1,4 @@
-"""A context's ladder: its route, the fallbacks below it, the rules for its calls; pure, with the place of each rule."""
+"""Resolve a context to its fallback chain: the route, its fallback targets, the call policy. Pure."""
 
 from __future__ import annotations
 
@@ -24,9 +24,11 @@ class ProviderConstraint(Struct, frozen=True):
 
 
 class FallbackChain(Struct, frozen=True):
-    """Who is asked, in order, and how; `won` says which rule of journal.json gave each of the rules.
+    """Providers to try in order, with the call policy.
 
-    `left_out` are the rungs that are never tried, each with the reason.
+    `rule_sources` maps each field of the policy to the rule of journal.json that set it.
+
+    `skipped` are the targets that are never tried, each with the reason.
     """
 
     targets: tuple[Route, ...]
@@ -36,7 +38,7 @@ class FallbackChain(Struct, frozen=True):
     skipped: tuple[Problem, ...] = ()
 
     def with_primary(self, route: Route) -> FallbackChain:
-        """The same ladder for a call that names its own model.
+        """The same fallback chain for a call that names its own model.
 
         Raises:
             ConfigError: a bound keeps the context from that model's provider.
@@ -46,7 +48,7 @@ class FallbackChain(Struct, frozen=True):
 
 
 def resolve_fallbacks(route: Route, router: Router, environ: Mapping[str, str]) -> FallbackChain:
-    """The ladder of a route's context.
+    """The fallback chain of a route's context.
 
     One fold, as for the route itself: the strongest layer that says a rule gives it. `allow` and `local_only` are
     bounds: each layer that says one holds, whatever stands above it.
@@ -119,7 +121,7 @@ def _bounds(layers: Sequence[MatchedRule], specs: Mapping[str, ProviderSpec]) ->
 
 
 def _routed(target: FallbackTarget, route: Route, router: Router, environ: Mapping[str, str], where: str) -> Route:
-    """A rung as a route; what it leaves open is that of the context.
+    """A target as a route; what it leaves open is that of the context.
 
     Raises:
         ConfigError: no such provider, or no model of it at this tier.

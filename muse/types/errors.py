@@ -47,7 +47,7 @@ class MuseError(Exception):
     """The root: whatever muse raises on purpose is one of these.
 
     `attempts` are the tries at the call (`muse.types.messages.Attempt`), as far as there were any; `others` is what the
-    rungs of a ladder of fallbacks raised after this error.
+    targets of a fallback chain raised after this error.
     """
 
     attempts: tuple[Any, ...] = ()

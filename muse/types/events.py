@@ -62,7 +62,7 @@ class AgentUpdatedEvent(TypedDict):
 
 
 class FallbackEvent(TypedDict, total=False):
-    """The model asked could not answer, and the next rung of the context's ladder goes on with the turn."""
+    """The model asked could not answer, and the next target of the context's fallback chain goes on with the turn."""
 
     event: Required[Literal["fallback"]]
     ts: Required[int]
