@@ -1,4 +1,4 @@
-"""Policies where they meet: time after waits, misspelt bounds, threads, forks, budgets together, bad fallback chains."""
+"""Policies where they meet: time after waits, misspelt bounds, threads, forks, budgets together, bad fallbacks."""
 
 from __future__ import annotations
 
