@@ -1,5 +1,6 @@
 """The errors that muse raises, importable as `muse.errors`; `muse.types.errors` defines them."""
 
+from muse.types import errors as _definitions
 from muse.types.errors import (
     AgentError,
     AnswerTooLarge,
@@ -71,3 +72,5 @@ __all__ = [
     "UnknownProviderError",
     "cause_of",
 ]
+
+__doc__ = _definitions.__doc__  # the drawn tree
