@@ -1,4 +1,6 @@
-"""Many requests, a few at a time, each result as it is there; it knows no provider and no file.
+"""Run many model requests with bounded concurrency and yield each result as it arrives.
+
+Entry points: `Batch` and `BatchRequest`.
 
 batch = Batch(max_concurrent=20)
 batch.feed(batch.create(contents=page, context="insight.page") for page in pages)
@@ -39,21 +41,27 @@ __all__ = ["Batch", "BatchRequest"]
 
 
 class Batch:
-    """Requests that are asked side by side, never more than `max_concurrent` ("auto": as many as the provider bears).
+    """A set of requests that run concurrently, at most `max_concurrent` at a time.
 
-    `client` goes along with every call. With a `ledger` (a name) requests and results are kept in the journal, in
-    `batches/<ledger>.sqlite`: run again after whatever happened, finished items come from there and the others are
-    asked. There `key` says what a request is called, an attribute's name or a function; by default two that ask the
-    same have the same name, and the nth of a name is the nth in every run. `retry_failed` asks failed ones again.
-    `progress` draws a bar where standard error is a terminal.
+    With `ledger`, requests and results are saved in a batch store, `batches/<ledger>.sqlite` in the journal. After a
+    crash or a stop, run the batch again: it reads finished items from the store and sends only the others.
 
-    In the lanes "overnight" and "auto" (which need a ledger) requests go by way of the providers' batch services, all
-    at once when they are drained, to be answered by `deadline`: seconds, a span or a moment. With `engine="ray"` the
-    calls are made by workers on a Ray cluster.
+    Args:
+        max_concurrent: The largest number of calls under way. "auto" adapts it to what the provider accepts.
+        client: A client that is passed to every call.
+        ledger: The name of the batch store. None keeps nothing on disk.
+        key: How the batch store identifies a request: the name of an attribute, or a function of the request. By
+            default, requests that ask the same have the same key. The nth request of a key is the nth in every run.
+        retry_failed: Send requests again that failed in an earlier run.
+        progress: Draw a progress bar if standard error is a terminal.
+        lane: "now" makes ordinary calls. "overnight" and "auto" (both need a ledger) send requests to the
+            providers' batch services, all at once when the batch is drained.
+        deadline: When the answers of the batch services are due: seconds, a time span or a point in time.
+        engine: "here" makes the calls in this process. "ray" has workers on a Ray cluster make them.
 
     Raises:
-        ValueError: `max_concurrent` is no number from 1 on.
-        ConfigError: the ledger's name or its file, the lane, the deadline or the engine is not to be had.
+        ValueError: `max_concurrent` is neither a whole number from 1 on nor "auto".
+        ConfigError: The ledger's name or file, the lane, the deadline or the engine cannot be used.
     """
 
     def __init__(
@@ -95,30 +103,35 @@ class Batch:
 
     @property
     def ledger(self) -> Store | None:
-        """Where requests and results are kept, if they are."""
+        """The batch store, or None if the batch has none."""
         return self._result_writer.store if self._result_writer is not None else None
 
     def create(self, **options: Any) -> BatchRequest:
-        """A request with these options; `add` or `feed` has it asked.
+        """Return a request with these options; `add` or `feed` sends it.
 
         Raises:
-            ConfigError: `json_schema` is none.
+            ConfigError: `json_schema` is not a usable JSON Schema.
         """
         check(options.get("json_schema"))
         return BatchRequest(**options)
 
     def add(self, request: BatchRequest) -> None:
-        """Have a request asked, at once if there is room; a running loop is needed, and nothing is waited for.
+        """Send a request, at once if a call slot is free.
+
+        This needs a running event loop. It returns without waiting for anything.
 
         Raises:
-            ConfigError: the ledger cannot be written, is closed, or another run is writing to it.
+            ConfigError: The batch store cannot be written, is closed, or another run is writing to it.
         """
         asyncio.get_running_loop()
         self._admit(request)
         self._resume()
 
     def update(self, request: BatchRequest, **changes: Any) -> None:
-        """Change a request, forget its results and have it asked again; one under way counts no more."""
+        """Change a request, discard its results and send it again.
+
+        The result of a call for it that is still under way is ignored.
+        """
         for name, value in changes.items():
             setattr(request, name, value)
         self.add(request)
@@ -126,21 +139,27 @@ class Batch:
     def feed(
         self, requests: Iterable[BatchRequest] | AsyncIterable[BatchRequest], *, total: int | None = None
     ) -> asyncio.Future[None]:
-        """Have requests asked that are taken from an iterable as workers are free, so that it may be endless.
+        """Send the requests of an iterable, which are taken from it only as workers become free.
 
-        Nothing is taken while twice `max_concurrent` results wait to be drained. `total` says how many there will be,
-        for the bar. The future that is returned need not be awaited: it is done when all were taken. What the iterable
-        raises comes out of `drain_batch`, after the results.
+        The iterable may therefore be endless. Nothing is taken while twice `max_concurrent` results wait to be drained.
+        An exception that the iterable raises is raised by `drain_batch`, after the results.
+
+        Args:
+            requests: The iterable or async iterable to take from.
+            total: The number of requests that it will yield, for the progress bar.
+
+        Returns:
+            A future that is done when all requests were taken. It need not be awaited.
         """
         done = self._source.put(requests, total)
         self._resume()
         return done
 
     async def drain_batch(self) -> AsyncGenerator[BatchRequest, None]:
-        """The requests as they are finished, failed ones too, until there is none left; it may be called again.
+        """Yield requests as they finish, failed ones too, until none is left.
 
-        Closing it (or cancelling who iterates) cancels the calls under way; they and those that wait are asked when it
-        is called again.
+        It may be called again. Closing the generator, or cancelling the task that iterates, cancels the calls under
+        way. Cancelled and waiting requests are sent when it is called again.
         """
         self._drains += 1
         is_whole = False
@@ -162,11 +181,14 @@ class Batch:
             raise trouble
 
     def is_drained(self) -> bool:
-        """Whether every request was asked and every result taken."""
+        """Return True if every request was sent and every result was taken."""
         return not self._finished and self._is_over()
 
     async def wait_until_drained(self) -> None:
-        """Wait until all is asked and, as long as somebody drains, taken; if nobody does, memory holds all results."""
+        """Wait until every request is finished and, while a `drain_batch` is open, every result is taken.
+
+        If nothing drains the batch, all results stay in memory.
+        """
         self._resume(is_awaited=True)
         try:
             while not self.is_drained() and (self._drains or not self._is_over()):
@@ -175,7 +197,10 @@ class Batch:
             self._finished.is_open = False
 
     def stop(self) -> None:
-        """Begin no further call; those under way are finished. With a ledger the others wait there for the next run."""
+        """Start no further call; the calls under way run to their end.
+
+        With a batch store, the other requests stay in it for the next run.
+        """
         self._era += 1
         for job in [*self._waiting, *(self._provider_lane.drop() if self._provider_lane is not None else ())]:
             self._drop(job)
@@ -184,7 +209,7 @@ class Batch:
         self._notifier.ring()
 
     def cancel(self) -> asyncio.Future[list[Any]]:
-        """Begin no further call and cancel those under way; await what is returned to see them end."""
+        """Start no further call and cancel those under way; the returned future is done when they have ended."""
         others = [*self._source.tasks(), *self._lane_tasks()]
         self.stop()
         ended = self._dismiss(others)
@@ -192,12 +217,12 @@ class Batch:
         return ended
 
     def close(self) -> None:
-        """Close the ledger; without one there is nothing to close."""
+        """Close the batch store, if there is one."""
         if self._result_writer is not None:
             self._result_writer.close()
 
     async def __aenter__(self) -> Self:
-        """The batch itself."""
+        """Return the batch itself."""
         return self
 
     async def __aexit__(
@@ -213,7 +238,7 @@ class Batch:
         return self._provider_lane.tasks() if self._provider_lane is not None else []
 
     def _take(self) -> BatchRequest:
-        """The next finished request; that makes room for others."""
+        """Return the next finished request, and start more work in the room that this makes."""
         request = self._finished.take()
         if self._has_work():
             self._worker_pool.hire()
@@ -226,24 +251,27 @@ class Batch:
         return bool(self._waiting) or (self._source.has_plain and self._has_room())
 
     def _has_room(self) -> bool:
-        """Whether results are drained fast enough for more to be asked."""
+        """Return True if results are drained fast enough to send more requests."""
         return self._finished.has_room
 
     def _resume(self, *, is_awaited: bool = False) -> None:
-        """Have what is left to do done."""
+        """Start whatever has work left: workers, feeds, the provider lane and the progress bar."""
         self._worker_pool.is_halted = False
         self._finished.is_open = (is_awaited or self._finished.is_open) and not self._drains
         if self._progress_bar is not None and self._drains:
             self._progress_bar.start()
         if self._has_work():
-            self._worker_pool.hire()  # each finds the next as long as there is work
+            self._worker_pool.hire()  # each worker hires the next one while there is work
         self._source.start()
         self._source.room.ring()
         if self._provider_lane is not None and (self._drains or is_awaited):
             self._provider_lane.start(self._left)
 
     def _left(self, problem: BaseException | None) -> None:
-        """Note the end of a worker; a failure in the batch itself is nobody's result."""
+        """Note that a worker ended.
+
+        An error here is a failure of the batch itself and belongs to no request, so it ends the batch.
+        """
         if problem is not None:
             self._fail(problem)
         self._notifier.ring()
@@ -257,7 +285,7 @@ class Batch:
         self.stop()
 
     def _next(self) -> QueueItem | None:
-        """The job for a worker that is free."""
+        """Return the next item for a free worker, or None."""
         while not (self._waiting or self._provider_lane) and self._source.has_plain and self._has_room():
             self._source.pull()
         job = self._waiting.popleft() if self._waiting else None
@@ -266,11 +294,11 @@ class Batch:
         return job
 
     def _may_take(self) -> bool:
-        """Whether a request that came now would be asked at once."""
+        """Return True if a request that arrived now would be sent at once."""
         return self._has_room() and len(self._waiting) + self.tally.in_flight < self._concurrency.places
 
     def _admit(self, request: BatchRequest) -> None:
-        """Take a request in; one whose result is in the ledger is finished."""
+        """Accept a request; if the batch store has its result, deliver that instead of sending it."""
         if not isinstance(request, BatchRequest):
             raise TypeError(f"batch: found {type(request).__name__}, expected a BatchRequest (batch.create makes one)")
         is_unseen = self._withdraw(request) and request.restored
@@ -288,20 +316,20 @@ class Batch:
             self._deliver([request])
 
     def _withdraw(self, request: BatchRequest) -> bool:
-        """Do not hand on the result that a request has, since it is added again; whether it was still here."""
+        """Discard the undelivered result of a request that is added again; return True if there was one."""
         if self._result_writer is not None and self._result_writer.withdraw(request):
             self._open -= 1
             return True
         return self._finished.withdraw(request)
 
     def _take_in(self, request: BatchRequest) -> None:
-        """As `_admit`, for what a stream brings: nobody waits to pull it."""
+        """Admit a request from an async iterable and start a worker, since no free worker pulls it."""
         self._admit(request)
         if self._waiting:
             self._worker_pool.hire()
 
     async def _ask(self, job: QueueItem, replies: list[Reply]) -> None:
-        """Make the call of one request; what comes of it is its result, whatever it is."""
+        """Make the call for one request; its outcome, a response or an error, becomes the request's result."""
         if not job.is_current():
             self._forget()
             return
@@ -312,7 +340,7 @@ class Batch:
         except asyncio.CancelledError:
             self._take_back(job)
             raise
-        except BaseException:  # it is for the whole process: `_left` is told, and the batch ends
+        except BaseException:  # such as KeyboardInterrupt: it reaches `_left`, which ends the batch
             self._drop(job)
             raise
         finally:
@@ -340,13 +368,13 @@ class Batch:
         return await coerce_to_schema(agenerate, request, self.client, text)
 
     def _forget(self) -> None:
-        """Leave a request out that was updated since: a later job has what it is now."""
+        """Drop an item whose request was updated since; a later item has its current content."""
         self._open -= 1
         self.tally.added -= 1
         self._notifier.ring()
 
     def _settle(self, job: QueueItem, began_s: float) -> None:
-        """Keep a result and hand it on."""
+        """Store a result and pass it on."""
         record_outcome(self._concurrency, job.request, began_s)
         self.tally.count(job.request)
         if self._result_writer is not None:
@@ -357,7 +385,7 @@ class Batch:
             self._notifier.ring()
 
     def _deliver(self, requests: list[BatchRequest], problem: BaseException | None = None) -> None:
-        """Hand results on to whoever drains."""
+        """Pass results on to `drain_batch`."""
         self._finished.put(requests)
         self._open -= len(requests)
         if problem is not None:
@@ -368,7 +396,7 @@ class Batch:
         self._notifier.ring()
 
     def _take_back(self, job: QueueItem) -> None:
-        """Put a request whose call was cancelled back in the row, if the batch as a whole was not."""
+        """Requeue a request whose call was cancelled, unless the batch as a whole was stopped."""
         if job.era == self._era:
             self._waiting.appendleft(job)
         else:
@@ -380,13 +408,13 @@ class Batch:
             job.request.cancelled()
 
     def _dismiss(self, others: list[asyncio.Task[None]]) -> asyncio.Future[list[Any]]:
-        """Cancel all workers and `others`; the future ends with the last of them."""
+        """Cancel all workers and `others`; the future is done when the last of them has ended."""
         for task in others:
             task.cancel()
         return asyncio.gather(*self._worker_pool.dismiss(), *others, return_exceptions=True)
 
     async def _halt(self) -> None:
-        """End what runs, so that it can be taken up again."""
+        """Cancel what runs, so that the batch can be resumed later."""
         self._worker_pool.is_halted = True
         try:
             await self._dismiss([*self._source.halt(), *self._lane_tasks()])
@@ -394,7 +422,7 @@ class Batch:
             self._rest()
 
     def _rest(self) -> None:
-        """Let go of ledger and terminal while nothing runs."""
+        """Release the batch store, the engine and the terminal while nothing runs."""
         if not (self._is_over() or self._worker_pool.is_halted):
             return
         if self._progress_bar is not None:

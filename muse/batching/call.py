@@ -1,4 +1,7 @@
-"""What stands around the calls of a batch: answers that fit a schema, what a failed call came to."""
+"""Helpers around a batch's calls: schema checks, repair of answers, usage of failed calls.
+
+Entry points: `run_call`, `answer_of`, `calls_of`.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ from muse.types.usage import Usage
 
 
 class FailedCall(Struct, frozen=True):
-    """A call that failed: what its attempts came to."""
+    """The model, usage and cost of a call that failed, over all its attempts."""
 
     model: str
     provider: str
@@ -35,7 +38,7 @@ class FailedCall(Struct, frozen=True):
 
 
 def calls_of(replies: Sequence[Reply], problem: BaseException | None) -> Sequence[Call]:
-    """All that was heard for a request, with the call that failed, if one did."""
+    """Return all replies that were received for a request, with the failed call if there was one."""
     if not isinstance(problem, MuseError) or not problem.attempts:
         return replies
     attempts: tuple[Attempt, ...] = problem.attempts
@@ -46,9 +49,9 @@ def calls_of(replies: Sequence[Reply], problem: BaseException | None) -> Sequenc
 
 
 def note_model(request: BatchRequest) -> None:
-    """Note the model of a request of which no reply tells it: the request's own, else the routed one."""
+    """Set `model_used` of a request that no reply names it for: the requested model, else the routed one."""
     if request.model_used is None and not request.attempts:
-        with suppress(ConfigError):  # what stands at muse.batch.agenerate needs no route of ours
+        with suppress(ConfigError):  # a caller may replace muse.batch.agenerate; then no route is needed
             request.model_used = request.model or resolve_provider(request.context)[1]
 
 
@@ -61,7 +64,7 @@ def _cost_of(attempt: Attempt) -> float | None:
 
 
 def record_outcome(concurrency: ConcurrencyLimit, request: BatchRequest, began_s: float) -> None:
-    """Tell a pace that feels its way how a call went that began at `began_s` (`time.perf_counter`)."""
+    """Report to an adaptive concurrency limit how a call went that began at `began_s` (`time.perf_counter`)."""
     if not concurrency.is_auto:
         return
     limited = any(attempt.error == RateLimitError.__name__ for attempt in request.attempts)
@@ -72,10 +75,11 @@ def record_outcome(concurrency: ConcurrencyLimit, request: BatchRequest, began_s
 
 
 async def run_call(call: Awaitable[str]) -> tuple[str, BaseException | None]:
-    """What a call gives: its text, or the error that is its result, whatever that is.
+    """Return the text of a call, or the error that it raised, of any kind.
 
     Raises:
-        asyncio.CancelledError: the running task is being cancelled; one that the call raises by itself is a result.
+        asyncio.CancelledError: The running task is being cancelled. A CancelledError that the call itself raises is
+            returned as its result.
     """
     try:
         return await call, None
@@ -83,16 +87,16 @@ async def run_call(call: Awaitable[str]) -> tuple[str, BaseException | None]:
         if is_being_cancelled():
             raise
         return "", exc
-    except Exception as exc:  # noqa: BLE001 - whatever stands at muse.batch.agenerate, its errors are results
+    except Exception as exc:  # noqa: BLE001 - a caller may replace muse.batch.agenerate; its errors are results
         return "", exc
 
 
 async def answer_of(ask: Callable[..., Awaitable[str]], request: BatchRequest, client: Any) -> str:
-    """The text that `ask` gives for a request; with a schema it is JSON that fits.
+    """Return the text that `ask` gives for a request; with a schema, it is JSON that fits.
 
     Raises:
-        ConfigError: the schema is none; nothing was asked.
-        InvalidReply: there is no text, or it does not fit.
+        ConfigError: The schema is not usable; nothing was sent.
+        InvalidReply: There is no text, or it does not fit the schema.
     """
     check(request.json_schema)
     text = await ask(**request.options(client))
@@ -104,10 +108,10 @@ async def answer_of(ask: Callable[..., Awaitable[str]], request: BatchRequest, c
 
 
 def check(schema: Mapping[str, Any] | None) -> None:
-    """See that a schema can be used, before anything is asked by it.
+    """Raise if a schema cannot be used, before anything is sent with it.
 
     Raises:
-        ConfigError: it cannot.
+        ConfigError: The schema cannot be used.
     """
     if schema is None:
         return
@@ -123,10 +127,12 @@ def _check_once(schema: str) -> None:
 
 
 async def coerce_to_schema(ask: Callable[..., Awaitable[str]], request: BatchRequest, client: Any, text: str) -> str:
-    """The JSON of an answer without what models put around it; one that does not fit the schema is sent back once.
+    """Return the JSON of an answer, without the text that models put around it.
+
+    An answer that does not fit the schema is sent back to the model once.
 
     Raises:
-        InvalidReply: the second answer does not fit either.
+        InvalidReply: The second answer does not fit either.
     """
     schema = request.json_schema or {}
     try:
@@ -139,15 +145,15 @@ async def coerce_to_schema(ask: Callable[..., Awaitable[str]], request: BatchReq
 
 
 async def _fitting(text: object, schema: Mapping[str, Any]) -> str:
-    """As `coercer_for`; a schema with patterns, which may take long to match, does not hold the event loop."""
+    """Call `coercer_for`, in a thread if the schema has patterns, whose matching could block the event loop."""
     return await asyncio.to_thread(coercer_for, text, schema) if has_patterns(schema) else coercer_for(text, schema)
 
 
 def coercer_for(text: object, schema: Mapping[str, Any]) -> str:
-    """The JSON of an answer that fits.
+    """Return the JSON of an answer that fits the schema.
 
     Raises:
-        InvalidReply: it does not.
+        InvalidReply: The answer does not fit.
     """
     if not isinstance(text, str):
         raise InvalidReply(f"found {type(text).__name__}, expected text")
@@ -155,7 +161,7 @@ def coercer_for(text: object, schema: Mapping[str, Any]) -> str:
 
 
 def _repaired(contents: Any, text: str, problem: InvalidReply) -> list[Any]:
-    """The contents once more, with the answer that did not fit and what is wrong with it."""
+    """Return the contents followed by the answer that did not fit and what is wrong with it."""
     system, turns = to_turns(contents)
     asked = build_repair_request(Request("", turns), _as_reply(text), problem)
     return [*([{"role": "system", "content": system}] if system else []), *asked.turns]

@@ -1,4 +1,4 @@
-"""Results that wait to be taken, and whether there is room for more; it makes none."""
+"""The queue of finished requests that wait to be drained. Entry point: `CompletedQueue`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _UNDRAINED_EACH = 2
 
 
 class CompletedQueue:
-    """Finished requests in the order in which they were finished; `is_open` has room for any number of them."""
+    """Finished requests in the order in which they finished; while `is_open` is True, any number of them fits."""
 
     def __init__(self, concurrency: ConcurrencyLimit) -> None:
         self.is_open = False
@@ -20,27 +20,28 @@ class CompletedQueue:
         self._requests: deque[BatchRequest] = deque()
 
     def __bool__(self) -> bool:
-        """Whether there is something in it."""
+        """Return True if the queue is not empty."""
         return bool(self._requests)
 
     @property
     def has_room(self) -> bool:
-        """Whether results are taken fast enough for more to be asked."""
+        """True if results are taken fast enough to send more requests."""
         return self.is_open or len(self._requests) + self._concurrency.held < _UNDRAINED_EACH * self._concurrency.limit
 
     def put(self, requests: Iterable[BatchRequest]) -> None:
-        """Add results."""
+        """Append results."""
         self._requests.extend(requests)
 
     def take(self) -> BatchRequest:
-        """The next one; a response that was handed over stands in the ledger for good."""
+        """Remove and return the next request."""
         request = self._requests.popleft()
         if request.place is not None and request.state == "done":
+            # A response that was delivered stays in the batch store: adding the request again claims a new item.
             request.place = None
         return request
 
     def withdraw(self, request: BatchRequest) -> bool:
-        """Take one out that is to be asked again; whether it was in."""
+        """Remove a request that is to be sent again; return True if it was in the queue."""
         if request.state == "waiting":
             return False
         count = len(self._requests)

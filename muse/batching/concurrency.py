@@ -1,4 +1,4 @@
-"""How many calls may be under way: a fixed number, or one that feels its way; it makes no call."""
+"""A limit on concurrent calls, fixed or adaptive. Entry point: `ConcurrencyLimit`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ _FIRST, _MOST = 4, 512
 
 
 class ConcurrencyLimit:
-    """A limit on calls under way; a call whose result is not safe yet (`held` of them) counts as one.
+    """A limit on calls under way.
 
-    "auto" starts with 4, adds one for each call that succeeds until the provider first says that it is too much, from
-    then on one for each round of calls. A rate limit halves it, once for all the calls that were under way then.
+    A finished call whose result is not committed yet also counts as under way; `held` is the number of these.
+
+    "auto" starts with 4 and adds one for each call that succeeds, up to 512. After the provider's first rate limit it
+    adds one for each full round of calls instead. A rate limit halves the limit, once for all the calls that were
+    under way at the time.
     """
 
     __slots__ = ("_is_careful", "_share", "_slowed_s", "held", "is_auto", "limit")
@@ -30,18 +33,18 @@ class ConcurrencyLimit:
 
     @property
     def places(self) -> int:
-        """How many calls may be under way now."""
+        """The number of calls that may be under way now."""
         return self.limit - self.held
 
     def succeeded(self) -> None:
-        """A call went well."""
+        """Record that a call succeeded."""
         self._share += 1
         if self._share >= (self.limit if self._is_careful else 1):
             self._share = 0
             self.limit = min(self.limit + 1, _MOST)
 
     def limited(self, began_s: float) -> None:
-        """The provider limited a call that began at `began_s` (`time.perf_counter`)."""
+        """Record that the provider rate-limited a call that began at `began_s` (`time.perf_counter`)."""
         if began_s < self._slowed_s:
             return
         self._slowed_s = time.perf_counter()

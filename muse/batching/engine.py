@@ -1,4 +1,4 @@
-"""Who makes the calls of a batch where it does not make them itself; it makes none."""
+"""The interface to engines that make a batch's calls elsewhere. Entry point: `engine_of`."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ Name = Literal["here", "ray"]
 
 
 class Engine(Protocol):
-    """Asks what it is given, wherever that is; the batch says how many at once."""
+    """An engine that makes calls outside the batch; the batch limits how many run at once."""
 
     async def ask(self, request: BatchRequest, replies: list[Reply]) -> str:
-        """The text of one answer; the replies that were had for it are added to `replies`."""
+        """Return the text of one answer and append the replies received for it to `replies`."""
 
     def rest(self) -> None:
-        """Let go of what it holds; it may be asked again."""
+        """Release all resources; a later `ask` acquires them again."""
 
 
 def engine_of(name: object, concurrency: ConcurrencyLimit, lane: str, client: Any) -> Engine | None:
-    """The engine of that name, None for calls of the batch's own.
+    """Return the engine of that name, or None for "here": the batch makes the calls itself.
 
     Raises:
-        ConfigError: there is none of that name, it cannot be had, or it does not go with the other options.
+        ConfigError: The name is unknown, the engine is not available, or it does not go with the other options.
     """
     if name == "here":
         return None
@@ -36,6 +36,6 @@ def engine_of(name: object, concurrency: ConcurrencyLimit, lane: str, client: An
         raise ConfigError("engine", f"'ray' with lane {lane!r}", "lane 'now': a batch service needs no workers of ours")
     if client is not None:
         raise ConfigError("client", "one for engine 'ray'", "none: each worker makes its own")
-    from muse.batching.ray.engine import RayEngine  # only who asks for it needs Ray
+    from muse.batching.ray.engine import RayEngine  # Ray is optional: imported only when it is used
 
     return RayEngine(concurrency)

@@ -1,4 +1,4 @@
-"""A bell that wakes whoever waits for something to change, and who ended a wait; it knows not what for."""
+"""A wake-up signal for tasks that wait for a change. Entry point: `Notifier`."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import asyncio
 
 
 def is_being_cancelled() -> bool:
-    """Whether the running task was asked to end."""
+    """Return True if the running task was asked to cancel."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
 
 class Notifier:
-    """Unlike an `asyncio.Event` it keeps no state and belongs to no loop: who waits looks again when it rings."""
+    """A wake-up signal without state: a task that was woken checks its condition again.
+
+    Unlike an `asyncio.Event` it is bound to no event loop.
+    """
 
     __slots__ = ("_waiting",)
 
@@ -20,13 +23,13 @@ class Notifier:
         self._waiting: list[asyncio.Future[None]] = []
 
     async def wait(self) -> None:
-        """Sleep until the next ring."""
+        """Wait until the next `ring`."""
         woken = asyncio.get_running_loop().create_future()
         self._waiting.append(woken)
         await woken
 
     def ring(self) -> None:
-        """Wake all who wait now."""
+        """Wake all tasks that wait now."""
         if not self._waiting:
             return
         waiting, self._waiting = self._waiting, []

@@ -1,4 +1,4 @@
-"""Whether calls fail in a row for reasons that pass, so that the run had better end; it makes no call."""
+"""Detection of outages that should end a batch run. Entry point: `OutageGuard`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ _IN_A_ROW = 50
 
 
 class OutageGuard:
-    """Counts requests that were put off, one after the other; those of a budget are not counted."""
+    """A count of consecutive requests that were deferred, without those that a budget stopped."""
 
     def __init__(self, concurrency: ConcurrencyLimit) -> None:
         self._concurrency = concurrency
         self._count = 0
 
     def note(self, request: BatchRequest) -> LimitReached | None:
-        """Note a result; the error that ends the run, where there were too many: 50, or twice the calls at once."""
+        """Record a result; return the error that ends the run if too many requests in a row were deferred.
+
+        The limit is 50, or twice the concurrency limit if that is more.
+        """
         if request.state != "deferred":
             self._count = 0
             return None

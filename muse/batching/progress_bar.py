@@ -1,4 +1,4 @@
-"""The line at the foot of a terminal that says how far a batch is; it counts nothing itself."""
+"""The progress bar of a batch on standard error. Entry point: `drawn`."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _TIMES_A_SECOND = 8
 
 
 class ProgressBar:
-    """Drawn by a thread of its own while it stands, from the tally as it is at that moment."""
+    """A progress bar that a thread of its own redraws from the batch's current counts."""
 
     def __init__(self, tally: BatchStats) -> None:
-        from muse.terminal.console import console  # it brings rich, and only who watches pays for it
+        from muse.terminal.console import console  # imports rich, which is slow; only a bar needs it
 
         self._tally = tally
         self._console = console(stderr=True)
         self._live: Any = None
 
     def start(self) -> None:
-        """Draw it from now on."""
+        """Start drawing."""
         from rich.live import Live
 
         from muse.terminal.console import start_live
@@ -34,7 +34,7 @@ class ProgressBar:
             start_live(self._live)
 
     def stop(self) -> None:
-        """Take it away."""
+        """Stop drawing and remove the bar."""
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -52,12 +52,12 @@ class ProgressBar:
 
 
 def drawn(tally: BatchStats) -> ProgressBar | None:
-    """A bar, if somebody looks at standard error."""
+    """Return a progress bar if standard error is a terminal, else None."""
     return ProgressBar(tally) if sys.stderr.isatty() else None
 
 
 def words(tally: BatchStats) -> str:
-    """How far it is: done, failed, in flight, tokens, cost so far, time to go."""
+    """Return the progress as text: done, failed, in flight, tokens, cost so far, time left."""
     parts = [f"{tally.ended:,}/{tally.expected:,}", f"{tally.done:,} done", f"{tally.failed:,} failed"]
     parts += [f"{tally.deferred:,} deferred"] if tally.deferred else []
     cost = format_usd(tally.cost_usd, more=tally.unpriced > 0)

@@ -1,4 +1,4 @@
-"""A request on its way through a batch; it knows no way."""
+"""One entry of a batch's queue. Entry point: `QueueItem`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from muse.batching.request import BatchRequest
 
 
 class QueueItem(Struct):
-    """`turn` and `era` say of which adding the request is, `number` is its place in the ledger."""
+    """A queued request.
+
+    Attributes:
+        request: The request.
+        turn: The request's `turn` when it was queued.
+        era: The batch's era when it was queued; `Batch.stop` starts a new one.
+        number: The item's number in the batch store.
+    """
 
     request: BatchRequest
     turn: int
@@ -16,5 +23,5 @@ class QueueItem(Struct):
     number: int
 
     def is_current(self) -> bool:
-        """Whether the request was not updated since."""
+        """Return True if the request was not added again since."""
         return self.request.turn == self.turn

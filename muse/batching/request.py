@@ -1,4 +1,4 @@
-"""One request of a batch, and what came of it; it makes no call."""
+"""One request of a batch and its result. Entry point: `BatchRequest`."""
 
 from __future__ import annotations
 
@@ -15,17 +15,23 @@ from muse.types.usage import Usage
 State = Literal["waiting", "done", "failed", "deferred", "cancelled"]
 
 
-# What stands between any request and its answer, and not between this one and its.
+# Errors that would stop any request, not just this one.
 _OUTER = (LimitError, AuthError, QuotaError, MissingKeyError)
 
 
 def passes(exc: BaseException) -> bool:
-    """Whether the same request may be answered another time: an outage, a limit, a budget, a key that is not good."""
+    """Return True if the same request may succeed later: after an outage, a limit, a budget or an unusable key."""
     return isinstance(exc, _OUTER) or is_transient(exc)
 
 
 class Place(Struct, frozen=True):
-    """An item of a ledger: the mark of its opening, the number, and the key the request goes by; None if by any."""
+    """An item of a batch store.
+
+    Attributes:
+        mark: Identifies the opening of the store in which the item was claimed.
+        number: The item's number.
+        key: The key that the request was claimed under, or None if it was read from the store and may have any.
+    """
 
     mark: str
     number: int
@@ -33,40 +39,49 @@ class Place(Struct, frozen=True):
 
 
 class Call(Protocol):
-    """What one call came to: a `muse.types.messages.Reply`, or what is known of a call that failed."""
+    """The outcome of one call: a `muse.types.messages.Reply`, or what is known of a call that failed."""
 
     @property
     def model(self) -> str:
-        """The model that served."""
+        """The model that answered."""
 
     @property
     def provider(self) -> str:
-        """Its provider."""
+        """The provider of the model."""
 
     @property
     def usage(self) -> Usage:
-        """The tokens."""
+        """The tokens used."""
 
     @property
     def cost_usd(self) -> float | None:
-        """The dollars, if there is a price."""
+        """The cost in dollars, or None if no price is known."""
 
     @property
     def attempts(self) -> tuple[Attempt, ...]:
-        """Each try."""
+        """Every attempt that was made."""
 
 
 class BatchRequest:
-    """What is to be asked, with the options of `muse.models.agenerate`, and after the run what came of it.
+    """A request with the options of `muse.models.agenerate` and, after the run, its result.
 
-    `response` is the text, or None; `error` says why there is none, `exception` is the error itself. `state` is
-    "deferred" where what was in the way may pass (an outage, a budget) and a ledger keeps it for the next run. `usage`,
-    `cost_usd` (None: no price known) and `attempts` count every call that was made for it; `model_used` and
-    `provider_used` answered (where no reply tells it, `model_used` is the model asked for). `restored` says that the
-    result came from the ledger. Further attributes are the caller's own; `note` (a JSON value) is kept in the ledger
-    with the request, and neither is sent. `segment` is what the token log says that it is about.
+    With `json_schema` the response is JSON that fits the schema. An answer that does not fit is sent back to the model
+    once. Further attributes are the caller's own and are never sent.
 
-    With `json_schema` the response is JSON that fits it; an answer that does not is sent back once.
+    Attributes:
+        response: The text, or None.
+        error: Why there is no response.
+        exception: The error itself.
+        state: "deferred" if the obstacle may pass (an outage, a budget) and a batch store keeps the request for the
+            next run.
+        usage: The tokens of every call that was made for the request.
+        cost_usd: The cost in dollars of every call; None if a price is not known.
+        attempts: The attempts of every call.
+        model_used: The model that answered; if no reply names it, the model that was requested.
+        provider_used: The provider that answered.
+        restored: True if the result came from the batch store.
+        note: A JSON value that the batch store keeps with the request. It is not sent.
+        segment: The segment that the usage log records for the call.
     """
 
     response: str | None = None
@@ -80,8 +95,8 @@ class BatchRequest:
     cost_usd: float | None = None
     attempts: tuple[Attempt, ...] = ()
     restored: bool = False
-    place: Place | None = None  # its item in a ledger, until a response was handed over
-    turn = 0  # counts how often it was added, so that a result of an earlier time is known as one
+    place: Place | None = None  # its item in a batch store, until its response was delivered
+    turn = 0  # counts how often it was added, so that a stale result can be recognized
 
     def __init__(
         self,
@@ -115,7 +130,7 @@ class BatchRequest:
         self.segment = segment
 
     def options(self, client: Any = None) -> dict[str, Any]:
-        """The keywords for `agenerate`; those that have no common default go along only if they are set."""
+        """Return the keyword arguments for `agenerate`; options without a common default are included only if set."""
         options: dict[str, Any] = {
             "contents": self.contents,
             "context": self.context,
@@ -139,7 +154,7 @@ class BatchRequest:
         return options
 
     def clear(self) -> None:
-        """Forget the results of an earlier run."""
+        """Discard the results of an earlier run."""
         if self.state == "waiting":
             return
         self.response = self.error = self.exception = self.duration = None
@@ -148,23 +163,23 @@ class BatchRequest:
         self.state, self.restored = "waiting", False
 
     def answered(self, response: str) -> None:
-        """Note the response."""
+        """Record the response."""
         self.response = response
         self.state = "done"
 
     def refused(self, exc: BaseException, *, deferrable: bool) -> None:
-        """Note what went wrong; what is not its own fault is put off where there is a next run to put it off to."""
+        """Record an error; if it may pass and `deferrable` is True, the request is put off to the next run."""
         self.error = str(exc) or type(exc).__name__
         self.exception = exc
         self.state = "deferred" if deferrable and passes(exc) else "failed"
 
     def cancelled(self) -> None:
-        """Note that nobody asks it any more."""
+        """Record that the request will not be sent any more."""
         self.state = self.error = "cancelled"
 
     def spent(self, calls: Sequence[Call], duration_s: float) -> None:
-        """Note what the calls that were made for it came to."""
-        self.duration = duration_s or 1e-9  # a clock may stand still between two looks at it
+        """Record the usage, cost, attempts and duration (in seconds) of the calls that were made for the request."""
+        self.duration = duration_s or 1e-9  # two readings of a coarse clock may be equal
         if not calls:
             return
         last = calls[-1]

@@ -1,4 +1,4 @@
-"""Requests that are taken from iterables as there is room for them; it asks none of them."""
+"""Iterables of requests that a batch takes from as there is room. Entry point: `RequestSource`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from muse.batching.stats import BatchStats
 
 
 class _Source(Struct, eq=False):
-    """One iterable; `announced` are those that it says it still has, `done` ends when all were taken."""
+    """One iterable; `announced` is the number of requests it should still yield, `done` is set when all were taken."""
 
     announced: int
     done: asyncio.Future[None]
@@ -33,10 +33,14 @@ class _AsyncSource(_Source, eq=False):
 
 
 class RequestSource:
-    """The iterables that a batch still takes from: plain ones by `pull`, async ones by a task for each.
+    """The iterables that a batch still takes from: plain ones through `pull`, async ones through one task each.
 
-    `admit` gets each request. A stream is asked for its next one when `may_take()`; ring `room` when that may have
-    changed. `changed` is told when an iterable ends, with what it raised.
+    Args:
+        tally: The counts of the batch.
+        admit: Receives each request.
+        may_take: Returns True if an async iterable may be asked for its next request. Ring `room` when its result may
+            have changed.
+        changed: Called when an iterable ends, with the exception that it raised or None.
     """
 
     def __init__(
@@ -57,18 +61,18 @@ class RequestSource:
 
     @property
     def is_over(self) -> bool:
-        """Whether everything was taken."""
+        """True if all iterables are exhausted."""
         return not (self._plain or self._streams)
 
     @property
     def has_plain(self) -> bool:
-        """Whether there is something to pull from."""
+        """True if there is a plain iterable to pull from."""
         return bool(self._plain)
 
     def put(
         self, requests: Iterable[BatchRequest] | AsyncIterable[BatchRequest], total: int | None
     ) -> asyncio.Future[None]:
-        """Take from `requests` too, from `start` on."""
+        """Add an iterable; async ones are read once `start` is called."""
         announced = length_hint(requests, 0) if total is None else total
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if isinstance(requests, AsyncIterable):
@@ -79,7 +83,7 @@ class RequestSource:
         return done
 
     def start(self) -> None:
-        """Have a task at each stream."""
+        """Start a task for each async iterable that has none."""
         self._is_halted = False
         for source in list(self._streams):
             if source.task is not None and source.task.cancelled() and source.is_awaited:
@@ -94,23 +98,23 @@ class RequestSource:
             request = next(source.items)
         except StopIteration:
             self._close(source, None)
-        except BaseException as exc:  # noqa: BLE001 - the caller's own iterable; it is raised where results are drained
+        except BaseException as exc:  # noqa: BLE001 - from the caller's iterable; drain_batch raises it
             self._close(source, exc)
         else:
             self._pass_on(source, request)
 
     def halt(self) -> list[asyncio.Task[None]]:
-        """Take nothing until `start`; the tasks that end for it.
+        """Take nothing more until `start`; return the tasks that end because of it.
 
-        A stream that was asked for its next request is left at that, since cancelling it would end it for good; the
-        request is taken up after `start`.
+        A task that is awaiting its stream's next request is not returned: cancelling it would end the stream for good.
+        That request is passed on after `start`.
         """
         self._is_halted = True
         self.room.ring()
         return [source.task for source in self._streams if source.task is not None and not source.is_awaited]
 
     def drop(self) -> None:
-        """Take nothing more."""
+        """Discard all iterables."""
         for source in (*self._plain, *self._streams):
             source.done.cancel()
             self._tally.announced -= source.announced
@@ -120,11 +124,11 @@ class RequestSource:
         self._streams.clear()
 
     def tasks(self) -> list[asyncio.Task[None]]:
-        """What runs for the streams."""
+        """Return the tasks that read async iterables."""
         return [source.task for source in self._streams if source.task is not None]
 
     async def _take_from(self, source: _AsyncSource) -> None:
-        """Take from a stream, each request as soon as it can be asked."""
+        """Read an async iterable, each request as soon as it can be sent."""
         while not self._is_halted and source in self._streams:
             if source.came is not None:
                 request, source.came = source.came, None
@@ -152,7 +156,7 @@ class RequestSource:
             self._tally.announced -= 1
         try:
             self._admit(request)
-        except Exception as exc:  # noqa: BLE001 - the caller's own key, too; as in pull
+        except Exception as exc:  # noqa: BLE001 - may come from the caller's key function; as in pull
             self._close(source, exc)
 
     def _close(self, source: _Source, problem: BaseException | None) -> None:

@@ -1,4 +1,4 @@
-"""What a batch has done so far, in numbers; it draws nothing."""
+"""Running counts of a batch: requests by state, tokens and cost. Entry point: `BatchStats`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,21 @@ from muse.batching.request import BatchRequest
 
 
 class BatchStats(Struct):
-    """Counts since the batch was made: requests by how they stand, tokens and dollars of this run.
+    """Counts since the batch was made.
 
-    `announced` are those of a feed that says how many it has and which have not been taken yet. `restored` (a part of
-    `done` and `failed`) came from the ledger and cost nothing now. `unpriced` calls are not in `cost_usd`.
+    Attributes:
+        added: Requests that were added.
+        announced: Requests of a feed with a known length that were not taken yet.
+        done: Requests with a response.
+        failed: Requests that failed.
+        deferred: Requests that were put off to the next run.
+        restored: Requests whose result came from the batch store and cost nothing in this run. They are part of `done`
+            and `failed`.
+        in_flight: Calls under way.
+        tokens: Tokens used in this run.
+        cost_usd: Dollars spent in this run, without `unpriced` calls.
+        unpriced: Requests with tokens but no known price.
+        started_s: When the batch was made (`time.monotonic`).
     """
 
     added: int = 0
@@ -30,27 +41,27 @@ class BatchStats(Struct):
 
     @property
     def ended(self) -> int:
-        """How many have their result."""
+        """The number of requests that have a result."""
         return self.done + self.failed + self.deferred
 
     @property
     def expected(self) -> int:
-        """How many there are to be, as far as is known."""
+        """The total number of requests, as far as it is known."""
         return self.added + self.announced
 
     @property
     def left_s(self) -> float | None:
-        """Seconds until all are done, if they go on as they went; None while there is nothing to judge by."""
+        """The estimated seconds until all are done, at the average speed so far; None before the first new result."""
         made, left = self.ended - self.restored, self.expected - self.ended
         return (time.monotonic() - self.started_s) / made * left if made else None
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds since the batch was made."""
+        """The seconds since the batch was made."""
         return time.monotonic() - self.started_s
 
     def count(self, request: BatchRequest) -> None:
-        """Count a request that has its result; what came from the ledger was paid for in an earlier run."""
+        """Count a request that has its result."""
         match request.state:
             case "done":
                 self.done += 1
@@ -58,7 +69,7 @@ class BatchStats(Struct):
                 self.deferred += 1
             case _:
                 self.failed += 1
-        if request.restored:
+        if request.restored:  # it was paid for in an earlier run
             self.restored += 1
             return
         self.tokens += request.usage.total_tokens

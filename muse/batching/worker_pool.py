@@ -1,4 +1,4 @@
-"""Tasks that take one job after the other, as many as the pace allows and as there is work for; it knows no job."""
+"""A pool of tasks that work off a queue, as many as the concurrency limit allows. Entry point: `WorkerPool`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,15 @@ _IN_A_ROW = 32
 
 
 class WorkerPool(Generic[_Job]):
-    """A worker goes when `take` has no job for it, so that none is left when all is done.
+    """A pool of workers, each of which ends when `take` returns None, so that none is left when all is done.
 
-    `work` does a job; the replies that are heard meanwhile are in its second argument. `left` is told of each worker
-    that ended, with the error of one that failed. After `halt`, or when the loop ends, nobody is hired until `resume`.
+    After `is_halted` is set, or when the event loop ends, no worker starts until it is cleared.
+
+    Args:
+        concurrency: The limit on workers.
+        take: Returns the next job, or None.
+        work: Does a job. Replies that are received meanwhile are appended to its second argument.
+        left: Called for each worker that ended, with its error or None.
     """
 
     def __init__(
@@ -37,7 +42,7 @@ class WorkerPool(Generic[_Job]):
         self._workers: set[asyncio.Task[None]] = set()
 
     def hire(self, count: int = 1) -> None:
-        """Have so many more workers, if they are allowed."""
+        """Start up to `count` workers, as far as the limit allows."""
         if self.is_halted:
             return
         for _ in range(min(count, self._concurrency.places - len(self._workers))):
@@ -46,7 +51,7 @@ class WorkerPool(Generic[_Job]):
             worker.add_done_callback(self._ended)
 
     def dismiss(self) -> list[asyncio.Task[None]]:
-        """Cancel all workers; those hired from now on are others."""
+        """Cancel all workers and return their tasks; workers started later are not affected."""
         workers = list(self._workers)
         self._workers.clear()
         for worker in workers:
@@ -58,7 +63,7 @@ class WorkerPool(Generic[_Job]):
         try:
             await self._work_on(me)
         except asyncio.CancelledError:
-            self.is_halted |= me in self._workers  # the loop ends: nobody dismissed this one
+            self.is_halted |= me in self._workers  # cancelled but not dismissed: the event loop is ending
             raise
         finally:
             self._workers.discard(me)
@@ -72,7 +77,7 @@ class WorkerPool(Generic[_Job]):
                 replies.clear()
                 done += 1
                 if not done % _IN_A_ROW:
-                    await asyncio.sleep(0)  # others have their turn even if calls never wait
+                    await asyncio.sleep(0)  # let other tasks run even if calls never wait
 
     def _next(self) -> _Job | None:
         return self._take() if len(self._workers) <= self._concurrency.places else None

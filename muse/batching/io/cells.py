@@ -1,4 +1,7 @@
-"""Values of rows as the text and the JSON that files hold; it knows no file."""
+"""Conversion of row values to the text and JSON that files hold.
+
+Entry points: `cell`, `json_text`, `stringify`.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +16,18 @@ _OF_JSON = (bool, int, float, dict, list, tuple)
 
 
 class StringifiedValue(str):
-    """A value of a file that Python has no type for, as text."""
+    """The text of a file's value for which Python has no type."""
 
     __slots__ = ()
 
 
 def storable(text: str) -> str:
-    """`text` with question marks for half surrogate pairs, which UTF-8 cannot hold."""
+    """Return `text` with question marks in place of lone surrogates, which UTF-8 cannot hold."""
     return text if text.isascii() else text.encode("utf-8", errors="replace").decode("utf-8")
 
 
 def stringify(value: object) -> str:
-    """What JSON has no form for as text: bytes as the UTF-8 that they are, else in base64."""
+    """Return a value that JSON cannot represent as text: bytes as UTF-8 if they are that, else in base64."""
     if not isinstance(value, bytes):
         return str(value)
     try:
@@ -34,7 +37,7 @@ def stringify(value: object) -> str:
 
 
 def json_text(value: Any) -> str:
-    """`value` as JSON, its numbers in digits; what is no number there (NaN, infinity) is null."""
+    """Return `value` as JSON, without exponents; NaN and infinity become null."""
     try:
         text = json.dumps(value, ensure_ascii=False, default=stringify, allow_nan=False)
     except ValueError:
@@ -43,7 +46,7 @@ def json_text(value: Any) -> str:
 
 
 def cell(value: Any) -> str | None:
-    """`value` as text in a table: text as it is, objects as JSON, None where there is nothing."""
+    """Return `value` as text for a table: text unchanged, objects as JSON, None for None, NaN and infinity."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return None
     if isinstance(value, _OF_JSON):

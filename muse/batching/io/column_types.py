@@ -1,7 +1,7 @@
-"""The kinds of values that the columns of a table hold, found by looking at each row; reads and writes no file.
+"""Inference of column types for tables, row by row. Entry points: `note_kinds`, `column_of`.
 
 A kind is "bool", "int64", "float64" or "string", `("list", kind)`, or `("struct", (name, kind), ...)`. Values that have
-no kind in common are text: what is no text there is JSON.
+no kind in common become text; those that are not text are written as JSON.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _DEEPEST = 8
 
 
 def note_kinds(kinds: dict[str, Kind], fields: Mapping[str, Any]) -> None:
-    """Bring `kinds` up to what a row holds."""
+    """Widen `kinds` so that they hold the values of a row."""
     for name, value in fields.items():
         kinds[name] = joint(kinds.get(name, _NONE), kind_of(value))
 
@@ -72,7 +72,7 @@ def _joint_members(one: tuple[Any, ...], other: tuple[Any, ...]) -> Kind:
 
 
 def column_of(kind: Kind) -> Kind:
-    """Return the kind as a column has it: where there were only nulls, text."""
+    """Return the column type of a kind; a column of only nulls is text."""
     if isinstance(kind, str):
         return _COLUMNS.get(kind, kind)
     if kind[0] == "list":

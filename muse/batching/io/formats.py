@@ -1,7 +1,9 @@
-"""Rows out of and into JSONL, CSV and Parquet files, one at a time; it knows no request.
+"""Reading and writing rows of JSONL, CSV and Parquet files, one at a time.
 
-A row of JSONL is an object on a line, numbered by line; a row of CSV or Parquet is numbered from 1, headings not
-counted. What is no row is told by its number, and the others are read all the same.
+Entry points: `read`, `sink`, `form_of`, `holds_results`.
+
+A row of JSONL is an object on a line, numbered by line; a row of CSV or Parquet is numbered from 1, without the
+headings. An invalid row is reported by its number, and reading continues.
 """
 
 from __future__ import annotations
@@ -30,14 +32,14 @@ _LONGEST_FIELD = 2**31 - 1
 
 
 class Row(Struct, frozen=True):
-    """One row: its number and its fields."""
+    """A row: its number and its fields."""
 
     number: int
     fields: dict[str, Any]
 
 
 class InvalidRow(Struct, frozen=True):
-    """What stands in a row's place and is none, and why."""
+    """A row that cannot be read, and why."""
 
     number: int
     why: str
@@ -47,21 +49,21 @@ class Sink(Protocol):
     """A file that rows are written to, each whole or not at all.
 
     Raises:
-        ConfigError: the disk takes no more, or a column cannot hold a value.
+        ConfigError: The disk is full or fails, or a column cannot hold a value.
     """
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Add a row."""
+        """Write a row."""
 
     def close(self) -> None:
-        """Write the end."""
+        """Finish and close the file."""
 
 
 def form_of(path: Path, what: str) -> Form:
-    """The form of a file, by its ending.
+    """Return the format of a file, by its suffix.
 
     Raises:
-        ConfigError: it is none of the known ones.
+        ConfigError: The suffix is unknown.
     """
     form = _FORMS.get(path.suffix.lower())
     if form is None:
@@ -70,10 +72,10 @@ def form_of(path: Path, what: str) -> Form:
 
 
 def read(path: Path, what: str = "INPUT") -> Iterator[Row | InvalidRow]:
-    """The rows of a file, in order, and what is none.
+    """Yield the rows of a file, valid and invalid ones, in order.
 
     Raises:
-        ConfigError: the file as a whole cannot be read.
+        ConfigError: The file as a whole cannot be read.
     """
     form = form_of(path, what)
     try:
@@ -100,7 +102,7 @@ def _refuse_utf16(path: Path, what: str) -> None:
 
 
 def unit_of(path: Path) -> str:
-    """What a number of a row counts in that file."""
+    """Return what row numbers of that file count: "line" or "row"."""
     return "line" if form_of(path, "INPUT") == "jsonl" else "row"
 
 
@@ -124,7 +126,7 @@ def _object(number: int, line: bytes) -> Row | InvalidRow:
 
 
 def _records(file: IO[str], path: Path) -> Iterator[Row | InvalidRow]:
-    csv.field_size_limit(_LONGEST_FIELD)  # prompts are longer than the module's 131,072 characters
+    csv.field_size_limit(_LONGEST_FIELD)  # prompts may exceed the csv module's default of 131,072 characters
     records = csv.reader(file, strict=True)
     try:
         names = next(records, [])
@@ -162,12 +164,12 @@ def _is_utf8(text: str) -> bool:
 
 
 def holds_results(path: Path, names: Collection[str]) -> bool:
-    """Whether a file is empty, or begins as one does that has rows with columns of these names, `row` first in JSONL.
+    """Return True if a file is missing, empty, or begins like one with columns of these names (`row` first in JSONL).
 
-    A first line that was cut off by a kill or a full disk is known by its beginning.
+    A first line of JSONL that was cut off by a kill or a full disk is recognized by its beginning.
 
     Raises:
-        ConfigError: its ending is of no form, or it cannot be read.
+        ConfigError: The suffix is unknown, or the file cannot be read.
     """
     form = form_of(path, "--output")
     try:
@@ -193,13 +195,17 @@ def holds_results(path: Path, names: Collection[str]) -> bool:
 def sink(
     path: Path | None, kinds: Mapping[str, Kind], *, source: Path | None = None, spelled_from: Path | None = None
 ) -> Sink:
-    """A new file for rows of these fields (`source` is where they come from); JSONL to standard output if None.
+    """Return a writer for a new file with these columns.
 
-    `kinds` says of each field what Parquet is to hold (`muse.batching.io.column_types`), or "any": what the source
-    has, or text. `spelled_from` is a Parquet file whose dates, times and decimals stand in the rows as text.
+    Args:
+        path: The file; None writes JSONL to standard output.
+        kinds: The type of each column in Parquet (`muse.batching.io.column_types`). "any" is the type it has in
+            `source`, or text.
+        source: The file that the rows come from.
+        spelled_from: A Parquet file whose dates, times and decimals the rows hold as text.
 
     Raises:
-        ConfigError: it cannot be made.
+        ConfigError: The file cannot be created.
     """
     if path is None:
         return _NamedWriter(_Lines(sys.stdout), "standard output")
@@ -220,7 +226,7 @@ def sink(
 
 @contextmanager
 def _open_writer(what: str) -> Iterator[None]:
-    """Turn what the disk says into an error that says what to do; a reader that went away is none."""
+    """Convert file system errors to a ConfigError with a remedy; a broken pipe passes through."""
     try:
         yield
     except BrokenPipeError:
@@ -231,7 +237,7 @@ def _open_writer(what: str) -> Iterator[None]:
 
 
 class _NamedWriter:
-    """A sink whose troubles say which file they are of."""
+    """A sink whose errors name its file."""
 
     def __init__(self, sink: Sink, what: str) -> None:
         self._sink = sink
@@ -247,7 +253,7 @@ class _NamedWriter:
 
 
 class _Lines:
-    """JSONL: one write for each line."""
+    """A JSONL sink that flushes after each line."""
 
     def __init__(self, file: IO[str]) -> None:
         self._file = file
@@ -262,7 +268,7 @@ class _Lines:
 
 
 class _Records:
-    """CSV: values that are no text as JSON."""
+    """A CSV sink; values that are not text are written as JSON."""
 
     def __init__(self, file: IO[str], names: Sequence[str]) -> None:
         self._file = file
@@ -278,6 +284,6 @@ class _Records:
 
 
 def _csv_cell(value: Any) -> str:
-    """A value as CSV has it: numbers in digits, nothing for null."""
+    """Return a value as CSV text: numbers without exponents, an empty cell for null."""
     is_number = isinstance(value, float) and math.isfinite(value)
     return format_number(value) if is_number else cell(value) or ""

@@ -1,4 +1,4 @@
-"""Rows out of and into Parquet files, by pyarrow; it knows no request."""
+"""Reading and writing rows of Parquet files with pyarrow. Entry points: `read`, `sink`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _ROWS_AT_ONCE = 1_000
 
 
 def _arrow() -> tuple[Any, Any]:
-    """`(pyarrow, pyarrow.parquet)`.
+    """Return `(pyarrow, pyarrow.parquet)`.
 
     Raises:
-        ConfigError: it is not installed.
+        ConfigError: pyarrow is not installed.
     """
     try:
         import pyarrow
@@ -29,11 +29,11 @@ def _arrow() -> tuple[Any, Any]:
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a file.
+    """Yield the rows of a file.
 
     Raises:
-        ConfigError: it is no Parquet file, two of its columns have one name, or there is no pyarrow.
-        OSError: it cannot be opened.
+        ConfigError: It is not a Parquet file, two columns have the same name, or pyarrow is missing.
+        OSError: It cannot be opened.
     """
     pa, pq = _arrow()
     try:
@@ -49,11 +49,11 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def names(path: Path) -> list[str]:
-    """The columns of a file; none if it is no Parquet file.
+    """Return the column names of a file; an empty list if it is not a Parquet file.
 
     Raises:
-        ConfigError: there is no pyarrow.
-        OSError: it cannot be opened.
+        ConfigError: pyarrow is missing.
+        OSError: It cannot be opened.
     """
     pa, pq = _arrow()
     try:
@@ -63,7 +63,7 @@ def names(path: Path) -> list[str]:
 
 
 def _values(pa: Any, column: Any) -> list[Any]:
-    """A column's values; those that Python cannot hold (nanoseconds, years past 9999) are spelled out."""
+    """Return a column's values; those that Python cannot hold (nanoseconds, years past 9999) as text."""
     try:
         return list(column.to_pylist())
     except (ValueError, OverflowError):
@@ -78,7 +78,7 @@ def _value(pa: Any, scalar: Any) -> Any:
 
 
 def _spelled(pa: Any, scalar: Any) -> Any:
-    """A value with texts in the places that Python cannot hold."""
+    """Return a value with text in the places that Python cannot hold."""
     if isinstance(scalar, (pa.ListScalar, pa.LargeListScalar, pa.FixedSizeListScalar)):
         return [_spelled(pa, inner) for inner in scalar.values]
     if isinstance(scalar, pa.StructScalar):
@@ -92,14 +92,18 @@ def _spelled(pa: Any, scalar: Any) -> Any:
 def sink(
     path: Path, kinds: Mapping[str, Kind], *, source: Path | None, spelled_from: Path | None = None
 ) -> ParquetSink:
-    """A new file with columns of these kinds; those that are in `source`, where that is Parquet, are as they are there.
+    """Return a writer for a new file with columns of these kinds.
 
-    `spelled_from` is a Parquet file whose dates, times and decimals are spelled out in the rows: such a column of text
-    gets its type back.
+    Args:
+        path: The file.
+        kinds: The kind of each column; "any" takes the type that the column has in `source`, or text.
+        source: The file that the rows come from; it counts only if it is Parquet.
+        spelled_from: A Parquet file whose dates, times and decimals the rows hold as text. Such a text column gets its
+            original type back.
 
     Raises:
-        ConfigError: there is no pyarrow.
-        OSError: the file cannot be made.
+        ConfigError: pyarrow is missing.
+        OSError: The file cannot be created.
     """
     pa, pq = _arrow()
     named = {storable(name): kind for name, kind in kinds.items()}
@@ -115,7 +119,7 @@ def sink(
 
 
 def _schema(pa: Any, pq: Any, source: Path | None) -> Any:
-    """The columns of a file; none if it is not Parquet."""
+    """Return the columns of a file; an empty schema if it is not Parquet."""
     if source is None or source.suffix.lower() != ".parquet":
         return pa.schema([])
     return pq.read_schema(source)
@@ -128,7 +132,7 @@ def _is_spelled(pa: Any, kind: Any) -> bool:
 
 
 def _type(pa: Any, kind: Kind) -> Any:
-    """The Arrow type of a kind."""
+    """Return the Arrow type of a kind."""
     match kind:
         case ("list", inner):
             return pa.list_(_type(pa, inner))
@@ -139,7 +143,7 @@ def _type(pa: Any, kind: Kind) -> Any:
 
 
 def _fit(value: Any, kind: Kind) -> Any:
-    """A value as its column holds it: text where its kind is text, None for a member that is missing."""
+    """Return a value as its column holds it: text if its kind is text, None for a missing member."""
     if value is None:
         return None
     match kind:
@@ -155,7 +159,7 @@ def _fit(value: Any, kind: Kind) -> Any:
 
 
 class ParquetSink:
-    """Rows in groups of a thousand; the file is there as a whole when it is closed."""
+    """A Parquet writer in groups of a thousand rows; the file appears under its name, complete, when it is closed."""
 
     def __init__(self, path: Path, schema: Any, kinds: Mapping[str, Kind], cast: frozenset[str]) -> None:
         self._path = path
@@ -171,11 +175,11 @@ class ParquetSink:
         self._is_whole = True
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Add a row; where text is expected, other values are written as text.
+        """Write a row; in text columns, other values are converted to text.
 
         Raises:
-            ConfigError: a column cannot hold a value.
-            OSError: the disk takes no more.
+            ConfigError: A column cannot hold a value.
+            OSError: The disk is full or fails.
         """
         known = {storable(name): value for name, value in row.items()}
         for name, kind in self._kinds.items():
@@ -185,11 +189,11 @@ class ParquetSink:
             self._flush()
 
     def close(self) -> None:
-        """Write what is left, and the end; then the file takes its name, unless something could not be written.
+        """Write the remaining rows and rename the file to its final name, unless a row could not be written.
 
         Raises:
-            ConfigError: a column cannot hold a value.
-            OSError: the disk takes no more.
+            ConfigError: A column cannot hold a value.
+            OSError: The disk is full or fails.
         """
         try:
             self._flush()

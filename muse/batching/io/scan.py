@@ -1,4 +1,4 @@
-"""A look through a file of rows before anything is sent: how many, which fields, what is broken; it asks nothing."""
+"""A check of a whole input file before anything is sent. Entry points: `scan`, `digest`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FIELDS = ("contents", "prompt", "text")
 
 
 class Scan(Struct, frozen=True):
-    """What a file holds: rows that can be asked, broken ones, and each field with the kind of its values."""
+    """The content of a file: the number of usable and broken rows, and the type of each field."""
 
     rows: int
     broken: int
@@ -27,16 +27,16 @@ class Scan(Struct, frozen=True):
 
 
 class PromptSource(Struct, frozen=True):
-    """How a row becomes what is asked: by a template, or as the value of a field."""
+    """How a row becomes a request's contents: through a template, or as the value of a field."""
 
     template: Template | None = None
     field: str | None = None
 
     def ask(self, row: Row, where: str) -> Any:
-        """The contents for a row.
+        """Return the contents for a row.
 
         Raises:
-            ConfigError: the row lacks a field.
+            ConfigError: The row lacks a field.
         """
         if self.template is not None:
             self.template.require(row.fields, where)
@@ -51,10 +51,10 @@ class PromptSource(Struct, frozen=True):
 
 
 def scan(path: Path, question: PromptSource, tell: Callable[[str], None]) -> Scan:
-    """Read all rows; `tell` hears of each broken one.
+    """Read all rows; call `tell` with a message for each broken one.
 
     Raises:
-        ConfigError: the file cannot be read, holds no row, or a row lacks a field.
+        ConfigError: The file cannot be read, holds no usable row, or a row lacks a field.
     """
     unit = unit_of(path)
     rows = broken = 0
@@ -77,10 +77,10 @@ def scan(path: Path, question: PromptSource, tell: Callable[[str], None]) -> Sca
 
 
 def digest(path: Path, *further: str) -> str:
-    """A short hash of a file and of what belongs to it.
+    """Return a short hash of a file and of further texts.
 
     Raises:
-        ConfigError: the file cannot be read.
+        ConfigError: The file cannot be read.
     """
     summed = hashlib.blake2b(digest_size=5)
     try:

@@ -1,7 +1,7 @@
-"""A text with `{field}` places that are filled from a row; it knows no file and no model.
+"""Text templates with `{field}` placeholders that are filled from a row. Entry point: `Template`.
 
-A place is a name of letters, digits, '_', '-', '.' and blanks between braces. Other braces stand for themselves, so
-that a template may show JSON; `{{name}}` gives `{name}`.
+A placeholder is a name of letters, digits, '_', '-', '.' and spaces between braces. Other braces are literal, so that a
+template may show JSON; `{{name}}` gives `{name}`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _PLACE = re.compile(r"\{\{(?P<kept>\w[\w .-]*)\}\}|\{(?P<field>\w[\w .-]*)\}")
 
 
 class Template:
-    """A template and the lines on which it names its fields; `name` is what messages call it."""
+    """A template and the line on which each field first appears; `name` is its name in messages."""
 
     def __init__(self, text: str, name: str = "template") -> None:
         self.text = text
@@ -30,10 +30,10 @@ class Template:
                 self._lines[field] = text.count("\n", 0, found.start()) + 1
 
     def require(self, fields: Mapping[str, Any], where: str) -> None:
-        """See that a row has all fields that are named.
+        """Raise if a row lacks a field of the template.
 
         Raises:
-            ConfigError: it has not; the text says on which line which field is named, and which ones the row has.
+            ConfigError: A field is missing; the message has its line and the fields that the row has.
         """
         for field, line in self._lines.items():
             if field not in fields:
@@ -45,7 +45,7 @@ class Template:
                 )
 
     def fill(self, fields: Mapping[str, Any]) -> str:
-        """The text with the values of a row: text as it is, nothing for None, all else as JSON."""
+        """Return the text with the values of a row: text unchanged, an empty string for None, all else as JSON."""
         return _PLACE.sub(
             lambda found: f"{{{found['kept']}}}" if found["kept"] else _said(fields[found["field"]]), self.text
         )

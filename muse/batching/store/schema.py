@@ -1,4 +1,7 @@
-"""The tables of a batch's ledger, and whether a file is one; it knows no request."""
+"""The tables of a batch store, and checks that a file is one.
+
+Entry points: `open_store`, `open_readonly`, `examine`.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,8 @@ COLUMNS = (
     "cost_usd",
     "duration_s",
 )
-# What is asked may be large (images) and is written once; an item is small and written twice. Its sums read no text.
+# Requests may be large (images) and are written once; items are small and written twice. They are in two tables so
+# that updates and sums of items do not read the requests.
 TABLES = """
 CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS items (
@@ -57,10 +61,12 @@ _OURS = {"about", "items", "asked"}
 
 
 def open_store(path: Path) -> sqlite3.Connection:
-    """The ledger at `path`, with its tables, and one of this connection's own that counts what it has `seen`.
+    """Open the batch store at `path` and create its tables.
+
+    A temporary table `seen`, private to this connection, counts the keys that were claimed.
 
     Raises:
-        OSError, sqlite3.Error: it cannot be opened.
+        OSError, sqlite3.Error: It cannot be opened.
     """
     connection: sqlite3.Connection = connect(str(path), TABLES, VERSION, synced=True)
     try:
@@ -72,10 +78,10 @@ def open_store(path: Path) -> sqlite3.Connection:
 
 
 def open_readonly(path: Path) -> sqlite3.Connection:
-    """As `open_store`, for who writes nothing; the folder need not be writable.
+    """Open the batch store at `path` for reading only; the folder need not be writable.
 
     Raises:
-        sqlite3.Error: it cannot be opened, such as after a crash in a folder that now cannot be written.
+        sqlite3.Error: It cannot be opened, for example after a crash in a folder that is not writable now.
     """
     uri = f"{path.absolute().as_uri()}?mode=ro"
     connection = _reader(uri)
@@ -83,7 +89,8 @@ def open_readonly(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA user_version").fetchone()
     except sqlite3.OperationalError as exc:
         connection.close()
-        # A file in WAL mode is read beside others by way of a further file, which here nobody could make.
+        # Reading a WAL file normally needs a -wal file beside it. In this folder nobody can create one, so nobody can
+        # be writing either.
         is_barred = exc.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
         if not is_barred or path.with_name(f"{path.name}-wal").exists():
             raise
@@ -96,11 +103,15 @@ def _reader(uri: str) -> sqlite3.Connection:
 
 
 def examine(path: Path, *, whole: bool) -> None:
-    """See, without writing, that a file is a ledger of this version, or an empty one; `whole` looks at every page.
+    """Raise unless a file is a batch store of this version or empty, without writing to it.
+
+    Args:
+        path: The file.
+        whole: Check every page.
 
     Raises:
-        ConfigError: it is of another version, or not whole, or another program's.
-        sqlite3.Error: it is no database.
+        ConfigError: It is of another version, or belongs to another program.
+        sqlite3.Error: It is not a database, or it is damaged.
     """
     with closing(retry_on_busy(lambda: open_readonly(path))) as database:
         version, tables = retry_on_busy(lambda: _found(database))
@@ -119,7 +130,10 @@ def examine(path: Path, *, whole: bool) -> None:
 
 
 def _found(database: sqlite3.Connection) -> tuple[int, set[str]]:
-    """Version and tables of a file, as they are at one moment: another process may just be making them."""
+    """Return the version and the tables of a file.
+
+    One statement reads both, so that they are consistent while another process creates the tables.
+    """
     row = database.execute(_LOOK).fetchone()
     return int(row[0]), set(json.loads(row[1]))
 

@@ -1,4 +1,7 @@
-"""A request as bytes that say all of it, images and files included, and back; it keeps nothing."""
+"""Conversion of requests, images and files included, to bytes and back.
+
+Entry points: `pack`, `unpack`.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ class _Said(Struct):
 
 
 class _Form(Struct, omit_defaults=True):
-    """The fields of a request that go to a model; the names are those of the store's files."""
+    """The fields of a request that go to a model; the names are part of the file format."""
 
     said: list[_Said]
     context: str
@@ -61,10 +64,12 @@ _decode = msgspec.msgpack.Decoder(_Form).decode
 
 
 def pack(request: BatchRequest) -> tuple[bytes, str]:
-    """`(the request as bytes, the hash of all that shapes the answer)`; the time limit and the segment do not.
+    """Return the request as bytes, and a hash of everything that shapes the answer.
+
+    The time limit and the segment are not part of the hash.
 
     Raises:
-        ContentsError: the contents cannot be sent, or an option of it cannot be kept.
+        ContentsError: The contents cannot be sent, or an option cannot be stored.
     """
     system, turns = to_turns(request.contents)
     form = _Form(
@@ -93,17 +98,17 @@ def pack(request: BatchRequest) -> tuple[bytes, str]:
 
 
 def pack_unsendable(request: BatchRequest) -> tuple[bytes, str]:
-    """As `pack`, for a request that cannot be packed: bytes that ask nothing, and a hash of what it would be."""
+    """Return placeholder bytes and a hash of the content, for a request that `pack` refuses."""
     body = _encode(_Form([], str(request.context)))
     shaping = _ADDRESS.sub("", repr((request.contents, sorted(request.options().items()))))
     return body, hashlib.blake2b(shaping.encode("utf-8", errors="replace"), digest_size=16).hexdigest()
 
 
 def unpack(body: bytes) -> BatchRequest:
-    """The request that was packed; its contents are turns, whatever they were made of.
+    """Return the request that was packed; its contents are turns, whatever form they had originally.
 
     Raises:
-        msgspec.DecodeError: the bytes are no packed request.
+        msgspec.DecodeError: The bytes are not a packed request.
     """
     form = _decode(body)
     contents: list[Any] = [{"role": "system", "content": form.system}] if form.system else []

@@ -1,7 +1,9 @@
-"""Requests and results of one batch in a SQLite file of the journal; it makes no call and knows no loop.
+"""The batch store: requests and results of one batch in a SQLite file of the journal.
 
-`<journal>/batches/<name>.sqlite`, WAL, `user_version` 1. Writes gather in one transaction until `commit`. What was
-committed survives the process, however it ends; a power cut may take the last moments along.
+The file is `<journal>/batches/<name>.sqlite`, in WAL mode, with `user_version` 1. Writes gather in one transaction
+until `commit`. Committed results survive the process, however it ends; a power cut may lose the last moments.
+
+Entry points: `Store`, `names`, `path_of`, `requests`.
 """
 
 from __future__ import annotations
@@ -40,7 +42,10 @@ _usage = msgspec.json.Decoder(Usage).decode
 
 
 class StoredItem(Struct, frozen=True):
-    """An item as the store has it: `number` names it there, `request` and `note` are as they were packed."""
+    """An item as it is in the store.
+
+    `number` identifies it there. `request` and `note` hold the bytes as they were packed.
+    """
 
     number: int
     key: str
@@ -61,11 +66,11 @@ class StoredItem(Struct, frozen=True):
 
     @property
     def is_finished(self) -> bool:
-        """Whether it has its result."""
+        """True if the item has its result."""
         return self.state in _FINISHED
 
     def restore(self, request: BatchRequest) -> None:
-        """Give `request` the result that is kept."""
+        """Copy the stored result to `request`."""
         request.restored = True
         request.response, request.error = self.response, self.error
         request.exception = MuseError(self.error) if self.error is not None else None
@@ -76,7 +81,7 @@ class StoredItem(Struct, frozen=True):
 
 
 class StateSummary(Struct, frozen=True):
-    """The items of one state, summed up."""
+    """The number, tokens and cost of all items in one state."""
 
     state: str
     items: int
@@ -88,20 +93,20 @@ class StateSummary(Struct, frozen=True):
 
 
 def folder() -> Path:
-    """Where the ledgers of batches are."""
+    """Return the folder of all batch stores."""
     return paths.journal_path() / "batches"
 
 
 def names() -> list[str]:
-    """The ledgers there are, by name."""
+    """Return the names of all batch stores, sorted."""
     return sorted(path.stem for path in folder().glob("*.sqlite") if _NAME.fullmatch(path.stem))
 
 
 def path_of(name: object) -> Path:
-    """The file of the ledger `name`.
+    """Return the file of the batch store `name`.
 
     Raises:
-        ConfigError: the name cannot be that of a file.
+        ConfigError: The name cannot be used as a file name.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ConfigError(
@@ -111,18 +116,23 @@ def path_of(name: object) -> Path:
 
 
 class Store:
-    """One ledger, open. Whoever writes holds it; a second writer is refused, readers are not.
+    """An open batch store.
 
-    `must_exist` is for who wants to look at one; its pages are not looked through then. `is_read_only` is for who does
-    nothing else, which needs no folder that can be written.
+    A writer locks it (`hold`). A second writer is refused; readers are not.
+
+    Args:
+        name: The name of the store.
+        must_exist: Refuse to create the file, for callers that only inspect it. Not every page is checked then.
+        is_read_only: Open for reading only. The folder need not be writable.
 
     Raises:
-        ConfigError: the file is of another version, broken, or none of ours; it is left as it is.
+        ConfigError: The file is of another version, broken, or not a batch store. It is not changed.
     """
 
     def __init__(self, name: str, *, must_exist: bool = False, is_read_only: bool = False) -> None:
         self.name = name
-        self.mark = secrets.token_hex(8)  # of this opening: a place that was had in another one may count no more
+        # Identifies this opening: a place from another opening may be invalid.
+        self.mark = secrets.token_hex(8)
         self.path = path_of(name)
         self._held: int | None = None
         self._is_closed = False
@@ -139,10 +149,10 @@ class Store:
             self._db = open_readonly(self.path) if is_read_only else open_store(self.path)
 
     def hold(self) -> None:
-        """Become the one who writes.
+        """Lock the store for writing, unless it is locked already.
 
         Raises:
-            ConfigError: another process or batch is at it.
+            ConfigError: Another process or batch is writing to it, or it is closed.
         """
         if self._held is not None:
             return
@@ -160,13 +170,13 @@ class Store:
         self._held = handle
 
     def release(self) -> None:
-        """Let others write."""
+        """Unlock the store for other writers."""
         if self._held is not None:
             os.close(self._held)
             self._held = None
 
     def close(self) -> None:
-        """Release it and close the file; closing twice does nothing."""
+        """Commit, unlock the store and close the file; closing twice does nothing."""
         if self._is_closed:
             return
         try:
@@ -179,7 +189,7 @@ class Store:
             self._db.close()
 
     def claim(self, key: str, body: bytes, note: Any, *, retry_failed: bool = False) -> StoredItem:
-        """The next item of that key in this run, with its result if it has one; a new one is open.
+        """Return the next item of that key in this run, with its result if it has one; else the item is opened.
 
         The nth request of a key is the nth item of that key, in every run.
         """
@@ -202,10 +212,9 @@ class Store:
             return _new(kept.number, key, body, packed)
 
     def claim_again(self, number: int, body: bytes, note: Any, *, is_unseen: bool) -> StoredItem | None:
-        """The item that a request had, for what it asks now; None if there is no such item.
+        """Return the item that a request had before, for its current content; None if there is no such item.
 
-        A result is kept if it `is_unseen` and belongs to the same question. What is asked instead of something else
-        gets another number, so that an answer that is still on its way to the old one finds nothing.
+        A stored result is kept if it `is_unseen` (not delivered yet) and the content is unchanged.
         """
         self.hold()
         with self._told():
@@ -218,6 +227,7 @@ class Store:
             if is_same and is_unseen and kept.is_finished:
                 return kept
             if not is_same:
+                # A new number, so that an answer still under way to the old content finds no item.
                 number = self._db.execute(_RENEW, (number,)).fetchone()[0]
                 self._db.execute("DELETE FROM asked WHERE number = ?", (kept.number,))
             self._db.execute("UPDATE items SET state = 'open' WHERE number = ?", (number,))
@@ -226,13 +236,13 @@ class Store:
             return _new(number, kept.key, body, packed)
 
     def asked(self, number: int) -> bytes | None:
-        """What an item asks, as it was packed; None if there is no such item."""
+        """Return the packed request of an item; None if there is no such item."""
         with self._told():
             row = self._db.execute("SELECT request FROM asked WHERE number = ?", (number,)).fetchone()
         return row[0] if row is not None else None
 
     def finish(self, number: int, request: BatchRequest) -> None:
-        """Keep the result of an item, from the next commit on."""
+        """Save the result of an item; it lasts from the next commit on."""
         kind = type(request.exception).__name__ if request.exception is not None else None
         usage = request.usage
         values = (
@@ -256,14 +266,14 @@ class Store:
             self._db.execute(_FINISH, values)
 
     def forget(self, number: int) -> None:
-        """Leave an item out that has no result, from the next commit on."""
+        """Delete an item that has no result; it is gone from the next commit on."""
         with self._told():
             self._begin()
             if self._db.execute("DELETE FROM items WHERE number = ? AND state = 'open'", (number,)).rowcount:
                 self._db.execute("DELETE FROM asked WHERE number = ?", (number,))
 
     def commit(self) -> None:
-        """Make everything so far last."""
+        """Commit all writes so far."""
         if self._is_closed:
             return
         with self._told():
@@ -271,7 +281,7 @@ class Store:
                 self._db.execute("COMMIT")
 
     def items(self, *states: str) -> Iterator[StoredItem]:
-        """The items in one of `states` (all if none is named), in the order in which they were added."""
+        """Yield the items in one of `states` (all if none is named), in the order in which they were added."""
         last = 0
         wanted = states or ("open", "deferred", *_FINISHED)
         query = f"{_SELECT} WHERE number > ? AND state IN ({', '.join('?' * len(wanted))}) ORDER BY number LIMIT 500"
@@ -285,11 +295,11 @@ class Store:
 
     @property
     def connection(self) -> sqlite3.Connection:
-        """The connection to the file, for what is kept beside the items; `commit` makes that last too."""
+        """The connection to the file, for tables beside the items; `commit` commits those writes too."""
         return self._db
 
     def jobs_under_way(self, number: int | None = None) -> int:
-        """How many jobs of the ledger are at batch services, as far as is known: all, or those that hold an item."""
+        """Return the number of jobs at batch services, as far as is known: all, or those that hold item `number`."""
         with self._told():
             if self._db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'overnight_items'").fetchone() is None:
                 return 0
@@ -297,18 +307,18 @@ class Store:
             return found
 
     def sums(self) -> list[StateSummary]:
-        """What there is, by state."""
+        """Return a summary for each state."""
         with self._told():
             return [StateSummary(*row) for row in self._db.execute(_SUMS)]
 
     def about(self) -> dict[str, Any]:
-        """What was noted of the whole batch."""
+        """Return the values that were noted for the whole batch."""
         with self._told():
             rows = self._db.execute("SELECT name, value FROM about").fetchall()
         return {name: json.loads(value) for name, value in rows}
 
     def note(self, about: Mapping[str, Any]) -> None:
-        """Note values (JSON) of the whole batch, and commit."""
+        """Save values (JSON) for the whole batch, and commit."""
         self.hold()
         with self._told():
             self._begin()
@@ -322,7 +332,7 @@ class Store:
 
     @contextmanager
     def _told(self) -> Iterator[None]:
-        """Turn what SQLite says into an error that says what to do."""
+        """Convert errors of SQLite and the file system to a ConfigError with a remedy."""
         try:
             yield
         except sqlite3.ProgrammingError as exc:
@@ -334,7 +344,7 @@ class Store:
 
 
 def requests(store: Store, *states: str) -> Iterator[BatchRequest]:
-    """The requests of a ledger that stand so, as they were kept; asked again, they keep their places."""
+    """Yield the stored requests in one of `states`; added to a batch again, each keeps its item."""
     for kept in store.items(*states):
         request = unpack(kept.request)
         request.place = Place(store.mark, kept.number, None)

@@ -1,4 +1,4 @@
-"""Results on their way to the ledger: kept together, handed on when they are safe; it makes no call."""
+"""Writes results to the batch store and delivers them once they are committed. Entry point: `ResultWriter`."""
 
 from __future__ import annotations
 
@@ -16,14 +16,19 @@ Key = Callable[[BatchRequest], Any] | str
 
 
 class ResultWriter:
-    """Between a batch and its store; what comes within one turn of the loop goes into one transaction.
+    """The link between a batch and its store; results of one turn of the event loop share one transaction.
 
-    A result that is not committed holds its place among the calls under way (`pace`), so that a process that is killed
-    loses no more than these.
+    A result that is not committed keeps its slot among the calls under way (`ConcurrencyLimit.held`), so that a killed
+    process loses no more results than that.
 
-    `key` names a request: a function, or an attribute of it; by default all that shapes the answer does. `deliver` gets
-    results that are committed, and the error if they could not be (they are handed on all the same: they were paid
-    for).
+    Args:
+        store: The batch store.
+        key: Names a request: a function, or the name of an attribute. By default, the name is a hash of everything that
+            shapes the answer.
+        concurrency: The limit whose slots uncommitted results keep.
+        deliver: Receives committed results. If a commit fails, it receives the results, which were paid for, and the
+            error.
+        retry_failed: Open items again that failed in an earlier run.
     """
 
     def __init__(
@@ -45,13 +50,16 @@ class ResultWriter:
         self._timer: asyncio.Handle | None = None
 
     def claim(self, request: BatchRequest, *, is_unseen: bool = False) -> int | None:
-        """The place of a request that is to be asked; None if it has its result already, or can have none.
+        """Return the item number of a request to send; None if it has its result already or cannot be sent.
 
-        One that was added before has its place again. `is_unseen` says that a result from the ledger was not handed
-        over, so that it still stands if the request asks the same.
+        A request that was added before gets its item again.
+
+        Args:
+            request: The request.
+            is_unseen: True if a result from the store was not delivered. It stays valid if the request is unchanged.
 
         Raises:
-            ConfigError: the ledger cannot be written, or the request has no such key.
+            ConfigError: The store cannot be written, or the request has no such key.
         """
         problem: ContentsError | None = None
         try:
@@ -72,7 +80,7 @@ class ResultWriter:
         return None
 
     def keep(self, number: int, request: BatchRequest) -> None:
-        """Keep a result, and hand it on once it is committed."""
+        """Save a result, and deliver it once it is committed."""
         response: object = request.response
         if response is not None and not isinstance(response, str):
             found = type(response).__name__
@@ -88,7 +96,7 @@ class ResultWriter:
             self._arm()
 
     def withdraw(self, request: BatchRequest) -> bool:
-        """Do not hand a result on that is not safe yet; whether there was one."""
+        """Discard a result that is not delivered yet; return True if there was one."""
         if request.state == "waiting":
             return False
         count = len(self.kept)
@@ -108,26 +116,26 @@ class ResultWriter:
             self._hand_on(None)
 
     def release(self) -> None:
-        """Commit, and let other runs have the ledger."""
+        """Commit, and unlock the store for other runs."""
         self.flush()
         self.store.release()
 
     def close(self) -> None:
-        """Commit, and close the ledger."""
+        """Commit, and close the store."""
         self.flush()
         self.store.close()
 
     def _item_of(self, request: BatchRequest, shape: str, body: bytes, *, is_unseen: bool) -> StoredItem:
-        """The item that a request has in the ledger from now on."""
+        """Return the store's item for a request from now on."""
         key, kept = None, None
         had = request.place if request.place is not None and request.place.mark == self.store.mark else None
-        if had is None or had.key is not None:  # one that was taken from the ledger has no other name
+        if had is None or had.key is not None:  # an item read from the store keeps its key
             key = self._named(request, shape)
         if had is not None and had.key == key:
             kept = self.store.claim_again(had.number, body, request.note, is_unseen=is_unseen)
         if kept is None:
             kept = self.store.claim(key or shape, body, request.note, retry_failed=self._retry_failed)
-            if had is not None:  # nobody asks that any more; it goes last, so that its number is not given again
+            if had is not None:  # the old item is obsolete; deleted last, so that its number is not reused
                 self.store.forget(had.number)
         request.place = Place(self.store.mark, kept.number, key)
         return kept
@@ -137,7 +145,7 @@ class ResultWriter:
         if self._timer is not None and self._loop is loop:
             return
         self._loop = loop
-        self._timer = loop.call_soon(self.flush)  # before the answers that will have come by then
+        self._timer = loop.call_soon(self.flush)  # runs before answers that arrive in the meantime
 
     def _hand_on(self, problem: MuseError | None) -> None:
         kept, self.kept = self.kept, []
@@ -156,5 +164,5 @@ class ResultWriter:
             return str(vars(request)[self._key])
         try:
             return str(self._key(request))
-        except StopIteration as exc:  # in whatever iterates here, it would look like an end
+        except StopIteration as exc:  # a generator that iterates here would take it for the end
             raise ConfigError("key", "a function that raised StopIteration", "one that gives a name") from exc
