@@ -1,7 +1,7 @@
-"""One job at a batch service, from its sending to its last answer; it does not know the other jobs.
+"""The life of one job at a batch service, from its upload to its last answer. Entry point: `BatchJobRunner`.
 
-A kill may come at any moment. Before a job is sent, that is written down; after that it is looked for by its mark
-before it is ever sent again, and sent again only if the service does not know it.
+The process may be killed at any moment. Therefore a job is recorded before it is sent. Later it is looked up at the
+service by its mark, and sent again only if the service does not know it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _GONE = frozenset({404, 410})
 
 
 class Answer(Struct, frozen=True):
-    """What came of one request; one that is not `is_final` may still be had, by another run."""
+    """The outcome of one request; if it is not `is_final`, another run may still get the result."""
 
     mark: str
     place: int
@@ -52,7 +52,7 @@ class Answer(Struct, frozen=True):
 
 
 class BatchJobRunner:
-    """Sends, watches and fetches one job; answers go onto `answers` as they are read."""
+    """A runner that sends, polls and fetches one job, and puts answers into the queue `answers` as it reads them."""
 
     def __init__(
         self,
@@ -74,10 +74,10 @@ class BatchJobRunner:
         self._open: dict[int, BatchJobItem] | None = None
 
     async def send(self, upload: BatchUpload) -> MuseError | None:
-        """Bring the job to the service, once; why it is not there if it cannot be brought there.
+        """Send the job to the service exactly once; return the error if it cannot be sent, else None.
 
         Raises:
-            MuseError: the service cannot say whether it is there.
+            MuseError: The service cannot say whether the job has arrived.
         """
         failures = 0
         error: MuseError | None = None
@@ -109,10 +109,10 @@ class BatchJobRunner:
         return None
 
     async def recover(self) -> bool:
-        """Look for a job that may have arrived, until the service has had time to list it; whether it is found.
+        """Look for a job that may have arrived, until the service has had time to list it; return True if it is found.
 
         Raises:
-            MuseError: the service cannot say.
+            MuseError: The service cannot say.
         """
         while True:
             lookup = BatchLookup(self.job.mark, self.job.size, self.job.sent_ts)
@@ -128,7 +128,7 @@ class BatchJobRunner:
             await asyncio.sleep(min(left_s, self._rhythm.first_s))
 
     async def attend(self) -> bool:
-        """Wait for the job's end and give its answers; whether they are all given for good."""
+        """Wait until the job ends and give its answers; return True if they are all final."""
         while True:
             seen = await self._watch()
             if isinstance(seen, MuseError):
@@ -146,7 +146,7 @@ class BatchJobRunner:
                 return await self._give_up(error)
 
     async def refuse(self, error: MuseError, *, is_final: bool = True) -> bool:
-        """Give `error` as the answer to each request that has none; a final one has its line in the token log."""
+        """Answer each open request with `error` and return `is_final`; final errors are written to the usage log."""
         rows = self._rows()
         for place in list(rows):
             row = rows.pop(place)
@@ -157,10 +157,10 @@ class BatchJobRunner:
         return is_final
 
     async def discard(self) -> None:
-        """Delete the job at the service; one that it does not know any more is deleted.
+        """Delete the job at the service; a job that the service does not know any more counts as deleted.
 
         Raises:
-            MuseError: the service refuses.
+            MuseError: The service refuses.
         """
         if self.job.remote_id is None:
             return
@@ -172,12 +172,12 @@ class BatchJobRunner:
                 raise
 
     async def _give_up(self, error: MuseError) -> bool:
-        """A job that is gone at the service gives its error for good; any other one can be asked for again."""
+        """Answer all open requests with `error`; it is final if the job is gone at the service."""
         is_gone = isinstance(error, ProviderError) and error.status in _GONE
         return await self.refuse(error, is_final=is_gone)
 
     async def _watch(self) -> Status | MuseError:
-        """How the job ended, or why that cannot be known."""
+        """Poll until the job ends; return its status, or the error that prevents knowing it."""
         limits = self._service.native.limits
         overdue_ts = self.job.sent_ts + 1.05 * limits.window_s
         cancelled_s: float | None = None
@@ -208,7 +208,7 @@ class BatchJobRunner:
         return status
 
     async def _cancel(self) -> None:
-        """Ask for the job's end; one that is over already refuses that, which the next look shows."""
+        """Request the job's cancellation; a job that has ended refuses, and the next poll shows its end."""
         try:
             with MappedErrors(self._service, self.job.model):
                 await self._service.native.cancel(self._service.client, self.job.remote_id or "")
@@ -216,7 +216,7 @@ class BatchJobRunner:
             log.info("job %s at %s cannot be cancelled: %s", self.job.remote_id, self._service.name, error)
 
     async def _pause(self, wait_s: float) -> None:
-        """Wait, or less if the run is stopped meanwhile."""
+        """Wait `wait_s` seconds, or less if the run is stopped meanwhile."""
         if self._stop.is_set():
             await asyncio.sleep(min(wait_s, self._rhythm.first_s))
             return
@@ -227,7 +227,7 @@ class BatchJobRunner:
             return
 
     async def _fetch(self, status: Status) -> MuseError | None:
-        """Give every answer that there is, then the reason for each that there is not; what prevented that."""
+        """Give every answer, then an error for each request without one; return the error that prevented reading."""
         rows, waits = self._rows(), self._rhythm.waits()
         error: MuseError | None = None
         reads = 0
@@ -248,13 +248,13 @@ class BatchJobRunner:
         return error
 
     def _rows(self) -> dict[int, BatchJobItem]:
-        """The requests without an answer, by place; those on their way to the caller have one."""
+        """Return the requests without an answer, by place; an answer that is queued for the caller counts."""
         if self._open is None:
             self._open = {row.place: row for row in self._jobs.rows(self.job.mark)}
         return self._open
 
     async def _read(self, rows: dict[int, BatchJobItem]) -> int:
-        """Read the results once, taking what is found out of `rows`; how many lines were unreadable."""
+        """Read the results once and remove answered requests from `rows`; return the number of unreadable lines."""
         broken = foreign = 0
         prefix = f"{self.job.mark}-"
         with MappedErrors(self._service, self.job.model):
@@ -295,7 +295,7 @@ class BatchJobRunner:
         return AttemptRecorder(provider, request, origin, Deadline.after(DEFAULT_TIMEOUT_S), sender.dropped, lane)
 
     def _reason(self, status: Status, row: BatchJobItem) -> MuseError:
-        """Why a job that is over has no answer to a request."""
+        """Return why a job that has ended has no answer to a request."""
         name, model = self._service.name, self.job.model
         match status.state:
             case "expired":
@@ -320,7 +320,7 @@ def _is_retryable(error: MuseError) -> bool:
 
 
 def _may_have_arrived(error: MuseError | None) -> bool:
-    """Whether a job may be at the service for all that it failed to answer: no 4xx says so."""
+    """Return True if a job may be at the service although sending failed: no response, 408 or a 5xx status."""
     if not isinstance(error, ProviderError):
         return False
     return error.status is None or error.status >= 500 or error.status == 408

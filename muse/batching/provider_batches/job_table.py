@@ -1,4 +1,4 @@
-"""The jobs at batch services, in SQLite: what was sent for whom; it knows no service and no answer."""
+"""The SQLite table of jobs at batch services and their requests. Entry point: `BatchJobTable`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _VERSION = 1
 
 
 class RequestMetadata(Struct, frozen=True):
-    """Where a request came from, and the options that its model does not take: what its reply is to say of it."""
+    """A request's origin, and the options that its model does not accept; both are reported with the reply."""
 
     context: str | None = None
     route: Route | None = None
@@ -45,7 +45,7 @@ class RequestMetadata(Struct, frozen=True):
 
 
 class BatchJobItem(Struct, frozen=True):
-    """One request of a job: its place there, the caller's key of it, and a digest of what was sent."""
+    """One request of a job: its place in the job, the caller's key for it, and a digest of what was sent."""
 
     place: int
     key: str
@@ -54,10 +54,22 @@ class BatchJobItem(Struct, frozen=True):
 
 
 class BatchJob(Struct, frozen=True):
-    """One job; `remote_id` is its name at the service, None until it is known, `refused` names that were not it.
+    """One job at a batch service.
 
-    `state` is "planned", a state of the service, or "closed" when every answer was given. `tries` counts how often it
-    was sent; times are seconds of the epoch.
+    Attributes:
+        mark: muse's own identifier of the job.
+        provider: The provider.
+        model: The model.
+        state: "planned", a state of the service, or "closed" when the caller has every answer.
+        remote_id: The job's name at the service; None until it is known.
+        refused: Names at the service that turned out to be other jobs.
+        tries: How often it was sent.
+        size: The number of requests.
+        done: The number of requests that succeeded.
+        failed: The number of requests that failed.
+        message: The service's message.
+        planned_ts: When it was recorded, in seconds since the epoch.
+        sent_ts: When it was last sent, in seconds since the epoch.
     """
 
     mark: str
@@ -76,10 +88,11 @@ class BatchJob(Struct, frozen=True):
 
 
 class BatchJobTable:
-    """The jobs in the SQLite file `where`, or beside other tables over an open connection in autocommit mode.
+    """The jobs in the SQLite file `where`, or in tables of an open connection in autocommit mode.
 
-    Each change is committed when its method returns, with whatever else the connection has open. Only `given` joins
-    what its owner has open, so that an answer is kept and taken at once. `alone` holds for a file only.
+    Each change is committed when its method returns, together with any transaction open on the connection. Only `given`
+    joins an open transaction without committing, so that saving an answer and marking it as taken are atomic. `alone`
+    locks only if `where` is a file.
     """
 
     def __init__(self, where: str | os.PathLike[str] | sqlite3.Connection) -> None:
@@ -89,16 +102,16 @@ class BatchJobTable:
             self._db.execute(statement)
 
     def close(self) -> None:
-        """Close the file; a connection that was handed in stays open."""
+        """Close the file; a connection that the caller passed in stays open."""
         if self._path is not None:
             self._db.close()
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """See that no other run works on these jobs meanwhile: it could pay for them again.
+        """Hold a lock so that no other run works on these jobs, which could pay for them twice.
 
         Raises:
-            ConfigError: one does.
+            ConfigError: Another run holds it.
         """
         if self._path is None:
             yield
@@ -115,7 +128,7 @@ class BatchJobTable:
             lock.close()
 
     def plan(self, mark: str, provider: str, model: str, rows: Iterable[BatchJobItem]) -> BatchJob:
-        """Write down a job that is about to be sent."""
+        """Record a job that is about to be sent."""
         entries = [(mark, row.place, row.key, row.digest, msgspec.json.encode(row.sender).decode()) for row in rows]
         with self._change():
             self._db.execute(
@@ -126,10 +139,10 @@ class BatchJobTable:
         return self.get(mark)
 
     def get(self, mark: str) -> BatchJob:
-        """One job.
+        """Return one job.
 
         Raises:
-            LookupError: there is none of that mark.
+            LookupError: There is no job with that mark.
         """
         found = self._db.execute(f"SELECT {_COLUMNS} FROM overnight_jobs WHERE mark = ?", (mark,)).fetchone()  # noqa: S608
         if found is None:
@@ -137,12 +150,12 @@ class BatchJobTable:
         return _job(found)
 
     def all(self, *, closed: bool = True) -> list[BatchJob]:
-        """Every job, oldest first, with or without those that are closed."""
+        """Return every job, oldest first, with or without closed ones."""
         rows = self._db.execute(f"SELECT {_COLUMNS} FROM overnight_jobs ORDER BY planned_ts, mark")  # noqa: S608
         return [job for job in map(_job, rows) if closed or job.state != _CLOSED]
 
     def rows(self, mark: str) -> Iterator[BatchJobItem]:
-        """The requests of a job whose answers were not given yet."""
+        """Yield the requests of a job whose answers the caller does not have yet."""
         found = self._db.execute(
             "SELECT place, key, digest, sender FROM overnight_items WHERE mark = ? ORDER BY place", (mark,)
         )
@@ -150,12 +163,15 @@ class BatchJobTable:
             yield BatchJobItem(place, key, digest, msgspec.json.decode(sender, type=RequestMetadata))
 
     def is_waiting(self, mark: str) -> bool:
-        """Whether a job has requests whose answers were not given yet."""
+        """Return True if a job has requests whose answers the caller does not have yet."""
         found = self._db.execute("SELECT 1 FROM overnight_items WHERE mark = ? LIMIT 1", (mark,)).fetchone()
         return found is not None
 
     def holds(self, key: str, digest: str) -> bool:
-        """Whether an answer to this request is under way; one to another request of that key is no longer wanted."""
+        """Return True if an answer to this request is under way.
+
+        Requests with the same key and another digest are deleted: their answers are no longer wanted.
+        """
         found = self._db.execute("SELECT mark, place, digest FROM overnight_items WHERE key = ?", (key,)).fetchall()
         for mark, place, known in found:
             if known == digest:
@@ -164,9 +180,10 @@ class BatchJobTable:
         return False
 
     def sending(self, mark: str) -> BatchJob:
-        """A job is sent now; from here on it may exist at the service, which a power cut too must not forget."""
+        """Record that a job is being sent now, and return it."""
         if self._db.in_transaction:
             self._db.execute("COMMIT")
+        # From here on the job may exist at the service, so that not even a power cut may lose the record.
         self._db.execute("PRAGMA synchronous = FULL")
         try:
             with self._change():
@@ -178,7 +195,7 @@ class BatchJobTable:
         return self.get(mark)
 
     def sent(self, mark: str, remote_id: str) -> BatchJob:
-        """A job is at the service, under that name."""
+        """Record the job's name at the service, and return the job."""
         with self._change():
             self._db.execute(
                 "UPDATE overnight_jobs SET remote_id = ?, state = 'validating' WHERE mark = ?", (remote_id, mark)
@@ -186,7 +203,7 @@ class BatchJobTable:
         return self.get(mark)
 
     def refuse(self, mark: str) -> BatchJob:
-        """The job of that name at the service is another one."""
+        """Record that the name at the service belongs to another job, and return the job."""
         job = self.get(mark)
         refused = json.dumps([*job.refused, *([job.remote_id] if job.remote_id else [])])
         with self._change():
@@ -197,7 +214,7 @@ class BatchJobTable:
         return self.get(mark)
 
     def seen(self, mark: str, state: str, done: int, failed: int, message: str) -> None:
-        """How a job stood when it was last looked at."""
+        """Record a job's state when it was last polled."""
         with self._change():
             self._db.execute(
                 "UPDATE overnight_jobs SET state = ?, done = ?, failed = ?, message = ? WHERE mark = ?",
@@ -205,26 +222,26 @@ class BatchJobTable:
             )
 
     def digest_of(self, mark: str, place: int) -> str:
-        """What a request is known by whose answer was not given yet; "" if it was."""
+        """Return the digest of a request whose answer was not given yet; "" if it was."""
         found = self._db.execute(
             "SELECT digest FROM overnight_items WHERE mark = ? AND place = ?", (mark, place)
         ).fetchone()
         return found[0] if found else ""
 
     def given(self, mark: str, place: int) -> None:
-        """The caller has the answer to a request; it is not looked for again."""
+        """Record that the caller has the answer to a request."""
         with self._change(is_joined=True):
             self._db.execute("DELETE FROM overnight_items WHERE mark = ? AND place = ?", (mark, place))
 
     def closed(self, mark: str) -> None:
-        """Every answer of a job was given."""
+        """Record that every answer of a job was given."""
         with self._change():
             self._db.execute("UPDATE overnight_jobs SET state = ? WHERE mark = ?", (_CLOSED, mark))
             self._db.execute("DELETE FROM overnight_items WHERE mark = ?", (mark,))
 
     @contextmanager
     def _change(self, *, is_joined: bool = False) -> Iterator[None]:
-        """One transaction; one that `is_joined` is left to its owner where the owner has one open."""
+        """Run a transaction; with `is_joined`, use the open transaction, if any, and leave its commit to its owner."""
         if is_joined and self._db.in_transaction:
             yield
             return
@@ -240,7 +257,7 @@ class BatchJobTable:
         self._db.execute("COMMIT")
 
     def forget(self, mark: str) -> None:
-        """Strike out a job that never came to be, or that is deleted at the service."""
+        """Delete a job that never came to be, or that is deleted at the service."""
         with self._change():
             self._db.execute("DELETE FROM overnight_items WHERE mark = ?", (mark,))
             self._db.execute("DELETE FROM overnight_jobs WHERE mark = ?", (mark,))

@@ -1,7 +1,9 @@
-"""A batch's requests on their way through the overnight lane, and back to the batch; it knows no service.
+"""The overnight lane of a batch: requests go to batch services, and results come back to the batch.
 
-The requests of a batch are put together first: they go out when its feeds have ended and somebody drains it. Its
-results come as results of live calls do, at the price of a batch service.
+The lane collects the requests of a batch first. They are sent when the feeds have ended and the batch is drained.
+Results are delivered like those of live calls, at the price of the batch service.
+
+Entry points: `lane_for`, `ProviderBatchLane`, `cancel`.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ from muse.types.messages import Attempt, Reply
 Lane = Literal["now", "overnight", "auto"]
 Deadline = float | timedelta | datetime
 LANES: tuple[Lane, ...] = ("now", "overnight", "auto")
-# All services aim at a day. What is left when it ends is asked live, in the last tenth of the time or two hours.
+# All services aim to answer within a day. In lane "auto", what is left before the deadline is sent live: in the last
+# tenth of the time, two hours at most.
 LEAST_S = 86_400.0
 _LIVE_SHARE, _MOST_LIVE_S = 0.1, 7_200.0
 _LONGEST_S = 3_600.0 * 24 * 366 * 100
@@ -45,32 +48,35 @@ RHYTHM = PollSchedule()
 
 
 class LaneOwner(Protocol):
-    """The batch that a night belongs to, as far as it knows it."""
+    """The part of a batch that its lane uses."""
 
     def _settle(self, job: QueueItem, began_s: float) -> None:
-        """Take a job whose request has its result."""
+        """Accept an item whose request has its result."""
 
     def _forget(self) -> None:
-        """Leave out a job whose request was updated since."""
+        """Drop an item whose request was updated since."""
 
     def _take_back(self, job: QueueItem) -> None:
-        """Put a job in the row of those that are asked live."""
+        """Queue an item for a live call."""
 
     def _resume(self) -> None:
-        """Have what is left to do done."""
+        """Start whatever has work left."""
 
     def _has_room(self) -> bool:
-        """Whether results are drained fast enough."""
+        """Return True if results are drained fast enough."""
 
     def _may_take(self) -> bool:
-        """Whether a request that is asked live would be asked at once."""
+        """Return True if a live request would be sent at once."""
 
     async def _fit(self, request: BatchRequest, text: str) -> str:
-        """See to the form of an answer."""
+        """Return the JSON of an answer that fits the request's schema."""
 
 
 class ProviderBatchLane:
-    """Between a batch and the services; `bell` rings when a feed ends, or the batch has done something."""
+    """The link between a batch and the batch services.
+
+    The batch rings `notifier` when a feed ends and when its own state changes.
+    """
 
     def __init__(
         self,
@@ -90,10 +96,13 @@ class ProviderBatchLane:
         self._end_s = None if deadline_s is None else time.monotonic() + deadline_s
         self._jobs: dict[int, QueueItem] = {}
         self._task: asyncio.Task[None] | None = None
-        self._may_be_left = store.jobs_under_way() > 0  # of a run that was killed between two of its last steps
+        self._may_be_left = store.jobs_under_way() > 0  # after a run that was killed near its end
 
     def takes(self, job: QueueItem) -> bool:
-        """Take a request in, if this is its way; one that cannot be sent at all is asked live, which says why."""
+        """Accept an item if it can go to a batch service; return True if it was accepted.
+
+        A request that cannot be sent at all is refused here, so that the live call reports why.
+        """
         is_near = self._end_s is not None and self._end_s - time.monotonic() < LEAST_S
         if self._is_auto and is_near and not self._store.jobs_under_way(job.number):
             return False
@@ -104,13 +113,16 @@ class ProviderBatchLane:
         if self._is_auto and (route is None or window_s(route.provider) is None):
             return False
         before = self._jobs.get(job.number)
-        if before is not None:  # the same question, added again
+        if before is not None:  # the same request, added again
             self._owner._forget()
         self._jobs[job.number] = job
         return True
 
     def start(self, ended: Callable[[BaseException | None], None]) -> None:
-        """See that what was taken in is sent, once the feeds have ended; `ended` is told when there is nothing left."""
+        """Send the collected requests once the feeds have ended.
+
+        `ended` is called when there is nothing left to do, with the error of a failure or None.
+        """
         if self._task is not None and not self._task.done():
             return
         if not self._jobs and self._source.is_over and not self._may_be_left:
@@ -119,11 +131,11 @@ class ProviderBatchLane:
         task.add_done_callback(lambda done: ended(None if done.cancelled() else done.exception()))
 
     def tasks(self) -> list[asyncio.Task[None]]:
-        """What runs; cancelled, it leaves the jobs at the services, and `start` goes on with them."""
+        """Return the running task, if any; cancelling it leaves the jobs at the services, and `start` resumes them."""
         return [self._task] if self._task is not None and not self._task.done() else []
 
     def drop(self) -> list[QueueItem]:
-        """Take nothing more from the services in this run; the requests that were on their way."""
+        """Stop collecting answers in this run; return the items that were under way."""
         dropped = list(self._jobs.values())
         self._jobs.clear()
         for task in self.tasks():
@@ -142,7 +154,7 @@ class ProviderBatchLane:
                     await self._conclude(answer)
 
     async def _gather(self) -> None:
-        """Take everything from the feeds; each request passes `takes`."""
+        """Take everything from the feeds; each request passes through `takes`."""
         taken = 0
         while not self._source.is_over:
             if self._source.has_plain and self._owner._may_take():
@@ -164,14 +176,14 @@ class ProviderBatchLane:
                 yield item
 
     def _left_s(self) -> float | None:
-        """Seconds until what is not finished is cancelled."""
+        """Return the seconds until unfinished requests are cancelled."""
         if self._end_s is None:
             return None
         left_s = max(self._end_s - time.monotonic(), 0.0)
         return left_s - min(left_s * _LIVE_SHARE, _MOST_LIVE_S) if self._is_auto else left_s
 
     async def _conclude(self, answer: Answer) -> None:
-        """Give a request its result, or let it be asked live; and wait while too many results are not drained."""
+        """Deliver a result or queue a live call, and wait while too many results are not drained."""
         while not self._owner._has_room():
             await self._source.room.wait()
         job = self._jobs.pop(int(answer.key), None)
@@ -219,11 +231,11 @@ def lane_for(
     lane: object,
     deadline: Deadline | None,
 ) -> ProviderBatchLane | None:
-    """The night of a batch in this lane; None if all its calls are live.
+    """Return the overnight lane of a batch; None if all its calls are live.
 
     Raises:
-        ConfigError: the lane or the deadline is not one, no ledger could remember the jobs, or live calls would ask
-            again what is at a service.
+        ConfigError: The lane or the deadline is invalid, there is no batch store to keep the jobs in, or live calls
+            would send requests again that are at a batch service.
     """
     if lane not in LANES:
         raise ConfigError("lane", repr(lane), "'now', 'overnight' or 'auto'")
@@ -244,9 +256,9 @@ def lane_for(
 
 
 def keep(store: Store, answer: Answer) -> None:
-    """Keep the result of a request that another run had sent; one that was cancelled or put off stays open.
+    """Save the result of a request that another run sent; cancelled and deferred ones stay open.
 
-    Nothing is asked here, so that an answer that does not fit its schema is a failure.
+    No call is made here, so an answer that does not fit its schema is a failure.
     """
     outcome, body = answer.outcome, store.asked(int(answer.key))
     if body is None or not answer.is_final or (isinstance(outcome, ProviderError) and outcome.code == CANCELLED):
@@ -266,7 +278,7 @@ def keep(store: Store, answer: Answer) -> None:
 
 
 async def cancel(store: Store) -> int:
-    """Have the services end what is under way for a ledger, and keep what is finished; how many requests that was."""
+    """Cancel the jobs of a batch store at the services, and save finished answers; return how many there were."""
     store.hold()
     lane = ProviderBatchSubmitter(store.connection, rhythm=RHYTHM)
     lane.cancel()
@@ -280,16 +292,16 @@ async def cancel(store: Store) -> int:
 
 
 def seconds_until(deadline: Deadline) -> float:
-    """The seconds from now until a deadline: a number of them, a span of time, or a moment.
+    """Return the seconds from now until a deadline: a number of seconds, a time span or a point in time.
 
     Raises:
-        ConfigError: it is not in the future.
+        ConfigError: It is not in the future.
     """
     if isinstance(deadline, datetime):
         seconds = (deadline - datetime.now(deadline.tzinfo)).total_seconds()
     elif isinstance(deadline, timedelta):
         seconds = deadline.total_seconds()
-    elif type(given := deadline) in (int, float):  # True is no number of seconds
+    elif type(given := deadline) in (int, float):  # bool is a subclass of int
         seconds = given
     else:
         raise ConfigError("deadline", f"{deadline!r}", _DEADLINE)
@@ -299,10 +311,10 @@ def seconds_until(deadline: Deadline) -> float:
 
 
 def _item(job: QueueItem) -> Item:
-    """A request as it would be asked live: routed, under its budgets.
+    """Return a request as a live call would send it: routed, and checked against its budgets.
 
     Raises:
-        MuseError, ValueError, TypeError: it cannot be.
+        MuseError, ValueError, TypeError: It cannot be sent.
     """
     check(job.request.json_schema)
     options = job.request.options()
@@ -318,7 +330,7 @@ def _duration_s(outcome: Reply | MuseError) -> float:
 
 
 def _lost(error: MuseError) -> list[Any]:
-    """What a request that failed came to, at the price of its lane."""
+    """Return the usage of a failed request, at the price of the batch service."""
     whole = list(calls_of((), error))
     for place, call in enumerate(whole):
         spec = specs().get(call.provider)

@@ -1,4 +1,4 @@
-"""A batch service as a run asks it: whose it is, how often it is asked, what its errors mean; it knows no job."""
+"""A provider's batch service, its polling schedule and its errors. Entry points: `Service`, `PollSchedule`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ from muse.providers._backend.provider import Provider
 
 
 class PollSchedule(Struct, frozen=True):
-    """How often a job is looked at: after `first_s`, then ever less often, at least every `most_s`.
+    """How often a job is polled: first after `first_s` seconds, then at growing intervals of at most `most_s`.
 
-    `settle_s` is how long a service is given to list a job that it may have been sent just before a kill,
-    `cancel_wait_s` how long it may take to confirm a cancellation.
+    Attributes:
+        first_s: The first interval in seconds.
+        growth: The factor from one interval to the next.
+        most_s: The longest interval in seconds.
+        settle_s: How long the service may take to list a job that may have been sent just before a kill.
+        cancel_wait_s: How long the service may take to confirm a cancellation.
     """
 
     first_s: float = 10.0
@@ -27,7 +31,7 @@ class PollSchedule(Struct, frozen=True):
     cancel_wait_s: float = 900.0
 
     def waits(self) -> Iterator[float]:
-        """One pause after the other, in seconds, without an end."""
+        """Yield the intervals in seconds, without end."""
         wait_s = self.first_s
         while True:
             yield wait_s
@@ -35,7 +39,7 @@ class PollSchedule(Struct, frozen=True):
 
 
 class Service(Struct, frozen=True):
-    """A provider with its batch service, and the client for it."""
+    """A provider with its batch service and a client for it."""
 
     provider: Provider
     native: BatchService
@@ -48,7 +52,7 @@ class Service(Struct, frozen=True):
 
 
 class MappedErrors:
-    """Turns what a service's SDK raises within it into muse's errors."""
+    """A context manager that converts exceptions of a service's SDK to muse's errors."""
 
     def __init__(self, service: Service, model: str) -> None:
         self._service = service

@@ -1,7 +1,9 @@
-"""Requests sent by way of the providers' own batch services, at their price, and their answers; it knows no wire form.
+"""Sending of requests to the providers' batch services, and collection of the answers.
 
-Requests are put together by provider and model into jobs as large as the service takes; each job is sent, watched and
-fetched by an `Errand`; `Jobs` remembers them, so a run that was killed is taken up again by the same call.
+Requests are grouped by provider and model into jobs as large as the service accepts. A `BatchJobRunner` sends, polls
+and fetches each job. A `BatchJobTable` stores the jobs, so that the same call resumes a run that was killed.
+
+Entry point: `ProviderBatchSubmitter`.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ DEFAULT_UPLOAD_BYTES = 100_000_000
 
 
 class Item(Struct, frozen=True):
-    """One request: the caller's own key of it, what is asked, and where it comes from, its route included."""
+    """One request: the caller's key for it, the request itself, and its origin, the route included."""
 
     key: str
     request: Request
@@ -43,14 +45,14 @@ class Item(Struct, frozen=True):
 
 
 def window_s(provider: str) -> float | None:
-    """How long the provider's batch service may take, in seconds; None if it has none."""
+    """Return how long the provider's batch service may take, in seconds; None if it has none."""
     backend = backend_of(provider)
     native = backend.provider.native_batch() if isinstance(backend, ProviderBackend) else None
     return native.limits.window_s if native is not None else None
 
 
 class _PendingUpload:
-    """The requests for one provider and model that wait to be a job."""
+    """Requests for one provider and model that are collected for the next job."""
 
     def __init__(self, service: Service, model: str, limits: Limits) -> None:
         self.service = service
@@ -66,10 +68,13 @@ class _PendingUpload:
 
 
 class ProviderBatchSubmitter:
-    """The overnight lane; `where` is the SQLite file (or an open connection) that remembers its jobs.
+    """The submitter of the overnight lane.
 
-    A job holds at most `parcel_bytes` of requests, or what the service takes if that is less: it is in memory while it
-    is sent.
+    Args:
+        where: The SQLite file, or an open connection, that stores the jobs.
+        rhythm: How often jobs are polled.
+        upload_bytes: The most bytes of requests in a job, or less if the service accepts less. A job is in memory
+            while it is sent.
     """
 
     def __init__(
@@ -85,33 +90,39 @@ class ProviderBatchSubmitter:
         self._stop = asyncio.Event()
         self._services: dict[str, Service] = {}
         self._logged: set[str] = set()
-        # Jobs of earlier runs, and what was given of them while requests are still read: by key, its digest.
+        # Jobs of earlier runs, and the digests (by key) of their answers that were given while requests are still read.
         self._remembered: set[str] = set()
         self._just_given: dict[str, str] = {}
 
     def close(self) -> None:
-        """Close the file; what is under way at the services goes on there."""
+        """Close the file; jobs under way continue at the services."""
         self._jobs.close()
 
     @property
     def jobs(self) -> list[BatchJob]:
-        """Every job that is remembered, oldest first."""
+        """Every stored job, oldest first."""
         return self._jobs.all()
 
     def cancel(self) -> None:
-        """Have the services end what is under way; `run` gives what is finished, and errors for the rest."""
+        """Cancel the jobs at the services; `run` then yields what is finished, and errors for the rest."""
         self._stop.set()
 
     async def run(self, items: Iterable[Item], *, deadline_s: float | None = None) -> AsyncGenerator[Answer, None]:
-        """Send what is not under way yet, and give what comes of each request as it comes.
+        """Send the requests that are not under way yet, and yield each answer as it arrives.
 
-        Jobs that are remembered are taken up, their requests included that are not among `items`. A key names one
-        request. After `deadline_s` seconds the rest is cancelled. An error that is `retryable` may be mended by a live
-        call; an answer that is not final may still be had, by another run. Leaving the iteration leaves the jobs as
-        they are; an answer counts as taken when the next is asked for.
+        Stored jobs are resumed, including requests that are not among `items`. An answer counts as taken when the next
+        one is requested. Closing the generator leaves the jobs at the services.
+
+        Args:
+            items: The requests. A key names one request.
+            deadline_s: Seconds until the rest is cancelled.
+
+        Yields:
+            Answers. If an error is `retryable`, a live call may succeed. If an answer is not final, another run may
+            still get the result.
 
         Raises:
-            ConfigError: another run is at it.
+            ConfigError: Another run is working on these jobs.
         """
         self._services.clear()  # their clients belong to the running loop
         with self._jobs.alone():
@@ -124,17 +135,19 @@ class ProviderBatchSubmitter:
                     self._jobs.closed(job.mark)
 
     def _note(self, answer: Answer) -> None:
-        """The caller has taken an answer."""
+        """Record that the caller has taken an answer."""
         if answer.is_final:
             if answer.mark in self._remembered:
                 self._just_given[answer.key] = self._jobs.digest_of(answer.mark, answer.place)
             self._jobs.given(answer.mark, answer.place)
 
     async def discard(self) -> int:
-        """Delete the jobs whose answers were all given at their services, and forget them; how many they were.
+        """Delete completed jobs at their services and in the table; return how many there were.
+
+        A job is completed when the caller has all its answers.
 
         Raises:
-            MuseError: a service refuses; those before it are deleted.
+            MuseError: A service refuses. The jobs before that one are deleted.
         """
         closed = [job for job in self._jobs.all() if job.state == "closed"]
         for job in closed:
@@ -146,7 +159,7 @@ class ProviderBatchSubmitter:
         return len(closed)
 
     async def _answers(self, items: Iterable[Item], deadline_s: float | None) -> AsyncGenerator[Answer, None]:
-        """The answers as the work that goes on beside them brings them; leaving the iteration ends that work."""
+        """Yield the answers of a concurrent task that does the work; closing the generator ends the task."""
         answers: asyncio.Queue[Answer] = asyncio.Queue(_READ_AHEAD)
         timer = asyncio.get_running_loop().call_later(deadline_s, self._stop.set) if deadline_s is not None else None
         work = asyncio.create_task(self._work(items, answers))
@@ -163,7 +176,7 @@ class ProviderBatchSubmitter:
             raise _unwrap_single(problem)
 
     async def _work(self, items: Iterable[Item], answers: asyncio.Queue[Answer]) -> None:
-        """Take up what is remembered, send what is new, and watch it all to its end."""
+        """Resume stored jobs, send new ones, and attend to all of them until they end."""
         async with asyncio.TaskGroup() as group:
             remembered = self._jobs.all(closed=False)
             self._logged = _logged_items(remembered)
@@ -175,7 +188,7 @@ class ProviderBatchSubmitter:
             self._remembered, self._just_given = set(), {}
 
     async def _take_up(self, job: BatchJob, answers: asyncio.Queue[Answer], group: asyncio.TaskGroup) -> None:
-        """Go on with a job of an earlier run; one that never arrived is struck out, so that its requests are new."""
+        """Resume a job of an earlier run; one that never arrived is deleted, so that its requests are sent again."""
         if job.remote_id is None and job.tries == 0:
             self._jobs.forget(job.mark)
             return
@@ -191,7 +204,7 @@ class ProviderBatchSubmitter:
         group.create_task(job_runner.attend())
 
     async def _send_all(self, items: Iterable[Item], answers: asyncio.Queue[Answer], group: asyncio.TaskGroup) -> None:
-        """Put the requests together into jobs, and send each when it is full, the rest at the end."""
+        """Collect the requests into jobs, and send each job when it is full and the rest at the end."""
         groups: dict[tuple[str, str], _PendingUpload] = {}
         try:
             for number, item in enumerate(items):
@@ -217,7 +230,7 @@ class ProviderBatchSubmitter:
         """Add one request to its group.
 
         Raises:
-            MuseError: it cannot be sent this way.
+            MuseError: It cannot be sent to a batch service.
         """
         name, model = _route_of(item), item.request.model
         waiting = groups.get((name, model))
@@ -243,7 +256,7 @@ class ProviderBatchSubmitter:
         waiting.rows.append(BatchJobItem(len(waiting.rows), item.key, digest, sender))
 
     async def _send(self, waiting: _PendingUpload, answers: asyncio.Queue[Answer], group: asyncio.TaskGroup) -> None:
-        """Send what has come together as a job, and begin anew."""
+        """Send the collected requests as a job, and start an empty one."""
         if not waiting.rows:
             return
         self._jobs.plan(waiting.mark, waiting.service.name, waiting.model, waiting.rows)
@@ -265,10 +278,10 @@ class ProviderBatchSubmitter:
         return BatchJobRunner(service, self._jobs, mark, answers, self._stop, self._rhythm, self._logged)
 
     async def _service(self, name: str) -> Service:
-        """A provider's batch service, ready to be asked.
+        """Return a provider's batch service with a client.
 
         Raises:
-            ConfigError: the provider has none, or there is no key for it.
+            ConfigError: The provider has no batch service, or there is no key for it.
         """
         if name not in self._services:
             backend = backend_of(name)
@@ -281,7 +294,7 @@ class ProviderBatchSubmitter:
 
 
 async def _next(answers: asyncio.Queue[Answer], work: asyncio.Task[None]) -> Answer | None:
-    """The next answer; None when the work is done and all of them were given."""
+    """Return the next answer; None when the work is done and all answers were given."""
     while not (work.done() and answers.empty()):
         if not answers.empty():
             return answers.get_nowait()
@@ -297,23 +310,23 @@ async def _next(answers: asyncio.Queue[Answer], work: asyncio.Task[None]) -> Ans
 
 
 def _unwrap_single(problem: BaseException) -> BaseException:
-    """What went wrong, out of the groups that tasks put it in; several at once stay a group."""
+    """Return the exception inside nested groups of one; a group of several stays a group."""
     while isinstance(problem, BaseExceptionGroup) and len(problem.exceptions) == 1:
         problem = problem.exceptions[0]
     return problem
 
 
 async def _refuse_all(jobs: BatchJobTable, mark: str, answers: asyncio.Queue[Answer], error: MuseError) -> None:
-    """Say of each request of a job that it cannot be asked for now."""
+    """Answer each request of a job with an error that is not final."""
     for row in jobs.rows(mark):
         await answers.put(Answer(mark, row.place, row.key, error, is_final=False))
 
 
 def _route_of(item: Item) -> str:
-    """The provider that an item is routed to.
+    """Return the provider that an item is routed to.
 
     Raises:
-        ContentsError: it has no route.
+        ContentsError: The item has no route.
     """
     if item.origin.route is None:
         raise ContentsError(f"batch item {item.key!r}: found no route, expected one (muse.models.route(context))")
@@ -321,10 +334,10 @@ def _route_of(item: Item) -> str:
 
 
 def _line(waiting: _PendingUpload, payload: dict[str, Any]) -> bytes:
-    """A request as the next line of its group.
+    """Return a request as the next line of its group's upload.
 
     Raises:
-        ContentsError: it alone is larger than a job may be.
+        ContentsError: The request alone exceeds the size limit of a job.
     """
     place = f"{waiting.mark}-{len(waiting.rows)}"
     line = encode_line(waiting.service.native.wrap(place, payload))
@@ -336,7 +349,10 @@ def _line(waiting: _PendingUpload, payload: dict[str, Any]) -> bytes:
 
 
 def _logged_items(jobs: list[BatchJob]) -> set[str]:
-    """The requests of these jobs that have their line in the token log: they were read just before a kill."""
+    """Return the requests of these jobs that are in the usage log already.
+
+    They were logged just before the process was killed and must not be logged twice.
+    """
     begun = [job for job in jobs if job.tries]
     if not begun:
         return set()

@@ -1,17 +1,19 @@
-"""Calls in a pipeline of `ray.data`: rows in, rows with answers out; it plans no work and keeps no results.
+"""Model calls in a pipeline of `ray.data`: rows in, rows with answers out.
 
-    with Host(workers=4) as host:
+Entry points: `DriverSession` and `MuseActor`.
+
+    with DriverSession(workers=4) as host:
         pages = ray.data.read_parquet("pages")
         answers = pages.map_batches(
-            Asker,
+            MuseActor,
             fn_constructor_kwargs={"host": host, "context": "insight.page", "contents": "text"},
             compute=ray.data.ActorPoolStrategy(size=4),
             batch_format="pyarrow",
         )
         answers.write_parquet("answers")
 
-Ray decides where rows go, and has those asked again that were lost with a node. The host, on the driver's node, gives
-each worker configuration, keys and its part of the limits, and enters the lines of all in the token log.
+Ray decides where rows go, and repeats the calls for rows that were lost with a node. The session, on the driver's node,
+gives each worker its configuration, keys and share of the limits, and appends all their lines to the usage log.
 """
 
 from __future__ import annotations
@@ -47,16 +49,18 @@ RESULTS = {
     "cost_usd": "float64",
     "duration_s": "float64",
 }
-"""The columns that are added, by their Arrow types."""
+"""The names and Arrow types of the added columns."""
 _REPORT_S = 4.0
 _ASK_AGAIN_S = 2.0
 
 
 class DriverSession:
-    """This program's journal, open for so many workers of pipelines while it lasts; it goes to them as it is.
+    """A context manager that opens this program's journal to `workers` workers of pipelines.
+
+    It is sent to the workers in pickled form.
 
     Raises:
-        ConfigError: Ray is not to be had, or a limit does not go into so many parts.
+        ConfigError: Ray is not available, or a limit cannot be divided into so many shares.
     """
 
     def __init__(self, workers: int) -> None:
@@ -65,17 +69,17 @@ class DriverSession:
 
     @property
     def home(self) -> Any:
-        """The `muse.batching.ray.driver.DriverState` behind it, in a process on the driver's node.
+        """The `muse.batching.ray.driver.DriverState` of the session, in a process on the driver's node.
 
         Raises:
-            ConfigError: it is not open.
+            ConfigError: The session is not open.
         """
         if self._home is None:
             raise ConfigError("host", "one that is not open", "`with Host(...) as host:` around the whole pipeline")
         return self._home
 
     def __enter__(self) -> Self:
-        """Open it."""
+        """Open the session."""
         cluster = Cluster()
         home = cluster.hire(DriverState, cpus=0, where=cluster.here())
         cluster.demand(home.move_to, os.getcwd(), os.environ.get("JOURNAL_PATH"), secret_env())
@@ -86,20 +90,27 @@ class DriverSession:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close it; the lines of all rows that came out are in the token log."""
+        """Close the session; the usage log has the lines of all rows that the pipeline returned."""
         Cluster().dismiss(self._home)
         self._home = None
 
 
 class MuseActor:
-    """A worker of `map_batches`: asks for each row in `context`, `at_once` of them at a time.
+    """A worker of `map_batches` that makes a call for each row.
 
-    What is asked is in the column `contents`, or in `template`, a text with `{column}` places. `options` are those of a
-    `BatchRequest`. Batches may be tables of pyarrow (`batch_format="pyarrow"`) or mappings of numpy arrays; they come
-    back with the columns of `RESULTS`, which take the place of columns of such a name. Errors of calls are results.
+    Batches may be tables of pyarrow (`batch_format="pyarrow"`) or mappings of numpy arrays. They are returned with the
+    columns of `RESULTS`, which replace columns of the same name. Errors of calls are results.
+
+    Args:
+        host: The open session.
+        context: The context of the calls.
+        contents: The column with the contents.
+        template: A text with `{column}` placeholders, used instead of `contents`.
+        at_once: The most concurrent calls of this worker.
+        **options: Options of a `BatchRequest`.
 
     Raises:
-        ConfigError: there is no such column, or the host is not open.
+        ConfigError: There is no such column, or the session is not open.
     """
 
     def __init__(
@@ -130,13 +141,13 @@ class MuseActor:
         asyncio.run_coroutine_threadsafe(self._move_in(), self._loop).result()
 
     def __call__(self, batch: Any) -> Any:
-        """The batch with the answers to its rows."""
+        """Return the batch with the answers to its rows."""
         asked = [BatchRequest(self._said(row), self._context, **self._options) for row in _rows(batch)]
         asyncio.run_coroutine_threadsafe(self._ask_all(asked), self._loop).result()
         return _with_columns(batch, {name: [_result(request, name) for request in asked] for name in RESULTS})
 
     def _said(self, row: Mapping[str, Any]) -> Any:
-        """What is asked for a row."""
+        """Return the contents for a row."""
         if self._template is not None:
             self._template.require(row, "the batch")
             return self._template.fill(row)
@@ -151,7 +162,7 @@ class MuseActor:
         self._reporter = self._loop.create_task(self._keep_reporting())
 
     async def _have_part(self) -> None:
-        """Wait for a part of the limits, and until it may be used."""
+        """Wait until this worker has a share of the limits and may use it."""
         rest_s = await self._cluster.ask(self._home.lease, self._name)
         while rest_s is None:
             await asyncio.sleep(_ASK_AGAIN_S)
@@ -159,7 +170,7 @@ class MuseActor:
         await asyncio.sleep(rest_s)
 
     async def _ask_all(self, requests: Sequence[BatchRequest]) -> None:
-        """Ask for all; their lines are in the token log before their rows go on."""
+        """Make all calls; their lines are in the usage log before the rows are returned."""
         await asyncio.gather(*map(self._ask, requests))
         await self._report()
 
@@ -171,7 +182,7 @@ class MuseActor:
         found.fill_in(request)
 
     async def _keep_reporting(self) -> None:
-        """Say from time to time that this worker is there, as long as somebody hears it."""
+        """Report at intervals that this worker is alive, until the session is gone."""
         try:
             while True:
                 await self._report()
@@ -180,7 +191,7 @@ class MuseActor:
             log.warning("the host of this worker is gone (%s)", exc)
 
     async def _report(self) -> None:
-        """Send lines home, and go by what holds now; a part that was given away has to be waited for again."""
+        """Send log lines to the driver and apply the current configuration; request a new share if this one expired."""
         if self._worker_journal is None:
             return
         worker_config: WorkerConfig | None = await self._cluster.ask(
@@ -209,7 +220,7 @@ def _result(request: BatchRequest, name: str) -> Any:
 
 
 def _rows(batch: Any) -> Iterator[Mapping[str, Any]]:
-    """Each row of a batch, as Python's own values."""
+    """Return an iterator over the rows of a batch, with plain Python values."""
     if isinstance(batch, dict):
         columns = {name: column.tolist() for name, column in batch.items()}
         return (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
@@ -219,10 +230,10 @@ def _rows(batch: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def _with_columns(batch: Any, columns: Mapping[str, list[Any]]) -> Any:
-    """A batch of the same kind with these columns in addition."""
+    """Return a batch of the same type with these columns added."""
     if isinstance(batch, dict):
         return {**batch, **columns}
-    import pyarrow  # comes with ray.data, and only its pipelines need it
+    import pyarrow  # installed with ray.data; only its pipelines need it
 
     table = batch.drop_columns([name for name in RESULTS if name in batch.column_names])
     for name, values in columns.items():

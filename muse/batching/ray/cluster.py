@@ -1,7 +1,7 @@
-"""Ray, as far as batches use it: a worker process on one of its nodes, a call to it, its end; it knows no request.
+"""The parts of Ray that batches use: worker processes on nodes, and calls to them. Entry point: `Cluster`.
 
-Whoever has no Ray is told how to get it. A program that is connected to a cluster stays so; else Ray's own rules say
-which one is meant (`RAY_ADDRESS`), and without any it begins one on this machine.
+If Ray is not installed, an error says how to get it. A program that is connected to a cluster stays connected; else
+Ray's own rules choose the cluster (`RAY_ADDRESS`), and without one it starts a cluster on this machine.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class WorkerLost(MuseError):
-    """A worker, or the node it was on, is gone or out of reach; what it was asked may have been done or not."""
+    """A worker or its node is gone or out of reach; what it was asked to do may or may not have been done."""
 
 
 class WorkerBroken(MuseError):
-    """A worker cannot do what it is there for; another one could not either."""
+    """A worker cannot do its task, and neither could another one."""
 
 
 def ray_module() -> Any:
-    """Ray.
+    """Return the module `ray`.
 
     Raises:
-        ConfigError: it is not installed.
+        ConfigError: It is not installed.
     """
     try:
-        import ray  # 0.5 s, and only who asks for it pays it
+        import ray  # takes 0.5 s, so it is imported only when needed
     except ImportError as exc:
         raise ConfigError("engine", "'ray' without Ray", "pip install 'muse-router[ray]'") from exc
     return ray
 
 
 class Cluster:
-    """The cluster that this program is connected to, from now on at the latest.
+    """The cluster that this program is connected to; it connects if it is not yet.
 
     Raises:
-        ConfigError: Ray is not installed, or connected to by Ray Client, from outside of the cluster.
+        ConfigError: Ray is not installed, or it is connected through Ray Client, from outside the cluster.
     """
 
     def __init__(self) -> None:
@@ -58,31 +58,37 @@ class Cluster:
             )
 
     def size(self) -> tuple[int, int]:
-        """How many nodes and processors it has now."""
+        """Return the current number of nodes and of processors."""
         nodes = sum(bool(node["Alive"]) for node in self._ray.nodes())
         return nodes, int(self._ray.cluster_resources().get("CPU", 0))
 
     def here(self) -> Any:
-        """What binds a worker to the node of this program."""
+        """Return the scheduling strategy that places a worker on this program's node."""
         strategies = self._ray.util.scheduling_strategies
         return strategies.NodeAffinitySchedulingStrategy(self._ray.get_runtime_context().get_node_id(), soft=False)
 
     def hire(self, kind: type, *, cpus: float = 1.0, where: Any = "SPREAD", calls_at_once: int | None = None) -> Any:
-        """A worker of that class in a process of its own; it is not there yet, and is not begun again if it dies."""
+        """Start a worker of class `kind` in a process of its own, without waiting for it.
+
+        It is not restarted if it dies.
+        """
         options: dict[str, Any] = {"num_cpus": cpus, "scheduling_strategy": where, "max_restarts": 0}
         return self._ray.remote(kind).options(max_concurrency=calls_at_once, **options).remote()
 
     def ask(self, method: Any, *arguments: Any) -> Awaitable[Any]:
-        """Call a method of a worker.
+        """Return an awaitable for the result of a worker's method.
 
         Raises:
-            WorkerLost: it is gone.
-            WorkerBroken: it raised something.
+            WorkerLost: The worker is gone.
+            WorkerBroken: The method raised.
         """
         return self._awaited(method.remote(*arguments))
 
     def demand(self, method: Any, *arguments: Any) -> Any:
-        """As `ask`, for a program that has no loop; muse's own errors come out as they are."""
+        """Call a worker's method and wait, for a program without an event loop.
+
+        Errors of muse are raised unchanged.
+        """
         try:
             return self._ray.get(method.remote(*arguments))
         except self._ray.exceptions.RayTaskError as exc:
@@ -93,11 +99,11 @@ class Cluster:
             raise WorkerLost(_said(exc)) from exc
 
     def send(self, method: Any, *arguments: Any) -> None:
-        """Call a method of a worker without waiting; if the worker is lost, others notice."""
+        """Call a worker's method without waiting; a lost worker is noticed elsewhere."""
         method.remote(*arguments)
 
     def last_words(self, method: Any, *arguments: Any) -> Any:
-        """What a method gives that is the last one to be called, None if it does not; this waits, but not long."""
+        """Call the last method of a worker and wait up to 10 s; return None if it fails."""
         try:
             return self._ray.get(method.remote(*arguments), timeout=_END_S)
         except self._ray.exceptions.RayError as exc:
@@ -119,6 +125,6 @@ class Cluster:
 
 
 def _said(exc: Exception) -> str:
-    """The first line of what Ray says, and the last, where a traceback of the worker ends."""
+    """Return the first line of Ray's message, and the last, where a worker's traceback ends."""
     lines = _COLOUR.sub("", str(exc)).strip().splitlines() or [""]
     return f"{type(exc).__name__}: {lines[0]}" + (f" ... {lines[-1].strip()}" if len(lines) > 1 else "")

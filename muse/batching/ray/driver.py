@@ -1,4 +1,7 @@
-"""The journal of a batch as its workers elsewhere see it: their part of the limits, their lines; it knows no engine."""
+"""The driver's side of Ray workers: their shares of the limits, their configuration, their log lines.
+
+Entry point: `DriverState`.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,10 @@ _LEASE_S = 15.0
 
 
 class DriverState:
-    """Who works for this journal: each has a part of its limits, is given luggage, and brings in its lines."""
+    """The state of the journal's workers.
+
+    Each worker has a share of the limits and a configuration, and sends its log lines here.
+    """
 
     def __init__(self) -> None:
         self.parts = QuotaShares()
@@ -30,7 +36,7 @@ class DriverState:
         self._seen_s: dict[str, float] = {}
 
     def move_to(self, folder: str, journal_path: str | None, given: SecretEnv) -> None:
-        """Have this process find the journal, and keys, as the driver does, whose working folder that is."""
+        """Make this process find the journal and keys as the driver does, whose working folder is `folder`."""
         os.chdir(folder)
         given.apply()
         if journal_path is None:
@@ -39,10 +45,10 @@ class DriverState:
             os.environ["JOURNAL_PATH"] = journal_path
 
     def begin(self, workers: int) -> None:
-        """Expect so many workers.
+        """Divide the limits among this many workers.
 
         Raises:
-            ConfigError: a limit does not go into so many parts.
+            ConfigError: A limit cannot be divided into so many shares.
         """
         limits = _policies().limits
         bound = most_parts(limits)
@@ -54,38 +60,41 @@ class DriverState:
         self.parts.begin(workers)
 
     def most_workers(self, wanted: int) -> int:
-        """`wanted`, or as many workers as the limits have parts for."""
+        """Return `wanted`, or fewer if the limits cannot be divided into so many shares; at least 1."""
         bound = most_parts(_policies().limits)
         return max(wanted if bound is None else min(wanted, bound[0]), 1)
 
     def worker_config(self, count: int | None = None) -> WorkerConfig:
-        """What a worker needs now; `count` is into how many parts limits go, as many as there are by default."""
+        """Return a worker's current configuration; limits are divided by `count`, by default the number of shares."""
         section = one_part(providers_section(), max(count or self.parts.count, 1))
         return WorkerConfig(muse.__version__, section, tuple(_spent(_policies())))
 
     def variables(self) -> SecretEnv:
-        """The keys and addresses that a worker needs."""
+        """Return the keys and addresses that a worker needs."""
         return secret_env()
 
     def bring_in(self, lines: Iterable[bytes]) -> None:
-        """Enter the lines of workers into the token log."""
+        """Append the lines of workers to the usage log."""
         for line in lines:
             ledger.append(msgspec.json.decode(line, type=dict))
 
-    # Where workers come by themselves, as in a pool of somebody else's, a part is theirs while they keep reporting.
+    # For workers that start on their own, as in an actor pool of ray.data: a worker keeps its share while it reports.
 
     def lease(self, worker: str) -> float | None:
-        """Have a part: the seconds until it may be used; None if all are taken."""
+        """Give a worker a share; return the seconds until it may be used, or None if all are taken."""
         self._expire()
         if not self._has_limits:
-            self.parts.add(1)  # where nothing is shared out, nobody waits for a share
+            self.parts.add(1)  # without limits to divide, no worker waits for a share
         rest_s = self.parts.take(worker)
         if rest_s is not None:
             self._seen_s[worker] = time.monotonic()
         return rest_s
 
     def report(self, worker: str, lines: Iterable[bytes]) -> WorkerConfig | None:
-        """Enter a worker's lines; what holds for it now, None if its part was given up because it kept silent."""
+        """Append a worker's lines and return its current configuration; None if its share expired.
+
+        A share expires when its worker did not report for 15 s.
+        """
         self.bring_in(lines)
         self._expire()
         if worker not in self._seen_s:
@@ -94,7 +103,7 @@ class DriverState:
         return self.worker_config()
 
     def leave(self, worker: str, lines: Iterable[bytes]) -> None:
-        """As `report`, for the last time."""
+        """Append a worker's last lines and free its share."""
         self.bring_in(lines)
         self._seen_s.pop(worker, None)
         self.parts.give_up(worker)
@@ -110,7 +119,7 @@ def _policies() -> Policies:
 
 
 def _spent(policies: Policies) -> Iterator[SpendSnapshot]:
-    """What was spent in the windows of budgets and limits of a day; nothing if there are none."""
+    """Yield what was spent in the windows of budgets and daily limits; nothing if there are none."""
     starts = [window_start(budget.window) for budget in policies.budgets]
     if any(limit.tokens_per_day or limit.usd_per_day for limit in policies.limits):
         starts.append(window_start("day"))

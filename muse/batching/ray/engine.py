@@ -1,9 +1,9 @@
-"""The requests of a batch asked by workers on a Ray cluster; it makes no call, and the batch stays in charge.
+"""An engine that has a batch's calls made by workers on a Ray cluster. Entry point: `RayEngine`.
 
-The batch gives one request after the other and waits for its answer, as it does for a call of its own. Here they go to
-workers in chunks, as many as there are in a turn of the loop, and answers come back as they are there. If a worker is
-lost, what it had not answered goes to the others; an answer counts only where it is still waited for, so each request
-has one. Lines of the token log come with the answers and are entered here.
+The batch passes one request after the other and awaits its answer, as it does for its own calls. The engine sends the
+requests of one turn of the event loop to the workers in chunks. If a worker is lost, its unanswered requests go to
+others. An answer counts only while it is awaited, so each request has one. Lines of the usage log come with the answers
+and are appended here.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ log = logging.getLogger(__name__)
 
 _LOOK_AGAIN_S = 1.0
 _BEGIN_S = 10.0
-# So many calls at once keep a process busy; each node has one at least.
+# This many concurrent calls keep a process busy. Each node has at least one worker.
 _CALLS_A_WORKER = 50
 _MOST_LOSSES = 3
 _MOST_FAILED_STARTS = 5
 
 
 class _Item(Struct, eq=False):
-    """A request on its way, and how often it was lost with a worker."""
+    """A request under way, and how often it was lost with a worker."""
 
     number: int
     body: bytes
@@ -47,7 +47,7 @@ class _Item(Struct, eq=False):
 
 
 class _WorkerSlot(Struct, eq=False):
-    """A worker: what it has to answer, what not any more, what it was last told, how many `lines` came from it."""
+    """A worker, its requests, its dropped requests, its last configuration, and the number of log `lines` it sent."""
 
     name: str
     worker: Any
@@ -62,10 +62,12 @@ class _WorkerSlot(Struct, eq=False):
 
 
 class RayEngine:
-    """Workers on the cluster while there is something to ask, as many as `pace` has calls for; `rest` lets them go.
+    """An engine with as many workers as the concurrency limit has calls for, while there are requests.
+
+    `rest` ends them.
 
     Raises:
-        ConfigError: there is no Ray, or no cluster to be had.
+        ConfigError: Ray is not installed, or there is no cluster.
     """
 
     def __init__(self, concurrency: ConcurrencyLimit) -> None:
@@ -81,10 +83,10 @@ class RayEngine:
         self._turn: asyncio.Handle | None = None
 
     async def ask(self, request: BatchRequest, replies: list[Reply]) -> str:
-        """The text of one answer; the replies that were had for it are added to `replies`.
+        """Return the text of one answer and append the replies received for it to `replies`.
 
         Raises:
-            Exception: whatever its call raised.
+            Exception: Any error that the call raised.
         """
         item = _Item(next(self._numbers), pack(request)[0], asyncio.get_running_loop().create_future())
         self._waiting.append(item)
@@ -100,7 +102,7 @@ class RayEngine:
         return found.text
 
     def rest(self) -> None:
-        """Let all workers go."""
+        """End all workers."""
         posts, self._posts = self._posts, []
         if self._watch is not None:
             self._watch.cancel()
@@ -115,7 +117,7 @@ class RayEngine:
             self._let_go(post)
 
     def _wake(self) -> None:
-        """Send what there is in the next turn of the loop, and have workers."""
+        """Schedule a send in the next turn of the event loop, and see that workers are started."""
         loop = asyncio.get_running_loop()
         if self._turn is None:
             self._turn = loop.call_soon(self._send)
@@ -124,7 +126,7 @@ class RayEngine:
             self._watch.add_done_callback(self._ended)
 
     def _send(self) -> None:
-        """Give each worker what it is to ask, in one message; the one that has least is next."""
+        """Send each worker its requests in one message; the least loaded worker gets the next request."""
         self._turn = None
         ready = [post for post in self._posts if post.is_ready]
         chunks: dict[str, list[tuple[int, bytes]]] = {post.name: [] for post in ready}
@@ -144,13 +146,14 @@ class RayEngine:
                 post.dropped = []
 
     def _share(self) -> int:
-        """How many calls a worker may have: an equal share, where one that is about to begin counts for a while."""
+        """Return how many calls a worker may have: an equal share."""
         late_s = time.monotonic() - _BEGIN_S
+        # A worker that was just started counts too: it is about to take its share.
         working = sum(post.is_ready or (not post.has_begun and post.hired_s > late_s) for post in self._posts)
         return -(-self._concurrency.limit // max(working, 1))
 
     def _drop(self, item: _Item) -> None:
-        """Have no answer to a request any more."""
+        """Stop waiting for the answer to a request."""
         if item in self._waiting:
             self._waiting.remove(item)
         for post in self._posts:
@@ -159,7 +162,7 @@ class RayEngine:
                 self._wake()
 
     async def _staff(self) -> None:
-        """Have as many workers as there is work for, and tell them what changes, as long as there is any."""
+        """Start workers and send them changed configuration, as long as there is work."""
         while self._waiting or any(post.items for post in self._posts):
             await self._hire()
             await self._tell(self._home.worker_config())
@@ -167,7 +170,7 @@ class RayEngine:
             await asyncio.sleep(_LOOK_AGAIN_S)
 
     async def _hire(self) -> None:
-        """Begin workers that are missing. Where limits are shared, all make room before one more begins."""
+        """Start missing workers."""
         nodes, processors = self._cluster.size()
         limit = self._concurrency.limit
         wanted = self._home.most_workers(min(limit, processors, max(nodes, -(-limit // _CALLS_A_WORKER))))
@@ -175,6 +178,7 @@ class RayEngine:
         if not self._home.parts.count:
             self._home.begin(wanted)
         parts = self._home.parts
+        # Where limits are divided, every worker gives up a part of its share before another one starts.
         if wanted > parts.count:
             more = wanted - parts.count
             await self._tell(self._home.worker_config(wanted))
@@ -192,17 +196,17 @@ class RayEngine:
             post.task.add_done_callback(self._ended)
 
     async def _tell(self, worker_config: WorkerConfig) -> None:
-        """Let the workers know what holds now, if it has changed; one that is lost is noticed elsewhere."""
+        """Send the workers the configuration, if it has changed."""
         behind = [post for post in self._posts if post.has_begun and post.worker_config != worker_config]
         for post in behind:
             post.worker_config = worker_config
         told = [self._cluster.ask(post.worker.settle, worker_config) for post in behind]
         for outcome in await asyncio.gather(*told, return_exceptions=True):
-            if isinstance(outcome, WorkerBroken):
+            if isinstance(outcome, WorkerBroken):  # `_keep` notices a lost worker
                 raise outcome
 
     async def _keep(self, post: _WorkerSlot, rest_s: float) -> None:
-        """Begin a worker and take its answers, until it is lost or let go."""
+        """Start a worker and take its answers, until it is lost or ended."""
         try:
             await self._begin(post, rest_s)
             while True:
@@ -217,7 +221,7 @@ class RayEngine:
             raise
 
     async def _begin(self, post: _WorkerSlot, rest_s: float) -> None:
-        """Give a worker what it needs, and wait until it may use its part of the limits."""
+        """Send a worker its configuration, and wait until it may use its share of the limits."""
         post.worker_config = self._home.worker_config()
         await self._cluster.ask(post.worker.begin, post.worker_config, self._home.variables())
         post.has_begun = True
@@ -227,14 +231,14 @@ class RayEngine:
         self._wake()
 
     def _settle(self, post: _WorkerSlot, answers: Sequence[tuple[int, Answer]]) -> None:
-        """Hand answers on to who still waits for them."""
+        """Set the results of requests that are still awaited."""
         for number, found in answers:
             item = post.items.pop(number, None)
             if item is not None and not item.answer.done():
                 item.answer.set_result(found)
 
     def _lost(self, post: _WorkerSlot, problem: Exception) -> None:
-        """Have others ask what a worker had not answered."""
+        """Requeue the unanswered requests of a lost worker."""
         if post not in self._posts:
             return
         self._posts.remove(post)
@@ -259,13 +263,13 @@ class RayEngine:
         self._home.parts.give_up(post.name)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """A task of ours that fails is the end of all requests that wait: none of them would be asked."""
+        """Handle the end of an internal task; if it failed, no waiting request would be sent, so all of them fail."""
         problem = None if task.cancelled() else task.exception()
         if isinstance(problem, Exception):
             self._fail(problem)
 
     def _fail(self, problem: Exception) -> None:
-        """Let all requests fail that have no worker."""
+        """Fail all requests that have no worker."""
         self._failed_starts = 0
         waiting = list(self._waiting)
         self._waiting.clear()

@@ -1,7 +1,7 @@
-"""Limits in equal parts, for workers that share no file: how much each may use, and from when on; it makes no call.
+"""Equal shares of limits for workers that have no file in common. Entry points: `QuotaShares`, `one_part`.
 
-A part that was given up counts as used until a minute later, whoever gets it; so the parts together never come to more
-than the limit in any minute, however often workers come and go.
+A share that was given up counts as used for another minute, whoever gets it. So the shares together never exceed the
+limit in any minute, however often workers come and go.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Any
 
 from muse.journal.policy_config import Limit
 
-# The minute of the limits, and what a request may be late by.
+# The minute of the limits, and a margin for late requests.
 REST_S = 61.0
-# A part smaller than what one request may use at most would be overrun by it.
+# A single request could exceed a smaller share.
 TOKENS_A_PART = 32_768
 _SPLIT = ("requests_per_minute", "tokens_per_minute", "in_flight")
 
 
 def most_parts(limits: Sequence[Limit]) -> tuple[int, str] | None:
-    """Into how many parts the limits can go, and which of them says so; None if any number will do."""
+    """Return the largest number of shares of the limits and the limit that determines it; None if unbounded."""
     bounds: list[tuple[int, str]] = []
     for limit in limits:
         calls = [amount for amount in (limit.requests_per_minute, limit.in_flight) if amount is not None]
@@ -31,12 +31,15 @@ def most_parts(limits: Sequence[Limit]) -> tuple[int, str] | None:
 
 
 def is_split(limit: Limit) -> bool:
-    """Whether a limit is one that goes into parts; those of a day are kept by telling all what was spent."""
+    """Return True if a limit is divided into shares.
+
+    Daily limits are not: they hold because every worker is told the total spent.
+    """
     return any(amount is not None for amount in (limit.requests_per_minute, limit.tokens_per_minute, limit.in_flight))
 
 
 def one_part(providers: Mapping[str, Any], count: int) -> dict[str, Any]:
-    """The section `providers` of a journal.json with one of `count` parts of each limit."""
+    """Return the section `providers` of a journal.json with one of `count` shares of each limit."""
     section = copy.deepcopy(dict(providers))
     limits = section.get("limits")
     for row in limits if isinstance(limits, list) else ():
@@ -48,7 +51,7 @@ def one_part(providers: Mapping[str, Any], count: int) -> dict[str, Any]:
 
 
 class QuotaShares:
-    """Who has a part; `rest_s` is how long one that was given up stays unused."""
+    """The shares and their owners; one that was given up stays unused for `rest_s` seconds."""
 
     def __init__(self, rest_s: float = REST_S, clock: Callable[[], float] = time.monotonic) -> None:
         self._rest_s = rest_s
@@ -58,19 +61,19 @@ class QuotaShares:
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """The number of shares."""
         return len(self._free) + len(self._taken)
 
     def begin(self, count: int) -> None:
-        """Make the first parts, which nobody has used."""
+        """Create the first shares, which no worker has used."""
         self._free += [self._clock()] * count
 
     def add(self, count: int) -> None:
-        """Make further parts out of what the others have just lost."""
+        """Create further shares from what the others have just lost."""
         self._free += [self._clock() + self._rest_s] * count
 
     def take(self, worker: str) -> float | None:
-        """Have a part: the seconds until it may be used; None if all are taken."""
+        """Give `worker` a share; return the seconds until it may be used, or None if all are taken."""
         if not self._free:
             return None
         ready_s = min(self._free)
@@ -79,13 +82,13 @@ class QuotaShares:
         return max(ready_s - self._clock(), 0.0)
 
     def give_up(self, worker: str) -> None:
-        """Free the part of a worker that is gone."""
+        """Free the share of a worker that is gone."""
         if worker in self._taken:
             self._taken.remove(worker)
             self._free.append(self._clock() + self._rest_s)
 
     def drop_unused(self) -> bool:
-        """Let go of free parts in which nothing is left to count; whether there were any, so that the others grow."""
+        """Remove free shares whose rest is over, so that the others grow; return True if there were any."""
         if not self._taken:
             return False
         left = [ready_s for ready_s in self._free if ready_s > self._clock()]

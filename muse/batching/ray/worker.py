@@ -1,4 +1,7 @@
-"""A worker of a batch in another process: requests in as bytes, answers out with their lines; it knows no engine."""
+"""A worker of a batch in another process: requests in as bytes, answers and usage-log lines out.
+
+Entry points: `Worker`, `answer`.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +22,14 @@ from muse.models import agenerate, capture_replies
 from muse.types.errors import MuseError
 from muse.types.messages import Assistant, Reply
 
-# A message to the driver costs as much as a call, so that several answers go in one.
+# A message to the driver costs as much as a call, so several answers share one.
 _GATHER_S = 0.02
 
 Numbered = tuple[int, bytes]
 
 
 class Answer(Struct, frozen=True):
-    """What came of one request: its text or the error, and the replies that were had on the way, without their text."""
+    """The outcome of one request: its text or error, and the replies received on the way, without their text."""
 
     text: str
     replies: tuple[Reply, ...]
@@ -34,7 +37,7 @@ class Answer(Struct, frozen=True):
     duration_s: float
 
     def fill_in(self, request: BatchRequest) -> None:
-        """Give `request` its result."""
+        """Copy the result to `request`."""
         if self.error is None:
             request.answered(self.text)
         else:
@@ -43,7 +46,7 @@ class Answer(Struct, frozen=True):
 
 
 async def answer(request: BatchRequest) -> Answer:
-    """Ask for one request; whatever goes wrong is in the answer."""
+    """Make the call for one request; any error is part of the answer."""
     replies: list[Reply] = []
     text, problem, began_s = "", None, time.perf_counter()
     with capture_replies(replies):
@@ -56,7 +59,10 @@ async def answer(request: BatchRequest) -> Answer:
 
 
 def carried(error: Exception | None) -> Exception | None:
-    """An error that another process can read: muse's and Python's own as they are, others by what they say."""
+    """Return an error that another process can unpickle.
+
+    Errors of muse and Python are kept; others become a MuseError with their text.
+    """
     if isinstance(error, MuseError) and error.others:
         error.others = tuple(other for other in map(carried, error.others) if other is not None)
     if error is None or isinstance(error, MuseError) or type(error).__module__ == "builtins":
@@ -65,10 +71,10 @@ def carried(error: Exception | None) -> Exception | None:
 
 
 class Worker:
-    """Asks what it is given, all at once: whoever gives says how much that is.
+    """A worker that sends all requests it is given at once; the caller limits how many that is.
 
-    `begin` comes first. `take` waits until there is something, and gives all there is, with the lines of the token log
-    that belong to it. It and `end` are told how many lines have arrived in all, since an answer may be lost on its way.
+    `begin` must be called first. `take` and `end` get the number of log lines that have arrived at the driver in all,
+    since an answer may be lost on its way. They return every line that has not arrived.
     """
 
     def __init__(self) -> None:
@@ -80,20 +86,20 @@ class Worker:
         self._sent: list[bytes] = []
 
     async def begin(self, worker_config: WorkerConfig, given: SecretEnv) -> None:
-        """Move in.
+        """Set up this worker's journal.
 
         Raises:
-            ConfigError: another version of muse is installed here.
+            ConfigError: Another version of muse is installed here.
         """
         self._worker_journal = WorkerJournal(worker_config, given)
 
     async def settle(self, worker_config: WorkerConfig) -> None:
-        """Go by this from now on."""
+        """Apply a new configuration from now on."""
         if self._worker_journal is not None:
             self._worker_journal.settle(worker_config)
 
     async def ask(self, requests: Sequence[Numbered]) -> None:
-        """Begin to ask for these."""
+        """Start the calls for these requests."""
         for number, body in requests:
             self._under_way[number] = asyncio.get_running_loop().create_task(self._ask(number, body))
 
@@ -105,7 +111,7 @@ class Worker:
                 task.cancel()
 
     async def take(self, arrived: int) -> tuple[list[tuple[int, Answer]], list[bytes]]:
-        """The answers that came since, and the lines of the token log."""
+        """Wait for answers; return all there are, with the lines of the usage log that belong to them."""
         while not self._answers:
             await self._notifier.wait()
         if self._under_way:
@@ -114,7 +120,7 @@ class Worker:
         return answers, self._lines(arrived)
 
     async def end(self, arrived: int) -> list[bytes]:
-        """Cancel what is under way, and move out; the last lines of the token log."""
+        """Cancel the calls under way and remove the journal; return the last lines of the usage log."""
         tasks = list(self._under_way.values())
         for task in tasks:
             task.cancel()
@@ -134,7 +140,7 @@ class Worker:
         self._notifier.ring()
 
     def _lines(self, arrived: int) -> list[bytes]:
-        """All lines that have not arrived yet."""
+        """Return all lines that have not arrived at the driver yet."""
         del self._sent[: arrived - self._arrived]
         self._arrived = arrived
         self._sent += self._worker_journal.lines() if self._worker_journal is not None else ()

@@ -1,8 +1,10 @@
-"""What a worker elsewhere is given of this journal: configuration as data, keys apart from it; it reads no log.
+"""The configuration, keys and spending that a worker in another process is given.
 
-Configuration is the section `providers` of journal.json. `env` and the servers of tools, which may hold secrets, stay
-here. Keys and addresses are looked up here by the names that providers declare, and travel as `SecretEnv`, which show
-their names alone.
+The configuration is the section `providers` of journal.json. `env` and the tool servers, which may hold secrets, are
+not sent. Keys and addresses are looked up by the names that providers declare, and are sent as a `SecretEnv`, whose
+text shows the names only.
+
+Entry points: `WorkerConfig`, `secret_env`, `providers_section`.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ _ALSO = (PROVIDER_ENV, "SEGMENT_KEY")
 
 
 class SpendSnapshot(Struct, frozen=True):
-    """What was spent in all, by what budgets and limits of a day tell apart."""
+    """The total that all workers spent, by everything that budgets and daily limits distinguish."""
 
     day: str
     context: str
@@ -36,17 +38,17 @@ class SpendSnapshot(Struct, frozen=True):
 
 
 class WorkerConfig(Struct, frozen=True):
-    """The configuration for one worker, and what all have `spent` since the first day that counts."""
+    """The configuration for one worker, and what all workers have `spent` since the first day that counts."""
 
     version: str
     providers: Mapping[str, Any]
     spent: tuple[SpendSnapshot, ...] = ()
 
     def require_same_version(self) -> None:
-        """See that this process runs what packed it.
+        """Raise unless this process runs the version of muse that made the configuration.
 
         Raises:
-            ConfigError: another version of muse is installed here.
+            ConfigError: Another version of muse is installed here.
         """
         if self.version != muse.__version__:
             raise ConfigError(
@@ -55,7 +57,7 @@ class WorkerConfig(Struct, frozen=True):
 
 
 class SecretEnv:
-    """Keys and addresses by name; text of it, in whatever log or traceback, has the names alone."""
+    """Keys and addresses by name; its text in any log or traceback has the names only."""
 
     __slots__ = ("_values",)
 
@@ -63,7 +65,7 @@ class SecretEnv:
         self._values = dict(values)
 
     def apply(self) -> None:
-        """Set them in this process; what the driver does not have is unset."""
+        """Set them in this process's environment; those that the driver lacks are unset."""
         for name, value in self._values.items():
             if value is None:
                 os.environ.pop(name, None)
@@ -78,7 +80,7 @@ class SecretEnv:
 
 
 def secret_env() -> SecretEnv:
-    """Keys, addresses and models of all providers as this process would find them, from wherever it does."""
+    """Return the keys, addresses and models of all providers as this process finds them, from any source."""
     named = [name for spec in specs().values() for name in (spec.env_key, spec.model_env) if name]
     values: dict[str, str | None] = {name: secrets.look_up(name) for name in named}
     addresses = [spec.base_url_env for spec in specs().values() if spec.base_url_env]
@@ -87,10 +89,10 @@ def secret_env() -> SecretEnv:
 
 
 def providers_section() -> Mapping[str, Any]:
-    """The section `providers` of the journal.json that is in force, as it stands there.
+    """Return the section `providers` of the journal.json in force, unchanged.
 
     Raises:
-        TrustError: an endpoint in it needs the user's consent; a worker elsewhere cannot ask for it.
+        TrustError: An endpoint in it needs the user's consent, which a worker cannot ask for.
     """
     snapshot = config_loader.load()
     consent.require(row.withheld for row in snapshot.config.gateways.values() if row.withheld is not None)

@@ -1,7 +1,8 @@
-"""A journal for one worker elsewhere, in a temporary folder that goes with it; it makes no call.
+"""A temporary journal for one worker in another process. Entry point: `WorkerJournal`.
 
-It holds the configuration that came as data, the worker's own token log until its lines are home, and a line for what
-others spent, so that budgets hold there as they do at home. Keys are in the process alone, never in the folder.
+It holds the configuration sent by the driver, the worker's own usage log until the driver has its lines, and lines for
+what other workers spent, so that budgets hold here too. Keys are in the process's environment only, never in the
+folder.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _Key = tuple[str, str, str, str]
 
 
 class _Sum(Struct):
-    """What is known here of a sum at home: this worker's own lines that were sent there, and what it was told."""
+    """The driver's sum as far as this worker knows it: its own lines sent there, and what the driver reported."""
 
     tokens: int = 0
     usd: float = 0.0
@@ -38,7 +39,7 @@ class _Sum(Struct):
 
 
 class WorkerJournal:
-    """The journal of this process from now on."""
+    """The journal that this process uses from now on."""
 
     def __init__(self, worker_config: WorkerConfig, given: SecretEnv) -> None:
         worker_config.require_same_version()
@@ -48,18 +49,20 @@ class WorkerJournal:
         self._read: dict[Path, int] = {}
         given.apply()
         self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
-        self._remove = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)  # at the latest at exit
+        self._remove = weakref.finalize(
+            self, shutil.rmtree, self.folder, ignore_errors=True
+        )  # runs at exit at the latest
         os.environ["JOURNAL_PATH"] = str(self.folder)
         (self.folder / "config").mkdir()
         (self.folder / "tokens").mkdir()
         fresh = self.folder / f".{_LOCK}"
         self._lock = os.open(fresh, os.O_RDWR | os.O_CREAT, 0o600)
         lock(self._lock)
-        fresh.rename(self.folder / _LOCK)  # nobody finds it unlocked
+        fresh.rename(self.folder / _LOCK)  # renamed once locked, so that no other process finds it unlocked
         self.settle(worker_config)
 
     def settle(self, worker_config: WorkerConfig) -> None:
-        """Go by this from now on."""
+        """Apply a new configuration from now on."""
         before, self._worker_config = self._worker_config, worker_config
         if before is None or before.providers != worker_config.providers:
             text = json.dumps({"providers": worker_config.providers}, ensure_ascii=False)
@@ -69,7 +72,7 @@ class WorkerJournal:
                 self._tell(told)
 
     def lines(self) -> list[bytes]:
-        """The lines of the token log that were written here since it was last asked."""
+        """Return the lines that were written to the usage log here since the last call."""
         return list(self._new_lines())
 
     def close(self) -> None:
@@ -84,12 +87,12 @@ class WorkerJournal:
             whole = text.rfind(b"\n") + 1
             self._read[path] = self._read.get(path, 0) + whole
             for line in text[:whole].splitlines():
-                if _MARK not in line:  # quotes within a text are escaped, so that no text looks like the mark
+                if _MARK not in line:  # JSON escapes quotes within a text, so no text matches it
                     self._count(path.stem, msgspec.json.decode(line))
                     yield line
 
     def _count(self, day: str, entry: Mapping[str, Any]) -> None:
-        """Note what home will know of one of our own lines."""
+        """Count one of this worker's own lines, which the driver will know too."""
         model = entry.get("model_asked") or entry.get("model") or ""
         known = self._sum((day, entry.get("context") or "", entry.get("provider") or "", model))
         tokens, usd = entry.get("usage", {}).get("total_tokens") or 0, entry.get("cost_usd")
@@ -98,7 +101,7 @@ class WorkerJournal:
         known.unpriced += usd is None and bool(tokens)
 
     def _tell(self, told: SpendSnapshot) -> None:
-        """Write into the log what was spent elsewhere beyond what is known here."""
+        """Write to the log what others spent beyond what is known here."""
         known = self._sum((told.day, told.context, told.provider, told.model))
         unpriced = max(told.unpriced - known.unpriced, 0)
         tokens, usd = max(told.tokens - known.tokens, 0), max(told.usd - known.usd, 0.0)
@@ -127,11 +130,11 @@ class WorkerJournal:
 
 
 def _sweep() -> None:
-    """Remove what workers left behind that were killed: nobody has the lock of such a folder any more."""
+    """Remove folders of workers that were killed: their lock is free."""
     for name in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_LOCK}"):
         try:
             handle = os.open(name, os.O_RDWR)
-        except OSError:  # another user's, or one that was just removed
+        except OSError:  # another user's, or just removed
             continue
         try:
             if lock(handle):
