@@ -1,1 +1,1 @@
-"""Answers about a configuration: check, health, what-if, and what a project's files claim."""
+"""Diagnostics of a configuration: checks, health, what-if comparisons, and what a project's files claim."""

@@ -1,4 +1,7 @@
-"""Which contexts Python code names when it calls a model, by reading it; it imports nothing and judges nothing."""
+"""Static search for the contexts that Python code passes to model calls. Entry points: `scan`, `sites_in`.
+
+The code is parsed, never imported.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from msgspec.structs import replace
 
 from muse.journal.lenient_parser import Problem
 
-# Calls that take a context as keyword, and as second positional argument.
+# Functions that take a context as a keyword or as the second positional argument.
 _BY_PLACE = frozenset(
     {"generate", "agenerate", "reply", "areply", "stream", "astream", "generate_object", "agenerate_object"}
     | {"BatchRequest"}
@@ -26,10 +29,16 @@ _MOST_FILES = 10_000
 
 
 class CallSite(Struct, frozen=True):
-    """One context in the code: a name, or a glob where a part of the text is only known at run time.
+    """A context in the code: a name, or a glob if a part of the text is known only at run time.
 
-    `keywords` are the names of the arguments of the call that gives it, `function` is what is called. A call of
-    `muse.models` whose context cannot be read off is a site too, with `is_open` and the context "".
+    Attributes:
+        path: The file.
+        line: The line.
+        context: The context or glob.
+        is_glob: True if `context` is a glob.
+        function: The name of the function that is called.
+        keywords: The names of the call's keyword arguments.
+        is_open: True for a call of `muse.models` whose context cannot be determined; `context` is "" then.
     """
 
     path: str
@@ -42,9 +51,10 @@ class CallSite(Struct, frozen=True):
 
 
 def scan(folders: list[Path]) -> tuple[list[CallSite], list[Problem], int]:
-    """`(call sites, files that cannot be read, number of files)` of all `.py` files in `folders`, by path and line.
+    """Return the call sites, the unreadable files and the number of all `.py` files in `folders`.
 
-    Hidden folders, virtual environments and installed packages inside them are passed over. A folder may be one file.
+    Call sites are sorted by path and line. Hidden folders, virtual environments and installed packages inside the
+    folders are skipped. A folder may be a single file.
     """
     sites: list[CallSite] = []
     problems: list[Problem] = []
@@ -60,7 +70,7 @@ def scan(folders: list[Path]) -> tuple[list[CallSite], list[Problem], int]:
 
 
 def sites_in(tree: ast.AST, path: str) -> list[CallSite]:
-    """The contexts that the calls of one syntax tree name, in order of their lines."""
+    """Return the contexts that the calls of a syntax tree name, in order of their lines."""
     constants = _constants(tree)
     found = [
         _with_call(site, node)
@@ -76,7 +86,7 @@ def sites_in(tree: ast.AST, path: str) -> list[CallSite]:
 
 
 def _open_calls(tree: ast.AST, path: str) -> Iterator[CallSite]:
-    """The calls of functions that come from `muse.models`, whatever their context is."""
+    """Yield the calls of functions that come from `muse.models`, whatever their context is."""
     modules, functions = {"muse.models"}, set[str]()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module == "muse.models":
@@ -97,14 +107,14 @@ def _open_calls(tree: ast.AST, path: str) -> Iterator[CallSite]:
 
 
 def _with_call(site: CallSite, call: ast.Call) -> CallSite:
-    """The site with what is called and by which keywords."""
+    """Return the site with the name and keywords of its call."""
     name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
     keywords = tuple(keyword.arg for keyword in call.keywords if keyword.arg is not None)
     return replace(site, function=name, keywords=keywords)
 
 
 def _named_contexts(tree: ast.AST, path: str) -> Iterator[CallSite]:
-    """Contexts that a module keeps under a name of its own: `CONTEXT = "..."`, `TITLE_CONTEXT = "..."`."""
+    """Yield contexts that a module assigns to a constant: `CONTEXT = "..."`, `TITLE_CONTEXT = "..."`."""
     for node in tree.body if isinstance(tree, ast.Module) else ():
         for name in _bound_names(node):
             value = node.value if isinstance(node, (ast.Assign, ast.AnnAssign)) else None
@@ -113,12 +123,12 @@ def _named_contexts(tree: ast.AST, path: str) -> Iterator[CallSite]:
 
 
 _kept: dict[str, tuple[tuple[int, int, int], tuple[CallSite, ...]]] = {}
-# Neither `ast.parse` (before Python 3.12) nor `catch_warnings` may run in two threads at once.
+# Neither `ast.parse` (before Python 3.12) nor `catch_warnings` is thread-safe.
 _lock = threading.Lock()
 
 
 def _sites_of(path: Path) -> tuple[CallSite, ...]:
-    """The call sites of one file; those of a file that has not changed since are not looked for again."""
+    """Return the call sites of one file, cached while the file is unchanged."""
     info = os.stat(path)
     stamp = (info.st_ino, info.st_mtime_ns, info.st_size)
     kept = _kept.get(str(path))
@@ -134,7 +144,7 @@ def _sites_of(path: Path) -> tuple[CallSite, ...]:
 
 def _parse(path: Path) -> ast.Module:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what the code's own author would be warned of is not asked here
+        warnings.simplefilter("ignore")  # SyntaxWarnings are for the code's author
         return ast.parse(path.read_bytes(), filename=str(path))
 
 
@@ -165,7 +175,7 @@ def _context_arguments(call: ast.Call) -> Iterator[ast.expr]:
 
 
 def _site(node: ast.expr, constants: Mapping[str, str], path: str) -> CallSite | None:
-    """The context that an argument names; None where it is not text that can be read off."""
+    """Return the context that an argument names; None if it is not text that can be determined."""
     if isinstance(node, ast.Name) and node.id in constants:
         return CallSite(path, node.lineno, constants[node.id])
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -177,7 +187,7 @@ def _site(node: ast.expr, constants: Mapping[str, str], path: str) -> CallSite |
 
 
 def _piece(part: ast.expr, constants: Mapping[str, str]) -> str:
-    """One part of an f-string as a piece of a glob."""
+    """Return one part of an f-string as a piece of a glob."""
     if isinstance(part, ast.Constant):
         return escape(str(part.value))
     inner = part.value if isinstance(part, ast.FormattedValue) else part
@@ -187,7 +197,7 @@ def _piece(part: ast.expr, constants: Mapping[str, str]) -> str:
 
 
 def _constants(tree: ast.AST) -> Mapping[str, str]:
-    """The module's names that are bound once, on its top level, to plain text."""
+    """Return the module-level names that are bound exactly once, to plain text."""
     bound: dict[str, str | None] = {}
     for node in tree.body if isinstance(tree, ast.Module) else ():
         for name in _bound_names(node):

@@ -1,4 +1,4 @@
-"""What is wrong in journal.json, descriptors, code and keys, and whether a provider answers; it prints nothing."""
+"""Checks of journal.json, descriptors, code, keys and packages. Entry point: `examine`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _HOUSES = ("think", "observe", "apps", "muse")
 
 
 class Finding(Struct, frozen=True):
-    """One thing that is wrong, and how it is mended."""
+    """A problem, and how to fix it."""
 
     kind: Kind
     where: str
@@ -58,14 +58,14 @@ class Finding(Struct, frozen=True):
 
 
 class Report(Struct, frozen=True):
-    """All findings, and how much was looked at: `{what: how many}`."""
+    """All findings, and how much was checked: `{what: how many}`."""
 
     findings: tuple[Finding, ...]
     looked_at: Mapping[str, int]
 
 
 class _View(Struct, frozen=True):
-    """Everything the checks look at, taken at one moment; `routes` are the known contexts that have one."""
+    """A snapshot of everything that the checks examine; `routes` are the routes of known contexts."""
 
     snapshot: Snapshot
     registry: Registry
@@ -76,17 +76,17 @@ class _View(Struct, frozen=True):
 
     @property
     def config(self) -> Config:
-        """What journal.json says."""
+        """The configuration from journal.json."""
         return self.snapshot.config
 
     @property
     def mend(self) -> str:
-        """The hint for what stands in journal.json."""
+        """The hint for problems in journal.json."""
         return f"Mend it in {shown(self.snapshot.path)}."
 
 
 def examine(folders: Iterable[Path] = ()) -> Report:
-    """Look at journal.json, descriptors, keys, and the code of muse, think, observe, apps and `folders`.
+    """Check journal.json, descriptors, keys, and the code of muse, think, observe, apps and `folders`.
 
     Raises:
         ConfigError: journal.json cannot be read at all.
@@ -121,18 +121,18 @@ def examine(folders: Iterable[Path] = ()) -> Report:
 
 
 def shown(path: str) -> str:
-    """A path as a reader here would type it: relative if it is below the working folder."""
+    """Return a path for display: relative if it is below the working folder."""
     near = os.path.relpath(path) if os.path.isabs(path) else path
     return path if near.startswith("..") else near
 
 
 def _once(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """The findings without those that say of a place what an earlier one said."""
+    """Return the findings without those that repeat an earlier one of the same place."""
     return tuple({(finding.where, finding.found): finding for finding in reversed(list(findings))}.values())[::-1]
 
 
 def _withheld() -> Iterator[Finding]:
-    """What a project's files say that counts only once the user has consented to it."""
+    """Yield what a project's files claim that takes effect only with the user's consent."""
     for claim in consent.withheld(project_claims.claims()):
         error = consent.TrustError(claim)
         hint = "Read what it would do before you consent."
@@ -140,7 +140,7 @@ def _withheld() -> Iterator[Finding]:
 
 
 def _bad_entries(view: _View) -> Iterator[Finding]:
-    """What the parser left out, now with the names of the providers known."""
+    """Yield the entries that the parser skipped, checked against the names of all providers."""
     problems = dict.fromkeys((*view.snapshot.problems, *parse_config(view.snapshot.data, view.providers)[1]))
     for problem in problems:
         yield Finding("entry", problem.path, problem.found, problem.allowed, view.mend)
@@ -151,7 +151,7 @@ def _bad_entries(view: _View) -> Iterator[Finding]:
 
 
 def _broken_providers(view: _View) -> Iterator[Finding]:
-    """Providers that are there and cannot be used: their code cannot be loaded, or their name is taken."""
+    """Yield installed providers that cannot be used: their code cannot be loaded, or their name is taken."""
     errors = {name: problem_of(name, view.config) for name in view.providers}
     for name, error in errors.items():
         if isinstance(error, PluginError):
@@ -173,7 +173,7 @@ def _idle_rules(view: _View) -> Iterator[Finding]:
 
 
 def _routes(view: _View) -> Iterator[Finding]:
-    """Route every known context and the default; what stands in the way is a finding."""
+    """Route every known context and the default; yield what prevents that."""
     router = Router(view.config, view.registry.contexts, view.specs)
     own = (name for name in view.config.contexts if not is_glob(name))
     stopped: dict[tuple[str, str], list[ConfigError]] = {}
@@ -182,7 +182,7 @@ def _routes(view: _View) -> Iterator[Finding]:
             found = router.explain(name, os.environ)
             below = resolve_fallbacks(found.route, router, os.environ)
         except UnknownProviderError as exc:
-            if exc.path == PROVIDER_ENV:  # elsewhere it is a bad entry already
+            if exc.path == PROVIDER_ENV:  # in journal.json it is a bad entry already
                 yield Finding("entry", exc.path, exc.found, exc.allowed, "Set it to one of these, or unset it.")
         except ConfigError as exc:
             stopped.setdefault((exc.path, exc.allowed), []).append(exc)
@@ -199,7 +199,7 @@ def _routes(view: _View) -> Iterator[Finding]:
 
 
 def _models(view: _View) -> Iterator[Finding]:
-    """Models that belong to another provider, and models without a price."""
+    """Yield models that belong to another provider, and models without a price."""
     places: dict[tuple[str, str], str] = {}
     for where, provider, model in _named_models(view):
         spec = view.specs.get(provider)
@@ -217,7 +217,7 @@ def _models(view: _View) -> Iterator[Finding]:
 
 
 def _named_models(view: _View) -> Iterator[tuple[str, str, str]]:
-    """`(where, provider, model)` of every model that journal.json names, then of every route."""
+    """Yield `(where, provider, model)` of every model that journal.json names, then of every route."""
     entries = {"providers.default": view.config.default}
     entries |= {config_path_of(pattern): entry for pattern, entry in view.config.contexts.items()}
     for where, entry in entries.items():
@@ -233,19 +233,19 @@ def _named_models(view: _View) -> Iterator[tuple[str, str, str]]:
 
 
 def _is_here(spec: ProviderSpec) -> bool:
-    """Whether an endpoint is on this machine, where nobody asks for money."""
+    """Return True if an endpoint is on this machine, where calls cost nothing."""
     host = urlsplit(spec.base_url or "").hostname
     return host in {"localhost", "127.0.0.1", "::1"}
 
 
 def _keys_and_packages(view: _View) -> Iterator[Finding]:
-    """Keys that are missing or malformed, and SDKs that are not installed, of providers that something is routed to."""
+    """Yield missing or malformed keys and missing SDKs of providers that something is routed to."""
     serves: dict[str, list[str]] = {}
     for route, _ in view.routes:
         serves.setdefault(route.provider, []).append(route.context or "the default")
     for name, served in serves.items():
         spec = view.specs[name]
-        if spec.broken or spec.withheld is not None:  # a finding of its own says so
+        if spec.broken or spec.withheld is not None:  # has a finding of its own
             continue
         what = f"{spec.label}, which serves {_some(served)}"
         found = _BAD_KEYS.get(key_state(spec))
@@ -261,23 +261,23 @@ def _keys_and_packages(view: _View) -> Iterator[Finding]:
 
 
 def _set_up(name: str, what: str) -> Iterator[Finding]:
-    """What else a provider says is missing for a call: an address, a model file."""
+    """Yield what else a provider reports as missing for a call: an address, a model file."""
     lack = missing_requirement(name)
     if lack is not None:
         yield Finding("setup", lack.path, lack.found, f"{lack.allowed} for {what}", f"It says: {lack}.")
 
 
-# Where the SDKs send calls when nothing names an address.
+# Where the SDKs send calls by default.
 _HOMES = {"openai": "https://api.openai.com", "anthropic": "https://api.anthropic.com"}
 
 
 def _way(spec: ProviderSpec, what: str) -> Iterator[Finding]:
-    """A key that travels unencrypted to another machine, and a proxy that cannot be used."""
+    """Yield a key that is sent unencrypted to another machine, and a proxy that cannot be used."""
     from muse.providers._http.proxies import PORTS, is_loopback, proxy_for  # see LATE in tests/test_architecture.py
 
     try:
         address = urlsplit(base_url(spec) or _HOMES.get(spec.name, ""))
-    except ConfigError:  # a finding of its own says so
+    except ConfigError:  # has a finding of its own
         return
     host, scheme = address.hostname, address.scheme
     if not host or scheme not in PORTS:
@@ -296,14 +296,14 @@ def _way(spec: ProviderSpec, what: str) -> Iterator[Finding]:
 
 
 def _place_of_address(spec: ProviderSpec) -> str:
-    """Where the address in force is written: a variable, journal.json, or the provider's own row."""
+    """Return where the address in force is set: a variable, journal.json, or the provider's own row."""
     if spec.base_url_env and secrets.look_up(spec.base_url_env):
         return spec.base_url_env
     return f"the address of {spec.name}" if spec.name in ROWS else f"providers.compatible[{spec.name!r}].base_url"
 
 
 def missing_requirement(name: str) -> ConfigError | None:
-    """What a provider says is missing for a call: a key, an address, a model file; None if nothing is."""
+    """Return what a provider reports as missing for a call: a key, an address, a model file; None if nothing is."""
     backend = backend_of(name)
     if not isinstance(backend, ProviderBackend):
         return None
@@ -323,7 +323,7 @@ def _some(names: list[str]) -> str:
 
 
 def key_state(spec: ProviderSpec) -> Literal["present", "missing", "malformed", "not needed"]:
-    """Whether a provider's key is there now; the key itself is never shown."""
+    """Return the state of a provider's key; the key itself is never shown."""
     try:
         key = secrets.find_key(spec.env_key)
     except MissingKeyError:
@@ -334,7 +334,7 @@ def key_state(spec: ProviderSpec) -> Literal["present", "missing", "malformed", 
 
 
 def address_in_words(spec: ProviderSpec) -> str:
-    """Where calls go: the address in force, or in words who knows it."""
+    """Return the address that calls go to, or a description of it."""
     if spec.is_local or not spec.extra:
         return "this machine"
     try:
@@ -345,7 +345,7 @@ def address_in_words(spec: ProviderSpec) -> str:
 
 
 def is_installed(name: str) -> bool:
-    """Whether the SDK that a provider needs is installed; it is not imported."""
+    """Return True if the SDK that a provider needs is installed; it is not imported."""
     backend = backend_of(name)
     if not isinstance(backend, ProviderBackend) or not backend.provider.sdk:
         return True
@@ -356,7 +356,7 @@ def is_installed(name: str) -> bool:
 
 
 def routed() -> Iterator[Route]:
-    """Every route of a known context and of the default, with the fallbacks below it."""
+    """Yield every route of a known context and of the default, with its fallback chain."""
     router = _router()
     for name in ("", *router.contexts):
         with contextlib.suppress(ConfigError):
@@ -364,7 +364,7 @@ def routed() -> Iterator[Route]:
 
 
 def routed_providers() -> Mapping[str, int]:
-    """How many known contexts each provider serves now; a context without a route counts for none."""
+    """Return how many known contexts each provider serves now; a context without a route is not counted."""
     counts: dict[str, int] = {}
     router = _router()
     for name in router.contexts:
@@ -377,7 +377,7 @@ def routed_providers() -> Mapping[str, int]:
 
 
 def model_at(name: str, tier: Tier) -> str | None:
-    """The model with which a provider would serve a tier now, as a route would have it; None if it has none."""
+    """Return the model that a provider would use for a tier now; None if it has none."""
     try:
         return _router().model_at(name, tier, os.environ, where="provider")[0]
     except ConfigError:
@@ -395,10 +395,13 @@ def _descriptors(view: _View) -> Iterator[Finding]:
 
 
 def _unknown_tools(view: _View) -> Iterator[Problem]:
-    """Names on personas' allow-lists that are neither tool nor pack, where the journal's own are all there are."""
+    """Yield names on personas' allow-lists that are neither a tool nor a pack.
+
+    With MCP servers configured, tools from elsewhere may exist, so nothing is checked.
+    """
     if view.config.mcp_servers:
         return
-    from muse.agent_loop.tool_registry import tool_modules  # 0.1 s, and only the check pays it
+    from muse.agent_loop.tool_registry import tool_modules  # takes 0.1 s, so it is imported only here
 
     known = {name for pack, tools in tool_modules().items() for name in (pack, *tools)}
     for persona, fields in personas.get_agents().items():
@@ -411,7 +414,7 @@ def _unknown_tools(view: _View) -> Iterator[Problem]:
 
 
 def _unknown_options(view: _View) -> Iterator[Finding]:
-    """Keyword arguments in the code that neither a call nor any provider knows."""
+    """Yield keyword arguments in the code that neither a call nor any provider knows."""
     known = KNOWN | _ARGUMENTS | {option for spec in view.specs.values() for option in spec.options}
     for site in view.sites:
         own = known | _OF_REQUESTS if site.function in ("BatchRequest", "create") else known
@@ -421,18 +424,19 @@ def _unknown_options(view: _View) -> Iterator[Finding]:
             yield Finding("option", where, found, "a known option", f"Calls ignore it: {suggestions(name)}")
 
 
-# The arguments of a call that are no options, and what a request of a batch takes besides.
+# Arguments of a call that are not options, and the further ones of a batch request.
 _ARGUMENTS = frozenset({"contents", "context", "schema"})
 _OF_REQUESTS = frozenset({"note"})
 
 
 def _unregistered(view: _View) -> Iterator[Finding]:
-    """Contexts in the code that nobody declares; one that journal.json names outright is meant."""
+    """Yield contexts in the code that are not declared."""
     known = view.registry.contexts
     patterns = [name for name in known if is_glob(name)]
     for site in view.sites:
         names = (*known, *view.config.contexts) if site.is_glob else patterns
-        if not site.context or site.context in known or site.context in view.config.contexts:  # "" is the default
+        # "" is the default. A context that journal.json names exactly is intended.
+        if not site.context or site.context in known or site.context in view.config.contexts:
             continue
         if not any(overlap(name, site.context) for name in names):
             form = "contexts of the form" if site.is_glob else "the context"

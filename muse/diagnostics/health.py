@@ -1,4 +1,7 @@
-"""Whether providers answer: the cheapest live call to each, and what came of the last one; it prints nothing."""
+"""Health checks of providers: the cheapest live call to each, and the outcome of the last one.
+
+Entry points: `test_connection`, `probe_routed`, `probe_provider`, `last`.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,17 @@ _AT_ONCE = 16
 
 
 class Health(Struct, frozen=True):
-    """How a live call to one model went: in `seconds`, at `at` (s since the epoch), and `why` if it failed."""
+    """The outcome of a live call to one model.
+
+    Attributes:
+        provider: The provider.
+        model: The model.
+        tier: The tier of the model.
+        state: The outcome.
+        seconds: How long the call took.
+        why: Why it failed.
+        at: When it was made, in seconds since the epoch.
+    """
 
     provider: str
     model: str
@@ -47,13 +60,14 @@ class Health(Struct, frozen=True):
 
 
 def test_connection(name: str) -> dict[str, Any]:
-    """Make the cheapest live call to a provider: `{success, provider, model?, duration_s?, error?}`; it never raises.
+    """Make the cheapest live call to a provider; return `{success, provider, model?, duration_s?, error?}`.
 
-    The call uses the lite tier's model, has 30 s, is logged under the context `muse.test`, and asks for a word. An
-    answer that is cut off at the limit of 64 tokens is one: key, address and model are right.
+    It never raises. The call uses the lite tier's model, has 30 s, is logged under the context `muse.test`, and asks
+    for a word. An answer that is cut off at the limit of 64 tokens counts as a success: key, address and model are
+    right.
     """
     try:
-        get_provider_module(name)  # a plug-in that nothing leads to is loaded by this
+        get_provider_module(name)  # loads a plug-in that no route leads to
         snapshot = config_loader.load()
         router = Router(snapshot.config, contexts.registry(snapshot).contexts, specs())
         model = router.model_at(name, Tier.LITE, os.environ, where="provider")[0]
@@ -77,7 +91,7 @@ def probe(provider: str, model: str, tier: Tier) -> Health:
         log.info("%s: the answer was cut off at %d tokens, as is to be expected", provider, _TEST_TOKENS)
     except MissingKeyError as exc:
         state, why = "no key", str(exc)
-    except Exception as exc:  # a plug-in may raise anything, and what went wrong is what is asked for
+    except Exception as exc:  # a plug-in may raise anything, and the error is the result
         log.debug("test of %s", provider, exc_info=True)
         why = secrets.redact(str(exc) or type(exc).__name__)
     seconds = time.perf_counter() - started_s
@@ -87,9 +101,9 @@ def probe(provider: str, model: str, tier: Tier) -> Health:
 
 
 def probe_routed() -> list[Health]:
-    """Ask each model that a known context, the default or a fallback leads to, once, all in parallel.
+    """Call each model that a known context, the default or a fallback leads to, once, in parallel.
 
-    What came of it is kept, for `last`.
+    The outcomes are saved for `last`.
     """
     asked = sorted({(route.provider, route.model): route for route in check.routed()}.values(), key=_by_name)
     with ThreadPoolExecutor(max_workers=_AT_ONCE) as threads:
@@ -100,11 +114,13 @@ def probe_routed() -> list[Health]:
 
 
 def probe_provider(name: str) -> list[Health]:
-    """Ask each model of a provider that something is routed to, or the one of its lite tier if nothing is; kept too.
+    """Call each model of a provider that something is routed to, or the lite tier's model if nothing is.
+
+    The outcomes are saved for `last`.
 
     Raises:
-        UnknownProviderError: no such provider.
-        ConfigError: it has no model that could be asked.
+        UnknownProviderError: There is no such provider.
+        ConfigError: It has no model to call.
     """
     asked = {route.model: route for route in check.routed() if route.provider == name}
     if not asked:
@@ -132,7 +148,7 @@ def _keep(rows: Iterable[Health]) -> None:
 
 
 def last() -> dict[str, Health]:
-    """What came of the last live calls, by `provider model`; nothing is made for it."""
+    """Return the outcomes of the last live calls, by `provider model`, without making any."""
     if not os.path.exists(store_path()):
         return {}
     rows = read("SELECT key, state, why, seconds, at FROM health")
@@ -144,7 +160,7 @@ def last() -> dict[str, Health]:
 
 
 def forget(name: str) -> None:
-    """Forget how a provider's models answered, as after a change of its key."""
+    """Delete the outcomes of a provider's models, for example after a change of its key."""
     if not os.path.exists(store_path()):
         return
     rows = [(key,) for key, row in last().items() if row.provider == name]
@@ -155,7 +171,7 @@ def forget(name: str) -> None:
 
 
 def open_circuits() -> dict[str, str]:
-    """The models whose breaker has counted failures, by `provider model`, in words."""
+    """Return a description of each circuit breaker that has counted failures, by `provider model`."""
     config = config_loader.load().config.policies.breaker
     return {key: _in_words(state.failures, state.until, config.failures) for key, state in circuit_states()}
 

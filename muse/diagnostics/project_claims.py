@@ -1,4 +1,4 @@
-"""All that the files of the working folder's project claim, gathered for whoever is asked for consent."""
+"""All claims of the files of the working folder's project, for a consent prompt. Entry point: `claims`."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from muse.types.trust_claim import Claim
 def claims(*, with_makefile: bool = False) -> tuple[Claim, ...]:
     """Return the claims of the journal.json, the personas, apps, Makefile and `.env` in force in the working folder.
 
-    The Makefile counts among them where a persona of the project names make targets, or `with_makefile`: a persona of
-    the user's own may name them too.
+    The Makefile is included if a persona of the project names make targets, or if `with_makefile` is True, since a
+    persona of the user's own may name them too.
 
     Raises:
         ConfigError: journal.json cannot be read.
-        OSError: a file that is to be judged cannot be read.
+        OSError: A file that has to be checked cannot be read.
     """
     snapshot = config_loader.load()
     found = [*snapshot.config.claims, *_of_descriptors(snapshot), *_of_requests()]
@@ -36,7 +36,7 @@ def claims(*, with_makefile: bool = False) -> tuple[Claim, ...]:
 
 
 def _of_requests() -> Iterator[Claim]:
-    """Yield the claims of the requests in the journal that a cortex would take up."""
+    """Yield the claims of the requests in the journal that a cortex would execute."""
     if paths.is_project(paths.config_path()):
         for agent_id in (*run_files.ids_in("pending"), *run_files.ids_in("active")):
             yield from claims_of_request(request_of(agent_id))

@@ -1,7 +1,9 @@
-"""What another journal.json would have changed: which calls had gone elsewhere, at which price; it writes nothing.
+"""An estimate of what another journal.json would have changed: which calls go elsewhere, at which price.
 
-An estimate: the tokens are those that were counted, and models count differently (each has a tokenizer of its own, and
-another model writes longer or shorter answers). Prices are those of today, on both sides.
+The tokens are those that were logged. Models count tokens differently, and another model writes longer or shorter
+answers. Both sides use today's prices.
+
+Entry point: `compare`.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from muse.usage_index.writer import KEPT, OVERNIGHT, OWN
 from muse.usage_log import prices
 from muse.usage_log.totals import NONE, UsageTotal
 
-# How `log_token_usage` names a caller: the call went by no route of muse.
+# The context that `log_token_usage` derives from its caller: such a call was not routed by muse.
 _ELSEWHERE = re.compile(r".*\.[^.:]+:\d+", re.DOTALL)
 
 Used = Mapping[tuple[str, str], UsageTotal]
@@ -40,9 +42,17 @@ Used = Mapping[tuple[str, str], UsageTotal]
 class RouteChange(Struct, frozen=True):
     """The calls of one context that would have gone elsewhere.
 
-    Costs are dollars at today's prices for the tokens that were counted; `unpriced` counts calls for which one of the
-    two models has no known price (they are in neither cost). `problem` says why the context could not be routed after
-    the change; `to_provider` is empty then.
+    Attributes:
+        context: The context.
+        calls: The number of calls.
+        from_provider: The provider before the change.
+        from_model: The model before the change.
+        to_provider: The provider after the change; "" if there is a `problem`.
+        to_model: The model after the change.
+        cost_before_usd: Dollars at today's prices for the logged tokens, before the change.
+        cost_after_usd: Dollars at today's prices for the logged tokens, after the change.
+        unpriced: Calls for which one of the two models has no known price. They are in neither cost.
+        problem: Why the context cannot be routed after the change.
     """
 
     context: str
@@ -58,12 +68,22 @@ class RouteChange(Struct, frozen=True):
 
 
 class WhatIf(Struct, frozen=True):
-    """What a change would have moved, most money first.
+    """The effect of a change, the most money first.
 
-    `calls` counts all logged calls of the days, `moved` those that would have gone elsewhere. The others stay:
-    `own_model` were made with a model that their caller named, `kept` were answered from the cache, `elsewhere` were
-    logged by code that calls a model without muse. Of the moved ones `overnight` came from a batch service, and
-    `no_context` bear no context and follow the default. `is_complete` is False while the log is still being read.
+    Attributes:
+        rows: The contexts whose calls would have gone elsewhere.
+        days: The days that were compared.
+        calls: All logged calls of the days.
+        moved: Calls that would have gone elsewhere. The next three counts are calls that stay.
+        own_model: Calls whose caller named the model.
+        kept: Calls that the cache answered.
+        elsewhere: Calls logged by code that calls a model without muse.
+        overnight: Moved calls that a batch service answered.
+        no_context: Moved calls without a context, which follow the default.
+        cost_before_usd: The cost of moved calls before the change.
+        cost_after_usd: The cost of moved calls after the change.
+        unpriced: Moved calls that are in neither cost.
+        is_complete: False while the log is still being indexed.
     """
 
     rows: tuple[RouteChange, ...]
@@ -82,7 +102,7 @@ class WhatIf(Struct, frozen=True):
 
 
 class _BeforeAfter(NamedTuple):
-    """The routers before and after the change, and the providers there are."""
+    """The routers before and after the change, and the known providers."""
 
     before: Router
     after: Router
@@ -98,14 +118,19 @@ def compare(
     most_s: float | None = 1.0,
     known_specs: Mapping[str, ProviderSpec] | None = None,
 ) -> WhatIf:
-    """Which calls of the log since then `after` would have sent elsewhere than `before`.
+    """Return which calls of the log since `since` would have gone elsewhere with `after` than with `before`.
 
-    `since` is "7d" or a day YYYYMMDD. What is new in the log is read first, for at most `most_s` seconds (None: to its
-    end). `known_specs` are the providers there are, where that is not what journal.json says now.
+    Args:
+        before: The current configuration.
+        after: The changed configuration.
+        since: "7d" or a day YYYYMMDD.
+        index: The index of the usage log; None means that of the journal in force.
+        most_s: The most seconds to read new lines of the log first; None reads to the end.
+        known_specs: The providers, if not those of `before` and `after`.
 
     Raises:
-        ConfigError: `since` is of another form.
-        OSError: the log cannot be read.
+        ConfigError: `since` has another form.
+        OSError: The log cannot be read.
     """
     days = days_since(since)
     found = index or log_index()
@@ -129,7 +154,7 @@ def route_changes(
     environ: Mapping[str, str] | None = None,
     is_complete: bool = True,
 ) -> WhatIf:
-    """The same, of what each context used (`muse.usage_index.queries.sums_by_context`)."""
+    """Return the comparison for given usage by context (`muse.usage_index.queries.sums_by_context`)."""
     environ = os.environ if environ is None else environ
     sides = _BeforeAfter(Router(before, known, known_specs), Router(after, known, known_specs), known_specs)
     routed = {key: total for key, total in used.items() if key[1] not in (OWN, KEPT) and not _is_elsewhere(key[0])}
@@ -163,7 +188,7 @@ def _is_elsewhere(context: str) -> bool:
 def _move(
     context: str, totals: Mapping[str, UsageTotal], sides: _BeforeAfter, environ: Mapping[str, str]
 ) -> RouteChange | None:
-    """Where the calls of a context would have gone; None if where they go now."""
+    """Return where the calls of a context would have gone; None if the route is unchanged."""
     calls = sum(total.calls for total in totals.values())
     now, _ = _routed(sides.before, context, environ)
     then, problem = _routed(sides.after, context, environ)
@@ -188,7 +213,7 @@ def _named(route: Route | None) -> tuple[str, str]:
 
 
 def _routed(router: Router, context: str, environ: Mapping[str, str]) -> tuple[Route | None, str]:
-    """`(route, "")`, or `(None, why there is none)`."""
+    """Return `(route, "")`, or `(None, reason)` if there is no route."""
     try:
         return resolve_fallbacks(router.route("" if context == NONE else context, environ), router, environ).targets[
             0
@@ -198,7 +223,7 @@ def _routed(router: Router, context: str, environ: Mapping[str, str]) -> tuple[R
 
 
 def _price(route: Route, how: str, total: UsageTotal, known: Mapping[str, ProviderSpec]) -> float | None:
-    """Dollars for the tokens of some calls on a route, today; None where no price is known."""
+    """Return today's price in dollars of some calls' tokens on a route; None if no price is known."""
     spec = known[route.provider]
     usage: Usage = total.usage
     if spec.free or not usage.total_tokens:

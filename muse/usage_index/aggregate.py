@@ -1,4 +1,4 @@
-"""Sums of token-log lines that can be kept, merged and added to without an error of rounding; it knows no file."""
+"""Sums of usage-log lines that can be stored and merged without rounding errors. Entry point: `UsageAggregate`."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _FIRST_S = 0.001
 _STEPS = 4
 _MOST_STEPS = 4 * 26
 _LONGEST_S = _FIRST_S * 2 ** (_MOST_STEPS // _STEPS)
-# Each step's count is a digit of one large number, so that two of them are added at once.
+# Each step's count is a digit of one large number, so that one addition merges all steps.
 _DIGIT_BITS = 40
 _DIGIT = (1 << _DIGIT_BITS) - 1
-_COUNTS = 9  # of a tally's fields, the first ones
+_COUNTS = 9  # the first fields of a UsageAggregate
 _MOST_COUNT = 1 << 62
 
 
 class UsageAggregate(Struct, array_like=True):
-    """The sum of some lines while it grows.
+    """A growing sum of lines.
 
-    Costs (US dollars) and durations (seconds) are lists of numbers whose exact sum is the sum of the lines, so that it
-    does not matter in which parts and order they were added. `latencies` counts calls by step of their duration, each
-    count a digit of a number of base 2^40.
+    Costs (US dollars) and durations (seconds) are lists of numbers whose exact sum equals that of the lines, so that
+    the order and grouping of additions do not matter. `latencies` counts calls by duration step: each count is a digit
+    of a number in base 2^40.
     """
 
     calls: int = 0
@@ -46,7 +46,7 @@ class UsageAggregate(Struct, array_like=True):
     latencies: int = 0
 
     def merge(self, other: UsageAggregate) -> None:
-        """Add what another one counts."""
+        """Add the counts of another sum."""
         self.calls += other.calls
         self.failed += other.failed
         self.unpriced += other.unpriced
@@ -61,7 +61,7 @@ class UsageAggregate(Struct, array_like=True):
         self.latencies += other.latencies
 
     def count(self, usage: Usage, cost_usd: float | None, duration_s: float | None) -> None:
-        """Add the counts of one line; `cost_usd` None is no known price."""
+        """Add the counts of one line; a `cost_usd` of None means that no price is known."""
         self.calls += 1
         self.unpriced += is_unpriced(usage, cost_usd)
         self.input_tokens += usage.input_tokens
@@ -75,15 +75,15 @@ class UsageAggregate(Struct, array_like=True):
             self.durations_s.append(duration_s)
 
     def time(self, duration_s: float) -> None:
-        """Count how long a call took."""
+        """Count the duration of a call."""
         self.latencies += 1 << (_step_of(duration_s) * _DIGIT_BITS)
 
     def settle(self) -> None:
-        """Make the numbers of its exact sums few, so that it is small and quick to merge."""
+        """Reduce the lists of the exact sums to few numbers, so that the sum is small and quick to merge."""
         self.costs_usd, self.durations_s = _quantize(self.costs_usd), _quantize(self.durations_s)
 
     def usage(self) -> Usage:
-        """The tokens of all lines."""
+        """Return the tokens of all lines."""
         return Usage(
             self.input_tokens,
             self.output_tokens,
@@ -95,7 +95,7 @@ class UsageAggregate(Struct, array_like=True):
         )
 
     def total(self, key: tuple[str, ...] = ()) -> UsageTotal:
-        """The sum as `muse usage` has it."""
+        """Return the sum as `muse usage` has it."""
         return UsageTotal(
             key,
             self.calls,
@@ -108,9 +108,9 @@ class UsageAggregate(Struct, array_like=True):
 
 
 def latency_s(latencies: int, share: float) -> float | None:
-    """The seconds that `share` of the timed calls did not exceed, within 10 %; None if there are none.
+    """Return the seconds that `share` of the timed calls did not exceed, within 10 %; None if there are none.
 
-    `latencies` are those of a tally.
+    `latencies` are those of a `UsageAggregate`.
     """
     first = _first_step(latencies)
     counts = []
@@ -127,12 +127,12 @@ def latency_s(latencies: int, share: float) -> float | None:
 
 
 def _first_step(latencies: int) -> int:
-    """The first step that has a call."""
+    """Return the first step that has a call."""
     return max(0, (latencies & -latencies).bit_length() - 1) // _DIGIT_BITS
 
 
 def _quantize(values: Sequence[float]) -> list[float]:
-    """A few numbers with the same exact sum as all of `values`."""
+    """Return a few numbers with the same exact sum as all of `values`."""
     parts: list[float] = []
     while rest := math.fsum([*values, *(-part for part in parts)]):
         parts.append(rest)
@@ -146,7 +146,7 @@ def _step_of(duration_s: float) -> int:
 
 
 class _Packed(Struct, array_like=True):
-    """A tally as bytes hold it: counts beyond 64 bits as text; of the latencies the digits from the first one on."""
+    """The stored form of a sum: counts beyond 64 bits as text, latencies as digits from the first nonzero one."""
 
     counts: list[int | str]
     costs_usd: list[float]
@@ -160,7 +160,7 @@ _decode = msgspec.msgpack.Decoder(_Packed).decode
 
 
 def pack(tally: UsageAggregate) -> bytes:
-    """A tally as bytes; what `unpack` gives back."""
+    """Return a sum as bytes for `unpack`."""
     tally.settle()
     counts = [count if count < _MOST_COUNT else str(count) for count in msgspec.structs.astuple(tally)[:_COUNTS]]
     digits = tally.latencies
@@ -171,7 +171,7 @@ def pack(tally: UsageAggregate) -> bytes:
 
 
 def unpack(body: bytes) -> UsageAggregate:
-    """The tally that `pack` made bytes of."""
+    """Return the sum that `pack` encoded."""
     packed = _decode(body)
     digits = int.from_bytes(packed.latencies, "little") << (packed.first_step * _DIGIT_BITS)
     values: list[Any] = [*map(int, packed.counts), packed.costs_usd, packed.durations_s, digits]

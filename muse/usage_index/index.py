@@ -1,7 +1,9 @@
-"""The index of the token log: it follows the log's files and answers at once however long they are; it knows no page.
+"""A SQLite index of the usage log that follows its files and answers queries fast at any length.
 
-`<journal>/index/usage.sqlite` is shared by all processes. What is read of a file and how far go into it in one
-transaction, so a process that is killed leaves nothing half done. A file that is lost, old or damaged is begun anew.
+All processes share `<journal>/index/usage.sqlite`. The lines that were read and the read position are written in one
+transaction, so a killed process leaves nothing half done. An index that is lost, old or damaged is rebuilt.
+
+Entry points: `log_index`, `close_indexes`, `LogIndex`.
 """
 
 from __future__ import annotations
@@ -55,7 +57,7 @@ Row = tuple[Any, ...]
 
 
 class Progress(Struct, frozen=True):
-    """How much of the log's files the index has, in bytes."""
+    """How much of the log's files is indexed, in bytes."""
 
     done: int
     size: int
@@ -63,14 +65,14 @@ class Progress(Struct, frozen=True):
 
     @property
     def share(self) -> float:
-        """0 to 1."""
+        """The indexed share, from 0 to 1."""
         return min(1.0, self.done / self.size) if self.size else 1.0
 
 
 class LogIndex:
-    """The index of the token log of one journal, for all threads of a process.
+    """The index of one journal's usage log, for all threads of a process.
 
-    `refresh` reads what is new, `rows` answers SQL from what was read.
+    `refresh` reads new lines; `rows` runs SQL over the lines that were read.
     """
 
     def __init__(self, root: Path) -> None:
@@ -88,7 +90,7 @@ class LogIndex:
             self._sure(lambda: _drop_repriced(self._writer))
 
     def close(self) -> None:
-        """Let go of the file; what reads in the background stops after the lines it has in hand."""
+        """Close the file; a background read stops after its current batch of lines."""
         with self._reading:
             self._is_closed = True
             thread = self._thread
@@ -98,12 +100,15 @@ class LogIndex:
             self._close()
 
     def refresh(self, most_s: float | None = None) -> Progress:
-        """Read what is new, for at most `most_s` seconds; None: to the end. Newer days come first.
+        """Read new lines, newest days first, and return the progress.
 
-        Where other threads or processes are reading in the meantime, it says how far they are.
+        If another thread or process is reading at the same time, its progress is returned.
+
+        Args:
+            most_s: The most seconds to read for; None reads to the end.
 
         Raises:
-            OSError: the log or the index cannot be read.
+            OSError: The log or the index cannot be read.
         """
         until_s = None if most_s is None else time.monotonic() + most_s
         if not self._writing.acquire(timeout=-1 if most_s is None else most_s):
@@ -123,19 +128,19 @@ class LogIndex:
         return Progress(size, size, is_complete=True)
 
     def read_on(self) -> None:
-        """Read what is new to its end in the background, unless that is being done."""
+        """Read all new lines in a background thread, unless one is doing so."""
         with self._reading:
             if self._is_closed or (self._thread is not None and self._thread.is_alive()):
                 return
             thread = threading.Thread(target=self._read_all, name="muse-log-index", daemon=True)
             thread.start()
-            self._thread = thread  # once it is started, so that `close` can wait for it, which takes the same lock
+            self._thread = thread  # set once it runs, since `close` may only join a started thread
 
     def rows(self, sql: str, values: Mapping[str, Any] | tuple[Any, ...] = ()) -> list[Row]:
-        """The rows of a query over what was read so far.
+        """Return the rows of a query over the lines that were read so far.
 
         Raises:
-            sqlite3.Error: the index cannot be read.
+            sqlite3.Error: The index cannot be read.
         """
         try:
             return self._rows(sql, values)
@@ -154,7 +159,7 @@ class LogIndex:
             return found
 
     def kept(self, key: Hashable, stamp: Hashable, make: Callable[[], _T]) -> _T:
-        """What `make` gives, or gave before for the same `key`, if nothing that `stamp` tells has changed since."""
+        """Return the result of `make`, cached under `key` as long as `stamp` is unchanged."""
         with self._keeping:
             found = self._kept.get(key)
         if found is not None and found[0] == stamp:
@@ -169,7 +174,7 @@ class LogIndex:
         return made
 
     def progress(self) -> Progress:
-        """How far the index is."""
+        """Return how much of the log is indexed."""
         known = {row[0]: row[1:] for row in self.rows("SELECT day, done, size, pending FROM files")}
         done = size = 0
         is_complete = True
@@ -183,20 +188,20 @@ class LogIndex:
         return Progress(done, size, is_complete)
 
     def unreadable(self, days: tuple[int, int]) -> dict[int, str]:
-        """The days from first to last whose log could not be read at the last look, and why."""
+        """Return the days from first to last whose log could not be read at the last refresh, and why."""
         return {day: reason for day, reason in self._unreadable.items() if days[0] <= day <= days[1]}
 
     @property
     def path(self) -> Path:
-        """Where the index is kept."""
+        """The file of the index."""
         return self.root / FILE
 
     def log_path(self, day: int) -> Path:
-        """The token log of a day."""
+        """Return the usage log's file for a day."""
         return self.root / "tokens" / f"{day:08}.jsonl"
 
     def _files(self) -> dict[int, Path]:
-        """The days that have a log, the newest first."""
+        """Return the days that have a log, newest first."""
         return {int(path.stem): path for path in reversed(ledger.day_files(root=self.root))}
 
     def _read_all(self) -> None:
@@ -207,7 +212,7 @@ class LogIndex:
             log.warning("%s: the token log cannot be read into it (%s)", self.path, exc)
 
     def _follow(self, until_s: float | None) -> bool:
-        """Bring every day up to date; False if the time was over before."""
+        """Bring every day up to date; return False if the time ran out first."""
         self._writer.execute(_PATIENT if until_s is None else _HURRIED)
         found = self._files()
         known = marks(self._writer)
@@ -220,7 +225,7 @@ class LogIndex:
             try:
                 stamp = stamp_of(path)
                 is_read = (day in known and is_same(known[day], stamp)) or self._read_day(day, path, until_s)
-            except FileNotFoundError:  # deleted since it was listed; the next look drops it
+            except FileNotFoundError:  # deleted since it was listed; the next refresh drops it
                 continue
             except OSError as exc:
                 problems[day] = exc.strerror or str(exc)
@@ -230,14 +235,14 @@ class LogIndex:
         return is_read
 
     def _note(self, problems: Mapping[int, str]) -> None:
-        """Keep which days cannot be read, and say what is new of it."""
+        """Store which days cannot be read, and log a warning for new ones."""
         for day, reason in problems.items():
             if self._unreadable.get(day) != reason:
                 log.warning("%s: it cannot be read (%s), and what it says is in no sum", self.log_path(day), reason)
         self._unreadable = problems
 
     def _read_day(self, day: int, path: Path, until_s: float | None) -> bool:
-        """Read a day on to its end; False if the time was over before."""
+        """Read the rest of a day; return False if the time ran out first."""
         is_checked = False
         while not self._is_closed:
             with write_transaction(self._writer):
@@ -257,7 +262,7 @@ class LogIndex:
     # --- the file
 
     def _sure(self, work: Callable[[], _T]) -> _T:
-        """What `work` gives; on a new index, if the one there is lost, damaged or cannot be written."""
+        """Return the result of `work`, on a new index if the current one is lost, damaged or cannot be written."""
         if self._writer is None or self._is_lost():
             self._open()
         try:
@@ -274,7 +279,7 @@ class LogIndex:
         return work()
 
     def _is_lost(self) -> bool:
-        """Whether the file that is open does not stand in its place any more."""
+        """Return True if the open file is no longer at its path."""
         if not self._inode:
             return self._is_early and self.root.is_dir()
         try:
@@ -285,7 +290,7 @@ class LogIndex:
     def _open(self) -> None:
         name = str(self.path)
         self._is_early = not self.root.is_dir()
-        if self._is_early:  # looking makes no journal where there is none
+        if self._is_early:  # reading must not create a journal
             self._use_memory()
             return
         try:
@@ -305,7 +310,7 @@ class LogIndex:
         self._open()
 
     def _go_without(self, exc: Exception) -> None:
-        """Keep the index in memory, for this process."""
+        """Use an in-memory index for this process."""
         log.warning("%s cannot be kept (%s); this process reads the token log into memory", self.path, exc)
         self._use_memory()
 
@@ -325,7 +330,7 @@ class LogIndex:
 
 
 def _drop_repriced(database: Any) -> None:
-    """Drop what was priced otherwise than it would be today."""
+    """Delete the days whose lines would be priced differently today."""
     if is_repriced(database):
         with write_transaction(database):
             forget_repriced(database)
@@ -336,7 +341,7 @@ def _connected(name: str) -> Any:
 
 
 def _size_of(path: Path) -> int | None:
-    """A file's bytes; None if it is not there (any more)."""
+    """Return a file's size in bytes; None if it does not exist (any more)."""
     try:
         return path.stat().st_size
     except FileNotFoundError:
@@ -348,7 +353,7 @@ _opening = threading.Lock()
 
 
 def log_index(root: Path | None = None) -> LogIndex:
-    """The index of a journal's token log (that of the journal in force if None), one for each process."""
+    """Return the index of a journal's usage log, one per process; None means the journal in force."""
     place = root or paths.journal_path()
     with _opening:
         if place not in _indexes:
@@ -359,7 +364,7 @@ def log_index(root: Path | None = None) -> LogIndex:
 
 
 def close_indexes() -> None:
-    """Close what `log_index` opened; the next call opens anew."""
+    """Close all indexes that `log_index` opened; the next call opens them again."""
     with _opening:
         while _indexes:
             _indexes.popitem()[1].close()

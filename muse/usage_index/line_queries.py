@@ -1,4 +1,7 @@
-"""Lines of the token log out of its index: lists of them and a single one; it knows no web page."""
+"""Single lines of the usage log and lists of them, from its index.
+
+Entry points: `list_lines`, `find_line`, `lines_of_call`.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ _FITS = """(:flag = 0 OR l.flags & :flag)
     AND (:how = '' OR k.how = :how)
     AND (:context = '' OR k.context = :context) AND (:provider = '' OR k.provider = :provider)
     AND (:model = '' OR k.model = :model) AND (:segment = '' OR k.segment = :segment)"""
-# Of a day without a key that has the word, only lines that failed can have it: in their error.
+# On a day without a key that contains the word, only failed lines can contain it: in their error.
 _FAILED = (
     f"{_LINE} WHERE l.day = :day AND l.at < :at AND l.flags & {FAILED} AND {_FITS} ORDER BY l.at DESC LIMIT :limit"
 )
@@ -50,10 +53,10 @@ _OF_CALL = f"{_LINE} WHERE l.call = :call ORDER BY l.day, l.at LIMIT :limit"
 
 
 class LoggedLine(Struct, frozen=True):
-    """A line of the log in short; `day` and `at` (bytes into the file) are its place.
+    """A summary of a line of the log.
 
-    Lines with the same `call_id` are the attempts of one logical call, `attempt` is their number from 1. Lines of
-    versions without them have "" and None.
+    `day` and `at` (an offset in bytes) are its place. Lines with the same `call_id` are the attempts of one logical
+    call; `attempt` is their number from 1. Lines of versions without these fields have "" and None.
     """
 
     day: int
@@ -79,10 +82,10 @@ class LoggedLine(Struct, frozen=True):
 
 
 class LineFilter(Struct, frozen=True):
-    """Which lines of a `Where`: of a kind, of one agent run, with some text.
+    """A filter in addition to a `UsageFilter`: lines of a kind, of one agent run, with some text.
 
-    `word` stands in the context, provider, model, segment or error; "" selects all. Upper and lower
-    case of ASCII letters count as the same.
+    `word` occurs in the context, provider, model, segment or error; "" selects all. Upper and lower case of ASCII
+    letters are equal.
     """
 
     only: Only = ""
@@ -106,7 +109,7 @@ def list_lines(
     before: tuple[int, int] = _LATER,
     limit: int = 100,
 ) -> list[LoggedLine]:
-    """Lines, the last ones first, from behind the place `before` (a line's `day` and `at`) on."""
+    """Return lines, newest first, that come before the place `before` (a line's `day` and `at`)."""
     values = {**where.bound(), **wanted.bound()}
     if wanted.run:
         place = {"first": where.days[0], "last": where.days[1], "day": before[0], "at": before[1], "limit": limit}
@@ -123,14 +126,14 @@ def list_lines(
 
 
 def _days_with(index: LogIndex, where: UsageFilter, only: Only, last: int) -> list[int]:
-    """The days that have such lines, the newest first."""
+    """Return the days that have such lines, newest first."""
     narrowed = replace(where, days=(where.days[0], min(where.days[1], last)))
     found = sums(index, narrowed, ("day",)).rows
     return [int(row.key[0]) for row in reversed(found) if not only or count_only(row, only)]
 
 
 def count_only(row: UsageSum, only: Only) -> int:
-    """How many lines of a sum are of a kind."""
+    """Return how many lines of a sum are of a kind."""
     counts: Mapping[Only, int] = {
         "": row.total.calls,
         "failed": row.total.failed,
@@ -151,7 +154,7 @@ def _logged(row: tuple[Any, ...]) -> LoggedLine:
 
 
 def find_line(index: LogIndex, day: int, at: int) -> tuple[LoggedLine, dict[str, Any]] | None:
-    """A line in short and as it stands in the log; None if there is none at that place (any more)."""
+    """Return a line's summary and its JSON from the log; None if there is no line at that place (any more)."""
     rows = index.rows(_ONE_LINE, (day, at))
     if not rows:
         return None
@@ -169,6 +172,6 @@ def lines_of_call(index: LogIndex, call_id: str, *, limit: int = 1_000) -> list[
 
 
 def text_of(value: object, *, most: int = 10_000) -> str:
-    """A field of a line as one can read it, cut at `most` characters."""
+    """Return a field of a line as readable text, cut at `most` characters."""
     text = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False, default=str)
     return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"

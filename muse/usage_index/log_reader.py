@@ -1,4 +1,7 @@
-"""A file of the token log read on from where it was left, and whether its past is still the same; it sums nothing."""
+"""Incremental reading of usage-log files, with a check that the part read before is unchanged.
+
+Entry points: `Scan`, `is_append_only`, `is_same`.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +21,24 @@ from muse.usage_log.ledger import read_entry
 
 _TAIL_BYTES = 4096
 _BLOCK_BYTES = 1 << 20
-# One reading ends behind the line that makes it as long as this, so that long lines are not held by the thousand.
+# A pass ends after the line that reaches this size, so that thousands of long lines are not held in memory.
 _MOST_BYTES = 16 << 20
-# A file this small is compared whole when it has grown; a larger one by its last bytes.
+# A file that has grown is compared in full up to this size; a larger one only by its last bytes.
 _COMPARED_BYTES = 4 << 20
 
 
 class ReadPosition(Struct, frozen=True):
-    """How far a file was read: the file's stamp then, and what tells whether the part before `done` changed since.
+    """How far a file was read: its stamp at that time, and checksums of the part before `done`.
 
-    `checksum` is over all bytes before `done`, `tail` over the last of them; `open_end` says that the last line read
-    has no line end (yet), `pending` that behind `done` there is the beginning of a line.
+    Attributes:
+        inode: The file's inode.
+        size: The file's size in bytes.
+        mtime_ns: The file's modification time.
+        done: The number of bytes that were read.
+        checksum: The CRC-32 of all bytes before `done`.
+        tail: The CRC-32 of the last bytes before `done`.
+        open_end: True if the last line read has no line end (yet).
+        pending: True if an incomplete line follows `done`.
     """
 
     inode: int
@@ -42,7 +52,7 @@ class ReadPosition(Struct, frozen=True):
 
 
 class Found(Struct, frozen=True):
-    """A line of the log: where it begins, its length in bytes, and what it says (None: it is no JSON object)."""
+    """A line of the log: its offset and length in bytes, and its content (None if it is not a JSON object)."""
 
     at: int
     size: int
@@ -50,10 +60,10 @@ class Found(Struct, frozen=True):
 
 
 def stamp_of(path: Path) -> ReadPosition:
-    """A file that nothing is read of yet.
+    """Return the position of a file of which nothing was read yet.
 
     Raises:
-        OSError: it is not there, or is no file that one can read on.
+        OSError: It does not exist, or is not a regular file.
     """
     info = path.stat()
     if not stat.S_ISREG(info.st_mode):
@@ -62,16 +72,16 @@ def stamp_of(path: Path) -> ReadPosition:
 
 
 def is_same(mark: ReadPosition, now: ReadPosition) -> bool:
-    """Whether a file bears the stamp it had, and was read to its end."""
+    """Return True if a file was read to its end and its stamp is unchanged."""
     is_read = mark.done == mark.size or mark.pending
     return is_read and (mark.inode, mark.size, mark.mtime_ns) == (now.inode, now.size, now.mtime_ns)
 
 
 def is_append_only(path: Path, mark: ReadPosition) -> bool:
-    """Whether the part that was read stands there as it was: what is new can be read on from its end.
+    """Return True if the part that was read is unchanged, so that reading can continue at its end.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: The file cannot be read.
     """
     with path.open("rb") as file:
         info = os.fstat(file.fileno())
@@ -80,12 +90,12 @@ def is_append_only(path: Path, mark: ReadPosition) -> bool:
         if _tail(file, mark.done) != mark.tail:
             return False
         if mark.open_end and info.st_size > mark.done and file.read(1) != b"\n":
-            return False  # something was written right behind the last line, which makes another line of it
+            return False  # text was appended to the last line, which changes that line
         return (info.st_size > mark.size and mark.done > _COMPARED_BYTES) or _checksum(file, mark.done) == mark.checksum
 
 
 class Scan:
-    """One reading of a file from a mark on: iterate it for its lines, then take the new `mark`."""
+    """One pass over a file from a position on: iterate over it for its lines, then read the new `mark`."""
 
     def __init__(self, path: Path, mark: ReadPosition, most_lines: int) -> None:
         self._path = path
@@ -105,7 +115,7 @@ class Scan:
                 is_open = not line.endswith(b"\n")
                 if (
                     is_open and entry is None and line.strip()
-                ):  # its writer is at work, or was killed; the next one tells
+                ):  # still being written, or its writer was killed; the next pass shows which
                     pending = True
                     break
                 open_end = is_open
@@ -120,10 +130,10 @@ class Scan:
 
 
 def read_at(path: Path, at: int, size: int) -> bytes:
-    """The bytes of one line.
+    """Return the bytes of one line.
 
     Raises:
-        OSError: the file is not there any more, or cannot be read.
+        OSError: The file does not exist any more, or cannot be read.
     """
     with path.open("rb") as file:
         file.seek(at)
@@ -131,7 +141,7 @@ def read_at(path: Path, at: int, size: int) -> bytes:
 
 
 def _tail(file: BufferedReader, done: int) -> int:
-    """The checksum of the last bytes before `done`; the file stands at `done` afterwards."""
+    """Return the checksum of the last bytes before `done`, and leave the file position at `done`."""
     begin = max(0, done - _TAIL_BYTES)
     file.seek(begin)
     return zlib.crc32(file.read(done - begin))

@@ -1,4 +1,4 @@
-"""Sums over the token log by any of its fields, out of its index; it knows no page."""
+"""Sums over the usage log by any of its fields, from its index. Entry points: `sums`, `grouped`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _FILES = "SELECT day, begun, done, checksum FROM files WHERE day BETWEEN ? AND ?
 
 
 class UsageFilter(Struct, frozen=True):
-    """Which lines: of days from first to last (numbers such as 20261103), and of one context, provider and so on."""
+    """A filter for lines: a range of days (numbers such as 20261103), and optionally a context, provider and so on."""
 
     days: Days
     context: str = ""
@@ -38,14 +38,14 @@ class UsageFilter(Struct, frozen=True):
     segment: str = ""
 
     def named(self) -> dict[Field, str]:
-        """The fields that are bound, with what they are bound to."""
+        """Return the fields that the filter sets, with their values."""
         values: dict[Field, str] = dict(
             zip(_NAMES, (self.context, self.provider, self.model, self.segment), strict=True)
         )
         return {name: value for name, value in values.items() if value}
 
     def bound(self) -> dict[str, str]:
-        """What each field is bound to, "" if to nothing."""
+        """Return the value of each field, "" if the filter does not set it."""
         return {
             "context": self.context,
             "provider": self.provider,
@@ -55,11 +55,16 @@ class UsageFilter(Struct, frozen=True):
 
 
 class UsageSum(Struct, frozen=True):
-    """The sum of some lines: `total` as `muse usage` has it, and what its page shows beside.
+    """The sum of some lines: `total` as in `muse usage`, with further counts for the dashboard's page.
 
-    `estimated`, `kept`, `overnight` and `own` count lines: token counts that are estimates, answers out of the cache,
-    answers of a batch service, calls whose model its caller named. `latencies` are those of a `Tally`: durations of
-    calls that were answered there and then, within 10 %.
+    Attributes:
+        key: The values of the fields that the lines are grouped by.
+        total: The sum.
+        estimated: Lines whose token counts are estimates.
+        kept: Answers from the cache.
+        overnight: Answers of a batch service.
+        own: Calls whose caller named the model.
+        latencies: The durations of live calls, within 10 %, as in `UsageAggregate`.
     """
 
     key: tuple[str, ...]
@@ -72,17 +77,17 @@ class UsageSum(Struct, frozen=True):
 
     @property
     def p50_s(self) -> float | None:
-        """Seconds that half of the calls did not exceed."""
+        """The median duration in seconds."""
         return latency_s(self.latencies, 0.5)
 
     @property
     def p95_s(self) -> float | None:
-        """Seconds that 95 % of the calls did not exceed."""
+        """The 95th percentile of the durations in seconds."""
         return latency_s(self.latencies, 0.95)
 
 
 class UsageSums(Struct, frozen=True):
-    """Sums by key, dearest first (days in order), and that of all lines."""
+    """Sums by key, most expensive first (days in order), and the sum of all lines."""
 
     by: tuple[Field, ...]
     rows: tuple[UsageSum, ...]
@@ -90,7 +95,7 @@ class UsageSums(Struct, frozen=True):
 
 
 class _RunningSum(Struct):
-    """A sum while it grows; `hows` counts the calls that were not simply routed."""
+    """A sum under construction; `hows` counts the calls that were not simply routed."""
 
     tally: UsageAggregate
     hows: dict[str, int]
@@ -101,20 +106,20 @@ class _RunningSum(Struct):
             self.hows[how] = self.hows.get(how, 0) + calls
 
     def sum(self, key: tuple[str, ...] = ()) -> UsageSum:
-        """The sum as it stands."""
+        """Return the current sum."""
         tally, hows = self.tally, self.hows
         counted = (hows.get(KEPT, 0), hows.get(OVERNIGHT, 0), hows.get(OWN, 0))
         return UsageSum(key, tally.total(key), tally.estimated, *counted, tally.latencies)
 
 
 class Groups(Struct):
-    """Sums that can be put together further: by some of the fields they are grouped by."""
+    """Sums that can be merged further, by some of the fields they are grouped by."""
 
     by: tuple[Field, ...]
     groups: dict[tuple[str, ...], _RunningSum]
 
     def sums(self, by: Iterable[Field] | None = None) -> UsageSums:
-        """The sums by some of the fields, or by all of them."""
+        """Return the sums by some of the fields, or by all of them."""
         fields = self.by if by is None else tuple(by)
         places = [self.by.index(name) for name in fields]
         whole = _RunningSum(UsageAggregate(), {})
@@ -129,14 +134,15 @@ class Groups(Struct):
 
 
 def sums(index: LogIndex, where: UsageFilter, by: Iterable[Field] = ()) -> UsageSums:
-    """Sums of the lines that are indexed; the same figures as `muse usage`."""
+    """Return sums of the indexed lines; the figures equal those of `muse usage`."""
     return grouped(index, where, by).sums()
 
 
 def grouped(index: LogIndex, where: UsageFilter, by: Iterable[Field]) -> Groups:
-    """The lines that are indexed in groups, of which sums by several fields can be made.
+    """Return the indexed lines in groups, from which sums by several fields can be made.
 
-    What was found of days that have gone is kept while their logs stay as they are: only the last ones change.
+    The groups of all but the last two logged days are cached while their logs are unchanged, since only the last ones
+    are likely to grow.
     """
     fields = tuple(by)
     files = index.rows(_FILES, where.days)
@@ -150,7 +156,7 @@ def grouped(index: LogIndex, where: UsageFilter, by: Iterable[Field]) -> Groups:
 
 
 def _joined(*parts: Groups) -> Groups:
-    """Groups of several parts as one."""
+    """Return the groups of several parts as one."""
     groups: dict[tuple[str, ...], _RunningSum] = {}
     for part in parts:
         for key, group in part.groups.items():
@@ -180,14 +186,14 @@ def _grouped(index: LogIndex, where: UsageFilter, fields: tuple[Field, ...]) -> 
 
 
 def sort_groups(rows: Iterable[UsageSum], by: tuple[Field, ...]) -> list[UsageSum]:
-    """Dearest first, days in order, as `muse usage` has them."""
+    """Return the sums sorted as in `muse usage`: most expensive first, days in order."""
     return sorted(rows, key=lambda row: sort_by_cost(row.total, by))
 
 
 def _tallies(
     index: LogIndex, where: UsageFilter, by: tuple[Field, ...]
 ) -> Iterator[tuple[int, tuple[str, ...], str, bytes]]:
-    """`(day, names, how, body)` of the coarsest tallies that tell what is asked."""
+    """Yield `(day, names, how, body)` of the coarsest tallies that answer the query."""
     touched = {*where.named(), *by} - {"day"}
     level = COARSE if "segment" not in touched else SEGMENT if touched == {"segment"} else FINE
     values = {**where.bound(), "level": level, "first": where.days[0], "last": where.days[1]}
@@ -196,7 +202,10 @@ def _tallies(
 
 
 def sums_by_context(index: LogIndex, days: Days) -> dict[tuple[str, str], UsageTotal]:
-    """`{(context, how): total}`: what each context used, apart by how its calls came about (see `book`)."""
+    """Return `{(context, how): total}`: the usage of each context, split by how its calls came about.
+
+    `how` is one of `OWN`, `OVERNIGHT` and `KEPT` of `muse.usage_index.writer`, or "" for a routed call.
+    """
     found: dict[tuple[str, str], UsageAggregate] = {}
     for _, names, how, body in _tallies(index, UsageFilter(days), ("context",)):
         found.setdefault((names[0], how), UsageAggregate()).merge(unpack(body))
@@ -204,25 +213,25 @@ def sums_by_context(index: LogIndex, days: Days) -> dict[tuple[str, str], UsageT
 
 
 def contexts_of(index: LogIndex, days: Days) -> set[str]:
-    """The contexts of the lines of some days."""
+    """Return the contexts of the lines of some days."""
     return {names[0] for _, names, _, _ in _tallies(index, UsageFilter(days), ("context",))}
 
 
 def days_since(text: str) -> Days:
-    """The days that "7d" (the last 7, with today) or a day YYYYMMDD stands for, up to today or later.
+    """Return the days that "7d" (the last 7, including today) or a day YYYYMMDD stands for, without an upper end.
 
     Raises:
-        ConfigError: it is neither.
+        ConfigError: The text is neither.
     """
     return int(ledger.first_day(text)), _LAST_DAY
 
 
 def days_of(index: LogIndex) -> list[int]:
-    """The days that have lines, in order."""
+    """Return the days that have lines, in order."""
     return [row[0] for row in index.rows("SELECT day FROM files ORDER BY day")]
 
 
 def count_bad_lines(index: LogIndex, days: Days) -> int:
-    """How many lines are neither blank nor a JSON object, as `muse usage` counts them."""
+    """Return how many lines are neither blank nor a JSON object, as `muse usage` counts them."""
     sql = "SELECT coalesce(sum(bad + pending), 0) FROM files WHERE day BETWEEN ? AND ?"
     return int(index.rows(sql, days)[0][0])

@@ -1,4 +1,4 @@
-"""What the index of the token log keeps in its SQLite file, and how it gets there; it knows no query and no thread."""
+"""The tables of the usage log's index, and how lines get into them. Entry points: `read_on`, `forget`, `marks`."""
 
 from __future__ import annotations
 
@@ -43,24 +43,24 @@ CREATE INDEX lines_run ON lines (run, day, at) WHERE run IS NOT NULL;
 CREATE TABLE prices (model TEXT, provider TEXT, owner TEXT, cost REAL, PRIMARY KEY (model, provider)) WITHOUT ROWID
 """
 
-# How fine a tally is: by all that a key says, without the segment, or by the segment alone.
+# The levels of a tally: by every field of a key, by all but the segment, or by the segment alone.
 FINE, COARSE, SEGMENT = 0, 1, 2
-# What a line's flags say.
+# The bits of a line's flags.
 FAILED, UNPRICED, ESTIMATED = 1, 2, 4
-# How a call came about, where it was not simply routed: named by the caller, answered by a batch service, kept.
+# How a call came about if it was not simply routed: the caller named the model, a batch service or the cache answered.
 OWN, OVERNIGHT, KEPT = "own", "overnight", "kept"
 
 _OWN_ROUTES = ("the call's own model", "the run's own model")
 _LONGEST_NAME = 200
 _MOST_KEYS = 50_000
 _LONGEST_SAID = 2_000
-# What a key depends on.
+# The fields of a line that determine its key.
 _SAID = ("context", "provider", "model", "segment", "route", "cache", "lane")
 _COUNTS = frozenset(
     ("input_tokens", "output_tokens", "total_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens")
 )
 _LONGEST_ERROR = 60
-# Tokens that together meet every rate of a price list, also those of long prompts.
+# Token counts that together involve every rate of a price list, including those for long prompts.
 _PROBES: tuple[Mapping[str, int], ...] = (
     {"input_tokens": 1_009, "output_tokens": 211, "cached_tokens": 307, "cache_write_tokens": 101},
     {"input_tokens": 1_000_003, "output_tokens": 10_007, "cached_tokens": 100_003, "cache_write_tokens": 50_021},
@@ -80,7 +80,7 @@ Key = tuple[str, str, str, str, str]  # context, provider, model, segment, how
 
 
 class LineBatch(Struct):
-    """Some lines of one day, as they go into the tables."""
+    """Lines of one day in the form of table rows."""
 
     sums: dict[Key, UsageAggregate] = field(default_factory=dict)
     lines: list[tuple[Any, ...]] = field(default_factory=list)
@@ -89,7 +89,7 @@ class LineBatch(Struct):
 
 
 class LineClassifier:
-    """Lines made into rows: who made the call, what it cost, which key it is summed under."""
+    """A converter of lines to rows: the provider that was called, the cost, and the key for the sums."""
 
     def __init__(self) -> None:
         self._owners: dict[str, str] = {}
@@ -97,7 +97,7 @@ class LineClassifier:
         self._specs: Mapping[str, ProviderSpec] = {}
 
     def read(self, day: str, found: Iterable[Found]) -> LineBatch:
-        """The rows of some lines."""
+        """Return the rows of some lines."""
         known = specs()
         if known is not self._specs or len(self._keys) > _MOST_KEYS:
             self._specs, self._owners, self._keys = known, {}, {}
@@ -136,7 +136,7 @@ class LineClassifier:
         )
 
     def _key_of(self, day: str, line: Line) -> Key:
-        """The key of a line; those of usual lines are made once."""
+        """Return the key of a line, cached for lines whose relevant fields are short text."""
         said = tuple(map(line.get, _SAID))
         if not all(value is None or type(value) is str for value in said):
             return self._key(day, line)
@@ -168,7 +168,7 @@ class LineClassifier:
 
 
 def _usage_of(raw: object) -> Usage:
-    """As `usage_of`, without a search for other forms where the form is muse's own."""
+    """Return the same as `parse_usage`, faster for muse's own format."""
     if type(raw) is not dict or not raw.keys() <= _COUNTS or "input_tokens" not in raw:
         return parse_usage(raw)
     if not all(type(count) is int and 0 <= count <= MOST_TOKENS for count in raw.values()):
@@ -186,12 +186,12 @@ def _usage_of(raw: object) -> Usage:
 
 
 def owner_of(model: str) -> str:
-    """The provider that a model's name tells, as `muse usage` has it."""
+    """Return the provider that a model's name implies, as `muse usage` has it."""
     return (provider_of(model, specs()) if model else None) or "unknown"
 
 
 def named(text: str) -> str:
-    """A name as it is kept: of a length that one can show, and without what UTF-8 cannot hold."""
+    """Return a name as it is stored: at most 200 characters, without what UTF-8 cannot hold."""
     if len(text) > _LONGEST_NAME:
         digest = hashlib.sha256(text.encode("utf-8", errors="replace")).hexdigest()[:8]
         text = f"{text[: _LONGEST_NAME - 20]}... ({digest})"
@@ -202,24 +202,24 @@ def named(text: str) -> str:
 
 
 def mark_of(database: Any, day: int) -> ReadPosition | None:
-    """How far a day was read; None if nothing of it is kept."""
+    """Return how far a day was read; None if nothing of it is stored."""
     row = database.execute(_MARK_OF, (day,)).fetchone()
     return None if row is None else to_mark(row)
 
 
 def marks(database: Any) -> dict[int, ReadPosition]:
-    """How far each day was read."""
+    """Return how far each day was read."""
     return {row[0]: to_mark(row[1:]) for row in database.execute(_MARKS)}
 
 
 def to_mark(row: tuple[Any, ...]) -> ReadPosition:
-    """A row of `files` as a mark."""
+    """Return a row of `files` as a read position."""
     values: list[Any] = [*row[:6], bool(row[6]), bool(row[7])]
     return ReadPosition(*values)
 
 
 def read_on(database: Any, assessor: LineClassifier, path: Path, mark: ReadPosition, most_lines: int) -> ReadPosition:
-    """Read some lines of a day behind `mark` and keep them; where it stands then."""
+    """Read some lines of a day after `mark` and store them; return the new position."""
     day = int(path.stem)
     scan = Scan(path, mark, most_lines)
     batch = assessor.read(path.stem, scan)
@@ -240,7 +240,7 @@ def read_on(database: Any, assessor: LineClassifier, path: Path, mark: ReadPosit
 
 
 def _error_name(error: object) -> str:
-    """What a line's error is called: its class, and its status where it has one."""
+    """Return a short name of a line's error: its class, and its status if it has one."""
     if isinstance(error, Mapping):
         parts = (error.get("class"), error.get("status"))
         error = " ".join(str(part) for part in parts if part) or "error"
@@ -253,7 +253,7 @@ def _run_of(agent_id: object) -> str | None:
 
 
 def _keep_sums(database: Any, day: int, sums: Mapping[Key, UsageAggregate]) -> dict[Key, int]:
-    """Add sums to those that are kept, at each level; the ids of their keys."""
+    """Add sums to the stored ones at each level; return the ids of their keys."""
     wholes: list[dict[Key, UsageAggregate]] = [dict(sums), {}, {}]
     for key, tally in sums.items():
         context, provider, model, segment, how = key
@@ -283,26 +283,26 @@ def _key_id(database: Any, level: int, key: Key) -> int:
 
 
 def forget(database: Any, day: int) -> None:
-    """Drop all that is kept of a day."""
+    """Delete everything that is stored of a day."""
     for statement in _FORGET:
         database.execute(statement, (day,))
 
 
 def is_repriced(database: Any) -> bool:
-    """Whether a price, or the owner of a model, is another one now than when lines were priced by it."""
+    """Return True if a price or the owner of a model changed since lines were priced by it."""
     rows = database.execute("SELECT model, provider, owner, cost FROM prices").fetchall()
     return any(_probe(model, provider) != (owner, cost) for model, provider, owner, cost in rows)
 
 
 def forget_repriced(database: Any) -> None:
-    """Drop the days with lines whose price or owner was found here."""
+    """Delete the days with lines whose price or owner was determined here."""
     for row in database.execute("SELECT day FROM files WHERE priced").fetchall():
         forget(database, row[0])
     database.execute("DELETE FROM prices")
 
 
 def _probe(model: str, provider: str) -> tuple[str, float | None]:
-    """`(owner, dollars)` of some tokens of a model as things stand today."""
+    """Return `(owner, dollars)` for some tokens of a model at today's prices."""
     ask: Callable[[Line], Mapping[str, Any] | None] = log_pricing.calc_token_cost
     said = {"provider": provider} if provider else {}
     costs = [line_cost({"model": model, "usage": usage, **said}, ask) for usage in _PROBES]
