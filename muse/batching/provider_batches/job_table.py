@@ -65,8 +65,8 @@ class BatchJob(Struct, frozen=True):
         refused: Names at the service that turned out to be other jobs.
         tries: How often it was sent.
         size: The number of requests.
-        done: The number of requests that succeeded.
-        failed: The number of requests that failed.
+        done: How many requests are done, according to the service.
+        failed: How many requests failed, according to the service.
         message: The service's message.
         planned_ts: When it was recorded, in seconds since the epoch.
         sent_ts: When it was last sent, in seconds since the epoch.

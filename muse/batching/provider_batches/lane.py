@@ -301,7 +301,7 @@ def seconds_until(deadline: Deadline) -> float:
         seconds = (deadline - datetime.now(deadline.tzinfo)).total_seconds()
     elif isinstance(deadline, timedelta):
         seconds = deadline.total_seconds()
-    elif type(given := deadline) in (int, float):  # bool is a subclass of int
+    elif type(given := deadline) in (int, float):  # not isinstance: True is no number of seconds
         seconds = given
     else:
         raise ConfigError("deadline", f"{deadline!r}", _DEADLINE)

@@ -148,7 +148,7 @@ class RayEngine:
     def _share(self) -> int:
         """Return how many calls a worker may have: an equal share."""
         late_s = time.monotonic() - _BEGIN_S
-        # A worker that was just started counts too: it is about to take its share.
+        # A worker that is starting counts too, for `_BEGIN_S` seconds: it is about to take its share.
         working = sum(post.is_ready or (not post.has_begun and post.hired_s > late_s) for post in self._posts)
         return -(-self._concurrency.limit // max(working, 1))
 

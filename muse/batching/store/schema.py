@@ -89,8 +89,8 @@ def open_readonly(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA user_version").fetchone()
     except sqlite3.OperationalError as exc:
         connection.close()
-        # Reading a WAL file normally needs a -wal file beside it. In this folder nobody can create one, so nobody can
-        # be writing either.
+        # Reading a file in WAL mode normally needs further files beside it, which cannot be created in a folder that is
+        # not writable. `immutable` reads without them.
         is_barred = exc.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
         if not is_barred or path.with_name(f"{path.name}-wal").exists():
             raise
