@@ -196,7 +196,7 @@ def test_sixteen_requests_at_once_from_threads_and_coroutines_are_all_right(
         return await asyncio.gather(*asks)
 
     with ThreadPoolExecutor(8) as pool:
-        waiting = [pool.submit(engine.request, "chat", body, timeout_s=60) for body in bodies]
+        waiting = [pool.submit(engine.request, "chat", body, timeout_s=PATIENCE_S) for body in bodies]
         together = [text_of(answer) for answer in asyncio.run(gather())]
         threaded = [text_of(future.result()) for future in waiting]
     assert together == threaded == alone

@@ -42,7 +42,7 @@ from muse.providers._local.engine import Engine
 
 engine = Engine.shared(Path(sys.argv[1]))
 body = {"prompt": "Once upon a time", "max_tokens": 4000, "ignore_eos": True}
-print(engine.ready(timeout_s=60)["pid"], flush=True)
+print(engine.ready(timeout_s=200)["pid"], flush=True)
 stream = engine.stream("complete", body)
 next(stream)
 """
@@ -101,9 +101,9 @@ from muse.providers._local.engine import Engine
 engine = Engine.shared(Path(sys.argv[1]))
 body = {"prompt": "one two three", "max_tokens": 4, "temperature": 0}
 def say():
-    answer = engine.request("complete", body, timeout_s=60)
+    answer = engine.request("complete", body, timeout_s=200)
     text = answer["choices"][0]["text"].strip().replace(" ", "_")
-    print(engine.ready(timeout_s=60)["pid"], text, flush=True)
+    print(engine.ready(timeout_s=200)["pid"], text, flush=True)
 say()
 if os.fork() == 0:
     say()
