@@ -1,15 +1,17 @@
-"""The registry: a file that stands here is a provider; so are rows of `compatible`, plug-ins, journal.json's own.
+"""The registry of providers: shipped files, rows of `compatible`, plug-ins and endpoints in journal.json.
 
 | provider | where it is |
 |---|---|
 | google, openai, anthropic, local, echo | a file each |
 | openrouter, lobechat, mindbridge, ollama, digitalocean, azure | rows of `compatible` |
 | `providers.compatible.<name>` in journal.json | made from that entry |
-| an entry point in the group `muse.providers` | a module with the seed's three functions, loaded when it is asked for |
+| an entry point in the group `muse.providers` | a module with the three functions, loaded at first use |
 
 A provider module exports `generate`, `agenerate` and `run_agent`. Nothing here imports a vendor's SDK. Entries that are
-put into `PROVIDER_REGISTRY`, `PROVIDER_METADATA` or `PROVIDER_DEFAULTS` at run time count from the next call on. A
+put into `PROVIDER_REGISTRY`, `PROVIDER_METADATA` or `PROVIDER_DEFAULTS` at run time take effect at the next call. A
 provider whose code cannot be loaded, or whose name is taken, is listed, and each call to it raises the reason.
+
+Entry points: `specs`, `backend_of`, `get_provider_module`, `get_provider_list`.
 """
 
 from __future__ import annotations
@@ -55,9 +57,9 @@ PROVIDER_REGISTRY: dict[str, str] = {name: f"{__name__}.{name}" for name in prov
 }
 _SHIPPED_AT: Mapping[str, str] = dict(PROVIDER_REGISTRY)
 _lock = threading.RLock()
-if sys.platform != "win32":  # as in muse.journal.config_loader: no child inherits a held lock
+if sys.platform != "win32":  # as in muse.journal.config_loader: a forked child must not inherit a held lock
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
-# Registered modules that could not be loaded, by name and place; those that are being loaded.
+# `_failed`: registered modules that could not be loaded, by name and place. `_importing`: names being loaded now.
 _failed: dict[tuple[str, str], LoadedProvider] = {}
 _importing: set[str] = set()
 _gateways: dict[str, tuple[CompatibleEndpoint, ProviderSpec, ModuleType]] = {}
@@ -67,9 +69,9 @@ _refusals: dict[tuple[str, str], LoadedProvider] = {}
 
 
 def _registered(name: str, where: str) -> ModuleType:
-    """Return the module of a registered name: what stands in `sys.modules` is honoured, else it is imported.
+    """Return the module of a registered name: the one in `sys.modules` if there is one, else import it.
 
-    A module that cannot be imported is a refused one from then on.
+    A module that cannot be imported is a refused provider from then on.
     """
     module, _, row = where.partition(":")
     if row:
@@ -81,7 +83,7 @@ def _registered(name: str, where: str) -> ModuleType:
         failed = _failed.get((name, where))
         if failed is not None:
             return failed.module
-        if name in _importing:  # its own import asks for it
+        if name in _importing:  # the module's own import asks for it
             return refused(
                 name, ConfigError(f"provider {name!r}", "a module that is being imported", "one that is")
             ).module
@@ -108,7 +110,7 @@ def _source(name: str, module: str) -> ProviderSource:
 
 
 def _declared(name: str, where: str) -> ProviderSpec:
-    """Return what a registered provider declares."""
+    """Return the spec that a registered provider declares."""
     return _backend_around(_registered(name, where), name).spec
 
 
@@ -117,7 +119,7 @@ def _row(spec: ProviderSpec) -> dict[str, str]:
 
 
 def _complete(tiers: TierModels) -> dict[int, str]:
-    """Return models for all three tiers: a tier without one gets the next more capable, else the next lesser, model."""
+    """Return a model for each of the three tiers; a gap gets the next more capable model, else the next less capable."""
     order = [tiers[tier] for tier in Tier if tier in tiers]
     whole: dict[int, str] = {}
     for tier in Tier:
@@ -126,7 +128,7 @@ def _complete(tiers: TierModels) -> dict[int, str]:
 
 
 def _backend_around(module: ModuleType, name: str) -> Backend:
-    """Return the backend of a module, the same one for the same module."""
+    """Return the backend of a module; the same module always gives the same backend."""
     known = _backends.get(id(module))
     if known is None or known[0] is not module:
         failed = next((one for one in (*_failed.values(), *_refusals.values()) if one.module is module), None)
@@ -134,7 +136,7 @@ def _backend_around(module: ModuleType, name: str) -> Backend:
     return known[1]
 
 
-# The shipped files are read at import; another file may import muse.models, so it waits until providers are asked for.
+# The shipped files are read at import. Any other file may import muse.models, so it is loaded at first use.
 _BUILT_IN: Mapping[str, ProviderSpec] = {
     name: compatible.ROWS[name] if name in compatible.ROWS else _declared(name, where)
     for name, where in PROVIDER_REGISTRY.items()
@@ -147,13 +149,17 @@ PROVIDER_METADATA: dict[str, dict[str, str]] = {
 PROVIDER_DEFAULTS: dict[str, dict[int, str]] = {
     name: _complete(spec.tiers) for name, spec in _BUILT_IN.items() if spec.tiers
 }
-# What stood in these two before anybody changed an entry: only what differs from it counts above a provider's own spec.
+# The initial content of these two: only an entry that differs from it overrides a provider's own spec.
 _own_metadata = {name: dict(row) for name, row in PROVIDER_METADATA.items()}
 _own_defaults = {name: dict(tiers) for name, tiers in PROVIDER_DEFAULTS.items()}
 
 
 class _State(Struct, frozen=True, eq=False):
-    """The providers under one configuration, and what it was made from; `errors` are those that cannot be used."""
+    """The providers under one configuration and the inputs they were made from.
+
+    Attributes:
+        errors: The reasons of the providers that cannot be used, by name.
+    """
 
     config: Config
     switched: str | None
@@ -165,11 +171,11 @@ class _State(Struct, frozen=True, eq=False):
     errors: Mapping[str, ConfigError]
 
     def is_current(self) -> bool:
-        """Whether the registry's dictionaries and `sys.path` are still as they were."""
+        """Return True if the registry's dictionaries and `sys.path` are unchanged."""
         return self.registry == PROVIDER_REGISTRY and self.defaults == PROVIDER_DEFAULTS and self.path == sys.path
 
     def is_told_the_same(self) -> bool:
-        """Whether `MUSE_PROVIDER` and `PROVIDER_METADATA` are still as they were."""
+        """Return True if `MUSE_PROVIDER` and `PROVIDER_METADATA` are unchanged."""
         return self.switched == os.environ.get(PROVIDER_ENV) and self.metadata == PROVIDER_METADATA
 
 
@@ -178,9 +184,10 @@ _wants_all = False
 
 
 def specs(config: Config | None = None) -> Mapping[str, ProviderSpec]:
-    """What every provider declares: the built-in ones, those of journal.json, and the plug-ins that are routed to.
+    """Return the specs of the built-in providers, those of journal.json, and the plug-ins that routes use.
 
-    `config` is another configuration than the one in force.
+    Args:
+        config: The configuration; None for the current one.
     """
     now = config_loader.load().config
     if config is None or config is now:
@@ -190,13 +197,13 @@ def specs(config: Config | None = None) -> Mapping[str, ProviderSpec]:
 
 
 def is_current(known: Mapping[str, ProviderSpec]) -> bool:
-    """Whether `known`, once returned by `specs`, holds while journal.json and the environment stay as they were."""
+    """Return True if `known`, a former result of `specs`, is still valid for unchanged journal.json and environment."""
     state = _merged
     return state is not None and state.specs is known and state.is_current()
 
 
 def problem_of(name: str, config: Config | None = None) -> ConfigError | None:
-    """Why a provider cannot be used, whoever asks; None if nothing is known to stand in the way."""
+    """Return the reason why a provider cannot be used by any call; None if none is known."""
     error = _state(config or config_loader.load().config).errors.get(name)
     if error is None and any(one.name == name for one in installed.find().get(normalize_name(name), ())):
         error = _loaded_plugin(name).error
@@ -213,7 +220,10 @@ def obstacle_to(name: str) -> ConfigError | None:
 
 
 def owner_of(model: str) -> str | None:
-    """The provider whose models begin like `model`; where none claims it, all installed plug-ins are loaded first."""
+    """Return the provider whose model prefixes match `model`.
+
+    If none matches, all installed plug-ins are loaded and checked too.
+    """
     global _merged, _wants_all
     owner = provider_of(model, specs())
     if owner is None and not _wants_all and installed.find():
@@ -223,13 +233,16 @@ def owner_of(model: str) -> str | None:
 
 
 def get_provider_module(name: str, config: Config | None = None) -> ModuleType:
-    """The module of a provider, imported when it is asked for; what stands in `sys.modules` is honoured.
+    """Return the module of a provider: the one in `sys.modules` if there is one, else import it.
 
-    One that cannot be used is a module whose functions raise the reason. `config` is journal.json as it stands now,
-    where the caller has it at hand.
+    The functions of a provider that cannot be used raise the reason.
+
+    Args:
+        name: The name of the provider.
+        config: The current configuration, if the caller has loaded it already.
 
     Raises:
-        UnknownProviderError: (a `ValueError`) naming the valid ones.
+        UnknownProviderError: There is no such provider (a `ValueError`); the text lists the valid ones.
     """
     config = config or config_loader.load().config
     state = _state(config)
@@ -244,7 +257,7 @@ def get_provider_module(name: str, config: Config | None = None) -> ModuleType:
 
 
 def get_provider_list() -> list[dict[str, str]]:
-    """`[{name, label, env_key}]` of every provider there is, plug-ins and journal.json's own included."""
+    """Return `[{name, label, env_key}]` of all providers, including plug-ins and those of journal.json."""
     found = specs()
     rows = [{"name": name, **PROVIDER_METADATA.get(name, _row(found[name]))} for name in PROVIDER_REGISTRY]
     rows += [{"name": name, **_row(spec)} for name, spec in found.items() if name not in PROVIDER_REGISTRY]
@@ -253,12 +266,12 @@ def get_provider_list() -> list[dict[str, str]]:
 
 
 def backend_of(name: str, config: Config | None = None) -> Backend:
-    """The whole provider behind a module: the one that `bind` made, else one around its plain functions."""
+    """Return the backend of a provider: the one that `bind` made, else one around its module's plain functions."""
     return _backend_around(get_provider_module(name, config), name)
 
 
 def _state(config: Config) -> _State:
-    """The providers under a configuration; made anew when it, or anything else that they are made from, changes."""
+    """Return the providers under a configuration, rebuilt when any of their inputs has changed."""
     global _merged
     state = _merged
     if state is not None and state.config is config and state.is_current() and state.is_told_the_same():
@@ -267,7 +280,7 @@ def _state(config: Config) -> _State:
         made = _make(config)
         if state is not None and state.specs == made.specs and state.errors == made.errors:
             made = replace(made, specs=state.specs, errors=state.errors)
-        if not _importing:  # a provider that asks for others while it is imported does not see itself
+        if not _importing:  # not cached then: a provider that asks for others during its import does not see itself
             _merged = made
         return made
 
@@ -297,7 +310,7 @@ _NONE = ProviderSpec("", "", "", {})
 
 
 def _spec_at(name: str, where: str) -> ProviderSpec:
-    """Return what a registered provider declares; a file beside the shipped ones enters its tiers and label here."""
+    """Return the spec of a registered provider; for an unshipped file in this folder, also register its tiers and label."""
     if name in _BUILT_IN and where == _SHIPPED_AT.get(name) and not _is_replaced(name, where):
         return _BUILT_IN[name]
     spec = _declared(name, where)
@@ -312,14 +325,14 @@ def _spec_at(name: str, where: str) -> ProviderSpec:
 
 
 def _is_replaced(name: str, where: str) -> bool:
-    """Whether a shipped file that could not be imported stands in `sys.modules` now."""
+    """Return True if a shipped file that could not be imported is now in `sys.modules`."""
     return _BUILT_IN[name].broken and where in sys.modules
 
 
 def _overlaid(
     spec: ProviderSpec, defaults: Mapping[str, TierModels], metadata: Mapping[str, Mapping[str, str]]
 ) -> ProviderSpec:
-    """Return a spec with what was put into `PROVIDER_DEFAULTS` and `PROVIDER_METADATA` at run time."""
+    """Return a spec with the changes made to `PROVIDER_DEFAULTS` and `PROVIDER_METADATA` at run time."""
     tiers, own = defaults.get(spec.name, {}), _own_defaults.get(spec.name, {})
     if tiers != own:
         spec = spec.having(
@@ -332,7 +345,7 @@ def _overlaid(
 
 
 def _clashes(config: Config, found: Mapping[str, ProviderSpec]) -> dict[str, ConfigError]:
-    """Return the providers that cannot be used because of journal.json's rows or because two claim one name."""
+    """Return the errors of providers that journal.json describes wrongly or whose name is claimed twice."""
     errors: dict[str, ConfigError] = {}
     by_fold: dict[str, list[str]] = {}
     for name in found:
@@ -354,7 +367,7 @@ def _clashes(config: Config, found: Mapping[str, ProviderSpec]) -> dict[str, Con
 
 
 def _refused(name: str, error: ConfigError, spec: ProviderSpec | None) -> LoadedProvider:
-    """Return the refused provider of a name and an error, the same one for the same words."""
+    """Return the refused provider for a name and an error; the same object for the same error text."""
     key = (name, str(error))
     if key not in _refusals:
         if len(_refusals) >= 1_000:
@@ -364,7 +377,7 @@ def _refused(name: str, error: ConfigError, spec: ProviderSpec | None) -> Loaded
 
 
 def _gateway(gateway: CompatibleEndpoint) -> tuple[ProviderSpec, ModuleType]:
-    """Spec and module of an endpoint in journal.json, made anew when its entry changes."""
+    """Return the spec and module of an endpoint in journal.json, remade when its entry changes."""
     made = _gateways.get(gateway.name)
     if made is None or made[0] != gateway:
         spec = compatible.spec_of(gateway)
@@ -373,7 +386,7 @@ def _gateway(gateway: CompatibleEndpoint) -> tuple[ProviderSpec, ModuleType]:
 
 
 def _wanted_plugins(config: Config, found: Mapping[str, ProviderSpec]) -> list[str]:
-    """Return the plug-ins to load: those that are named, and all of them where a model is named that nobody claims."""
+    """Return the plug-ins to load: those that are named, or all if a model is named that no known provider claims."""
     taken = {normalize_name(name) for name in found}
     there = {row[0].name for key, row in installed.find().items() if key not in taken}
     if not there:
@@ -409,10 +422,10 @@ def _entries(config: Config) -> tuple[Entry, ...]:
 
 
 def _plugin(name: str) -> ModuleType:
-    """Return the module of a provider that an installed package brings.
+    """Return the module of a provider from an installed package.
 
     Raises:
-        UnknownProviderError: none does.
+        UnknownProviderError: No installed package has such a provider.
     """
     if not any(one.name == name for one in installed.find().get(normalize_name(name), ())):
         installed.find(at_once=True)
@@ -422,7 +435,7 @@ def _plugin(name: str) -> ModuleType:
 
 
 def _loaded_plugin(name: str) -> LoadedProvider:
-    """Return an installed plug-in, imported once."""
+    """Return an installed plug-in, imported only once."""
     global _merged
     with _lock:
         claiming = installed.find()[normalize_name(name)]

@@ -1,7 +1,7 @@
-"""The one door for provider files: what they implement (`Provider`, `Spec`) and what makes a provider of it (`bind`).
+"""The only import that a provider file needs: what it implements (`Provider`, `ProviderSpec`) and `bind`.
 
 A provider file holds its `SPEC`, a `Provider` and the line `generate, agenerate, run_agent = bind(MyProvider())`.
-Standing in `muse/providers/` is registration.
+A file in `muse/providers/` is registered by being there.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ __all__ = [
 
 
 def bind(provider: Provider) -> tuple[Callable[..., str], Callable[..., Awaitable[str]], Callable[..., Awaitable[str]]]:
-    """`(generate, agenerate, run_agent)` of a provider, with the seed's signatures.
+    """Return `(generate, agenerate, run_agent)` of a provider, for its module to export.
 
-    They are methods of one `ProviderBackend`, by which the front desk finds the whole provider behind a module.
+    They are methods of one `ProviderBackend`, which lets muse find the whole provider behind a module.
     """
     backend = ProviderBackend(provider)
     return backend.generate, backend.agenerate, backend.run_agent

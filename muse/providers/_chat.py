@@ -1,4 +1,6 @@
-"""The wire form of Chat Completions, as OpenAI-shaped endpoints and llama.cpp speak it; it makes no call.
+"""The wire form of Chat Completions, shared by OpenAI-shaped endpoints and llama.cpp; it makes no call.
+
+Entry points: `chat_messages`, `add_tools_and_format`, `decode_completion`, `ChatAccumulator`.
 
 Sources: the API reference of `POST /chat/completions`; OpenRouter's and DeepSeek's pages for reasoning in a message.
 """
@@ -28,12 +30,12 @@ from muse.types.messages import Assistant, File, Image, Part, Reply, Request, To
 from muse.types.provider_spec import ModelProfile
 from muse.types.usage import Usage, merge_counts, parse_usage
 
-# What endpoints of this form take as the id of a call: OpenAI's has at most 40 characters, that of Mistral's models
+# The call ids that endpoints of this form accept: OpenAI's have at most 40 characters, those of Mistral's models have
 # exactly 9 letters and digits.
 _ID_RULE = IdRule("[A-Za-z0-9_-]{1,40}", 9)
 _MISTRAL_ID_RULE = IdRule("[A-Za-z0-9]{9}", 9)
 _MISTRAL = "(?i:(?:mi|mini|magi|dev|code|vox)stral|pixtral|mixtral)"
-# Ends of a whole answer; gateways also pass on the words of the API behind them.
+# Finish reasons of a complete answer; gateways also pass on those of the API behind them.
 _GOOD = frozenset(
     {
         *("stop", "tool_calls", "function_call", "stop_sequence", "eos", "eos_token", "end_turn", "tool_use"),
@@ -43,7 +45,7 @@ _GOOD = frozenset(
 
 
 def chat_messages(request: Request, profile: ModelProfile, provider: str) -> list[dict[str, Any]]:
-    """A request as messages; `provider`'s own assistant messages are replayed as they were."""
+    """Return a request as messages; `provider`'s own assistant messages are replayed unchanged."""
     messages: list[dict[str, Any]] = [{"role": "system", "content": request.system}] if request.system else []
     turns = fit_ids(request.turns, provider, _MISTRAL_ID_RULE if re.search(_MISTRAL, request.model) else _ID_RULE)
     messages += [message for turn in turns for message in _messages(turn, profile, request.model, provider)]
@@ -51,7 +53,7 @@ def chat_messages(request: Request, profile: ModelProfile, provider: str) -> lis
 
 
 def add_tools_and_format(payload: Payload, request: Request) -> None:
-    """Tools on offer, and the form of the answer: a schema (strict where it can be closed), or plain JSON."""
+    """Add the tools and the answer format to the payload: a schema (strict if it can be closed), or plain JSON."""
     if request.tools:
         payload["tools"] = [_tool(tool.name, tool.description, tool.schema) for tool in request.tools]
         payload |= {} if request.may_call_tools else {"tool_choice": "none"}
@@ -66,10 +68,10 @@ def add_tools_and_format(payload: Payload, request: Request) -> None:
 
 
 def decode_completion(raw: Mapping[str, Any], request: Request, provider: str) -> Reply:
-    """A completion as a reply.
+    """Return a completion as a reply.
 
     Raises:
-        ProviderError: the answer is an error, or has no choices.
+        ProviderError: The answer is an error, or has no choices.
     """
     choices = raw.get("choices")
     if raw.get("error") or not choices:
@@ -95,9 +97,10 @@ def decode_completion(raw: Mapping[str, Any], request: Request, provider: str) -
 
 
 def _counts(raw: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The counts of a completion or chunk, wherever the server puts them: on top, in the choice, in its own extension.
+    """Return the token counts of a completion or chunk from wherever the server puts them.
 
-    Sources: Groq's reference (`x_groq.usage` in the last chunk), Moonshot's (`choices[0].usage`).
+    That is the top level, the choice, the message or delta, or the server's own extension. Sources: Groq's reference
+    (`x_groq.usage` in the last chunk), Moonshot's (`choices[0].usage`).
     """
     choice = next(iter(raw.get("choices") or ()), None) or {}
     inner = choice.get("message") or choice.get("delta") or {}
@@ -116,7 +119,7 @@ _GROWING = ("text", "summary", "data")
 
 
 class ChatAccumulator:
-    """Chunks put together into the completion they are pieces of; a whole completion is taken as the only chunk."""
+    """An accumulator that joins chunks into a completion; a whole completion counts as the only chunk."""
 
     def __init__(self, provider: str) -> None:
         self._provider = provider
@@ -142,7 +145,7 @@ class ChatAccumulator:
         return self._add(choices[0]) if choices else ""
 
     def _own(self, choices: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """The choices of the answer that came first; a server that writes several at once numbers them."""
+        """Return the choices of the answer that came first; a server that writes several answers at once numbers them."""
         if choices and self._index is None:
             self._index = choices[0].get("index") or 0
         return [choice for choice in choices if (choice.get("index") or 0) == self._index]
@@ -165,7 +168,7 @@ class ChatAccumulator:
         return text
 
     def _add_detail(self, piece: Mapping[str, Any]) -> None:
-        """Join a piece of reasoning to those of its index: its text grows, what is said again (a signature) stands."""
+        """Join a reasoning piece to those of its index: text is appended, any other value (a signature) is replaced."""
         detail = self._details.setdefault(piece.get("index", len(self._details)), {})
         for key, value in piece.items():
             grows = key in _GROWING and isinstance(value, str)
@@ -175,7 +178,10 @@ class ChatAccumulator:
         return parse_usage(self._usage) if self._usage else None
 
     def raw(self) -> Mapping[str, Any] | None:
-        """The completion; whole at its finish reason, or at `[DONE]` if anything was said."""
+        """Return the completion if it is complete, else None.
+
+        It is complete at its finish reason, or at `[DONE]` if it has any content.
+        """
         message, calls = self._message, self._calls.calls()
         if self._finish is None and not (self._is_done and (len(message) > 2 or message["content"] or calls)):
             return None
@@ -187,7 +193,7 @@ class ChatAccumulator:
 
 
 def _call_pieces(delta: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The calls in a message or a piece of it; one in the older form (`function_call`) among them."""
+    """Return the tool calls in a message or delta, including one in the older form (`function_call`)."""
     pieces = delta.get("tool_calls")
     if not pieces and delta.get("function_call"):
         return [{"index": 0, "function": delta["function_call"]}]
@@ -195,20 +201,20 @@ def _call_pieces(delta: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _said(content: object) -> str:
-    """A message's text: a string, or the text parts of a list."""
+    """Return a message's text: a string, or the joined text parts of a list."""
     if isinstance(content, list):
         return "".join(part.get("text") or "" for part in content if isinstance(part, Mapping))
     return str(content or "")
 
 
 def _refused(content: object) -> str:
-    """The refusal among a message's parts."""
+    """Return the refusal among a message's parts."""
     parts = content if isinstance(content, list) else ()
     return "".join(part.get("refusal") or "" for part in parts if isinstance(part, Mapping))
 
 
 def _with_ids(message: Mapping[str, Any], request: Request) -> Mapping[str, Any]:
-    """A message whose calls have ids that the conversation does not have yet, and arguments as JSON text."""
+    """Return a message whose calls have ids that are new in the conversation, and arguments as JSON text."""
     pieces = _call_pieces(message)
     if not pieces:
         return message
@@ -222,7 +228,7 @@ def _with_ids(message: Mapping[str, Any], request: Request) -> Mapping[str, Any]
 
 
 def _replayable(message: Mapping[str, Any]) -> dict[str, Any]:
-    """An assistant message as it may be sent back: gateways refuse `null` refusals and unknown annotations."""
+    """Return an assistant message in a form that can be sent back: gateways reject `null` refusals and annotations."""
     kept = ("role", "content", "tool_calls", "reasoning_details")
     return {"role": "assistant"} | {key: message[key] for key in kept if message.get(key)}
 
@@ -241,7 +247,7 @@ def _messages(turn: Turn, profile: ModelProfile, model: str, provider: str) -> I
                 message["tool_calls"] = [_call_again(call) for call in calls]
             yield message
         case Assistant():
-            pass  # it said nothing
+            pass  # an empty turn is left out
         case ToolResults(results):
             for result in results:
                 text = "\n".join(part if isinstance(part, str) else f"[{part.media_type}]" for part in result.parts)
@@ -249,7 +255,7 @@ def _messages(turn: Turn, profile: ModelProfile, model: str, provider: str) -> I
 
 
 def _replayed(native: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """A message of the endpoint's own without empty texts, if there is anything else in it."""
+    """Yield the endpoint's own message without empty texts, if anything is left."""
     content = native.get("content")
     if isinstance(content, list):
         content = [part for part in content if not isinstance(part, Mapping) or part.get("text") != ""]
@@ -261,8 +267,8 @@ def _replayed(native: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _named(call: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A call whose name is one that endpoints take back, whatever the model wrote."""
-    if not isinstance(call.get("function"), Mapping):  # of another kind: a custom tool's, say
+    """Return a call with a name that endpoints accept back, whatever name the model wrote."""
+    if not isinstance(call.get("function"), Mapping):  # a call of another kind, such as a custom tool's
         return call
     name = call["function"]["name"]
     return call if wire_name(name) == name else {**call, "function": {**call["function"], "name": wire_name(name)}}

@@ -1,4 +1,7 @@
-"""Providers on an SDK of the shape that openai and anthropic share: `post` and one error tree; no wire form."""
+"""The base of providers on SDKs shaped like openai's and anthropic's: a `post` method and one error tree.
+
+Entry point: `SdkProvider`. It also holds helpers that several wire forms share, such as `data_url` and `stream_error`.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ _encoder = msgspec.json.Encoder()
 
 
 def _encode(payload: Payload) -> bytes:
-    """A payload as JSON; half a surrogate pair, which a model may have said, becomes a question mark."""
+    """Return a payload as JSON; half a surrogate pair, which a model may have written, becomes a question mark."""
     try:
         return _encoder.encode(payload)
     except UnicodeEncodeError:
@@ -39,7 +42,7 @@ def _encode(payload: Payload) -> bytes:
 
 
 class SdkConnection(RedactedStruct, frozen=True):
-    """An SDK client, the address it posts to, and the type by which its `post` hands back the raw answer."""
+    """An SDK client, the address it posts to, and the type in which its `post` returns the raw answer."""
 
     _hidden: ClassVar[frozenset[str]] = frozenset({"sdk"})
     _addresses: ClassVar[frozenset[str]] = frozenset({"url"})
@@ -54,10 +57,10 @@ _TOLD = ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", 
 
 
 def _client_options(sdk: Any, access: Credentials, http_client: Any) -> tuple[Credentials, dict[str, Any]]:
-    """Return the access without its address's query, and what every client of an SDK is made with.
+    """Return the credentials without the address's query, and the options for every client of an SDK.
 
-    That is no retries of its own, no word about the system it runs on (the headers that tell of it cost a twentieth of
-    a call), and the query, which belongs after the path of each request.
+    The options turn off the SDK's retries and its headers about the system it runs on, which cost a twentieth of a call.
+    They also hold the query, which belongs after the path of each request.
     """
     quiet = dict.fromkeys((f"X-Stainless-{name}" for name in _TOLD), sdk.Omit())
     address, query = without_query(access.base_url)
@@ -66,23 +69,22 @@ def _client_options(sdk: Any, access: Credentials, http_client: Any) -> tuple[Cr
 
 
 def _options(deadline: Deadline) -> dict[str, Any]:
-    """A request's options, with what else the SDKs would fill in: they copy each of their own defaults in depth."""
+    """Return a request's options, including those the SDKs would otherwise deep-copy from their own defaults."""
     return {"timeout": deadline.left_s(), "headers": _NOTHING, "params": _NOTHING, "max_retries": 0}
 
 
 class SdkProvider(Provider):
-    """A provider behind `client.post(url, content=...)`.
+    """A provider that sends its requests with `client.post(url, content=...)`.
 
-    That is the SDKs' documented door for requests of one's own making: it keeps authentication, proxies and error
-    classes and leaves out the walk of typed methods through every union member of every message. The SDKs' own retries
-    are off.
+    This is the SDKs' documented way to send a self-made request. It keeps authentication, proxies and error classes. It
+    skips the typed methods' walk through every union member of every message. The SDKs' own retries are off.
     """
 
     path: ClassVar[str]
 
     @abstractmethod
     def connect(self, sdk: Any, access: Credentials, *, is_async: bool, **wiring: Any) -> Any:
-        """The SDK's client object, made with `wiring`."""
+        """Return the SDK's client object, made with the options in `wiring`."""
 
     def client(self, access: Credentials) -> SdkConnection:
         sdk, http = import_module(self.sdk), import_module("muse.providers._http.clients")
@@ -95,7 +97,8 @@ class SdkProvider(Provider):
         return self._line(self.connect(sdk, at, is_async=True, **wiring), http)
 
     def _line(self, sdk: Any, http: Any) -> SdkConnection:
-        """A client that posts to one address, which the SDK would parse anew for each call."""
+        """Return a connection that posts to one fixed address."""
+        # The SDK would parse the address again for each call; `parsed` caches it.
         sdk._prepare_url = http.parsed
         return SdkConnection(sdk, str(sdk.base_url).rstrip("/") + self.path, http.Response)
 
@@ -134,7 +137,7 @@ class SdkProvider(Provider):
                 yield value
 
     def streamed(self, payload: Payload) -> Payload:
-        """The payload of a streamed request."""
+        """Return the payload of a streamed request."""
         return payload | {"stream": True}
 
     def fault(self, exc: Exception, model: str) -> MuseError | None:
@@ -160,12 +163,12 @@ class SdkProvider(Provider):
         )
 
 
-# An error event in a stream that began well has no HTTP status of its own but the 200 it began with.
+# An error event in the middle of a stream has no HTTP status of its own, only the 200 with which the stream began.
 STREAM_STATUS = 200
 
 
 def own_fault(exc: BaseException, provider: str, model: str) -> MuseError | None:
-    """The error of muse's own transport that an SDK wrapped in one of its own: an answer too large, a bad proxy."""
+    """Return the error of muse's own transport that an SDK wrapped, such as a too large answer or a bad proxy; else None."""
     cause = exc.__cause__
     if isinstance(cause, ProviderError):
         cause.provider, cause.model = cause.provider or provider, cause.model or model
@@ -173,7 +176,7 @@ def own_fault(exc: BaseException, provider: str, model: str) -> MuseError | None
 
 
 def transport_fault(exc: BaseException, provider: str, model: str) -> MuseError | None:
-    """The error for an exception of an HTTP library or socket beneath an SDK; None if it is neither's."""
+    """Return the error for an exception of an HTTP library or socket beneath an SDK; None if it comes from neither."""
     home = type(exc).__module__.partition(".")[0]
     if home == "json":
         return invalid_body_error(provider, model, b"a piece of a stream")
@@ -193,7 +196,7 @@ _TIMEOUTS = frozenset({"ReadTimeout", "WriteTimeout", "ConnectTimeout", "PoolTim
 
 
 def error_words(body: object) -> tuple[object, object]:
-    """`(code, message)` of an error body in OpenAI's or Anthropic's shape, nested under `error` or flat."""
+    """Return `(code, message)` of an error body in OpenAI's or Anthropic's shape, nested under `error` or flat."""
     if not isinstance(body, Mapping):
         return None, body
     error = body.get("error", body)
@@ -203,15 +206,15 @@ def error_words(body: object) -> tuple[object, object]:
 
 
 def data_url(part: Image | File) -> str:
-    """A picture or document as a `data:` URL (RFC 2397)."""
+    """Return an image or document as a `data:` URL (RFC 2397)."""
     return f"data:{part.media_type};base64,{base64.b64encode(part.data).decode('ascii')}"
 
 
 def refuse_parts(parts: tuple[Part, ...], profile: ModelProfile, model: str) -> None:
-    """See that the model takes every part.
+    """Check that the model accepts every part.
 
     Raises:
-        ContentsError: an image or file for a model that reads none.
+        ContentsError: There is an image or file and the model reads none.
     """
     for part in parts:
         if isinstance(part, Image) and not profile.images:
@@ -226,12 +229,12 @@ ONLY_JSON = "Answer with one JSON object and nothing else: no explanation, no co
 
 
 def schema_words(schema: Mapping[str, Any]) -> str:
-    """A JSON Schema asked for in words, for models that take none."""
+    """Return a request for JSON of this schema in words, for models that accept no schema."""
     return f"{ONLY_JSON} It must fit this JSON Schema: {json.dumps(schema, ensure_ascii=False)}"
 
 
 def stream_error(provider: str, model: str, body: Mapping[str, Any]) -> MuseError:
-    """The error for an error body that came with a good status, in a stream or as a whole answer."""
+    """Return the error for an error body that came with a good status, in a stream or as a whole answer."""
     code, message = error_words(body)
     status = code if isinstance(code, int) and 400 <= code < 600 else STREAM_STATUS
     words, reasons = message or "an answer without output", reasons_of(body)

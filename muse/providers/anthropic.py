@@ -1,4 +1,4 @@
-"""Anthropic by way of its Messages API: requests into content blocks, content blocks into replies.
+"""Anthropic over its Messages API: requests become content blocks, content blocks become replies.
 
 Sources: the API reference of `POST /v1/messages`; the migration guides of Claude 5 and 5.5 (no sampling parameters, no
 budgets, which models can stop thinking and how); the page on structured outputs (which schema keywords are refused).
@@ -51,7 +51,7 @@ def _adaptive(
     return ModelProfile(match, "adaptive", efforts, off, temperature=temperature, files=True, output_cap=128_000)
 
 
-# Said outright: where it is not, the SDK takes its variable even if that is empty.
+# Always passed: without an address the SDK reads its own variable, even if that is empty.
 _HOME = "https://api.anthropic.com"
 SPEC = ProviderSpec(
     name="anthropic",
@@ -82,16 +82,17 @@ SPEC = ProviderSpec(
     batch_price=0.5,  # the pricing page: batch input and output at half the standard rate
 )
 
-# Ends of a whole answer. `pause_turn` is none: the server's own tools were not done, and muse offers none of them.
+# Stop reasons of a complete answer. `pause_turn` is not one: the server's own tools, which muse never offers, were
+# not finished.
 _GOOD = frozenset({"end_turn", "stop_sequence", "tool_use", "stop"})
-# The API refuses other characters, and two calls with one id.
+# The API refuses other characters, and two calls with the same id.
 _ID_RULE = IdRule("[a-zA-Z0-9_-]{1,64}")
-# The SDK's own measure (its `_calculate_nonstreaming_timeout`): beyond this an answer may take over ten minutes.
+# The SDK's own limit (`_calculate_nonstreaming_timeout`): an answer with more tokens may take over ten minutes.
 _LONGEST_UNSTREAMED_TOKENS = 21_333
 
 
 class AnthropicProvider(SdkProvider):
-    """The Messages API; thinking blocks are kept with their signatures and replayed untouched."""
+    """The Messages API; thinking blocks are kept with their signatures and replayed unchanged."""
 
     spec = SPEC
     sdk = "anthropic"
@@ -156,7 +157,7 @@ class AnthropicProvider(SdkProvider):
 
 
 class _Accumulator:
-    """Message events put together into the message they are pieces of; a whole message is taken as it is."""
+    """An accumulator that joins message events into a message; a whole message is accepted too."""
 
     def __init__(self) -> None:
         self._message: dict[str, Any] = {}
@@ -195,12 +196,12 @@ class _Accumulator:
         return ""
 
     def _begin(self, block: Mapping[str, Any]) -> str:
-        """Take a block that came as a whole; its text."""
+        """Take a whole block and return its text."""
         self._blocks.append(_Block(None, dict(block)))
         return self._blocks[-1].text
 
     def _block(self, event: Mapping[str, Any]) -> _Block:
-        """The block that an event is about: the open one of its number, or the last; one without a start begins."""
+        """Return the block of an event: the open one of its number, or the last; a block without a start event is created."""
         number = index_of(event)
         if self._blocks and number in (None, self._blocks[-1].number):
             return self._blocks[-1]
@@ -215,7 +216,7 @@ class _Accumulator:
         return parse_usage(self._usage) if self._usage else None
 
     def raw(self) -> Mapping[str, Any] | None:
-        """The message; whole at its last event, or when its end was told."""
+        """Return the message once its last event or its stop reason has come, else None."""
         if not (self._is_over or self._message.get("stop_reason")):
             return None
         numbered = enumerate(self._blocks)
@@ -224,7 +225,7 @@ class _Accumulator:
 
 
 class _Block:
-    """A content block as far as its pieces have come; `number` is its place in the message."""
+    """A content block as far as its pieces have come; `number` is its position in the message."""
 
     __slots__ = ("_args", "_block", "_pieces", "is_closed", "number")
 
@@ -237,11 +238,11 @@ class _Block:
 
     @property
     def text(self) -> str:
-        """The text that it began with."""
+        """Return the text that the block started with."""
         return str(self._block.get("text") or "") if self._block.get("type") == "text" else ""
 
     def add(self, delta: Mapping[str, Any]) -> str:
-        """Take a piece; the text it adds."""
+        """Take a piece and return the text it adds."""
         match delta.get("type"):
             case "text_delta":
                 return self._grow("text", delta.get("text") or "")
@@ -264,14 +265,14 @@ class _Block:
         return str(piece)
 
     def whole(self) -> dict[str, Any]:
-        """The block; arguments that were cut off are kept as they are, to be refused."""
+        """Return the block; truncated arguments are kept as they are, so that they are refused later."""
         block = self._block | {kind: "".join(pieces) for kind, pieces in self._pieces.items()}
         args = "".join(self._args)
         return {**block, "input": parse_args(args)} if args.strip() else block
 
 
 def _with_ids(blocks: list[Any], request: Request) -> list[Any]:
-    """Content blocks whose calls have arguments, and ids that the conversation does not have yet."""
+    """Return content blocks whose calls have arguments, and ids that are new in the conversation."""
     calls = [block for block in blocks if block["type"] == "tool_use"]
     if not calls:
         return blocks
@@ -283,7 +284,7 @@ def _with_ids(blocks: list[Any], request: Request) -> list[Any]:
 
 
 def _wants_bare_json(request: Request, profile: ModelProfile) -> bool:
-    """JSON is asked for in words where no schema can be enforced: the API has no JSON mode without one."""
+    """Return True if JSON must be requested in words: the API has no JSON mode without a schema."""
     return request.json_output or (request.json_schema is not None and not profile.schema)
 
 
@@ -304,7 +305,7 @@ def _add_thinking(payload: Payload, request: Request, profile: ModelProfile, dro
 
 
 def _add_temperature(payload: Payload, request: Request, profile: ModelProfile, dropped: list[str]) -> None:
-    """A temperature beside thinking is refused, as it is by the newer families altogether."""
+    """Add the temperature if the model accepts it; thinking excludes it, and the newer families always refuse it."""
     thinks = payload.get("thinking", {}).get("type") in ("enabled", "adaptive")
     if profile.temperature and not thinks and request.temperature is not None:
         payload["temperature"] = request.temperature
@@ -313,7 +314,7 @@ def _add_temperature(payload: Payload, request: Request, profile: ModelProfile, 
 
 
 def _add_schema(payload: Payload, request: Request, profile: ModelProfile) -> None:
-    """The schema with closed objects, as structured outputs want it; one with open objects goes along in words."""
+    """Add the schema with closed objects, as structured outputs need it; ask in words for one with open objects."""
     if request.json_schema is None:
         return
     closed = make_strict(with_object_root(request.json_schema), ANTHROPIC) if profile.schema else None
@@ -326,7 +327,7 @@ def _add_schema(payload: Payload, request: Request, profile: ModelProfile) -> No
 
 
 def _messages(request: Request, profile: ModelProfile) -> Iterator[dict[str, Any]]:
-    """The turns as messages; one of the model's own that said nothing is left out."""
+    """Yield the turns as messages; an empty turn of the model is left out."""
     for turn in fit_ids(request.turns, SPEC.name, _ID_RULE):
         message = _message(turn, profile, request.model)
         if message["content"]:
@@ -334,7 +335,7 @@ def _messages(request: Request, profile: ModelProfile) -> Iterator[dict[str, Any
 
 
 def _message(turn: Turn, profile: ModelProfile, model: str) -> dict[str, Any]:
-    """A turn as a message; another provider's assistant turn is replayed as its text and calls."""
+    """Return a turn as a message; another provider's assistant turn is replayed as its text and calls."""
     match turn:
         case User(parts):
             refuse_parts(parts, profile, model)
@@ -357,7 +358,7 @@ def _message(turn: Turn, profile: ModelProfile, model: str) -> dict[str, Any]:
 
 
 def _is_blank(block: Mapping[str, Any]) -> bool:
-    """Whether a block is text of white space alone: models write such blocks, and the API refuses them."""
+    """Return True if a block is text of only white space: models write such blocks, and the API refuses them."""
     return block.get("type") == "text" and not str(block.get("text") or "").strip()
 
 

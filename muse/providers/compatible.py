@@ -1,6 +1,9 @@
-"""OpenAI-shaped endpoints (Chat Completions): one class for all of them, so that a gateway is a row of data.
+"""OpenAI-shaped endpoints (Chat Completions): one class serves all of them, and each endpoint is a row of data.
 
-Source of the Azure row: its page on the v1 API, which takes the same paths below `https://<resource>.openai.azure.com/openai/v1`.
+Entry points: `ROWS`, `spec_of`, `module_of`.
+
+Source of the Azure row: its page on the v1 API, which has the same paths below
+`https://<resource>.openai.azure.com/openai/v1`.
 """
 
 from __future__ import annotations
@@ -88,7 +91,7 @@ _ROWS = (
 
 
 def _row(spec: ProviderSpec) -> ProviderSpec:
-    """A row with what follows from its name and from being of this kind."""
+    """Return a row with the fields that follow from its name and from being OpenAI-shaped."""
     name = f"{spec.name.upper()}_BASE_URL"
     return spec.having(base_url_env=name, endpoint_paths=_ENDPOINTS, options=_OPTIONS, extra="openai")
 
@@ -97,7 +100,7 @@ ROWS: Mapping[str, ProviderSpec] = {spec.name: _row(spec) for spec in _ROWS}
 
 
 def spec_of(gateway: CompatibleEndpoint) -> ProviderSpec:
-    """The spec of a user-defined endpoint (`providers.compatible.<name>` in journal.json)."""
+    """Return the spec of a user-defined endpoint (`providers.compatible.<name>` in journal.json)."""
     return _row(
         ProviderSpec(
             gateway.name,
@@ -117,7 +120,7 @@ _modules: dict[str, ModuleType] = {}
 
 
 def module_of(spec: ProviderSpec) -> ModuleType:
-    """A module with the seed's three functions for one row; made once per row."""
+    """Return a module with `generate`, `agenerate` and `run_agent` for one row; made once per row."""
     known = _modules.get(spec.name)
     if known is None or known.SPEC is not spec:
         known = _modules[spec.name] = ModuleType(
@@ -140,10 +143,10 @@ class CompatibleProvider(SdkProvider):
         self.spec = spec
 
     def access(self, api_key: str | None = None) -> Credentials:
-        """As every provider's; here an address is a must.
+        """Return the credentials like any provider, but require an address.
 
         Raises:
-            UnavailableError: neither the row nor the environment names an address.
+            UnavailableError: Neither the row nor the environment names an address.
         """
         access = super().access(api_key)
         if access.base_url is None:

@@ -1,7 +1,7 @@
-"""A provider that says what it is told, for tests and dry runs: no network, no key, the same answer every time.
+"""A provider that repeats what it is given, for tests and dry runs: no network, no key, deterministic answers.
 
-Unscripted it answers with the last thing the user said. `muse.testing.script` makes it play given replies, tool calls
-and failures, and record what it was asked.
+Without a script it answers with the user's last words. `muse.testing.script` makes it play given replies, tool calls
+and failures, and record the requests it receives.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ SPEC = ProviderSpec(
 
 
 class Say(Struct, frozen=True):
-    """One scripted answer: text, thinking, tool calls, and how it ended (told from the calls if left out)."""
+    """One scripted answer: text, thinking, tool calls, and finish reason (derived from the calls if left out)."""
 
     text: str = ""
     calls: tuple[ToolCall, ...] = ()
@@ -58,7 +58,7 @@ Step = str | Say | BaseException
 
 
 class Script:
-    """Answers to give in order; what was asked is kept in `requests`."""
+    """A queue of answers to give in order; `requests` records the requests received."""
 
     def __init__(self, steps: Sequence[Step]) -> None:
         self.steps: deque[Step] = deque(steps)
@@ -66,7 +66,7 @@ class Script:
 
 
 class EchoProvider(Provider):
-    """Plays the innermost script, else says the last user text again."""
+    """A provider that plays the innermost script, or else repeats the last user text."""
 
     spec = SPEC
 
@@ -91,7 +91,7 @@ class EchoProvider(Provider):
         return None
 
     async def aclose(self, client: None) -> None:
-        """Nothing to close."""
+        """Do nothing: there is nothing to close."""
 
     def send(self, client: None, payload: Payload, deadline: Deadline) -> Mapping[str, Any]:
         return {"say": self._next(payload["request"])}
@@ -117,7 +117,11 @@ class EchoProvider(Provider):
         return None
 
     def _next(self, request: Request) -> Say:
-        """The next scripted answer, or the echo."""
+        """Return the next scripted answer, or the echo if there is no script.
+
+        Raises:
+            AssertionError: The script has no answers left.
+        """
         if not self.scripts:
             return _echo(request)
         script = self.scripts[-1]
@@ -131,7 +135,7 @@ class EchoProvider(Provider):
 
 
 class _Accumulator:
-    """Words, then the whole."""
+    """An accumulator that takes the words of an answer, then the whole answer."""
 
     def __init__(self) -> None:
         self._said: Say | None = None
@@ -150,7 +154,7 @@ class _Accumulator:
 
 
 def _echo(request: Request) -> Say:
-    """The last thing said; as JSON where JSON is asked for."""
+    """Return the last words of the conversation, as JSON if the request wants JSON."""
     words = _last_words(request)
     if request.json_output or request.json_schema is not None:
         return Say(json.dumps({"echo": words}, ensure_ascii=False))

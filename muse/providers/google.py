@@ -1,9 +1,9 @@
-"""Google by way of the Gemini API's generateContent: requests into contents and parts, candidates into replies.
+"""Google over the Gemini API's generateContent: requests become contents and parts, candidates become replies.
 
 Sources: the REST reference of `models.generateContent`; the thinking page (budgets up to Gemini 2.5, levels after,
-which levels a family takes); the guide to Gemini 3.5 (a function response carries the id of its call). The payload is
-the REST body itself, handed to the SDK as `extra_body`: its typed walk over every part is left out, its
-authentication, addresses and errors stay.
+which levels a family accepts); the guide to Gemini 3.5 (a function response carries the id of its call). The payload
+is the REST body itself, passed to the SDK as `extra_body`. This skips the SDK's typed walk over every part and keeps
+its authentication, addresses and errors.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _levels(match: str, levels: tuple[str, ...]) -> ModelProfile:
     return ModelProfile(match, "effort", levels, files=True, output_cap=_OUTPUT_CAP)
 
 
-# Said outright: where it is not, the SDK takes its variable even if that is empty.
+# Always passed: without an address the SDK reads its own variable, even if that is empty.
 _HOME = "https://generativelanguage.googleapis.com"
 SPEC = ProviderSpec(
     name="google",
@@ -101,9 +101,9 @@ SPEC = ProviderSpec(
     batch_price=0.5,  # the pricing page: batch input and output at half the standard rate
 )
 
-# The one end of a whole answer (`FinishReason` of the REST reference); those that block are known by `_ends`.
+# The only finish reason of a complete answer (`FinishReason` in the REST reference); `finish_of` knows the others.
 _GOOD = frozenset({"stop"})
-# The reference sets no bounds for ids; these are the ones that every other provider keeps to.
+# The reference sets no limits for ids; these are muse's own.
 _ID_RULE = IdRule("[A-Za-z0-9_.:-]{1,128}")
 
 
@@ -115,7 +115,7 @@ class _Line(Struct, frozen=True):
     http: Any = None
 
 
-# What the API knows of JSON Schema beyond types, properties and items.
+# The JSON Schema keywords that the API knows beyond types, properties and items.
 _KEYWORDS = frozenset({"prefixItems", "minItems", "maxItems", "minimum", "maximum", "additionalProperties"})
 
 
@@ -137,9 +137,9 @@ class GoogleProvider(Provider):
         return _Line(_connected(genai, access, options), genai.types, options.httpx_async_client)
 
     def _options(self, genai: Any, access: Credentials, http: Any) -> Any:
-        """The SDK's options: one attempt, the address, muse's HTTP clients and TLS context.
+        """Return the SDK's options: one attempt, the address, muse's HTTP clients and TLS context.
 
-        Both clients are given: the SDK makes the one that is missing, with connections of its own.
+        Both clients are given, because the SDK makes a missing one itself, with connections of its own.
         """
         tls = http.tls_context()
         return genai.types.HttpOptions(
@@ -232,7 +232,7 @@ class GoogleProvider(Provider):
         return _Accumulator()
 
     def native_batch(self) -> GoogleBatch:
-        from muse.providers._batch.google import GoogleBatch  # it brings asyncio, and only the overnight lane needs it
+        from muse.providers._batch.google import GoogleBatch  # imports asyncio, which only batches need
 
         return GoogleBatch()
 
@@ -249,10 +249,10 @@ _SAMPLING = {"top_p": "topP", "seed": "seed", "stop": "stopSequences"}
 
 
 def _connected(genai: Any, access: Credentials, options: Any) -> Any:
-    """Return the SDK's client; the query of the address is added to each request, which the SDK cannot do."""
+    """Return the SDK's client; each of its requests gets the query of the address, which the SDK cannot add itself."""
     sdk = genai.Client(api_key=access.key, http_options=options)
     own = sdk._api_client._http_options
-    # The SDK's options show their headers, and the key is one of them.
+    # The `repr` of the SDK's options shows the headers, which include the key.
     own.headers = {name: RedactedText(text) if text == access.key else text for name, text in own.headers.items()}
     _, query = without_query(access.base_url)
     if query:
@@ -268,7 +268,7 @@ def _connected(genai: Any, access: Credentials, options: Any) -> Any:
 
 
 def _arguments(client: _Line, payload: Payload, deadline: Deadline) -> dict[str, Any]:
-    """A call's arguments: the body goes along as it is, in place of the contents that the method asks for."""
+    """Return a call's arguments: the body is passed unchanged, with a placeholder for the contents that the method requires."""
     types = client.types
     options = types.HttpOptions(extra_body=payload["body"], timeout=max(1, int(deadline.left_s() * 1000)))
     off = types.AutomaticFunctionCallingConfig(disable=True)
@@ -279,10 +279,10 @@ def _arguments(client: _Line, payload: Payload, deadline: Deadline) -> dict[str,
 
 
 def _streamed(client: _Line, payload: Payload, deadline: Deadline) -> tuple[Any, Any]:
-    """The SDK's request of a streamed call, and its options.
+    """Return the SDK's request of a streamed call, and its options.
 
-    The SDK's own method reads events by lines of text, which lose events that begin with a byte order mark, and takes
-    ten times as long over each; what is used of it are its addresses, its authentication and its errors.
+    The SDK's own method reads events by lines of text. It loses events that begin with a byte order mark, and takes ten
+    times as long for each. muse uses only the SDK's addresses, authentication and errors.
     """
     model = payload["model"]
     if any(sign in model for sign in ("..", "?", "&", "#")):
@@ -295,16 +295,16 @@ def _streamed(client: _Line, payload: Payload, deadline: Deadline) -> tuple[Any,
 
 @lru_cache
 def _quick(config: type[Any]) -> type[Any]:
-    """The SDK's `config`, saying at once what Pydantic takes a fifth of the call to say.
+    """Return a subclass of the SDK's `config` whose `__contains__` returns False at once.
 
-    The SDK asks `name in config` for each of its fields before it reads the attribute. Pydantic compares the name with
-    every pair of name and value, so its answer is always no.
+    The SDK evaluates `name in config` for each field before it reads the attribute. Pydantic compares the name with
+    every pair of name and value, so its answer is always False, and it takes a fifth of the call.
     """
     return type(config.__name__, (config,), {"__contains__": lambda *_: False})
 
 
 class _Accumulator:
-    """Chunks put together into the one answer they are pieces of."""
+    """An accumulator that joins chunks into one answer."""
 
     def __init__(self) -> None:
         self._head: dict[str, Any] = {}
@@ -327,7 +327,7 @@ class _Accumulator:
         return "".join(self._add(part) for part in parts)
 
     def _add(self, part: Mapping[str, Any]) -> str:
-        """Join a text part to the one before it if both are of one kind and nothing is signed; the text it shows."""
+        """Join a text part to the previous one if both are of one kind and the previous is unsigned; return its visible text."""
         last = self._parts[-1] if self._parts else {}
         alike = "text" in part and "text" in last and bool(part.get("thought")) == bool(last.get("thought"))
         if alike and "thoughtSignature" not in last:
@@ -341,7 +341,10 @@ class _Accumulator:
         return parse_usage(self._usage) if self._usage else None
 
     def raw(self) -> Mapping[str, Any] | None:
-        """The answer; whole at its finish reason, when the prompt was blocked, or at `DONE` if anything was said."""
+        """Return the answer if it is complete, else None.
+
+        It is complete at its finish reason, when the prompt was blocked, or at `DONE` if it has any parts.
+        """
         feedback = self._head.get("promptFeedback")
         whole = {**self._head, "usageMetadata": self._usage}
         if feedback and self._finish is None and not self._parts:
@@ -354,7 +357,7 @@ class _Accumulator:
 
 
 def _add_format(body: Payload, request: Request, profile: ModelProfile) -> None:
-    """JSON by the API's own switch, a schema as it is; both in words for a family that has no such switch (Gemma)."""
+    """Set JSON by the API's own option and pass a schema unchanged; ask in words for a family without the option (Gemma)."""
     if request.json_schema is None and not request.json_output:
         return
     if not profile.schema:
@@ -380,7 +383,7 @@ def _add_thinking(config: Payload, request: Request, profile: ModelProfile, drop
 
 
 def _content(turn: Turn, profile: ModelProfile, model: str) -> dict[str, Any]:
-    """A turn as content; another provider's assistant turn is replayed as its text and calls."""
+    """Return a turn as content; another provider's assistant turn is replayed as its text and calls."""
     match turn:
         case User(parts):
             refuse_parts(parts, profile, model)
@@ -394,7 +397,7 @@ def _content(turn: Turn, profile: ModelProfile, model: str) -> dict[str, Any]:
 
 
 def _is_said(part: Mapping[str, Any]) -> bool:
-    """Whether a part says something: an empty text does not, unless it carries the signature of a thought."""
+    """Return True if a part is not empty: an empty text counts only if it carries the signature of a thought."""
     return bool(set(part) - {"text", "thought"}) or bool(part.get("text"))
 
 
@@ -406,7 +409,7 @@ def _assistant_parts(text: str, calls: tuple[ToolCall, ...]) -> Iterator[dict[st
 
 
 def _result_parts(result: ToolResult) -> Iterator[dict[str, Any]]:
-    """A tool result as a function response; pictures stand beside it, since a response holds JSON only."""
+    """Yield a tool result as a function response; images follow separately, since a response holds only JSON."""
     text = "\n".join(part for part in result.parts if isinstance(part, str))
     response = {"error": text} if result.failed else {"result": text}
     yield {"functionResponse": {"name": result.name, "response": response} | _id_of(result.call_id)}
@@ -414,7 +417,7 @@ def _result_parts(result: ToolResult) -> Iterator[dict[str, Any]]:
 
 
 def _id_of(call_id: str) -> dict[str, str]:
-    """The id of a call that the model gave one."""
+    """Return the id entry of a call if the model gave the id; an empty dict for an id that muse made."""
     return {} if call_id.startswith(OWN_ID) else {"id": call_id}
 
 
@@ -428,9 +431,9 @@ def _part(part: Part) -> dict[str, Any]:
 
 
 def _with_ids(content: Mapping[str, Any], request: Request) -> tuple[Mapping[str, Any], tuple[ToolCall, ...]]:
-    """A content, and its calls under ids that the conversation does not have yet.
+    """Return the content, and its calls with ids that are new in the conversation.
 
-    A call without an id stays without one in the content: the model knows it by its name and place.
+    A call without an id stays without one in the content: the model recognises it by name and position.
     """
     parts = content.get("parts") or ()
     told = [str(part["functionCall"].get("id") or "") for part in parts if "functionCall" in part]
@@ -458,13 +461,13 @@ def _tool(name: str, description: str, schema: Mapping[str, Any]) -> dict[str, A
 
 
 def _told_error(raw: Mapping[str, Any], model: str) -> MuseError:
-    """The error of an error body that came with a good status, as an answer or in a stream."""
+    """Return the error for an error body that came with a good status, as an answer or in a stream."""
     told = raw["error"].get("code") if isinstance(raw["error"], Mapping) else None
     return _body_error(raw, told if isinstance(told, int) else STREAM_STATUS, model)
 
 
 def _body_error(body: Any, status: int, model: str, headers: Mapping[str, str] | None = None) -> MuseError:
-    """The error of a body `{"error": {code, message, status, details}}`; quota and retry time stand in its details."""
+    """Return the error for `{"error": {code, message, status, details}}`; quota and retry time come from its details."""
     told = body.get("error", body) if isinstance(body, Mapping) else body
     error = told if isinstance(told, Mapping) else {"message": str(told)}
     details = [detail for detail in error.get("details") or () if isinstance(detail, Mapping)]

@@ -1,8 +1,8 @@
-"""The embedded model, so that nothing needs a key: requests in the form that llama.cpp takes; the engine is `_local`'s.
+"""The embedded model, which needs no key: requests in llama.cpp's form; the engine itself is in `_local`.
 
-A model whose chat template has room for tools calls them itself; for the others `_local.plan` does, in small sure
-steps. The bundled one is a demonstration and an offline stand-in, not an assistant (docs/providers/local.md has the
-measured rates). It stands in for another provider only where journal.json says so.
+A model whose chat template supports tools calls them itself. For other models `_local.tool_planner` does, in small
+reliable steps. The bundled model is a demonstration and an offline substitute, not an assistant
+(docs/providers/local.md has the measured rates). It replaces another provider only if journal.json says so.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ SPEC = ProviderSpec(
 
 
 class LocalAccess(Credentials, frozen=True):
-    """Which model file, and how many tokens of prompt and answer it holds."""
+    """The model file, and how many tokens of prompt and answer together it holds."""
 
     context_tokens: int = 4_096
 
@@ -72,10 +72,10 @@ class LocalProvider(Provider):
     sdk = "xllamacpp"
 
     def access(self, api_key: str | None = None) -> LocalAccess:
-        """The model file in force: `MUSE_LOCAL_MODEL`, else `providers.local.model_path`, else the bundled one.
+        """Return the model file to use: `MUSE_LOCAL_MODEL`, else `providers.local.model_path`, else the bundled one.
 
         Raises:
-            UnavailableError: there is no model file; the text says how to get one.
+            UnavailableError: There is no model file; the text says how to get one.
         """
         secrets.refuse_withheld(PROVIDER_ENV, MODEL_ENV)
         said = config_loader.load().config.local
@@ -87,7 +87,7 @@ class LocalProvider(Provider):
         return LocalAccess(base_url=str(weights.path), context_tokens=said.context_tokens)
 
     def client(self, access: Credentials) -> Engine:
-        from muse.providers._local.engine import Engine  # 4 ms, and only who asks the embedded model pays it
+        from muse.providers._local.engine import Engine  # takes 4 ms, which only calls to the embedded model need
 
         tokens = access.context_tokens if isinstance(access, LocalAccess) else SPEC.capabilities.max_context_tokens
         return Engine.shared(Path(access.base_url or ""), n_ctx=tokens)
@@ -96,10 +96,10 @@ class LocalProvider(Provider):
         return self.client(access)
 
     async def aclose(self, client: Engine) -> None:
-        """Nothing to close: the engine is the whole process's."""
+        """Do nothing: the whole process shares the engine."""
 
     def warm(self, client: Engine) -> None:
-        """Start the engine; loading the weights may take longer than a call is given."""
+        """Start the engine, since loading the weights may take longer than the time limit of a call."""
         client.ready(timeout_s=_START_S)
 
     def encode(self, request: Request) -> EncodedRequest:
@@ -154,11 +154,11 @@ class LocalProvider(Provider):
             yield _as_chat(chunk)
 
     def _is_planned(self, client: Engine, payload: Payload, deadline: Deadline) -> bool:
-        """Whether tools are in play and the model's chat template has no room for them."""
+        """Return True if the request uses tools and the model's chat template does not support them."""
         return "task" in payload and not client.ready(timeout_s=deadline.left_s())["supports_tools"]
 
     async def _ais_planned(self, client: Engine, payload: Payload, deadline: Deadline) -> bool:
-        """As `_is_planned`, awaited."""
+        """Do the same as `_is_planned`, asynchronously."""
         return "task" in payload and not (await client.aready(timeout_s=deadline.left_s()))["supports_tools"]
 
     def gather(self) -> ChatAccumulator:
@@ -177,7 +177,7 @@ class LocalProvider(Provider):
 
 
 def _walk(task: Task) -> PlannerSession:
-    """A plan for a task, as of today."""
+    """Return a plan for a task, with today's date."""
     from muse.providers._local.tool_planner.planner import PlannerSession, plan
 
     return PlannerSession(plan(task, date.today()))
@@ -190,7 +190,7 @@ def _setup_error(exc: EngineMissing | WeightsMissing) -> UnavailableError:
 
 
 def _plain_text(request: Request) -> str:
-    """All that is said, in order, as one text to be continued."""
+    """Return the system prompt and all texts, in order, as one text to continue."""
     pieces: list[str] = [request.system] if request.system else []
     for turn in request.turns:
         match turn:
@@ -204,7 +204,7 @@ def _plain_text(request: Request) -> str:
 
 
 def _as_chat(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """A plain completion, whole or a chunk of it, in the shape of a chat completion."""
+    """Return a plain completion, whole or a chunk of it, in the shape of a chat completion."""
     choices = [
         {**choice, "message": {"content": choice["text"]}, "delta": {"content": choice["text"]}}
         if "text" in choice
@@ -215,7 +215,7 @@ def _as_chat(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _as_chunk(completion: Mapping[str, Any]) -> dict[str, Any]:
-    """A whole completion as the one chunk of a stream."""
+    """Return a whole completion as the only chunk of a stream."""
     choices = [{**choice, "delta": choice["message"]} for choice in completion["choices"]]
     return {**completion, "object": "chat.completion.chunk", "choices": choices}
 

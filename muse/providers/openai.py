@@ -1,8 +1,8 @@
-"""OpenAI by way of its Responses API: requests into its input items, its output items into replies.
+"""OpenAI over its Responses API: requests become input items, output items become replies.
 
 Sources: the API reference of `POST /responses`; the deployment checklist (no temperature beside reasoning); the model
-pages (which efforts a family takes). `client.post` is the SDK's door for a body of one's own: it keeps authentication
-and error classes, and leaves out the walk through every union member that typed methods make.
+pages (which efforts a family accepts). `client.post` is the SDK's way to send a self-made body: it keeps
+authentication and error classes, and skips the walk through every union member that typed methods make.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["generate", "agenerate", "run_agent"]
 
 _ALL = ("low", "medium", "high", "xhigh", "max")
-# Said outright: where it is not, the SDK takes its variable even if that is empty.
+# Always passed: without an address the SDK reads its own variable, even if that is empty.
 _HOME = "https://api.openai.com/v1"
 SPEC = ProviderSpec(
     name="openai",
@@ -71,14 +71,14 @@ SPEC = ProviderSpec(
     batch_price=0.5,  # the pricing page: batch input and output at half the standard rate
 )
 
-# The states of a response that is whole; `incomplete` has a reason beside it.
+# The states of a complete response; `incomplete` comes with a reason of its own.
 _GOOD = frozenset({"completed", "succeeded"})
 # The reference: `call_id` has 1 to 64 characters.
 _ID_RULE = IdRule("[A-Za-z0-9_.:-]{1,64}")
 
 
 class OpenAIProvider(SdkProvider):
-    """The Responses API, stateless: nothing is stored, reasoning comes back encrypted to be replayed."""
+    """The Responses API, used statelessly: nothing is stored, and encrypted reasoning is returned and replayed."""
 
     spec = SPEC
     sdk = "openai"
@@ -141,25 +141,27 @@ class OpenAIProvider(SdkProvider):
         return _Accumulator()
 
     def native_batch(self) -> OpenAIBatch:
-        from muse.providers._batch.openai import OpenAIBatch  # it brings asyncio, and only the overnight lane needs it
+        from muse.providers._batch.openai import OpenAIBatch  # imports asyncio, which only batches need
 
         return OpenAIBatch()
 
 
-# Events that tell a piece of a refusal or of arguments, or a part of the answer as a whole; parts that are no answer.
+# Events with a piece of a refusal or of arguments, or with a complete part of the answer.
 _PARTS = frozenset(
     {
         *("response.refusal.delta", "response.refusal.done", "response.output_text.done", "response.content_part.done"),
         *("response.function_call_arguments.delta", "response.function_call_arguments.done"),
     }
 )
+# Types of parts that are not part of the answer.
 _ASIDE = ("reasoning_text", "summary_text")
 
 
 class _Accumulator:
-    """Responses events: the last one carries the whole response; items that it lacks are put together from the others.
+    """An accumulator of Responses events.
 
-    A whole response in place of events is taken as it is.
+    The last event carries the whole response; items that it lacks are joined from the other events. A whole response in
+    place of events is accepted too.
     """
 
     def __init__(self) -> None:
@@ -204,7 +206,7 @@ class _Accumulator:
         return piece
 
     def _add_part(self, event: Mapping[str, Any]) -> str:
-        """Take a piece of a refusal or of arguments, or a part as a whole; the text that no piece of it brought."""
+        """Take a piece of a refusal or of arguments, or a whole part; return text that no earlier piece brought."""
         place = self._place(event)
         match event["type"]:
             case "response.refusal.delta":
@@ -225,7 +227,7 @@ class _Accumulator:
         return "" if is_known else self._add_text({**event, "delta": text})
 
     def _place(self, event: Mapping[str, Any]) -> int:
-        """The place of an event's item: its index, else that of its id, else a new one for a new item, or the last."""
+        """Return the position of an event's item: its index, else that of its id, else a new one or the last."""
         index, item = event.get("output_index"), event.get("item")
         item_id = event.get("item_id") or (item.get("id") if isinstance(item, Mapping) else None)
         if not isinstance(index, int):
@@ -238,31 +240,31 @@ class _Accumulator:
         return index
 
     def _end(self, response: Mapping[str, Any]) -> str:
-        """The response is whole; the text that it has and no event brought."""
+        """Take the whole response and return the text in it that no event brought."""
         self._whole = {**response, "output": self._completed(response.get("output") or [])}
         text, said = "".join(_texts(self._whole["output"], "output_text", "text")), "".join(self._said)
         return text[len(said) :] if text.startswith(said) else ""
 
     def _done(self) -> str:
-        """The server says that its stream is over: what came is the response, if its last event is missing."""
+        """Build the response from what came, if the server ended its stream without the last event."""
         if self._whole is not None or not (self._items or self._texts or self._refusals):
             return ""
         return self._end({"output": [], "status": "completed"})
 
     def _completed(self, output: list[Any]) -> list[Any]:
-        """The items of a whole response; if it has no message, or no call, those that its events told."""
+        """Return the items of a whole response; if it has no message, or no call, add those of its events."""
         if not output:
             return self._output()
         lacking = {"message", "function_call"} - {item.get("type") for item in output}
         return [*output, *(item for item in self._output() if item.get("type") in lacking)] if lacking else output
 
     def _output(self) -> list[dict[str, Any]]:
-        """The items as far as their events tell them."""
+        """Return the items as far as their events have come."""
         places = {*self._items, *self._refusals, *(place for place, _ in self._texts)}
         return [self._item(place) for place in sorted(places)]
 
     def _item(self, place: int) -> dict[str, Any]:
-        """The item at a place, with its text or arguments where only pieces of them came."""
+        """Return the item at a position, with its text or arguments joined from pieces if it has none itself."""
         item = dict(self._items.get(place) or {"type": "message", "role": "assistant"})
         if item.get("type") == "message" and not item.get("content"):
             texts = [pieces for (owner, _), pieces in sorted(self._texts.items()) if owner == place]
@@ -281,7 +283,7 @@ class _Accumulator:
 
 
 def _end_of(raw: Mapping[str, Any]) -> str:
-    """The word for how a response ended: its status, or why it is incomplete."""
+    """Return the finish reason of a response: its status, or why it is incomplete."""
     status = str(raw.get("status") or "")
     if status != "incomplete":
         return status
@@ -289,7 +291,7 @@ def _end_of(raw: Mapping[str, Any]) -> str:
 
 
 def _with_ids(items: list[Any], request: Request) -> list[Any]:
-    """Output items whose calls have arguments as text, and ids that the conversation does not have yet."""
+    """Return output items whose calls have arguments as text, and ids that are new in the conversation."""
     calls = [item for item in items if item.get("type") == "function_call"]
     if not calls:
         return items
@@ -304,7 +306,7 @@ def _with_ids(items: list[Any], request: Request) -> list[Any]:
 
 
 def _items(turn: Turn, profile: ModelProfile, model: str) -> Iterator[dict[str, Any]]:
-    """A turn as input items; another provider's assistant turn is replayed as its text and calls."""
+    """Yield a turn's input items; another provider's assistant turn is replayed as its text and calls."""
     match turn:
         case User(parts):
             refuse_parts(parts, profile, model)
@@ -324,7 +326,7 @@ def _items(turn: Turn, profile: ModelProfile, model: str) -> Iterator[dict[str, 
 
 
 def _replayed(item: dict[str, Any]) -> dict[str, Any] | None:
-    """An output item as it is sent back: without empty texts, with a name that is one; None if it says nothing."""
+    """Return an output item to send back, without empty texts and with a valid name; None if it is empty."""
     if item.get("type") == "function_call":
         name = item.get("name")
         return item if wire_name(name) == name else {**item, "name": wire_name(name)}
@@ -363,7 +365,7 @@ def _add_reasoning(payload: Payload, request: Request, profile: ModelProfile, dr
 
 
 def _add_format(payload: Payload, request: Request, profile: ModelProfile) -> None:
-    """A schema in strict form where it can be closed; plain JSON, for which the input has to name JSON, otherwise."""
+    """Add the schema, strict if it can be closed; otherwise ask for plain JSON, which the input must mention."""
     if request.json_schema is not None and profile.schema:
         rooted = with_object_root(request.json_schema)
         closed = make_strict(rooted, OPENAI)

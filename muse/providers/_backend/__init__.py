@@ -1,1 +1,1 @@
-"""Between the public functions and a wire form: keys, clients, attempts, logging, loading of provider code."""
+"""The layer between the public functions and the wire forms: keys, clients, attempts, logging and loading."""

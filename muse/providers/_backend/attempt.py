@@ -1,4 +1,7 @@
-"""The books of one attempt at a call: its time, its errors in muse's classes, its line in the token log, its checks."""
+"""Accounting for one attempt at a call: duration, translated errors, the usage-log entry and the reply checks.
+
+Entry points: `AttemptRecorder`, `translate`.
+"""
 
 from __future__ import annotations
 
@@ -35,9 +38,13 @@ from muse.usage_log import in_flight, ledger, prices
 
 
 class CallMetadata(Struct, frozen=True):
-    """Where a call comes from, for the token log: its context, how it was routed, the segment it is about.
+    """The origin of a call, for the usage log.
 
-    `attempt` says which attempt at which logical call this is; None stands for a call of its own.
+    Attributes:
+        context: The context the call belongs to.
+        route: How the call was routed.
+        segment: The journal segment the call is about.
+        attempt: The logical call and the number of this attempt; None for a call that is not part of another one.
     """
 
     context: str | None = None
@@ -47,9 +54,14 @@ class CallMetadata(Struct, frozen=True):
 
 
 class BatchPricing(Struct, frozen=True):
-    """By which way other than a live call an answer comes: its name, its share of the list price, the request's id.
+    """The pricing of an answer that did not come from a live call.
 
-    `since_ts` (seconds of the epoch) is when the request left; `is_logged` says that its line stands already.
+    Attributes:
+        name: The name of the lane, as it is written to the usage log.
+        price: The share of the list price that is charged.
+        item: The id of the request in its batch.
+        since_ts: When the request was sent, in seconds since the epoch.
+        is_logged: True if the usage log already has an entry for this answer.
     """
 
     name: str
@@ -60,10 +72,10 @@ class BatchPricing(Struct, frozen=True):
 
 
 class AttemptRecorder:
-    """Opens with an attempt, closes with exactly one line in the token log.
+    """A record of one attempt, which ends with exactly one entry in the usage log.
 
-    As a context manager it translates what goes wrong inside: SDK and transport errors become `ProviderError`s, a
-    time-out `ProviderTimeout`; cancellation passes through. Either way the failure has its line.
+    As a context manager it translates exceptions: SDK and transport errors become `ProviderError`s, a time-out becomes
+    a `ProviderTimeout`, and a cancellation passes through. Each of these failures gets its usage-log entry.
     """
 
     def __init__(
@@ -88,9 +100,10 @@ class AttemptRecorder:
         self._sending = ResendGuard(must_be_new=self._attempt.on_new_connection)
 
     def begin(self) -> ResendGuard:
-        """Write the attempt down just before its request is sent, so that a killed process leaves a line of it.
+        """Record the attempt just before its request is sent, so that a killed process leaves a trace of it.
 
-        Returns the context in which the request is to be sent.
+        Returns:
+            The context manager in which the request must be sent.
         """
         origin, spec, request = self._origin, self._provider.spec, self._request
         route = origin.route
@@ -125,11 +138,11 @@ class AttemptRecorder:
             raise error from exc
 
     def answered(self, raw: Mapping[str, Any]) -> Reply:
-        """Decode an answer, log it, and see whether it is one to use.
+        """Decode an answer, log it, and return it if it is usable.
 
         Raises:
-            ProviderError: the answer is an error after all.
-            BlockedReply, TruncatedReply, EmptyReply: there is no usable text.
+            ProviderError: The answer is an error despite its good status.
+            BlockedReply, TruncatedReply, EmptyReply: The answer has no usable text.
         """
         self._raw = raw
         with self:
@@ -157,12 +170,12 @@ class AttemptRecorder:
         )
 
     def failed(self, exc: BaseException, *, usage: Usage | None = None, text: str = "") -> BaseException:
-        """Log what went wrong, with what was spent as far as it is known; the error to raise for it."""
+        """Log a failure with the tokens spent so far as they are known, and return the error to raise for it."""
         error = self._translated(exc)
         spent = self._spent(usage, text) if usage or text else Usage()
         cost_usd, note = self._cost(self._request.model, spent)
         if self._ticket is not None and not spent.requests and type(exc).__name__ == "CancelledError":
-            spent = estimate_usage(self._request.text_chars, 0)  # the provider may have worked on it, and bill that
+            spent = estimate_usage(self._request.text_chars, 0)  # the provider may have read the prompt and bill it
             if not self._provider.spec.free:
                 cost_usd, note = None, "cancelled before the answer came: what it cost is not known"
         duration_s = self._log(self._request.model, spent, None, cost_usd, note, error)
@@ -172,7 +185,7 @@ class AttemptRecorder:
         return error
 
     def closed(self, usage: Usage | None, text: str) -> None:
-        """Log a stream that its caller closed early, with what was spent as far as it is known."""
+        """Log a stream that its caller closed early, with the tokens spent so far as they are known."""
         spent = self._spent(usage, text)
         cost_usd, note = self._cost(self._request.model, spent)
         self._log(self._request.model, spent, "closed", cost_usd, note, None)
@@ -187,9 +200,10 @@ class AttemptRecorder:
         return error
 
     def _spent(self, usage: Usage | None, text: str) -> Usage:
-        """What an answer without its end cost: the counts that came, with the output of its text where that is more.
+        """Return the usage of an answer that did not end, at least as large as an estimate from its text.
 
-        Providers count the output at the end of a stream; what they say before is a beginning (Anthropic) or nothing.
+        Providers report the output count at the end of a stream. Before that they report a first count (Anthropic) or
+        none.
         """
         estimated = estimate_usage(self._request.text_chars, len(text))
         if usage is None or (usage.requests and not usage.total_tokens):
@@ -201,7 +215,7 @@ class AttemptRecorder:
         return replace(usage, input_tokens=counted_in, output_tokens=counted_out, estimated=True)
 
     def _cost(self, model: str, usage: Usage) -> tuple[float | None, str | None]:
-        """`(dollars, None)` or `(None, why there is no figure)`."""
+        """Return `(dollars, None)`, or `(None, reason)` if the cost is unknown."""
         spec = self._provider.spec
         if spec.free or not usage.total_tokens:
             return 0.0, None
@@ -221,7 +235,7 @@ class AttemptRecorder:
         note: str | None,
         error: BaseException | None,
     ) -> float:
-        """Write the attempt's line; how long the attempt took, in seconds."""
+        """Write the usage-log entry of the attempt and return the attempt's duration in seconds."""
         lane = self._lane
         duration_s = time.perf_counter() - self._started_s if lane is None else max(0.0, time.time() - lane.since_ts)
         if lane is not None and lane.is_logged:
@@ -256,7 +270,7 @@ class AttemptRecorder:
 
 
 def translate(provider: Provider, model: str, timeout_s: float, exc: BaseException) -> BaseException:
-    """What an exception of a provider's SDK or the way to it means in muse's classes; any other one itself."""
+    """Return muse's error for an exception of a provider's SDK or transport; return any other exception unchanged."""
     if isinstance(exc, MuseError) or not isinstance(exc, Exception):
         return exc
     redact_exception(exc)
@@ -264,7 +278,7 @@ def translate(provider: Provider, model: str, timeout_s: float, exc: BaseExcepti
     try:
         known = provider.fault(exc, model)
     except MISREAD:
-        known = malformed_response_error(name, model, exc)  # an error of a form that nobody knows
+        known = malformed_response_error(name, model, exc)  # the error body itself has an unknown form
     if known is not None:
         return known
     if isinstance(exc, TimeoutError):
@@ -273,7 +287,11 @@ def translate(provider: Provider, model: str, timeout_s: float, exc: BaseExcepti
 
 
 def _require_text(*said: object) -> None:
-    """See that what a provider says in words is text: a name or answer of another type is misread later otherwise."""
+    """Check that all values are text, since a name or answer of another type would be misread later.
+
+    Raises:
+        TypeError: A value is not a string.
+    """
     odd = next((value for value in said if not isinstance(value, str)), None)
     if odd is not None:
         raise TypeError(f"{type(odd).__name__} where text belongs")
@@ -287,19 +305,19 @@ def _error_entry(error: BaseException) -> dict[str, Any]:
 
 
 def _told(raw: Mapping[str, Any]) -> Usage | None:
-    """The counts of an answer that is an error after all, as far as it tells any."""
+    """Return the token counts in an answer that turned out to be an error; None if it has none."""
     counts = raw.get("usage") or raw.get("usageMetadata")
     usage = parse_usage(counts) if isinstance(counts, Mapping) else Usage()
     return usage if usage.total_tokens else None
 
 
 def _counted(reply: Reply, request: Request) -> Usage:
-    """The tokens of an answer: those reported, with an estimate in place of a count that cannot be zero."""
+    """Return the reported usage of an answer, with an estimate for each count that cannot be zero."""
     usage, turn = reply.usage, reply.turn
     said = len(reply.text) + len(reply.thinking) + sum(len(call.name) + len(str(call.args)) for call in turn.calls)
     if usage.input_tokens and (usage.output_tokens or not said):
         return usage
-    if not usage.total_tokens and not said and reply.finish == "blocked":  # a prompt that no model read
+    if not usage.total_tokens and not said and reply.finish == "blocked":  # the prompt never reached a model
         return usage
     estimated = estimate_usage(request.text_chars, said)
     known = replace(
@@ -311,7 +329,7 @@ def _counted(reply: Reply, request: Request) -> Usage:
 
 
 def _unusable(reply: Reply, request: Request) -> ReplyError | ProviderError | None:
-    """What is wrong with a reply that came without an error: blocked, cut off, empty, or not ended as answers do."""
+    """Return the error for a reply that is blocked, cut off, empty or has an unknown end; None if it is usable."""
     name = f"{reply.provider} {reply.model}"
     who = {"text": reply.text, "provider": reply.provider, "model": reply.model}
     match reply.finish:
@@ -334,7 +352,7 @@ def _unusable(reply: Reply, request: Request) -> ReplyError | ProviderError | No
 
 
 def _unfinished(reply: Reply) -> ProviderDown:
-    """The error for an answer that ended with another word than answers do."""
+    """Return the error for an answer whose finish reason is not one of a complete answer."""
     return ProviderDown(
         f"ended its answer with {reply.ended_with!r}, which is no end of a whole answer;"
         f" {len(reply.text)} characters of it had come",

@@ -1,4 +1,7 @@
-"""A provider with all that surrounds it, sync and async: keys, clients, deadline, books, streams; no wire form."""
+"""A provider with everything a call needs: credentials, clients, deadline, usage log and streams, sync and async.
+
+Entry points: `Backend` (the protocol) and `ProviderBackend` (its implementation around a `Provider`).
+"""
 
 from __future__ import annotations
 
@@ -34,38 +37,38 @@ if TYPE_CHECKING:
 
 _decode = msgspec.json.Decoder().decode
 _MARK = b"\xef\xbb\xbf"
-# How a body begins that is a stream of events, or an array of chunks.
+# The first bytes of a body that is an event stream or an array of chunks.
 _STREAMED = (b"data:", b"event:", b"id:", b"retry:", b":", b"[")
 
 
 class Backend(Protocol):
-    """What the front desk needs of a provider module, whatever it is made of."""
+    """The interface through which muse calls a provider module, however the module is implemented."""
 
     @property
     def spec(self) -> ProviderSpec:
-        """What the provider declares about itself."""
+        """Return the provider's declaration of itself."""
 
     def reply(self, request: Request, origin: CallMetadata, api_key: str | None = None) -> Reply:
-        """One call, answered."""
+        """Make one call and return its reply."""
 
     async def areply(self, request: Request, origin: CallMetadata, api_key: str | None = None) -> Reply:
-        """As `reply`, awaited."""
+        """Do the same as `reply`, asynchronously."""
 
     def stream(self, request: Request, origin: CallMetadata, api_key: str | None = None) -> ReplyStream:
-        """One call, its answer as it is written."""
+        """Make one call and return its answer as a stream."""
 
     async def astream(self, request: Request, origin: CallMetadata, api_key: str | None = None) -> AsyncReplyStream:
-        """As `stream`, awaited."""
+        """Do the same as `stream`, asynchronously."""
 
     def load(self, api_key: str | None = None) -> None:
-        """Import what calls need and make the client, before the clock of the first call starts."""
+        """Import what calls need and make the client, so that the first call's deadline does not include this time."""
 
     async def aload(self, api_key: str | None = None) -> None:
-        """As `load`, for the running loop, which is not held meanwhile."""
+        """Do the same as `load` without blocking the running event loop."""
 
 
 class _OpenedCall(Struct, frozen=True):
-    """A call that is ready to go out."""
+    """A call that is ready to be sent."""
 
     payload: Payload
     account: AttemptRecorder
@@ -74,24 +77,24 @@ class _OpenedCall(Struct, frozen=True):
 
 
 class ProviderBackend:
-    """A `Provider` behind the seed's signatures; one per provider, for all threads and loops."""
+    """A `Backend` around a `Provider`; one per provider, shared by all threads and event loops."""
 
     def __init__(self, provider: Provider) -> None:
         self.provider = provider
         self._clients: ClientCache[Any] = ClientCache(provider.client, provider.aclient, provider.aclose)
         self._is_loaded = False
-        # One thread of the loop loads, however many calls wait for it.
+        # All calls that wait for loading share one executor thread of the event loop.
         self._loading: Future[None] | None = None
 
     @property
     def spec(self) -> ProviderSpec:
-        """What the provider declares about itself."""
+        """Return the provider's declaration of itself."""
         return self.provider.spec
 
     def load(self, api_key: str | None = None) -> None:
-        """Import what calls need and make the client, before the clock of the first call starts.
+        """Import what calls need and make the client, so that the first call's deadline does not include this time.
 
-        What goes wrong is left to the call, which raises it and writes it down.
+        An exception is suppressed here. The call itself runs into it again, raises it and logs it.
         """
         if self._is_loaded:
             return
@@ -101,10 +104,10 @@ class ProviderBackend:
             self._is_loaded = True
 
     async def aload(self, api_key: str | None = None) -> None:
-        """As `load`, for the running loop, which is not held meanwhile."""
+        """Do the same as `load` without blocking the running event loop."""
         if self._is_loaded:
             return
-        import asyncio  # a coroutine runs, so it is loaded
+        import asyncio  # costs nothing: a running coroutine means that it is already imported
 
         if api_key is not None:
             await asyncio.to_thread(self.load, api_key)
@@ -114,17 +117,18 @@ class ProviderBackend:
         if loading is None or loading.done() or loading.get_loop() is not loop:
             loading = self._loading = loop.run_in_executor(None, copy_context().run, self.load)
         try:
-            await asyncio.shield(loading)  # others may wait for it
+            await asyncio.shield(loading)  # a cancelled call must not cancel the loading that other calls await
         finally:
             if loading.done() and self._loading is loading:
                 self._loading = None
 
     def reply(self, request: Request, origin: CallMetadata, api_key: str | None = None) -> Reply:
-        """One call, answered, checked and logged; see `muse.types.errors` for what it raises."""
+        """Make one call and return its checked and logged reply; `muse.types.errors` lists the errors it raises."""
         self.load(api_key)
         if origin.attempt is not None:
             return self._replied(request, origin, api_key)
-        number = CallNumber()  # nobody above tries again, so a kept connection that had ended is made up for here
+        # No caller retries here, so the request is sent again if the kept connection turned out to be closed.
+        number = CallNumber()
         try:
             return self._replied(request, _numbered(origin, number.attempt()), api_key)
         except ProviderDown as error:
@@ -133,7 +137,7 @@ class ProviderBackend:
         return self._replied(request, _numbered(origin, number.attempt(on_new_connection=True)), api_key)
 
     def _replied(self, request: Request, origin: CallMetadata, api_key: str | None) -> Reply:
-        """One attempt, answered."""
+        """Make one attempt and return its reply."""
         call = self._open(request, origin, api_key)
         if self.provider.must_stream(call.payload):
             return self._streamed(call).reply
@@ -145,7 +149,7 @@ class ProviderBackend:
         return call.account.answered(raw)
 
     async def areply(self, request: Request, origin: CallMetadata, api_key: str | None = None) -> Reply:
-        """As `reply`, awaited."""
+        """Do the same as `reply`, asynchronously."""
         await self.aload(api_key)
         if origin.attempt is not None:
             return await self._areplied(request, origin, api_key)
@@ -158,7 +162,7 @@ class ProviderBackend:
         return await self._areplied(request, _numbered(origin, number.attempt(on_new_connection=True)), api_key)
 
     async def _areplied(self, request: Request, origin: CallMetadata, api_key: str | None) -> Reply:
-        """As `_replied`, awaited."""
+        """Do the same as `_replied`, asynchronously."""
         call = self._open(request, origin, api_key)
         if self.provider.must_stream(call.payload):
             return await (await self._astreamed(call)).reply()
@@ -170,12 +174,12 @@ class ProviderBackend:
         return call.account.answered(raw)
 
     def stream(self, request: Request, origin: CallMetadata, api_key: str | None = None) -> ReplyStream:
-        """One call, its answer as it is written; the request goes out when the first piece is asked for."""
+        """Make one call and return its answer as a stream; the request is sent when the first piece is read."""
         self.load(api_key)
         return self._streamed(self._open(request, origin, api_key))
 
     async def astream(self, request: Request, origin: CallMetadata, api_key: str | None = None) -> AsyncReplyStream:
-        """As `stream`, awaited."""
+        """Do the same as `stream`, asynchronously."""
         await self.aload(api_key)
         return await self._astreamed(self._open(request, origin, api_key))
 
@@ -202,15 +206,22 @@ class ProviderBackend:
         context: str | None = None,
         **kwargs: Any,
     ) -> str:
-        """Text for `contents` from `model`, logged under `context` (the caller's name if None).
+        """Return the text that `model` generates for `contents`.
 
-        `contents` is text, or a list of text, images (PIL, bytes, path), PDF files and role dicts. `max_output_tokens`
-        bounds the text; a `thinking_budget` (tokens: None the model's own way, 0 none, n that many) comes on top.
-        `timeout_s` is for the whole call. `kwargs`: `json_schema`, `api_key`, `segment` and the provider's own
-        options; others are dropped.
+        Args:
+            contents: Text, or a list of text, images (PIL, bytes, path), PDF files and role dicts.
+            model: The name of the model.
+            temperature: The sampling temperature.
+            max_output_tokens: The limit of the text in tokens; the thinking budget comes on top of it.
+            system_instruction: The system prompt.
+            json_output: True to get JSON.
+            thinking_budget: Tokens for thinking; None leaves it to the model, 0 turns thinking off.
+            timeout_s: The time limit of the whole call in seconds.
+            context: The context under which the call is logged; None takes the name of the calling code.
+            **kwargs: `json_schema`, `api_key`, `segment` and the provider's own options; others are dropped.
 
         Raises:
-            MissingKeyError, ContentsError, ProviderError, ReplyError: see `muse.types.errors`.
+            MissingKeyError, ContentsError, ProviderError, ReplyError: See `muse.types.errors`.
         """
         options = _options(
             temperature, max_output_tokens, system_instruction, json_output, thinking_budget, timeout_s, kwargs
@@ -231,7 +242,7 @@ class ProviderBackend:
         context: str | None = None,
         **kwargs: Any,
     ) -> str:
-        """As `generate`, awaited."""
+        """Do the same as `generate`, asynchronously."""
         options = _options(
             temperature, max_output_tokens, system_instruction, json_output, thinking_budget, timeout_s, kwargs
         )
@@ -241,20 +252,22 @@ class ProviderBackend:
     async def run_agent(
         self, config: Mapping[str, Any], on_event: Callable[[dict[str, Any]], None] | None = None
     ) -> str:
-        """Run an agent to its answer, with MCP tools between turns and events to `on_event`.
+        """Run an agent to its final answer, with MCP tool calls between turns.
 
-        `config` has `prompt`, `model`, and any further entry of `muse.agent_loop.run_config.RunConfig`.
+        Args:
+            config: `prompt`, `model`, and any further entry of `muse.agent_loop.run_config.RunConfig`.
+            on_event: Receives the events of the run.
 
         Raises:
             ValueError: `prompt` or `model` is missing.
-            RuntimeError: tools are wanted and no `mcp_server_url` is given.
+            RuntimeError: Tools are requested but `mcp_server_url` is missing.
         """
-        from muse.agent_loop.loop import run as run_loop  # 6 ms, and only who runs agents pays it
+        from muse.agent_loop.loop import run as run_loop  # takes 6 ms, which only agent runs need
 
         return await run_loop(config, on_event, model=_BackendModel(self), provider=self.spec.name)
 
     def _open(self, request: Request, origin: CallMetadata, api_key: str | None) -> _OpenedCall:
-        """Everything a call needs before it touches the network; contents and keys are checked here."""
+        """Prepare a call before it touches the network; contents and keys are checked here."""
         deadline = Deadline.after(request.timeout_s)
         encoded = self.provider.encode_fitted(request)
         unknown = tuple(name for name in request.extras if name not in self.spec.options)
@@ -264,10 +277,10 @@ class ProviderBackend:
         return _OpenedCall(encoded.payload, account, deadline, access)
 
     async def aclient(self) -> Any:
-        """The async client with the key and address in force, for what is no call: the provider's batch service.
+        """Return the async client for the current key and address, for the provider's batch service.
 
         Raises:
-            MissingKeyError, UnavailableError: there is no key, or the SDK is not installed.
+            MissingKeyError, UnavailableError: There is no key, or the SDK is not installed.
         """
         return await self._aclient(self.provider.access())
 
@@ -285,7 +298,7 @@ class ProviderBackend:
 
 
 class _BackendModel:
-    """A backend as the agent loop asks it."""
+    """An adapter that gives the agent loop access to a backend."""
 
     def __init__(self, backend: ProviderBackend) -> None:
         self._backend = backend
@@ -334,7 +347,7 @@ def _options(
 
 
 def _origin(options: dict[str, Any], context: str | None, caller: str) -> tuple[CallMetadata, str | None]:
-    """The call's origin and key, taken out of `options`."""
+    """Return the call's metadata and API key, and remove them from `options`."""
     origin = CallMetadata(context or caller, segment=options.pop("segment", None) or os.environ.get("SEGMENT_KEY"))
     return origin, options.pop("api_key", None)
 
@@ -344,7 +357,7 @@ def _loads(body: Answer, provider: Provider, model: str) -> Mapping[str, Any]:
         return body
     try:
         raw = _decode(body)
-    except (msgspec.DecodeError, RecursionError):  # it is strict; json also takes half a surrogate pair
+    except (msgspec.DecodeError, RecursionError):  # msgspec is strict; json also accepts half a surrogate pair
         raw = _lenient(body)
     if isinstance(raw, dict):
         return raw
@@ -355,10 +368,10 @@ def _loads(body: Answer, provider: Provider, model: str) -> Mapping[str, Any]:
 
 
 def _gathered(body: bytes, provider: Provider) -> Mapping[str, Any] | None:
-    """The answer of a server that streams although no stream was asked for; None if the body is no such stream.
+    """Return the answer of a server that streams although it was not asked to; None if the body is no stream.
 
     Raises:
-        MuseError: the stream tells of an error.
+        MuseError: The stream contains an error.
     """
     if not body.removeprefix(_MARK).lstrip().startswith(_STREAMED):
         return None

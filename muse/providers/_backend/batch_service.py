@@ -1,7 +1,9 @@
-"""What a provider's own batch service is to muse: a job is sent, looked at, fetched, cancelled; it knows no wire form.
+"""The interface to a provider's own batch service: submit, find, poll, fetch, cancel and discard jobs.
 
-A job's requests travel as a `BatchUpload`: lines of JSON on disk, in the service's own form, each with an id of ours.
-The ids begin with the job's mark, so a job of ours is known again, whoever remembers it.
+Entry points: `BatchService`, `BatchUpload`.
+
+The requests of a job are a `BatchUpload`: lines of JSON on disk in the service's own form, each with an id that muse
+assigns. The ids begin with the job's mark, so that a job of muse can be recognised without any local state.
 """
 
 from __future__ import annotations
@@ -31,10 +33,12 @@ _decode = msgspec.json.Decoder().decode
 
 
 class Limits(Struct, frozen=True):
-    """What one job may hold, and how long the service may take over it.
+    """The limits of one job.
 
-    `requests` and `size_bytes` are the most that the service takes; `window_s` is the time after which what is not
-    finished expires.
+    Attributes:
+        requests: The most requests that the service accepts.
+        size_bytes: The most bytes that the service accepts.
+        window_s: The time in seconds after which unfinished requests expire.
     """
 
     requests: int
@@ -43,9 +47,10 @@ class Limits(Struct, frozen=True):
 
 
 class Status(Struct, frozen=True):
-    """A job as its service tells of it; counts are 0 where it tells none.
+    """The state of a job as its service reports it; counts that the service does not report are 0.
 
-    `rejected` has the place of each line that a failed job was refused for, with the reason.
+    Attributes:
+        rejected: For a failed job, the position of each rejected line with the reason.
     """
 
     state: State
@@ -58,12 +63,12 @@ class Status(Struct, frozen=True):
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more will come of it."""
+        """Return True if the job will produce no further results."""
         return self.state not in ("validating", "running")
 
 
 class BatchLookup(Struct, frozen=True):
-    """A job that may or may not have arrived: its mark, how many requests it has, and when it was last sent."""
+    """A job that may or may not have reached the service: its mark, its request count, and when it was last sent."""
 
     mark: str
     count: int
@@ -71,7 +76,7 @@ class BatchLookup(Struct, frozen=True):
 
 
 class BatchUpload:
-    """The requests of one job on disk, until it is closed."""
+    """The requests of one job, kept in a temporary file until `close`."""
 
     def __init__(self, mark: str, model: str) -> None:
         self.mark = mark
@@ -81,63 +86,66 @@ class BatchUpload:
         self.file = TemporaryFile()  # noqa: SIM115 - close() closes it
 
     def add(self, line: bytes) -> None:
-        """Put one request in."""
+        """Add one request."""
         self.file.write(line)
         self.count += 1
         self.size_bytes += len(line)
 
     def has_room(self, line: bytes, limits: Limits) -> bool:
-        """Whether one more request fits."""
+        """Return True if one more request fits."""
         return self.count < limits.requests and self.size_bytes + len(line) <= limits.size_bytes
 
     def lines(self) -> Iterator[Any]:
-        """The requests, one after the other."""
+        """Return an iterator over the requests."""
         self.file.seek(0)
         return (json.loads(line) for line in self.file)
 
     def close(self) -> None:
-        """Throw the requests away."""
+        """Delete the requests."""
         self.file.close()
 
 
 class BatchService(ABC):
-    """One provider's batch service; `client` is what the provider's `aclient` makes.
+    """The batch service of one provider; `client` is the client that the provider's `aclient` makes.
 
-    What its SDK and the way to it raise passes through: the provider's `fault` says what it means.
+    Exceptions of the SDK and the transport pass through; the provider's `fault` translates them.
     """
 
     limits: ClassVar[Limits]
 
     @abstractmethod
     def wrap(self, custom_id: str, payload: Mapping[str, Any]) -> Mapping[str, Any]:
-        """One request in the form of the service; pure."""
+        """Return one request in the form of the service, without side effects."""
 
     @abstractmethod
     def unwrap(self, line: bytes, model: str) -> tuple[str, Outcome]:
-        """`(id of the request, the raw answer or what went wrong)` of a line of results; no id if it is unreadable."""
+        """Return `(request id, raw answer or error)` for a line of results; an unreadable line has an empty id."""
 
     @abstractmethod
     async def submit(self, client: Any, upload: BatchUpload) -> str:
-        """Start a job with the requests of `parcel`; its id at the service."""
+        """Start a job with the requests of `upload` and return its id at the service."""
 
     @abstractmethod
     async def find(self, client: Any, lookup: BatchLookup) -> tuple[str, ...]:
-        """The ids of the jobs that may be the one sought, likeliest first.
+        """Return the ids of the jobs that may be the one sought, the likeliest first.
 
-        A service that shows a job's mark gives that job alone. Where a mark is seen in the results only, they are
-        those of the time and size sought.
+        A service that shows a job's mark returns that job only. A service that shows marks only in the results returns
+        all jobs of the right time and size.
         """
 
     @abstractmethod
     async def poll(self, client: Any, remote_id: str) -> Status:
-        """How a job stands."""
+        """Return the status of a job."""
 
     @abstractmethod
     async def fetch(self, client: Any, remote_id: str, file: IO[bytes]) -> None:
-        """Write the results of a job that is over into `file`, one a line."""
+        """Write the results of a finished job into `file`, one per line."""
 
     async def results(self, client: Any, remote_id: str, model: str) -> AsyncGenerator[tuple[str, Outcome], None]:
-        """What `unwrap` says of each line of results; they are on disk as a whole before the first is given."""
+        """Yield what `unwrap` returns for each line of results.
+
+        All results are downloaded to disk before the first one is yielded.
+        """
         with TemporaryFile() as file:
             await within(self.fetch(client, remote_id, file), LONG_WAIT_S)
             file.seek(0)
@@ -147,15 +155,15 @@ class BatchService(ABC):
 
     @abstractmethod
     async def cancel(self, client: Any, remote_id: str) -> None:
-        """Ask for the end of a job; what is done by then stays."""
+        """Request the cancellation of a job; results that exist by then are kept."""
 
     @abstractmethod
     async def discard(self, client: Any, remote_id: str) -> None:
-        """Delete a finished job with its files at the service."""
+        """Delete a finished job and its files at the service."""
 
 
 def encode_line(value: Mapping[str, Any]) -> bytes:
-    """A request as a line of JSON; half a surrogate pair becomes a question mark."""
+    """Return a request as a line of JSON; half a surrogate pair becomes a question mark."""
     try:
         return _encoder.encode(value) + b"\n"
     except UnicodeEncodeError:
@@ -163,10 +171,10 @@ def encode_line(value: Mapping[str, Any]) -> bytes:
 
 
 def decode_line(line: str | bytes) -> Mapping[str, Any] | None:
-    """A line of results; None if it is no JSON object."""
+    """Return the JSON object in a line of results; None if the line holds no JSON object."""
     try:
         value = _decode(line)
-    except (msgspec.DecodeError, RecursionError):  # it is strict; json also takes half a surrogate pair
+    except (msgspec.DecodeError, RecursionError):  # msgspec is strict; json also accepts half a surrogate pair
         value = _lenient(line)
     return value if isinstance(value, dict) else None
 
@@ -179,13 +187,13 @@ def _lenient(line: str | bytes) -> Any:
 
 
 def expired_error(provider: str, model: str) -> ProviderTimeout:
-    """The service did not come to a request within its window; that request was not charged."""
+    """Return the error for a request that the service did not process within its window, and did not charge."""
     text = "the batch service's time ran out before this request's turn"
     return ProviderTimeout(text, provider=provider, model=model, code="batch_expired", retryable=True)
 
 
 def cancelled_error(provider: str, model: str) -> ProviderError:
-    """The job was cancelled before a request's turn; that request was not charged."""
+    """Return the error for a request whose job was cancelled before it was processed, and which was not charged."""
     text = "the batch was cancelled before this request's turn"
     return ProviderError(text, provider=provider, model=model, code=CANCELLED, retryable=True)
 
@@ -194,12 +202,12 @@ async def within(waiting: Awaitable[_T], timeout_s: float) -> _T:
     """Await one exchange with a service.
 
     Raises:
-        TimeoutError: it took longer.
+        TimeoutError: It took longer than `timeout_s`.
     """
     async with asyncio.timeout(timeout_s):
         return await waiting
 
 
 def since_ts(lookup: BatchLookup, slack_s: float = 300.0) -> float:
-    """The earliest time, in seconds of the epoch, at which the service's clock may say a job began."""
+    """Return the earliest start time, in seconds since the epoch, that the service's clock may show for a job."""
     return min(lookup.sent_ts, time.time()) - slack_s

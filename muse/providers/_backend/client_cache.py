@@ -1,4 +1,7 @@
-"""SDK clients kept for reuse: sync ones per process, async ones per event loop, both per key; it knows no SDK."""
+"""A cache of SDK clients: sync clients per process, async clients per event loop, both per credentials.
+
+Entry point: `ClientCache`.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +27,10 @@ class _LoopClients(Struct, Generic[_C]):
 
 
 class ClientCache(Generic[_C]):
-    """The clients of one provider, made by `make` at first use.
+    """The clients of one provider, made at first use.
 
-    A forked child starts with none of its parent's. An event loop that shuts down (as `asyncio.run` does at its end)
-    closes its own: they are held by an asynchronous generator, and a loop closes those.
+    A forked child starts with an empty cache. An event loop that shuts down (as `asyncio.run` does at its end) closes
+    its own clients: an asynchronous generator holds them, and a loop closes its generators.
     """
 
     def __init__(
@@ -46,7 +49,7 @@ class ClientCache(Generic[_C]):
             os.register_at_fork(after_in_child=self._forget)
 
     def get(self, access: Credentials) -> _C:
-        """The sync client for `access`."""
+        """Return the sync client for `access`."""
         client = self._clients.get(access)
         if client is not None:
             return client
@@ -57,8 +60,8 @@ class ClientCache(Generic[_C]):
             return self._clients[access]
 
     async def aget(self, access: Credentials) -> _C:
-        """The async client for `access` on the running loop."""
-        import asyncio  # a coroutine runs, so it is loaded; 20 ms for whoever imports muse without one
+        """Return the async client for `access` on the running event loop."""
+        import asyncio  # free within a coroutine; at the top it would add 20 ms to programs without asyncio
 
         loop = asyncio.get_running_loop()
         kept = self._loops.get(loop)
@@ -73,7 +76,7 @@ class ClientCache(Generic[_C]):
         return client
 
     async def _keep(self, clients: dict[Credentials, _C]) -> AsyncGenerator[None, None]:
-        """Waits at its `yield` until the loop shuts its generators down, then closes the loop's clients."""
+        """Wait at `yield` until the event loop shuts down its generators, then close the loop's clients."""
         try:
             yield
         finally:

@@ -1,7 +1,9 @@
-"""Fit a request to what every provider refuses: empty texts, tool names, tool schemas, too many tools.
+"""Fitting a request to a provider's limits: empty texts, tool names, tool schemas and the number of tools.
 
-Sources: OpenAI's reference of function tools (names, 128 tools, a schema whose top is an object and no union);
-Anthropic's pages on tool use (names, `input_schema`) and on errors (texts without anything to read); the reference of
+Entry points: `fit_request`, `wire_name`, `with_own_names`.
+
+Sources: OpenAI's reference of function tools (names, 128 tools, a schema whose top level is an object and not a
+union); Anthropic's pages on tool use (names, `input_schema`) and on errors (texts without content); the reference of
 Gemini's `FunctionDeclaration` (names that begin with a letter, the keywords of `parametersJsonSchema`).
 """
 
@@ -20,7 +22,7 @@ from muse.types.messages import Assistant, Part, Reply, Request, Tool, ToolCall,
 
 log = logging.getLogger(__name__)
 NO_OUTPUT = "[no output]"
-"""What stands in place of a tool's result that says nothing."""
+"""The text sent in place of an empty tool result."""
 
 _HASH_CHARS = 8
 _LONGEST_KEPT = 48
@@ -29,11 +31,13 @@ _warned: set[str] = set()
 
 
 class ToolRules(Struct, frozen=True):
-    """What a provider takes of tools.
+    """The limits of a provider for tools.
 
-    `name` is a pattern that a whole name matches, `most` how many tools a request may have (0: any number), `keywords`
-    those of JSON Schema that it knows in a tool's parameters (None: all); where they are listed, references are
-    replaced by what they refer to.
+    Attributes:
+        name: A pattern that a whole tool name must match.
+        most: The maximum number of tools in a request; 0 for no limit.
+        keywords: The JSON Schema keywords that the provider knows in a tool's parameters; None for all. If they are
+            listed, references are replaced by their targets.
     """
 
     name: str = "[A-Za-z0-9_-]{1,64}"
@@ -42,10 +46,14 @@ class ToolRules(Struct, frozen=True):
 
 
 def fit_request(request: Request, rules: ToolRules | None, *, blanks: bool) -> tuple[Request, tuple[str, ...]]:
-    """Return a request as a provider takes it, and what of it is not sent; the same request where nothing is to do.
+    """Return a request that the provider accepts, and descriptions of what is not sent.
 
-    Texts without a character are left out, and without `blanks` those of white space too. Tools are fitted to `rules`;
-    None leaves them as they are.
+    The same request object is returned if nothing has to change.
+
+    Args:
+        request: The request to fit.
+        rules: The limits for tools; None leaves the tools unchanged.
+        blanks: False to leave out texts of only white space too; texts without a character are always left out.
     """
     system = request.system if request.system and _says(request.system, blanks) else None
     turns = tuple(_filled(request.turns, blanks))
@@ -63,7 +71,7 @@ def _says(text: str, blanks: bool) -> bool:
 
 
 def _filled(turns: Iterable[Turn], blanks: bool) -> Iterable[Turn]:
-    """Yield the turns without empty texts; one that says nothing at all is left out."""
+    """Yield the turns without empty texts; leave out a turn with no content at all."""
     for turn in turns:
         match turn:
             case User(parts):
@@ -81,7 +89,7 @@ def _filled(turns: Iterable[Turn], blanks: bool) -> Iterable[Turn]:
 
 
 def _said(parts: tuple[Part, ...], blanks: bool) -> tuple[Part, ...]:
-    """Return the parts that say something; the same tuple if all do."""
+    """Return the parts that are not empty; the same tuple if all are kept."""
     if all(not isinstance(part, str) or _says(part, blanks) for part in parts):
         return parts
     return tuple(part for part in parts if not isinstance(part, str) or _says(part, blanks))
@@ -97,7 +105,7 @@ def _is_same(one: object, other: object) -> bool:
 
 
 def _with_tools(request: Request, rules: ToolRules) -> tuple[Request, tuple[str, ...]]:
-    from muse.types.json_schema.tool_parameters import simplify_tool_schema  # only a request with tools pays it
+    from muse.types.json_schema.tool_parameters import simplify_tool_schema  # only requests with tools need it
 
     tools, skipped = _offered(request, rules.most)
     renamed = {tool.name: wire_name(tool.name, rules) for tool in request.tools}
@@ -123,7 +131,7 @@ def _with_tools(request: Request, rules: ToolRules) -> tuple[Request, tuple[str,
 
 
 def _offered(request: Request, most: int) -> tuple[tuple[Tool, ...], tuple[str, ...]]:
-    """Return the tools that are sent and the names of the others: tools that were called stay, then the first."""
+    """Return the tools to send and the names of the others; tools already called come first, then list order."""
     if not most or len(request.tools) <= most:
         return request.tools, ()
     called = {call.name for turn in request.turns if isinstance(turn, Assistant) for call in turn.calls}
@@ -140,13 +148,13 @@ def _listed(names: tuple[str, ...]) -> str:
 
 @lru_cache(maxsize=4096)
 def wire_name(name: str, rules: ToolRules) -> str:
-    """Return a tool's name in the form that a provider takes: itself, or its beginning with a hash of all of it.
+    """Return a tool's name as the provider accepts it: unchanged, or its beginning plus a hash of the full name.
 
-    It depends on nothing but the name, so that a conversation can be replayed by another process.
+    The result depends only on the name and the rules, so that another process can replay a conversation.
     """
     if re.fullmatch(rules.name, name):
         return name
-    from hashlib import sha256  # 3 ms, and only a name that does not fit pays it
+    from hashlib import sha256  # takes 3 ms, which only names that do not fit need
 
     start = re.sub(r"[^A-Za-z0-9_-]", "_", name)[:_LONGEST_KEPT]
     start = start if start[:1].isalpha() or start[:1] == "_" else f"_{start}"
@@ -164,7 +172,7 @@ def _renamed(turn: Turn, rules: ToolRules) -> Turn:
 
 
 def with_own_names(reply: Reply, tools: tuple[Tool, ...], rules: ToolRules | None) -> Reply:
-    """Return a reply whose calls have the names under which the tools were offered to muse."""
+    """Return the reply with the tool names of its calls changed back to the names used in muse."""
     if rules is None or not reply.turn.calls:
         return reply
     own: Mapping[str, str] = {wire_name(tool.name, rules): tool.name for tool in tools}

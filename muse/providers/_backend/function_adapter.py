@@ -1,4 +1,7 @@
-"""A provider module that exports only the seed's three functions, seen as a `Backend`; it knows no wire form."""
+"""An adapter that makes a `Backend` of a provider module that exports only `generate`, `agenerate` and `run_agent`.
+
+Entry point: `FunctionBackend`.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +23,9 @@ from muse.types.usage import Usage, estimate_usage
 
 
 class FunctionBackend:
-    """The seed's `generate` and `agenerate` with a whole reply around their text.
+    """A backend that wraps the text of a module's `generate` and `agenerate` in replies.
 
-    Such a module logs its tokens itself; what the reply says of them is an estimate. A stream is one piece.
+    Such a module logs its tokens itself, so the usage in the reply is an estimate. A stream has one piece.
     """
 
     def __init__(self, module: ModuleType, name: str) -> None:
@@ -35,25 +38,25 @@ class FunctionBackend:
         )
 
     def load(self, api_key: str | None = None) -> None:
-        """Nothing: such a module imports what it needs by itself."""
+        """Do nothing: such a module imports what it needs itself."""
 
     async def aload(self, api_key: str | None = None) -> None:
-        """As `load`."""
+        """Do nothing, like `load`."""
 
     def reply(self, request: Request, origin: CallMetadata, api_key: str | None = None) -> Reply:
-        """The module's `generate`, as a reply."""
+        """Call the module's `generate` and return its text as a reply."""
         with _under_way(origin, self.spec.name, request.model) as attempt:
             text = self._module.generate(**_arguments(request, origin, api_key))
         return self._reply(request, text, origin, attempt)
 
     async def areply(self, request: Request, origin: CallMetadata, api_key: str | None = None) -> Reply:
-        """The module's `agenerate`, as a reply."""
+        """Call the module's `agenerate` and return its text as a reply."""
         with _under_way(origin, self.spec.name, request.model) as attempt:
             text = await self._module.agenerate(**_arguments(request, origin, api_key))
         return self._reply(request, text, origin, attempt)
 
     def stream(self, request: Request, origin: CallMetadata, api_key: str | None = None) -> ReplyStream:
-        """The whole reply as one piece."""
+        """Return the whole reply as a stream of one piece."""
 
         def events() -> Iterator[Reply]:
             yield self.reply(request, origin, api_key)
@@ -62,7 +65,7 @@ class FunctionBackend:
         return ReplyStream(events(), result_writer, result_writer, Deadline.after(request.timeout_s))
 
     async def astream(self, request: Request, origin: CallMetadata, api_key: str | None = None) -> AsyncReplyStream:
-        """As `stream`, awaited."""
+        """Do the same as `stream`, asynchronously."""
 
         async def events() -> AsyncIterator[Reply]:
             yield await self.areply(request, origin, api_key)
@@ -85,10 +88,10 @@ class FunctionBackend:
 
 @contextmanager
 def _under_way(origin: CallMetadata, provider: str, model: str) -> Iterator[Attempted]:
-    """Have the lines that a module writes meanwhile bear the attempt they belong to.
+    """Attach the current attempt to the usage-log entries that the module writes meanwhile.
 
     Raises:
-        ProviderError: the module ends the process; the call fails in its place.
+        ProviderError: The module raised `SystemExit`; the call fails instead of the process.
     """
     attempt = origin.attempt or Attempted(new_call_id())
     token = UNDER_WAY.set(attempt)
@@ -101,7 +104,7 @@ def _under_way(origin: CallMetadata, provider: str, model: str) -> Iterator[Atte
 
 
 class _SingleChunkStream:
-    """Gatherer and account of a stream that is one whole reply; the module behind it has kept its own books."""
+    """The accumulator and recorder of a one-piece stream; the module itself has already logged the call."""
 
     def __init__(self) -> None:
         self._reply: Reply | None = None
@@ -139,7 +142,7 @@ def _parts(request: Request) -> Iterator[Part]:
 
 
 def _arguments(request: Request, origin: CallMetadata, api_key: str | None) -> dict[str, Any]:
-    """The request as the seed's keyword arguments; pictures and files go along as they are."""
+    """Return the request as keyword arguments of `generate`; images and files are passed unchanged."""
     parts = list(_parts(request))
     whole: Any = parts[0] if len(parts) == 1 and isinstance(parts[0], str) else [_bare(part) for part in parts]
     further = dict(request.extras) | ({"api_key": api_key} if api_key else {})

@@ -1,4 +1,7 @@
-"""The providers that installed packages bring: entry points of the group `muse.providers`, found without an import."""
+"""Providers of installed packages: entry points of the group `muse.providers`, found without importing them.
+
+Entry point: `find`.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ GROUP = "muse.providers"
 
 
 class Plugin(Struct, frozen=True, eq=False):
-    """One entry point: the provider's name, the package that brings it, what it points to, and how that is loaded."""
+    """One entry point: the provider's name, its package and version, its target, and the function that imports it."""
 
     name: str
     package: str
@@ -27,12 +30,12 @@ class Plugin(Struct, frozen=True, eq=False):
 
     @property
     def source(self) -> ProviderSource:
-        """Where its code comes from, for errors."""
+        """Return the origin of the plug-in's code, for error messages."""
         remedy = f"Update or remove that package (pip uninstall {self.package}), or route to another provider"
         return ProviderSource(self.name, self.package, self.version, self.target, remedy)
 
     def loaded(self) -> LoadedProvider:
-        """Import it; what fails is a refused provider."""
+        """Import the plug-in; if that fails, return a refused provider."""
         return load(self.source, self.import_it)
 
 
@@ -40,9 +43,9 @@ _found: tuple[tuple[str, ...], Mapping[str, tuple[Plugin, ...]]] | None = None
 
 
 def find(*, at_once: bool = False) -> Mapping[str, tuple[Plugin, ...]]:
-    """Return the plug-ins by folded name; several stand under one name if several packages claim it.
+    """Return the plug-ins by folded name; one name has several plug-ins if several packages claim it.
 
-    They are looked for once for each value of `sys.path`, and anew if `at_once`.
+    The search runs once for each value of `sys.path`, and again if `at_once`.
     """
     global _found
     path = tuple(sys.path)
@@ -65,7 +68,7 @@ def _installed() -> list[Plugin]:
     for point in find_entry_points(GROUP):
         try:
             package, version = (point.dist.name, point.dist.version) if point.dist else ("an unknown package", "")
-        except Exception as exc:  # noqa: BLE001 - metadata that cannot be read raises what its parser raises
+        except Exception as exc:  # noqa: BLE001 - the parser of unreadable metadata may raise anything
             package, version = f"a package with unreadable metadata ({exc})", ""
         plugin = Plugin(point.name, package or "an unnamed package", version or "", point.value, point.load)
         found[(plugin.name, plugin.package, plugin.target)] = plugin
@@ -73,13 +76,13 @@ def _installed() -> list[Plugin]:
 
 
 def clash(plugin: Plugin, reason: str) -> PluginError:
-    """Return the error of a plug-in whose name is taken."""
+    """Return the error for a plug-in whose name is already taken."""
     remedy = f"Remove that package (pip uninstall {plugin.package}), or rename the entry point in it"
     return PluginError(plugin.name, plugin.package, plugin.version, reason, remedy)
 
 
 def both_refused(plugins: tuple[Plugin, ...]) -> LoadedProvider:
-    """Return the refused provider of a name that several packages claim."""
+    """Return the refused provider for a name that several packages claim."""
     first = plugins[0]
     packages = " and ".join(f"{plugin.package} {plugin.version}".strip() for plugin in plugins)
     return refused(first.name, clash(first, f"{packages} bring a provider of this name"))

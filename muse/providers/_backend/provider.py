@@ -1,4 +1,7 @@
-"""What a provider file supplies: wire form, clients, the one impure line; nothing of what surrounds a call."""
+"""The interface that a provider file implements: wire form, clients, and the methods that send a request.
+
+Entry points: `Provider`, `Credentials`, `EncodedRequest`, `base_url`.
+"""
 
 from __future__ import annotations
 
@@ -31,9 +34,12 @@ Answer = bytes | Mapping[str, Any]
 
 
 class Credentials(Struct, frozen=True):
-    """With which key, and to which address (None: the SDK's own), a client talks; the key stays out of `repr`.
+    """The key and address that a client uses; `repr` does not show the key.
 
-    `max_bytes` is the most that an answer may have, as it is read and once it is decompressed.
+    Attributes:
+        key: The API key.
+        base_url: The address; None for the SDK's own.
+        max_bytes: The size limit of an answer in bytes, both as received and after decompression.
     """
 
     key: str | None = None
@@ -46,17 +52,27 @@ class Credentials(Struct, frozen=True):
 
 
 class EncodedRequest(Struct, frozen=True):
-    """A wire payload, and the options of the request that the model does not take."""
+    """A wire payload.
+
+    Attributes:
+        payload: The payload.
+        dropped: The options of the request that the model does not accept.
+    """
 
     payload: Payload
     dropped: tuple[str, ...] = ()
 
 
 class Provider(ABC):
-    """One wire form; `sdk` is the module whose absence means that the spec's extra is not installed.
+    """The wire form of one provider.
 
-    A request is fitted to `tool_rules`, and to whether texts of white space are taken (`takes_blanks`), before it is
-    encoded.
+    A request is fitted to `tool_rules` and `takes_blanks` before it is encoded.
+
+    Attributes:
+        spec: The provider's declaration of itself.
+        sdk: The SDK module; if it is missing, the spec's extra is not installed.
+        tool_rules: What the provider accepts of tools; None for no limits.
+        takes_blanks: True if the provider accepts texts that are only white space.
     """
 
     spec: ProviderSpec
@@ -66,33 +82,33 @@ class Provider(ABC):
 
     @abstractmethod
     def encode(self, request: Request) -> EncodedRequest:
-        """The request in the provider's form; pure."""
+        """Return the request in the provider's wire form, without side effects."""
 
     def encode_fitted(self, request: Request) -> EncodedRequest:
-        """As `encode`, of the request without empty texts and with tools that the provider takes."""
+        """Fit the request (no empty texts, only tools the provider accepts), then encode it."""
         fit, dropped = fit_request(request, self.tool_rules, blanks=self.takes_blanks)
         encoded = self.encode(fit)
         return replace(encoded, dropped=encoded.dropped + dropped) if dropped else encoded
 
     @abstractmethod
     def decode(self, raw: Mapping[str, Any], request: Request) -> Reply:
-        """The provider's answer as a reply; pure.
+        """Return the provider's answer as a reply, without side effects.
 
         Raises:
-            ProviderError: the answer is an error in a good answer's clothes.
+            ProviderError: The answer has a good status but is an error.
         """
 
     @abstractmethod
     def gather(self) -> StreamAccumulator:
-        """A fresh collector of this provider's stream events."""
+        """Return a new accumulator for this provider's stream events."""
 
     @abstractmethod
     def client(self, access: Credentials) -> Any:
-        """A new sync client; the SDK is imported here."""
+        """Return a new sync client; this imports the SDK."""
 
     @abstractmethod
     def aclient(self, access: Credentials) -> Any:
-        """A new async client for the running loop."""
+        """Return a new async client for the running event loop."""
 
     @abstractmethod
     async def aclose(self, client: Any) -> None:
@@ -100,40 +116,40 @@ class Provider(ABC):
 
     @abstractmethod
     def send(self, client: Any, payload: Payload, deadline: Deadline) -> Answer:
-        """The one impure line: the body of the answer, or the answer itself where no body is at hand."""
+        """Send the request; return the body of the answer, or the decoded answer if the client has no body."""
 
     @abstractmethod
     async def asend(self, client: Any, payload: Payload, deadline: Deadline) -> Answer:
-        """As `send`, awaited."""
+        """Do the same as `send`, asynchronously."""
 
     @abstractmethod
     def stream(self, client: Any, payload: Payload, deadline: Deadline) -> Iterator[Any]:
-        """The events of a streamed answer; closing the iterator cancels the request."""
+        """Yield the events of a streamed answer; closing the iterator cancels the request."""
 
     @abstractmethod
     def astream(self, client: Any, payload: Payload, deadline: Deadline) -> AsyncIterator[Any]:
-        """As `stream`, awaited."""
+        """Do the same as `stream`, asynchronously."""
 
     @abstractmethod
     def fault(self, exc: Exception, model: str) -> MuseError | None:
-        """What an exception of the SDK or transport means; None if it is neither's."""
+        """Return muse's error for an exception of the SDK or transport; None if it comes from neither."""
 
     def warm(self, client: Any) -> None:  # noqa: B027 - most providers have nothing to do
-        """Do what is to be done once before the first call of `client` and takes long, such as starting an engine."""
+        """Do slow one-time work before the first call of `client`, such as starting an engine."""
 
     def must_stream(self, payload: Payload) -> bool:
-        """Whether an answer to this payload may take longer than an unstreamed connection lasts."""
+        """Return True if the answer may take longer than a connection without streaming stays open."""
         return False
 
     def native_batch(self) -> BatchService | None:
-        """The provider's own batch service, which works overnight at `spec.batch_price`; None if it has none."""
+        """Return the provider's own batch service, which charges `spec.batch_price`; None if it has none."""
         return None
 
     def access(self, api_key: str | None = None) -> Credentials:
-        """Key and address for a call, read at call time.
+        """Return the key and address for a call, read at call time.
 
         Raises:
-            MissingKeyError: the provider needs a key and there is none.
+            MissingKeyError: The provider needs a key and there is none.
         """
         spec = self.spec
         find = secrets.require_key if spec.key_required else secrets.find_key
@@ -144,14 +160,15 @@ class Provider(ABC):
 
 
 def base_url(spec: ProviderSpec) -> str | None:
-    """Return the address in force: the `<NAME>_BASE_URL` variable, else the spec's; None is the SDK's own.
+    """Return the address to use: the `<NAME>_BASE_URL` variable, else the spec's address, else None for the SDK's own.
 
-    An empty value counts as unset. Blanks around it, slashes at its end, a fragment and the path of the endpoint itself
-    (`/chat/completions`) are cut off; a query stays.
+    An empty value counts as unset. The result has no surrounding white space, trailing slashes, fragment, or path of
+    the endpoint itself (`/chat/completions`). It keeps a query.
 
     Raises:
-        TrustError: a project's file names it, without the user's consent.
-        ConfigError: it is no http address, or holds a user name: that would go out in place of the key, and into logs.
+        TrustError: A project's file names the address and the user has not consented.
+        ConfigError: It is not an HTTP address, or it holds a user name, which would be sent in place of the key and
+            would get into logs.
     """
     if spec.withheld is not None:
         raise TrustError(spec.withheld)
@@ -176,7 +193,7 @@ def without_query(address: str | None) -> tuple[str | None, dict[str, str]]:
 
 @lru_cache(maxsize=256)
 def _checked(address: str, endpoint_paths: tuple[str, ...]) -> tuple[str, str]:
-    """Return `(the address as it is used, "")`, or `("", what is wrong)` in words that do not quote it."""
+    """Return `(address to use, "")`, or `("", problem)`; the problem text does not quote the address."""
     try:
         parts = urlsplit(address)
         problem = _wrong_with(address, parts)
@@ -193,10 +210,10 @@ def _checked(address: str, endpoint_paths: tuple[str, ...]) -> tuple[str, str]:
 
 
 def _wrong_with(address: str, parts: SplitResult) -> str:
-    """Return what is wrong with an address; empty if nothing is.
+    """Return the problem with an address; an empty string if there is none.
 
     Raises:
-        ValueError: its port is no number up to 65535, or its host is no name.
+        ValueError: The port is not a number up to 65535, or the host is not a valid name.
     """
     if any(char.isspace() or not char.isprintable() or char == "\\" for char in address):
         return "an address with a blank, backslash or control character in it"
