@@ -119,7 +119,7 @@ def _row(spec: ProviderSpec) -> dict[str, str]:
 
 
 def _complete(tiers: TierModels) -> dict[int, str]:
-    """Return a model for each of the three tiers; a gap gets the next more capable model, else the next less capable."""
+    """Return a model for each of the three tiers; a gap gets the next more capable model, else the most capable one."""
     order = [tiers[tier] for tier in Tier if tier in tiers]
     whole: dict[int, str] = {}
     for tier in Tier:
@@ -310,7 +310,10 @@ _NONE = ProviderSpec("", "", "", {})
 
 
 def _spec_at(name: str, where: str) -> ProviderSpec:
-    """Return the spec of a registered provider; for an unshipped file in this folder, also register its tiers and label."""
+    """Return the spec of a registered provider.
+
+    For an unshipped file in this folder, also register its tiers and label.
+    """
     if name in _BUILT_IN and where == _SHIPPED_AT.get(name) and not _is_replaced(name, where):
         return _BUILT_IN[name]
     spec = _declared(name, where)

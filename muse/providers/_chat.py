@@ -145,7 +145,7 @@ class ChatAccumulator:
         return self._add(choices[0]) if choices else ""
 
     def _own(self, choices: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """Return the choices of the answer that came first; a server that writes several answers at once numbers them."""
+        """Return the choices of the answer that came first; servers that write several answers at once number them."""
         if choices and self._index is None:
             self._index = choices[0].get("index") or 0
         return [choice for choice in choices if (choice.get("index") or 0) == self._index]

@@ -59,8 +59,8 @@ _TOLD = ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", 
 def _client_options(sdk: Any, access: Credentials, http_client: Any) -> tuple[Credentials, dict[str, Any]]:
     """Return the credentials without the address's query, and the options for every client of an SDK.
 
-    The options turn off the SDK's retries and its headers about the system it runs on, which cost a twentieth of a call.
-    They also hold the query, which belongs after the path of each request.
+    The options turn off the SDK's retries. They also turn off its headers about the system it runs on, which cost a
+    twentieth of a call. They hold the query, which belongs after the path of each request.
     """
     quiet = dict.fromkeys((f"X-Stainless-{name}" for name in _TOLD), sdk.Omit())
     address, query = without_query(access.base_url)
@@ -168,7 +168,7 @@ STREAM_STATUS = 200
 
 
 def own_fault(exc: BaseException, provider: str, model: str) -> MuseError | None:
-    """Return the error of muse's own transport that an SDK wrapped, such as a too large answer or a bad proxy; else None."""
+    """Return the error of muse's own transport (too large answer, bad proxy) that an SDK wrapped; None if none."""
     cause = exc.__cause__
     if isinstance(cause, ProviderError):
         cause.provider, cause.model = cause.provider or provider, cause.model or model

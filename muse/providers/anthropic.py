@@ -201,7 +201,10 @@ class _Accumulator:
         return self._blocks[-1].text
 
     def _block(self, event: Mapping[str, Any]) -> _Block:
-        """Return the block of an event: the open one of its number, or the last; a block without a start event is created."""
+        """Return the block of an event: the open one of its number, or the last.
+
+        A block that had no start event is created.
+        """
         number = index_of(event)
         if self._blocks and number in (None, self._blocks[-1].number):
             return self._blocks[-1]

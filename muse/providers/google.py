@@ -103,7 +103,7 @@ SPEC = ProviderSpec(
 
 # The only finish reason of a complete answer (`FinishReason` in the REST reference); `finish_of` knows the others.
 _GOOD = frozenset({"stop"})
-# The reference sets no limits for ids; these are muse's own.
+# The reference sets no limits for ids; this rule accepts the ids of all other providers.
 _ID_RULE = IdRule("[A-Za-z0-9_.:-]{1,128}")
 
 
@@ -268,7 +268,7 @@ def _connected(genai: Any, access: Credentials, options: Any) -> Any:
 
 
 def _arguments(client: _Line, payload: Payload, deadline: Deadline) -> dict[str, Any]:
-    """Return a call's arguments: the body is passed unchanged, with a placeholder for the contents that the method requires."""
+    """Return a call's arguments: the body unchanged, and a placeholder for the contents that the method requires."""
     types = client.types
     options = types.HttpOptions(extra_body=payload["body"], timeout=max(1, int(deadline.left_s() * 1000)))
     off = types.AutomaticFunctionCallingConfig(disable=True)
@@ -327,7 +327,10 @@ class _Accumulator:
         return "".join(self._add(part) for part in parts)
 
     def _add(self, part: Mapping[str, Any]) -> str:
-        """Join a text part to the previous one if both are of one kind and the previous is unsigned; return its visible text."""
+        """Take a part and return its visible text.
+
+        A text part is joined to the previous one if both are of one kind and the previous one has no signature.
+        """
         last = self._parts[-1] if self._parts else {}
         alike = "text" in part and "text" in last and bool(part.get("thought")) == bool(last.get("thought"))
         if alike and "thoughtSignature" not in last:
@@ -357,7 +360,10 @@ class _Accumulator:
 
 
 def _add_format(body: Payload, request: Request, profile: ModelProfile) -> None:
-    """Set JSON by the API's own option and pass a schema unchanged; ask in words for a family without the option (Gemma)."""
+    """Request JSON by the API's own option, with the schema unchanged.
+
+    A family that has no such option (Gemma) is asked in words.
+    """
     if request.json_schema is None and not request.json_output:
         return
     if not profile.schema:
@@ -467,7 +473,10 @@ def _told_error(raw: Mapping[str, Any], model: str) -> MuseError:
 
 
 def _body_error(body: Any, status: int, model: str, headers: Mapping[str, str] | None = None) -> MuseError:
-    """Return the error for `{"error": {code, message, status, details}}`; quota and retry time come from its details."""
+    """Return the error for `{"error": {code, message, status, details}}`.
+
+    The quota and the retry time are in its details.
+    """
     told = body.get("error", body) if isinstance(body, Mapping) else body
     error = told if isinstance(told, Mapping) else {"message": str(told)}
     details = [detail for detail in error.get("details") or () if isinstance(detail, Mapping)]

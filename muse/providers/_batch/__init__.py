@@ -1,1 +1,1 @@
-"""The providers' batch services."""
+"""The batch services of the providers."""

@@ -1,4 +1,6 @@
-"""Anthropic's Message Batches over the SDK's `messages.batches`; it knows no request's contents.
+"""Anthropic's Message Batches over the SDK's `messages.batches`.
+
+Entry point: `AnthropicBatch`.
 
 Sources: the API reference of `POST /v1/messages/batches`; the batch processing guide (100,000 requests or 256 MB, a
 window of 24 hours, results for 29 days, ids of 1 to 64 letters, digits, `-` and `_`; errored, expired and canceled
@@ -31,7 +33,7 @@ from muse.providers._sdk_base import STREAM_STATUS, error_words
 
 _NAME = "anthropic"
 _PAGE = 100
-# The status that the API answers a live call with, by the type of its error.
+# The HTTP status of a live call, by the type of its error.
 _STATUSES: Mapping[str, int] = {
     "invalid_request_error": 400,
     "authentication_error": 401,
@@ -47,7 +49,7 @@ _STATUSES: Mapping[str, int] = {
 
 
 class AnthropicBatch(BatchService):
-    """Message Batches; a batch has no field for a mark, so it is known by the ids in its results."""
+    """Message Batches; a batch has no field for a mark, so it is recognised by the ids in its results."""
 
     limits = Limits(requests=100_000, size_bytes=256_000_000, window_s=86_400)
 
@@ -65,7 +67,7 @@ class AnthropicBatch(BatchService):
         return str((await within(made, LONG_WAIT_S)).id)
 
     async def find(self, client: Any, lookup: BatchLookup) -> tuple[str, ...]:
-        """The batches made since, of the size sought, but for those whose results are another job's."""
+        """Return the newer batches of the size sought, except those whose results belong to another job."""
         earliest = since_ts(lookup)
         found: list[str] = []
         page = await within(_api(client).messages.batches.list(limit=_PAGE), SHORT_WAIT_S)
@@ -76,7 +78,7 @@ class AnthropicBatch(BatchService):
                 str(batch.id) for batch in likely if not await within(_is_other(client, batch, lookup), LONG_WAIT_S)
             ]
             if len(young) < len(page.data) or not page.has_next_page():
-                return tuple(reversed(found))  # the first one made after it was sent is the likeliest
+                return tuple(reversed(found))  # the oldest batch after the sending is the likeliest
             page = await within(page.get_next_page(), SHORT_WAIT_S)
 
     async def poll(self, client: Any, remote_id: str) -> Status:
@@ -100,12 +102,12 @@ class AnthropicBatch(BatchService):
 
 
 def _api(client: Any) -> Any:
-    """The SDK's client with the typed methods usable: the provider's own posts to one address only, and is made so."""
+    """Return a copy of the SDK's client with usable typed methods: the provider's client posts to one address only."""
     return client.sdk.copy()
 
 
 async def _is_other(client: Any, batch: Any, lookup: BatchLookup) -> bool:
-    """Whether the first readable line of a batch's results is of another job; False while there are none."""
+    """Return True if the first readable line of a batch's results is of another job; False if it has no results."""
     if batch.processing_status != "ended" or not batch.results_url:
         return False
     async with _api(client).messages.batches.with_streaming_response.results(batch.id) as answer:

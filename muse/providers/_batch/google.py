@@ -1,8 +1,11 @@
-"""The Gemini Batch API over the SDK's `batches` and `files`; it knows no request's contents.
+"""The Gemini Batch API over the SDK's `batches` and `files`.
+
+Entry point: `GoogleBatch`.
 
 Sources: the REST reference of `models.batchGenerateContent`; the guide to the Batch API (up to 20 MB of requests in the
-call itself, up to 2 GB in an uploaded file of `{"key", "request"}` lines; 24 hours are aimed at, after 48 a job expires
-without results). The service states no most of requests; ours keeps a job within what a night can lose.
+call itself, up to 2 GB in an uploaded file of `{"key", "request"}` lines; the target is 24 hours, after 48 a job
+expires without results). The service states no maximum of requests; muse's own keeps a job within what may be lost
+in one night.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ from muse.types.errors import MuseError
 
 _NAME = "google"
 _PAGE = 100
-# Up to here the requests go within the call, and their answers come with the state of the job.
+# Up to this size the requests are sent in the call itself, and their answers come with the state of the job.
 _INLINE_BYTES = 1_000_000
 _STATES: Mapping[str, State] = {
     "JOB_STATE_QUEUED": "validating",
@@ -42,7 +45,7 @@ _STATES: Mapping[str, State] = {
     "JOB_STATE_CANCELLED": "cancelled",
     "JOB_STATE_EXPIRED": "expired",
 }
-# HTTP status and name by google.rpc.Code, which a request's own error is told in.
+# HTTP status and name by google.rpc.Code, which the error of a single request uses.
 _CODES: Mapping[int, tuple[int, str]] = {
     1: (499, "CANCELLED"),
     3: (400, "INVALID_ARGUMENT"),
@@ -88,7 +91,7 @@ class GoogleBatch(BatchService):
         batch = {"displayName": upload.mark, "inputConfig": source}
         options = types.HttpOptions(extra_body={"batch": batch}, timeout=int(LONG_WAIT_S * 1000))
         config = types.CreateBatchJobConfig(display_name=upload.mark, http_options=options)
-        # The method asks for a source; requests take its place as they are, without a walk through the SDK's types.
+        # The method requires a source. `extra_body` replaces it with the raw requests, which skips the SDK's types.
         named = {"file_name": source["fileName"]} if "fileName" in source else {"inlined_requests": []}
         stand_in = types.BatchJobSource(**named)
         made = client.sdk.aio.batches.create(model=upload.model, src=stand_in, config=config)
@@ -140,12 +143,12 @@ class GoogleBatch(BatchService):
         await within(client.sdk.aio.batches.cancel(name=remote_id), SHORT_WAIT_S)
 
     async def discard(self, client: Any, remote_id: str) -> None:
-        """Delete the job; its files are deleted by the service after two days."""
+        """Delete the job; the service deletes its files after two days."""
         await within(client.sdk.aio.batches.delete(name=remote_id), SHORT_WAIT_S)
 
 
 def _error(error: Mapping[str, Any], model: str) -> MuseError:
-    """A request's own error: a google.rpc.Status, with its code as number of that list or as HTTP status."""
+    """Return the error of a single request: a google.rpc.Status whose code is a google.rpc.Code or an HTTP status."""
     told = error.get("code")
     number = told if isinstance(told, int) else 13
     status, name = _CODES.get(number, (number if number >= 400 else 500, error.get("status")))

@@ -1,8 +1,10 @@
-"""OpenAI's Batch API over the SDK's `files` and `batches`; it knows no request's contents.
+"""OpenAI's Batch API over the SDK's `files` and `batches`.
 
-Sources: the API reference of `POST /batches` and `POST /files` (50,000 requests and 200 MB a file, a window of 24
-hours, metadata of up to 512 characters a value); the batch guide (output file and error file, in any order; what is
-finished before expiry or cancellation stays and is charged).
+Entry point: `OpenAIBatch`.
+
+Sources: the API reference of `POST /batches` and `POST /files` (50,000 requests and 200 MB per file, a window of 24
+hours, metadata of up to 512 characters per value); the batch guide (output file and error file, in any order; requests
+that finish before expiry or cancellation are kept and charged).
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ _PAGE = 100
 
 
 class OpenAIBatch(BatchService):
-    """Jobs at `/v1/responses`; a job carries its mark as metadata."""
+    """Batch jobs at `/v1/responses`; a job carries its mark as metadata."""
 
     limits = Limits(requests=50_000, size_bytes=200_000_000, window_s=86_400)
 
@@ -103,7 +105,7 @@ class OpenAIBatch(BatchService):
             async with asked as answer:
                 async for piece in answer.iter_bytes():
                     file.write(piece)
-            file.write(b"\n")  # a file may lack its last line's end
+            file.write(b"\n")  # a file may lack its last line break
 
     async def cancel(self, client: Any, remote_id: str) -> None:
         await within(_api(client).batches.cancel(remote_id), SHORT_WAIT_S)
@@ -115,12 +117,12 @@ class OpenAIBatch(BatchService):
 
 
 def _api(client: Any) -> Any:
-    """The SDK's client with the typed methods usable: the provider's own posts to one address only, and is made so."""
+    """Return a copy of the SDK's client with usable typed methods: the provider's client posts to one address only."""
     return client.sdk.copy()
 
 
 def _answer(entry: Mapping[str, Any], line: bytes, model: str) -> Outcome:
-    """The answer in a line of an output or error file, which both hold answers and errors."""
+    """Return the answer in a line of an output or error file; both files hold answers and errors."""
     response = entry.get("response")
     if entry.get("error"):
         return _error(entry, STREAM_STATUS, model)

@@ -1,7 +1,9 @@
-"""HTTP/1.1 over asyncio as an httpx2 transport, by the same rules as `_transport`; it waits without a limit of its own.
+"""An asynchronous httpx2 transport: HTTP/1.1 over asyncio, with the same rules as `transport`.
 
-Whoever awaits an answer bounds the wait as a whole (`Deadline.bound`). There is no most of connections, and the cost of
-a call is flat from 50 to 500 in flight.
+Entry point: `AsyncTransport`.
+
+It has no time limit of its own: the caller bounds the wait for the whole answer (`Deadline.bound`). There is no limit
+of connections, and the cost of a call is flat from 50 to 500 in flight.
 """
 
 from __future__ import annotations
@@ -32,14 +34,14 @@ from muse.providers._http.transport import (
     sent_bytes,
 )
 
-# Beyond so many bytes that nobody has taken yet, no more are read.
+# Reading pauses while more than this many bytes of the body wait for the caller.
 _MOST_WAITING_BYTES = 1_048_576
 _LONGEST_S = 1e6
 _LAST_CLOSE_S = 1.0
 
 
 class AsyncTransport(httpx2.AsyncBaseTransport):
-    """Answers requests over the kept connections of one event loop; an answer of more than `most_bytes` is refused."""
+    """An httpx2 transport that keeps the connections of one event loop; an answer over `most_bytes` is refused."""
 
     def __init__(self, tls: ssl.SSLContext, keep_alive_s: float, most_bytes: int) -> None:
         self._tls = tls
@@ -49,7 +51,7 @@ class AsyncTransport(httpx2.AsyncBaseTransport):
         self._all: set[_Connection] = set()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send a request and read its answer; a stream is left to whoever iterates it."""
+        """Send a request and read its answer; the caller reads the body of a stream by iterating it."""
         most = most_of(request, self._most)
         where = destination(request.url)
         connection, inbox, head = await self._ask(where, request, most)
@@ -66,7 +68,7 @@ class AsyncTransport(httpx2.AsyncBaseTransport):
         return httpx2.Response(head.status, headers=fields, content=content, extensions=EXTENSIONS)
 
     async def aclose(self) -> None:
-        """Close all connections, and wait until the loop has let go of them."""
+        """Close all connections, and wait until the event loop has released them."""
         self._idle.clear()
         gone = [connection.gone for connection in self._all]
         for connection in list(self._all):
@@ -77,7 +79,7 @@ class AsyncTransport(httpx2.AsyncBaseTransport):
     async def _ask(
         self, where: Destination, request: httpx2.Request, most: int | None
     ) -> tuple[_Connection, ResponseBuffer, Head]:
-        """As `Transport._ask`, awaited."""
+        """Do the same as `Transport._ask`, asynchronously."""
         kept = None if must_be_new() else self._kept(where)
         if kept is not None:
             try:
@@ -89,7 +91,7 @@ class AsyncTransport(httpx2.AsyncBaseTransport):
         return connection, *await connection.ask(request, most)
 
     def _kept(self, where: Destination) -> _Connection | None:
-        """The connection used last, if it is young enough and the server has not closed it."""
+        """Return the most recently used connection that is young enough and still open; None if there is none."""
         idle = self._idle[where]
         while idle:
             connection = idle.pop()
@@ -99,7 +101,7 @@ class AsyncTransport(httpx2.AsyncBaseTransport):
         return None
 
     async def _connected(self, where: Destination, request: httpx2.Request) -> _Connection:
-        """A new connection, through a proxy's tunnel if there is one, with TLS upon it for https."""
+        """Return a new connection, through a proxy's tunnel if there is one, with TLS for https."""
         timeout_s = request.extensions.get("timeout", {}).get("connect")
         until_s = time.monotonic() + (_LONGEST_S if timeout_s is None else timeout_s)
         try:
@@ -131,7 +133,7 @@ class AsyncTransport(httpx2.AsyncBaseTransport):
         return connection
 
     async def _opened(self, where: Destination, until_s: float) -> _Connection:
-        """A connection to the first hop, by the first of its addresses that answers."""
+        """Return a connection to the first hop, by the first of its addresses that answers."""
         host, port = where.first_hop
         found = await asyncio.wrap_future(look_up(host, port))
         scheme, server = (where.proxy.scheme, where.proxy.host) if where.proxy else (where.scheme, where.host)
@@ -154,12 +156,12 @@ class AsyncTransport(httpx2.AsyncBaseTransport):
                         server_hostname=name,
                     )
                     return connected[1]
-            except OSError as exc:  # a time-out too
+            except OSError as exc:  # includes a time-out
                 failure = exc
         raise failure
 
     async def _secure(self, connection: _Connection) -> None:
-        """Shake hands for TLS through a tunnel."""
+        """Do the TLS handshake through a tunnel."""
         loop = asyncio.get_running_loop()
         try:
             upgraded = await loop.start_tls(
@@ -167,7 +169,7 @@ class AsyncTransport(httpx2.AsyncBaseTransport):
             )
         except BaseException as exc:
             connection.close()
-            connection.connection_lost(exc if isinstance(exc, Exception) else None)  # asyncio does not say so here
+            connection.connection_lost(exc if isinstance(exc, Exception) else None)  # asyncio does not call it here
             raise
         if upgraded is None:
             raise ConnectionResetError("the connection was lost within the TLS handshake")
@@ -175,7 +177,7 @@ class AsyncTransport(httpx2.AsyncBaseTransport):
 
 
 class _Connection(asyncio.Protocol):
-    """A connection of the loop: bytes go into the inbox of the answer that is awaited."""
+    """A connection of the event loop; received bytes go into the buffer of the awaited answer."""
 
     wire: asyncio.Transport
 
@@ -197,7 +199,7 @@ class _Connection(asyncio.Protocol):
         self._group.add(self)
 
     def data_received(self, data: bytes) -> None:
-        if self._inbox is None:  # nobody asked: no answer after this can be trusted
+        if self._inbox is None:  # unrequested data: no later answer on this connection can be trusted
             self.close()
             return
         self.has_answered = True
@@ -221,7 +223,7 @@ class _Connection(asyncio.Protocol):
             self.gone.set_result(None)
 
     def _end(self, exc: Exception | None) -> Exception | None:
-        """What the end of the connection means to the answer that is awaited."""
+        """Return the error that the end of the connection means for the awaited answer; None for a complete answer."""
         if self._inbox is None:
             return None
         if exc is not None or not self.has_answered:
@@ -233,13 +235,13 @@ class _Connection(asyncio.Protocol):
         return None
 
     async def ask(self, request: httpx2.Request, most_bytes: int | None) -> tuple[ResponseBuffer, Head]:
-        """Send the request; the answer with its head read. The connection ends with whatever is raised."""
+        """Send the request; return the buffer of the answer and its head. Any exception closes the connection."""
         content = await request.aread()
         data = sent_bytes(request, content, self.where, is_tunnelled=self.is_tunnelled)
         return await self._asked(ResponseBuffer(request.method, most_bytes), data)
 
     async def tunnel(self) -> int:
-        """Ask a proxy for a tunnel; the status that it answers with."""
+        """Ask a proxy for a tunnel and return the status of its answer."""
         inbox, head = await self._asked(ResponseBuffer("CONNECT", PIECE_BYTES), self.where.connect_bytes())
         if head.status < 300 and inbox.has_excess:
             raise httpx2.RemoteProtocolError("found bytes of a proxy's behind its answer to CONNECT")
@@ -275,7 +277,7 @@ class _Connection(asyncio.Protocol):
             self._waiter = None
 
     def rest(self) -> None:
-        """Be idle until the next request."""
+        """Make the connection idle until the next request."""
         self._inbox = None
         self.used_s = time.monotonic()
         if self._is_paused:
@@ -283,7 +285,7 @@ class _Connection(asyncio.Protocol):
             self.wire.resume_reading()
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self.is_lost = True
         self.wire.abort()
 
@@ -293,7 +295,7 @@ class _Connection(asyncio.Protocol):
 
 
 class _Body(httpx2.AsyncByteStream):
-    """The body of an answer, decompressed; read to its end, its connection goes back among the idle ones."""
+    """The decompressed body of an answer; once it is read to its end, its connection becomes idle again."""
 
     def __init__(self, connection: _Connection, inbox: ResponseBuffer, decoder: Decoder) -> None:
         self.idle: deque[_Connection] = deque()
@@ -305,7 +307,7 @@ class _Body(httpx2.AsyncByteStream):
 
     @property
     def is_plain(self) -> bool:
-        """Whether the answer is not compressed."""
+        """Return True if the answer is not compressed."""
         return self._decoder.is_plain
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -323,7 +325,7 @@ class _Body(httpx2.AsyncByteStream):
             raise
 
     async def _give_way(self) -> None:
-        """Let others of the loop have their turn after a decompressed piece; a time limit is noticed there too."""
+        """Let other tasks run after a decompressed piece; this is also where a time limit can take effect."""
         if not self._decoder.is_plain:
             await asyncio.sleep(0)
 
@@ -333,7 +335,7 @@ class _Body(httpx2.AsyncByteStream):
         self.close()
 
     def close(self) -> None:
-        """As `aclose`, without a wait."""
+        """Do the same as `aclose`, without waiting."""
         if self._is_closed:
             return
         self._is_closed = True
@@ -344,9 +346,9 @@ class _Body(httpx2.AsyncByteStream):
             self._connection.close()
 
     async def _await_end(self) -> None:
-        """Wait a moment for the end of the body, which an SDK that stops at `[DONE]` leaves unread."""
+        """Wait briefly for the end of the body, which an SDK that stops at `[DONE]` leaves unread."""
         try:
-            async with asyncio.timeout(LAST_WAIT_S):  # `more` leaves the connection as it is when it is cancelled
+            async with asyncio.timeout(LAST_WAIT_S):  # cancelling `more` leaves the connection intact
                 while not self._inbox.is_over and not self._inbox.waiting_bytes:
                     await self._connection.more()
         except (TimeoutError, httpx2.TransportError):

@@ -1,9 +1,11 @@
-"""HTTP clients beneath the SDKs: one TLS context, lasting connections, a deadline on every read; no SDK here.
+"""HTTP clients beneath the SDKs: one TLS context, lasting connections, a deadline on every read.
 
-Three measured facts stand behind this file. Loading the certificates is nearly all that a client costs, so they are
-loaded once. The SDKs drop idle connections after 5 s, so a call after a pause pays a new handshake: 300 s here. A read
-timeout alone lets a server that drips a byte now and then hold a call for ever, so each read is given what is left of
-the call.
+Entry points: `sync_client`, `async_client`.
+
+This design has three measured reasons. Loading the certificates is nearly the whole cost of a client, so they are
+loaded once. The SDKs drop idle connections after 5 s, so that a call after a pause needs a new handshake; muse keeps
+them for 300 s. A server that sends a byte now and then never triggers a read timeout, so each read gets the time left
+of the call.
 """
 
 from __future__ import annotations
@@ -26,17 +28,17 @@ Response = httpx2.Response
 KEEP_ALIVE_S = 300.0
 _CONNECT_S = 10.0
 DEFAULT_MAX_BYTES = 64 * MEGABYTE
-# What `send` may be given that changes nothing: these clients follow no redirect and know no authentication.
+# Values of `send`'s options that change nothing: these clients follow no redirects and do no authentication.
 _UNSET = frozenset({USE_CLIENT_DEFAULT, None, False})
 _CODINGS = {"Accept-Encoding": ACCEPTED.decode("ascii")}
 
 
 @lru_cache(maxsize=1)
 def tls_context() -> ssl.SSLContext:
-    """The one TLS context of the process.
+    """Return the one TLS context of the process.
 
     Raises:
-        ConfigError: a variable names certificates that are not there or cannot be read.
+        ConfigError: A variable names certificates that are missing or unreadable.
     """
     _require_certificates()
     try:
@@ -48,13 +50,13 @@ def tls_context() -> ssl.SSLContext:
 
 
 def _require_certificates() -> None:
-    """See that the certificates are there that the environment names: OpenSSL says nothing of a missing folder.
+    """Check that the certificates named by the environment exist, since OpenSSL ignores a missing folder.
 
     Raises:
-        ConfigError: they are not.
+        ConfigError: They do not exist.
     """
     file, folders = (os.environ.get(name) for name in _CERTIFICATES)
-    if file:  # the other variable does not count then
+    if file:  # the other variable is ignored then
         if not os.path.isfile(file):
             raise ConfigError("SSL_CERT_FILE", f"{file!r}, and there is no such file", "a PEM file, or no variable")
     elif folders and not any(map(os.path.isdir, folders.split(os.pathsep))):
@@ -66,7 +68,7 @@ _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
 def sync_client(max_bytes: int = DEFAULT_MAX_BYTES) -> httpx2.Client:
-    """A client for one provider and key; safe to use from several threads.
+    """Return a client for one provider and key; safe to use from several threads.
 
     It follows no redirect, which could carry the key to another host, and refuses answers of more than `max_bytes`.
     """
@@ -74,21 +76,21 @@ def sync_client(max_bytes: int = DEFAULT_MAX_BYTES) -> httpx2.Client:
 
 
 def async_client(max_bytes: int = DEFAULT_MAX_BYTES) -> httpx2.AsyncClient:
-    """A client for one provider, key and event loop."""
+    """Return a client for one provider, key and event loop."""
     return _AsyncClient(AsyncTransport(tls_context(), KEEP_ALIVE_S, max_bytes))
 
 
 @lru_cache(maxsize=256)
 def parsed(address: str) -> httpx2.URL:
-    """An address; the SDKs bring the same few as text for each call."""
+    """Return a parsed address; the result is cached, since the SDKs pass the same few texts in each call."""
     return httpx2.URL(address)
 
 
 def _whole(own: httpx2.Headers, method: str, url: httpx2.URL | str, options: dict[str, Any]) -> httpx2.Request | None:
-    """A request as an SDK brings it, with its whole address, all its headers and its body; None where one is missing.
+    """Return the complete request that an SDK describes: address, headers and body; None if one of them is missing.
 
-    A client would merge its `own` headers and address into it, which takes a twelfth of a call and adds nothing but
-    what it can decompress.
+    A client would merge its `own` headers and address into the request. That takes a twelfth of a call and adds only
+    the accepted encodings.
     """
     given = {name: value for name, value in options.items() if value is not None}
     headers, timeout, content = (given.pop(name, None) for name in ("headers", "timeout", "content"))
@@ -106,9 +108,9 @@ def _whole(own: httpx2.Headers, method: str, url: httpx2.URL | str, options: dic
 
 
 class _Client(httpx2.Client):
-    """httpx2's client, which takes a whole request as it is.
+    """An httpx2 client that accepts a complete request without rebuilding it.
 
-    It asks for the codings that the transport undoes; proxies of the environment are the transport's affair too.
+    It requests the codings that the transport decodes. The transport also handles the proxies of the environment.
     """
 
     def __init__(self, transport: httpx2.BaseTransport) -> None:
@@ -120,9 +122,9 @@ class _Client(httpx2.Client):
 
 
 class _AsyncClient(httpx2.AsyncClient):
-    """As `_Client`, awaited; it brings a request straight to the wire.
+    """The async counterpart of `_Client`; it passes a request straight to the transport.
 
-    The client's rounds for redirects, hooks and cookies have nothing to do here, and take a twentieth of a call.
+    httpx2's steps for redirects, hooks and cookies have no effect here, and take a twentieth of a call.
     """
 
     def __init__(self, transport: AsyncTransport) -> None:

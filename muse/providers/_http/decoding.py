@@ -1,4 +1,7 @@
-"""Compressed answers (Content-Encoding) decompressed in small pieces, up to a bound; no socket here."""
+"""Decompression of answers (Content-Encoding) in small pieces, up to a size limit.
+
+Entry point: `Decoder`.
+"""
 
 from __future__ import annotations
 
@@ -18,18 +21,18 @@ _ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
 
 
 class Decoder:
-    """The content codings of one answer, undone piece by piece; each stage gives at most `most_bytes` (None: any).
+    """The content codings of one answer, decoded piece by piece; each stage yields at most `most_bytes` (None: any).
 
-    A stream of events may in addition have no event of more than 16 MB, since whoever reads it keeps an event whole.
+    In a stream of events, no event may have more than 16 MB, since its reader keeps a whole event in memory.
     """
 
     __slots__ = ("_is_stream", "_most", "_since_end", "_stages", "_tail")
 
     def __init__(self, head: Head, most_bytes: int | None) -> None:
-        """Prepare for the answer with this head.
+        """Prepare to decode the answer with this head.
 
         Raises:
-            httpx2.DecodingError: a coding other than gzip and deflate, which alone were asked for, or too many.
+            httpx2.DecodingError: There are too many codings, or one other than the requested gzip and deflate.
         """
         said = b",".join(value for name, value in head.fields if name.lower() == b"content-encoding").lower()
         codings = [coding for coding in (part.strip() for part in said.split(b",")) if coding not in (b"", b"identity")]
@@ -45,15 +48,15 @@ class Decoder:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the answer is not compressed."""
+        """Return True if the answer is not compressed."""
         return not self._stages
 
     def decode(self, data: bytes) -> Iterator[bytes]:
-        """What `data` says, in pieces of at most 256 KiB if it was compressed.
+        """Yield the decoded `data`, in pieces of at most 256 KiB if it was compressed.
 
         Raises:
-            httpx2.DecodingError: it is not compressed as its head says.
-            AnswerTooLarge: it is more than allowed.
+            httpx2.DecodingError: The data is not compressed as the head says.
+            AnswerTooLarge: The decoded data exceeds the limit.
         """
         pieces: Iterable[bytes] = (data,)
         for stage in self._stages:
@@ -64,16 +67,20 @@ class Decoder:
             yield piece
 
     def finish(self) -> None:
-        """See that nothing is missing at the end of the answer.
+        """Check that the compressed data is complete at the end of the answer.
 
         Raises:
-            httpx2.DecodingError: the compressed data is cut off.
+            httpx2.DecodingError: The compressed data is truncated.
         """
         if not all(stage.is_whole for stage in self._stages):
             raise httpx2.DecodingError("found compressed data that is cut off")
 
     def _look_for_end(self, piece: bytes) -> None:
-        """Count the bytes since the last event of a stream ended."""
+        """Count the bytes since the last event of a stream ended.
+
+        Raises:
+            AnswerTooLarge: The current event is too large.
+        """
         seen = self._tail + piece
         end = max(seen.rfind(mark) for mark in _ENDS)
         self._since_end = len(seen) - end if end >= 0 else self._since_end + len(piece)
@@ -86,7 +93,10 @@ class Decoder:
 
 
 class _Inflater:
-    """One coding: gzip (several members in a row too) or deflate (with or without zlib's frame, as servers differ)."""
+    """The decoder of one coding: gzip (also several members in a row) or deflate (with or without zlib's header).
+
+    Servers differ in whether they send deflate data with zlib's header.
+    """
 
     __slots__ = ("_count", "_is_deflate", "_most", "_object")
 
@@ -103,7 +113,7 @@ class _Inflater:
     def inflate(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
         for data in pieces:
             left, piece = data, b""
-            while left or len(piece) == _PIECE_BYTES:  # a full piece: zlib may hold more of what it has read
+            while left or len(piece) == _PIECE_BYTES:  # after a full piece zlib may hold more decoded data
                 piece, left = self._step(left)
                 self._count += len(piece)
                 if self._most is not None and self._count > self._most:
@@ -112,7 +122,7 @@ class _Inflater:
                     yield piece
 
     def _step(self, data: bytes) -> tuple[bytes, bytes]:
-        """`(decompressed, what is left of data)`."""
+        """Return `(decompressed piece, the unread rest of data)`."""
         if self._object is None or (self._object.eof and data):
             self._object = zlib.decompressobj(_frame_of(data) if self._is_deflate else 16 + zlib.MAX_WBITS)
         inflating = self._object
@@ -126,11 +136,14 @@ class _Inflater:
 
 
 def _frame_of(data: bytes) -> int:
-    """Zlib's window bits for deflate data: its own frame begins with 0x?8 (RFC 1950), bare data mostly does not."""
+    """Return zlib's window bits for deflate data.
+
+    Data with zlib's header begins with 0x?8 (RFC 1950); data without it mostly does not.
+    """
     is_framed = data[0] & 0x0F == 8 and data[0] >> 4 <= 7 and (len(data) < 2 or (data[0] << 8 | data[1]) % 31 == 0)
     return zlib.MAX_WBITS if is_framed else -zlib.MAX_WBITS
 
 
 def plain_fields(fields: Pairs) -> Pairs:
-    """The fields of an answer without those that speak of its compressed form."""
+    """Return the header fields of an answer without those that describe its compressed form."""
     return [(name, value) for name, value in fields if name.lower() not in (b"content-encoding", b"content-length")]

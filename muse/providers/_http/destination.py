@@ -1,4 +1,7 @@
-"""Where a connection leads, directly or through a proxy's tunnel; it opens none."""
+"""The destination of a connection: scheme, host and port, and the proxy to go through.
+
+Entry point: `destination`.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from muse.types.errors import ConfigError
 
 
 class Destination(Struct, frozen=True):
-    """Where a connection leads, and through which proxy."""
+    """The server that a connection leads to, and its proxy."""
 
     scheme: str
     host: str
@@ -22,34 +25,37 @@ class Destination(Struct, frozen=True):
 
     @property
     def netloc(self) -> str:
-        """Host and port, as CONNECT names them."""
+        """Return host and port in the form that CONNECT uses."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
     def first_hop(self) -> tuple[str, int]:
-        """Host and port to connect to."""
+        """Return the host and port to connect to."""
         return (self.proxy.host, self.proxy.port) if self.proxy else (self.host, self.port)
 
     def connect_bytes(self) -> bytes:
-        """The request for a tunnel."""
+        """Return the bytes of the request for a tunnel."""
         netloc = self.netloc.encode("ascii")
         said = self.proxy.authorization if self.proxy else b""
         authorization = b"Proxy-Authorization: %s\r\n" % said if said else b""
         return b"CONNECT %s HTTP/1.1\r\nHost: %s\r\n%s\r\n" % (netloc, netloc, authorization)
 
     def may_do_without_tunnel(self, status: int) -> bool:
-        """Whether requests may go to a proxy that refused a tunnel with this status: nothing leaves this machine."""
+        """Return True if requests may be sent without a tunnel to a proxy that refused one with this status.
+
+        That needs proxy and server on this machine, so that nothing leaves it.
+        """
         is_here = self.proxy is not None and is_loopback(self.proxy.host) and is_loopback(self.host)
         return is_here and self.scheme == "http" and status in (400, 403, 404, 405, 501)
 
     def unreachable(self, exc: OSError) -> httpx2.ConnectError:
-        """The error for a connection that could not be made; it says if that is the one to a proxy."""
+        """Return the error for a connection that failed; it says so if that was the connection to a proxy."""
         if self.proxy is None:
             return httpx2.ConnectError(str(exc))
         return httpx2.ConnectError(f"{exc} (through the proxy that {self.proxy.variable} names)")
 
     def refusal(self, status: int) -> Exception:
-        """The error for a proxy that refused a tunnel with this status."""
+        """Return the error for a proxy that refused a tunnel with this status."""
         variable = self.proxy.variable if self.proxy else ""
         found = f"a proxy that answers {status} to CONNECT {self.netloc}"
         if status == 407:
@@ -60,11 +66,11 @@ class Destination(Struct, frozen=True):
 
 
 def destination(url: httpx2.URL) -> Destination:
-    """Where a request to this address goes now.
+    """Return where a request to this address goes now.
 
     Raises:
-        ConfigError: the environment names a proxy that cannot be used.
-        httpx2.UnsupportedProtocol: it is no http address.
+        ConfigError: The environment names a proxy that cannot be used.
+        httpx2.UnsupportedProtocol: The address is not HTTP.
     """
     scheme, host = url.scheme, url.raw_host.decode("ascii")
     if scheme not in PORTS:
@@ -76,5 +82,5 @@ def destination(url: httpx2.URL) -> Destination:
 
 @lru_cache(maxsize=1024)
 def _destination(_values: tuple[str | None, ...], scheme: str, host: str, port: int) -> Destination:
-    """The decision for these values of the variables."""
+    """Return the destination for these values of the variables, which are part of the cache key."""
     return Destination(scheme, host, port, proxy_for(scheme, host, port))

@@ -1,4 +1,7 @@
-"""HTTP/1.1 messages as bytes (RFC 9112), by one set of rules for sync and async transports; no socket here."""
+"""HTTP/1.1 messages as bytes (RFC 9112), with one set of rules for the sync and async transports; no sockets.
+
+Entry points: `request_bytes`, `ResponseBuffer`, `read_head`.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +29,12 @@ _TARGET = re.compile(rb"[\x21-\x7e]+")
 
 
 class Head(Struct, frozen=True):
-    """Status line and fields of an answer, how its body ends, and whether its connection may be used again.
+    """The status line and header fields of an answer.
 
-    `length` is the body's size in bytes where `framing` is "length", 0 otherwise.
+    Attributes:
+        framing: How the body ends.
+        length: The size of the body in bytes if `framing` is "length", else 0.
+        is_kept: True if the connection may be used again.
     """
 
     status: int
@@ -39,15 +45,15 @@ class Head(Struct, frozen=True):
     is_kept: bool
 
     def get(self, name: bytes) -> bytes:
-        """The value of the first field of this (lower-case) name; empty if there is none."""
+        """Return the value of the first field with this lower-case name; empty if there is none."""
         return next((value for key, value in self.fields if key.lower() == name), b"")
 
 
 def request_bytes(request: httpx2.Request, content: bytes, *, target: bytes, further: Pairs | None = None) -> bytes:
-    """A request as it goes out, its body behind it.
+    """Return the bytes of a request with its body.
 
     Raises:
-        httpx2.LocalProtocolError: a line break or NUL in a header or in the target.
+        httpx2.LocalProtocolError: There is a line break or NUL in a header or in the target.
     """
     fields = [(name, value) for name, value in request.headers.raw if name.lower() not in _OWN_FIELDS]
     if content or request.method not in ("GET", "HEAD"):
@@ -64,10 +70,10 @@ _OWN_FIELDS = frozenset({b"content-length", b"transfer-encoding"})
 
 
 class ResponseBuffer:
-    """One answer as its bytes come in: `feed` them, take the head, then the body in pieces.
+    """A parser of one answer: `feed` it bytes, read `head`, then `take` the body in pieces.
 
-    Bytes beyond `most_bytes` (None: no bound) are refused, framing included, and so is a head of more than 64 KiB or
-    256 fields. Interim answers (1xx) are skipped, up to 16 of them.
+    It refuses more than `most_bytes` bytes (None: no limit), framing included, and a head of more than 64 KiB or 256
+    fields. It skips up to 16 interim answers (1xx).
     """
 
     __slots__ = ("_interim", "_left", "_method", "_most", "_pieces", "_read", "_rest", "_state", "has_excess", "head")
@@ -86,25 +92,25 @@ class ResponseBuffer:
 
     @property
     def is_over(self) -> bool:
-        """Whether all of the answer has come in."""
+        """Return True if the whole answer has come."""
         return self._state == "over"
 
     @property
     def is_reusable(self) -> bool:
-        """Whether the connection can carry another request after this answer."""
+        """Return True if the connection can carry another request after this answer."""
         return self._state == "over" and not self.has_excess and self.head is not None and self.head.is_kept
 
     @property
     def waiting_bytes(self) -> int:
-        """How much of the body has come in and not been taken."""
+        """Return the number of bytes of the body that have come and were not taken."""
         return sum(map(len, self._pieces))
 
     def feed(self, data: bytes) -> None:
-        """Take bytes that came in.
+        """Take received bytes.
 
         Raises:
-            httpx2.RemoteProtocolError: they are not HTTP/1.1.
-            AnswerTooLarge: there are more than allowed.
+            httpx2.RemoteProtocolError: They are not HTTP/1.1.
+            AnswerTooLarge: There are more than allowed.
         """
         self._read += len(data)
         if self._most is not None and self._read > self._most + _HEAD_BYTES:
@@ -115,10 +121,10 @@ class ResponseBuffer:
             self._take_body(data)
 
     def feed_end(self) -> None:
-        """Take it that the connection ended.
+        """Take the end of the connection.
 
         Raises:
-            httpx2.RemoteProtocolError: the answer is not whole.
+            httpx2.RemoteProtocolError: The answer is incomplete.
         """
         if self._state == "body" and self.head is not None and self.head.framing == "close":
             self._state = "over"
@@ -129,7 +135,7 @@ class ResponseBuffer:
             raise httpx2.RemoteProtocolError("the server closed the connection within an answer")
 
     def take(self) -> bytes | None:
-        """The part of the body that came in since; empty at the end of the answer, None if more must come in first."""
+        """Return the new part of the body: empty at the end of the answer, None if more must be received first."""
         if self._pieces:
             taken = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
             self._pieces.clear()
@@ -137,7 +143,7 @@ class ResponseBuffer:
         return b"" if self._state == "over" else None
 
     def _take_head(self, data: bytes) -> bytes:
-        """Look for the end of the head; the bytes behind it."""
+        """Look for the end of the head and return the bytes after it."""
         rest = self._rest
         begin = max(0, len(rest) - 2)
         rest += data
@@ -220,10 +226,10 @@ class ResponseBuffer:
 
 
 def read_head(text: bytes, method: str) -> Head:
-    """The head of an answer to a request made with `method`, without its empty line.
+    """Parse the head of an answer, without its empty line, to a request made with `method`.
 
     Raises:
-        httpx2.RemoteProtocolError: it is malformed, or says in two ways where its body ends.
+        httpx2.RemoteProtocolError: The head is malformed, or contradicts itself about the end of the body.
     """
     first, *lines = text.split(b"\n")
     status_line = _STATUS_LINE.fullmatch(first.removesuffix(b"\r"))
@@ -259,7 +265,11 @@ def read_head(text: bytes, method: str) -> Head:
 def _framing(
     method: str, status: int, lengths: set[bytes], codings: list[bytes], *, is_new: bool
 ) -> tuple[Framing, int]:
-    """How the body of an answer ends (RFC 9112, 6.3); what is ambiguous is refused: proxies may read it otherwise."""
+    """Return the framing and length of an answer's body (RFC 9112, 6.3).
+
+    Raises:
+        httpx2.RemoteProtocolError: The framing is ambiguous, so that proxies may read it differently.
+    """
     if codings and (lengths or codings != [b"chunked"] or not is_new):
         raise httpx2.RemoteProtocolError("found Transfer-Encoding with Content-Length, in HTTP/1.0 or not chunked")
     if len(lengths) > 1 or not all(map(_DIGITS.fullmatch, lengths)):
@@ -272,7 +282,7 @@ def _framing(
 
 
 def too_large(most_bytes: int) -> AnswerTooLarge:
-    """The error for an answer of more than so many bytes."""
+    """Return the error for an answer of more than this many bytes."""
     return AnswerTooLarge(
         f"found an answer of more than {most_bytes / MEGABYTE:g} MB, read or decompressed;"
         " raise providers.answers.max_mb in journal.json if such answers are wanted",

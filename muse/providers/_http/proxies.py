@@ -1,8 +1,10 @@
-"""Which proxy the environment names for an address; it opens no connection.
+"""The choice of a proxy for an address by the environment.
+
+Entry point: `proxy_for`.
 
 The rules are those of `urllib.request` (`http_proxy`, `https_proxy`, `all_proxy` and `no_proxy` in lower or upper case,
-the system's own settings on macOS and Windows). `no_proxy` may in addition have `*` among other entries, and addresses
-and networks (`10.0.0.0/8`, `::1`).
+the system's own settings on macOS and Windows). `no_proxy` may also have `*` among other entries, and addresses and
+networks (`10.0.0.0/8`, `::1`).
 """
 
 from __future__ import annotations
@@ -18,14 +20,14 @@ from msgspec import Struct
 from muse.types.errors import ConfigError
 
 _LOWER = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
-# What a decision depends on; urllib leaves HTTP_PROXY out of count in a CGI program.
+# The variables that decide. REQUEST_METHOD is one, since urllib ignores HTTP_PROXY in a CGI program.
 VARIABLES = (*_LOWER, *(name.upper() for name in _LOWER), "REQUEST_METHOD")
 PORTS = {"http": 80, "https": 443}
 _EXPECTED = "http://host:port or https://host:port, or the host of the call in NO_PROXY"
 
 
 class Proxy(Struct, frozen=True):
-    """A proxy, the variable that names it, and the value of Proxy-Authorization for it; that stays out of `repr`."""
+    """A proxy, the variable that names it, and its Proxy-Authorization value, which `repr` does not show."""
 
     variable: str
     host: str
@@ -38,10 +40,10 @@ class Proxy(Struct, frozen=True):
 
 
 def proxy_for(scheme: str, host: str, port: int) -> Proxy | None:
-    """The proxy that the environment names for an address now; None: connect directly.
+    """Return the proxy that the environment names for an address now; None to connect directly.
 
     Raises:
-        ConfigError: it names one that cannot be used, such as a SOCKS proxy.
+        ConfigError: The environment names a proxy that cannot be used, such as a SOCKS proxy.
     """
     proxies = getproxies()
     address = proxies.get(scheme) or proxies.get("all")
@@ -72,13 +74,17 @@ def _network(entry: str) -> IPv4Network | IPv6Network | None:
 
 
 def _variable_of(address: str, scheme: str) -> str:
-    """The variable that has this value."""
+    """Return the name of the variable that has this value."""
     names = (f"{scheme}_proxy", f"{scheme.upper()}_PROXY", "all_proxy", "ALL_PROXY")
     return next((name for name in names if os.environ.get(name) == address), f"the system's proxy for {scheme}")
 
 
 def _parsed(address: str, variable: str) -> Proxy:
-    """A proxy's address; it may hold a password, so it is quoted in no error."""
+    """Parse a proxy's address.
+
+    Raises:
+        ConfigError: The address cannot be used. The text does not quote it, since it may hold a password.
+    """
     try:
         parts = urlsplit(address if "://" in address else f"http://{address}")
         host, port = parts.hostname, parts.port
@@ -96,7 +102,7 @@ def _parsed(address: str, variable: str) -> Proxy:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host's name or address means this machine."""
+    """Return True if a host's name or address means this machine."""
     if host.lower().rstrip(".") == "localhost" or host.lower().endswith(".localhost"):
         return True
     try:

@@ -1,4 +1,7 @@
-"""Sockets whose waits are bounded as a whole: looking a name up, connecting, the TLS handshake; no HTTP here."""
+"""Sockets with one time limit over name lookup, connecting and the TLS handshake; no HTTP.
+
+Entry points: `look_up`, `connect`, `secured`.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +20,17 @@ Found = Sequence[tuple[int, int, int, str, Address]]
 
 
 def look_up(host: str, port: int) -> Future[Found]:
-    """The addresses of a host, looked up in a thread of its own.
+    """Look up the addresses of a host in a separate thread and return a future of them.
 
-    The system's resolver takes no time limit: whoever waits may go on without it. The thread is a daemon, so that a
-    resolver that hangs holds neither an event loop's end nor the process's.
+    The system's resolver accepts no time limit, so the caller must be able to stop waiting. The thread is a daemon: a
+    hanging resolver delays neither the end of an event loop nor that of the process.
     """
     future: Future[Found] = Future()
     if _is_address(host):
         future.set_result(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST))
         return future
 
-    future.set_running_or_notify_cancel()  # from here on it cannot be cancelled under the thread
+    future.set_running_or_notify_cancel()  # from here on nobody can cancel it while the thread uses it
 
     def find() -> None:
         try:
@@ -48,13 +51,16 @@ def _is_address(host: str) -> bool:
 
 
 def connect(host: str, port: int, left_s: Callable[[], float | None]) -> socket.socket:
-    """A connection to a host, by the first of its addresses that answers.
+    """Connect to a host by the first of its addresses that answers.
 
-    `left_s` says how many seconds are left (None: any); an address that does not answer takes its share of them.
+    Args:
+        host: The host.
+        port: The port.
+        left_s: Returns the seconds left (None: no limit); an address that does not answer takes its share of them.
 
     Raises:
-        OSError: none can be reached, or there is no such host.
-        TimeoutError: the time is over.
+        OSError: No address can be reached, or there is no such host.
+        TimeoutError: The time is over.
     """
     found = look_up(host, port).result(left_s())
     failure: OSError = OSError(f"no address of {host}")
@@ -78,7 +84,7 @@ def connect(host: str, port: int, left_s: Callable[[], float | None]) -> socket.
 
 
 class BufferedSocket(Protocol):
-    """What a transport needs of a connected socket."""
+    """The methods of a connected socket that a transport uses."""
 
     def settimeout(self, seconds: float | None, /) -> None: ...
     def sendall(self, data: bytes, /) -> None: ...
@@ -88,10 +94,10 @@ class BufferedSocket(Protocol):
 
 
 def secured(below: BufferedSocket, tls: ssl.SSLContext, host: str, left_s: float | None) -> BufferedSocket:
-    """The connection with TLS upon it, which may have TLS already; it is closed with whatever is raised.
+    """Return the connection with TLS on top, also if it has TLS already; any exception closes it.
 
     Raises:
-        OSError: the handshake failed, or took longer than `left_s` seconds.
+        OSError: The handshake failed, or took longer than `left_s` seconds.
     """
     try:
         below.settimeout(left_s)
@@ -104,7 +110,7 @@ def secured(below: BufferedSocket, tls: ssl.SSLContext, host: str, left_s: float
 
 
 class _TlsWithinTls:
-    """TLS to a server within the TLS to a proxy, which `ssl` cannot do with sockets alone."""
+    """TLS to a server inside the TLS to a proxy, which `ssl` cannot do with sockets alone."""
 
     def __init__(self, below: ssl.SSLSocket, tls: ssl.SSLContext, host: str) -> None:
         self._below = below
@@ -134,7 +140,7 @@ class _TlsWithinTls:
         self._below.close()
 
     def _done(self, step: Callable[..., _T], *given: Any) -> _T:
-        """The outcome of a step of TLS, with the bytes carried that it asks for; all of it within the time set."""
+        """Run a step of TLS within the time limit, transfer the bytes it needs, and return its result."""
         end_s = None if self._timeout_s is None else time.monotonic() + self._timeout_s
         while True:
             try:
@@ -151,7 +157,7 @@ class _TlsWithinTls:
                 return outcome
 
     def _carry(self, end_s: float | None) -> None:
-        """Send what TLS has ready, and set what is left of the time."""
+        """Send the bytes that TLS has ready, and set the socket's timeout to the time left."""
         left_s = None if end_s is None else end_s - time.monotonic()
         if left_s is not None and left_s <= 0:
             raise TimeoutError("the time ran out within TLS")
@@ -161,5 +167,5 @@ class _TlsWithinTls:
 
 
 def share(until_s: float, places: int) -> float:
-    """The seconds until a moment of monotonic time, divided among so many addresses."""
+    """Return the seconds until a moment of monotonic time, divided by the number of addresses."""
     return max(until_s - time.monotonic(), 0.0) / places

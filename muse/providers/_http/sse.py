@@ -1,9 +1,11 @@
-"""The body of a streamed answer -> its JSON values, however the bytes are split: server-sent events, or plain JSON.
+"""Decoding of a streamed answer's body into JSON values: server-sent events or plain JSON, however it is split.
+
+Entry points: `read_events`, `aread_events`, `EventReader`, `DONE`.
 
 Source: the WHATWG HTML standard, section 9.2 (server-sent events): one byte order mark may come first, a line ends with
 LF, CRLF or CR, a line that begins with a colon is a comment, several `data` lines are joined with LF. Unlike there, the
 last event counts without the blank line after it, as OpenAI's Node SDK reads it. A body whose first character is `{` or
-`[` is JSON, whatever its content type says: one whole answer, an array of chunks, or one chunk a line.
+`[` is JSON, whatever its content type says: one whole answer, an array of chunks, or one chunk per line.
 """
 
 from __future__ import annotations
@@ -20,25 +22,25 @@ from muse.types.errors import ProviderError
 _decode = msgspec.json.Decoder().decode
 _MARK = b"\xef\xbb\xbf"
 _BLANK = b" \t\r\n"
-# Events without a message whose data need not be JSON.
+# Names of events that carry no content; their data need not be JSON.
 _IDLE = frozenset({b"ping", b"keepalive", b"keep-alive", b"heartbeat"})
-# How long the end of a connection is waited for after `[DONE]`, so that the connection can be kept.
+# How long to wait for the end of the body after `[DONE]`, so that the connection can be kept.
 _LAST_WAIT_S = 0.1
 
 
 class _Done(dict[str, Any]):
-    """The type of `DONE`: an event that says nothing else, for a gatherer that does not know it."""
+    """The type of `DONE`: an event with no content, so that an accumulator that does not know `DONE` can ignore it."""
 
     def __repr__(self) -> str:
         return "DONE"
 
 
-# The server says that its answer is whole: `[DONE]`, or the end of a body that is one JSON value.
+# The sign that the answer is complete: `[DONE]`, or the end of a body that is JSON.
 DONE: Final = _Done()
 
 
 class EventReader:
-    """Collects the bytes of one body; `feed` and `end` give the values that are whole by then, and `DONE`."""
+    """A decoder of one body; `feed` and `end` return the values that are complete by then, and `DONE`."""
 
     __slots__ = ("_data", "_head", "_is_json", "_name", "_provider", "_skips_lf", "_tail", "error", "is_done")
 
@@ -54,7 +56,7 @@ class EventReader:
         self.error: ProviderError | None = None
 
     def feed(self, piece: bytes) -> list[Any]:
-        """Take the next bytes; the values that they complete, up to an event that cannot be read: see `error`."""
+        """Take the next bytes; return the values they complete, up to an unreadable event, which sets `error`."""
         if self._head is not None:
             piece = self._begin(piece)
         if self._skips_lf and piece:
@@ -75,7 +77,10 @@ class EventReader:
         return self._events(lines)
 
     def end(self) -> list[Any]:
-        """The body is over; the values that were still open. Data of an event that is cut off is left out."""
+        """Take the end of the body and return the values that were still open.
+
+        The data of a truncated event is left out.
+        """
         if self.is_done or self.error is not None:
             return []
         if self._is_json:
@@ -89,7 +94,7 @@ class EventReader:
             return []
 
     def _begin(self, piece: bytes) -> bytes:
-        """See what form the body has, once its first character is there; what is to be read by then."""
+        """Determine the form of the body once its first character has come; return the bytes to read by then."""
         head = (self._head or b"") + piece
         if _MARK.startswith(head):
             self._head = b"" if head == _MARK else head
@@ -97,7 +102,7 @@ class EventReader:
         head = head.removeprefix(_MARK)
         begun = head.lstrip(_BLANK)
         if not begun:
-            self._head = head[-1:]  # of blanks alone, a mark no longer can follow
+            self._head = head[-1:]  # only white space so far, after which no byte order mark can follow
             return b""
         self._head = None
         self._is_json = begun[:1] in (b"{", b"[")
@@ -125,7 +130,7 @@ class EventReader:
         return events
 
     def _field(self, line: bytes) -> None:
-        """Take one line of an event; comments and unknown fields are left out."""
+        """Take one line of an event; comments and unknown fields are ignored."""
         name, _, value = line.partition(b":")
         if name == b"data":
             self._data.append(value.removeprefix(b" "))
@@ -133,10 +138,10 @@ class EventReader:
             self._name = value.removeprefix(b" ")
 
     def _event(self, data: bytes) -> list[Any]:
-        """The value of an event with this data, as a list of one or none.
+        """Return the values of an event with this data, mostly a list of one or none.
 
         Raises:
-            ValueError: its data is not a JSON object.
+            ValueError: The data is not a JSON object.
         """
         name = self._name
         if data.startswith(b"[DONE]"):
@@ -159,7 +164,7 @@ class EventReader:
         return [_named(value, name) if name else value]
 
     def _unseparated(self, data: bytes) -> list[Any]:
-        """The values of events without blank lines between them, one on each line; none if one of them is no JSON."""
+        """Return the values of events that have no blank lines between them; none if one of them is not JSON."""
         bare, is_done, _ = data.partition(b"\n[DONE]")
         values = _lines(bare)
         if not all(isinstance(value, dict) for value in values):
@@ -168,7 +173,7 @@ class EventReader:
         return [*values, DONE] if is_done else values
 
     def _json(self, body: bytes) -> list[Any]:
-        """The values of a body that is JSON."""
+        """Return the values of a body that is JSON."""
         try:
             value = _loads(body)
             values = value if isinstance(value, list) else [value]
@@ -189,10 +194,10 @@ class EventReader:
 
 
 def read_events(pieces: Iterable[bytes], provider: str) -> Iterator[Any]:
-    """The values of a streamed body, and `DONE` where the server says so; nothing is read beyond that.
+    """Yield the values of a streamed body, and `DONE` once the server sends it; nothing is read after that.
 
     Raises:
-        ProviderDown: the body cannot be read.
+        ProviderDown: The body cannot be read.
     """
     reader = EventReader(provider)
     for piece in pieces:
@@ -206,7 +211,10 @@ def read_events(pieces: Iterable[bytes], provider: str) -> Iterator[Any]:
 
 
 async def aread_events(pieces: AsyncIterator[bytes], provider: str) -> AsyncGenerator[Any, None]:
-    """As `read_events`, awaited; after `DONE` the end of the body is waited for a moment, to keep the connection."""
+    """Do the same as `read_events`, asynchronously.
+
+    After `DONE` it waits briefly for the end of the body, so that the connection can be kept.
+    """
     reader = EventReader(provider)
     async for piece in pieces:
         for event in reader.feed(piece):
@@ -222,22 +230,22 @@ async def aread_events(pieces: AsyncIterator[bytes], provider: str) -> AsyncGene
 
 
 async def _drain(pieces: AsyncIterator[bytes]) -> None:
-    """Read a body to its end, if that comes at once."""
-    import asyncio  # a coroutine runs, so it is loaded
+    """Read a body to its end, if the end comes within a moment."""
+    import asyncio  # costs nothing: a running coroutine means that it is already imported
 
     try:
         async with asyncio.timeout(_LAST_WAIT_S):
             async for _ in pieces:
                 pass
-    except Exception:  # noqa: BLE001, S110 - the answer is whole; how its connection ends is no concern of the call
+    except Exception:  # noqa: BLE001, S110 - the answer is complete; the end of its connection cannot fail the call
         pass
 
 
 def _loads(data: bytes) -> Any:
-    """A JSON value; halves of surrogate pairs, which msgspec refuses, stay as they are.
+    """Return a decoded JSON value; halves of surrogate pairs, which msgspec refuses, are kept.
 
     Raises:
-        ValueError: it is not JSON, or nested too deeply.
+        ValueError: The data is not JSON, or is nested too deeply.
     """
     try:
         return _decode(data)
@@ -250,7 +258,7 @@ def _loads(data: bytes) -> Any:
 
 
 def _lines(body: bytes) -> list[Any]:
-    """The values of a body with one on each line; none if one of them is no JSON."""
+    """Return the values of a body with one JSON value per line; none if one of them is not JSON."""
     try:
         return [_loads(line) for line in body.splitlines() if line.strip()]
     except ValueError:
@@ -258,12 +266,12 @@ def _lines(body: bytes) -> list[Any]:
 
 
 def _named(value: dict[str, Any], name: bytes) -> dict[str, Any]:
-    """An event whose data leaves its type to the event's name."""
+    """Return an event with its type; if the data has none, the event's name is the type."""
     return value if "type" in value else {"type": name.decode(errors="replace"), **value}
 
 
 def _named_error(value: Any) -> Mapping[str, Any]:
-    """An event named `error`, whatever its data looks like, as `{"type": "error", "error": {"message": ...}}`."""
+    """Return an event named `error` as `{"type": "error", "error": {"message": ...}}`, whatever its data looks like."""
     if isinstance(value, dict) and (value.get("error") or value.get("type") == "error"):
         return {"type": "error", **value}
     return {"type": "error", "error": value if isinstance(value, dict) else {"message": str(value)}}

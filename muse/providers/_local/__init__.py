@@ -1,1 +1,1 @@
-"""The engine beneath the `local` provider: a model in a child process; knows no prompt or route."""
+"""The engine of the `local` provider: a model in a child process, fetched and controlled from here."""

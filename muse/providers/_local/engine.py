@@ -1,7 +1,9 @@
-"""The owner's side of the embedded model: ask, stream, cancel; knows neither prompts nor providers.
+"""The parent process's interface to the embedded model: request, stream, cancel.
 
-One process per model file and owner, started at the first request, started again after it died,
-after a fork or after `stop`. Everything here may be called from any thread and any event loop.
+Entry point: `Engine.shared`.
+
+There is one engine process per model file and parent process. It starts at the first request, and again after it died,
+after a fork or after `stop`. All methods may be called from any thread and any event loop.
 """
 
 from __future__ import annotations
@@ -38,14 +40,14 @@ __all__ = [
 ]
 
 Operation = Literal["chat", "complete"]
-"""llama.cpp's `/v1/chat/completions` and `/v1/completions`; a body is what these take."""
+"""llama.cpp's `/v1/chat/completions` and `/v1/completions`; a request's body is the body of these endpoints."""
 
 
 class Engine:
     """An embedded model that starts when it is first needed.
 
-    Requests wait in order for the single slot, which makes answers at temperature 0 repeatable.
-    Results and chunks are llama.cpp's own dicts, `usage` and `timings` included.
+    Requests wait in order for the single slot, which makes answers at temperature 0 repeatable. Results and chunks are
+    llama.cpp's own dicts, including `usage` and `timings`.
     """
 
     def __init__(self, launch: Launch) -> None:
@@ -55,47 +57,55 @@ class Engine:
 
     @classmethod
     def shared(cls, model_path: Path, *, n_ctx: int = 4096, threads: int = 1, batch_threads: int = 2) -> Engine:
-        """Give this process's engine for a model file; nothing is started yet.
+        """Return this process's engine for a model file, without starting it.
 
-        `n_ctx` counts tokens of prompt and answer together; `threads` generate, `batch_threads`
-        read the prompt (more than these are slower for a small model on a busy machine).
+        Args:
+            model_path: The model file.
+            n_ctx: The number of tokens of prompt and answer together.
+            threads: The threads that generate. More are slower for a small model on a busy machine.
+            batch_threads: The threads that read the prompt. The same holds for them.
         """
         launch = Launch(Path(model_path).resolve(), n_ctx, threads, batch_threads)
         with _shared.lock:
             return _shared.engines.setdefault(launch, cls(launch))
 
     def ready(self, *, timeout_s: float | None = None) -> Message:
-        """Start the engine if need be and describe it.
+        """Start the engine if it is not running and return its description.
 
-        Keys: `model`, `quantization`, `parameters`, `n_ctx`, `n_ctx_train`, `supports_tools`,
-        `supports_system_role`, `chat_template`, `modalities`, `load_s`, `pid`.
+        Keys: `model`, `quantization`, `parameters`, `n_ctx`, `n_ctx_train`, `supports_tools`, `supports_system_role`,
+        `chat_template`, `modalities`, `load_s`, `pid`.
         """
         return self._ask("info", {}, timeout_s)
 
     async def aready(self, *, timeout_s: float | None = None) -> Message:
-        """As `ready`, for a coroutine."""
+        """Do the same as `ready`, asynchronously."""
         return await self._aask("info", {}, timeout_s)
 
     def request(self, op: Operation, body: Message, *, timeout_s: float | None = None) -> Message:
-        """Ask and wait for the whole answer; `timeout_s` counts from now, start and queue included.
+        """Send a request and return the whole answer.
+
+        Args:
+            op: The operation.
+            body: The body of the request.
+            timeout_s: The time limit in seconds from now, including start and queue.
 
         Raises:
-            EngineRefused: llama.cpp declined, for example `exceed_context_size_error`.
-            EngineDied: the process ended before it answered.
-            EngineMissing: the engine package is not installed.
-            TimeoutError: no answer in time; the work is cancelled.
+            EngineRefused: llama.cpp refused the request, for example with `exceed_context_size_error`.
+            EngineDied: The process ended before it answered.
+            EngineMissing: The engine package is not installed.
+            TimeoutError: There was no answer in time; the work is cancelled.
         """
         return self._ask(op, body, timeout_s)
 
     async def arequest(self, op: Operation, body: Message, *, timeout_s: float | None = None) -> Message:
-        """As `request`, for a coroutine; cancelling it cancels the work."""
+        """Do the same as `request`, asynchronously; cancelling the coroutine cancels the work."""
         return await self._aask(op, body, timeout_s)
 
     def stream(self, op: Operation, body: Message, *, timeout_s: float | None = None) -> Iterator[Message]:
         """Yield llama.cpp's chunks as they come; closing the iterator cancels the work.
 
-        The last chunk carries `usage` and `timings`. Raises as `request`; `timeout_s` is for the
-        whole stream.
+        The last chunk carries `usage` and `timings`. The same errors as for `request` are raised. `timeout_s` is the
+        limit of the whole stream.
         """
         inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         deadline = _deadline(timeout_s)
@@ -104,21 +114,21 @@ class Engine:
                 yield message["chunk"]
 
     async def astream(self, op: Operation, body: Message, *, timeout_s: float | None = None) -> AsyncIterator[Message]:
-        """As `stream`, for a coroutine; cancelling it, or `aclose()`, cancels the work."""
+        """Do the same as `stream`, asynchronously; cancelling the coroutine, or `aclose()`, cancels the work."""
         inbox = _AsyncInbox(timeout_s)
         with self._current().exchange(op, body, inbox.put, stream=True) as link:
             while "chunk" in (message := link.unwrap(await inbox.receive(op))):
                 yield message["chunk"]
 
     def stop(self) -> None:
-        """End the process, if one runs; whoever waits gets `EngineDied`."""
+        """End the process, if one runs; waiting callers get `EngineDied`."""
         with self._lock:
             link, self._link = self._link, None
         if link is not None:
             link.stop()
 
     def after_fork(self) -> None:
-        """Forget, in a forked process, the engine process of its parent."""
+        """Forget the engine process of the parent, in a forked process."""
         self._lock = threading.Lock()
         if self._link is not None:
             self._link.detach()
@@ -161,21 +171,29 @@ def _receive(inbox: queue.SimpleQueue[Message], deadline: float | None, op: str)
 
 
 class _AsyncInbox:
-    """Where another thread leaves messages for one coroutine of one event loop."""
+    """A queue in which another thread leaves messages for one coroutine of one event loop."""
 
     def __init__(self, timeout_s: float | None) -> None:
-        # Whoever awaits has loaded asyncio; above, it would cost every other program 27 ms.
+        # An async caller has imported asyncio already; at the top it would cost every other program 27 ms.
         self._asyncio: Any = importlib.import_module("asyncio")
         self._loop = self._asyncio.get_running_loop()
         self._messages = self._asyncio.Queue()
         self._deadline = None if timeout_s is None else self._loop.time() + timeout_s
 
     def put(self, message: Message) -> None:
-        """Leave a message; RuntimeError if the loop has been closed."""
+        """Leave a message.
+
+        Raises:
+            RuntimeError: The event loop has been closed.
+        """
         self._loop.call_soon_threadsafe(self._messages.put_nowait, message)
 
     async def receive(self, op: str) -> Message:
-        """Wait for the next message, or for the deadline."""
+        """Wait for the next message and return it.
+
+        Raises:
+            TimeoutError: The deadline has passed.
+        """
         try:
             async with self._asyncio.timeout_at(self._deadline):
                 message: Message = await self._messages.get()
@@ -192,12 +210,12 @@ class _Shared:
         self.lock = threading.Lock()
 
     def stop(self) -> None:
-        """End every engine process, so that leaving the interpreter does not wait for one."""
+        """End every engine process, so that the interpreter's exit does not wait for one."""
         for engine in list(self.engines.values()):
             engine.stop()
 
     def after_fork(self) -> None:
-        """Give a forked process locks that nobody holds and engines that have not started."""
+        """Give a forked process fresh locks and engines that have not started."""
         self.lock = threading.Lock()
         for engine in self.engines.values():
             engine.after_fork()

@@ -1,4 +1,7 @@
-"""One running engine process and the lines to it; does not know sync from async."""
+"""One running engine process and the pipes to it.
+
+Entry points: `Launch`, `EngineProcess`.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ Sink = Callable[[Message], None]
 
 
 class Launch(Struct, frozen=True):
-    """What one engine process is started with; `n_ctx` counts tokens."""
+    """The parameters of one engine process; `n_ctx` counts tokens."""
 
     model_path: Path
     n_ctx: int = 4096
@@ -39,11 +42,11 @@ class Launch(Struct, frozen=True):
     batch_threads: int = 2
 
     def command(self) -> list[str]:
-        """Give the command line; `-S` leaves out site, since only one package is needed.
+        """Return the command line; `-S` leaves out `site`, since only one package is needed.
 
         Raises:
-            EngineMissing: the engine package is not installed.
-            EngineError: this interpreter has no program of its own to start.
+            EngineMissing: The engine package is not installed.
+            EngineError: This interpreter has no executable to start.
         """
         if not sys.executable:
             raise EngineError("local: sys.executable is empty, expected a Python to start")
@@ -54,10 +57,10 @@ class Launch(Struct, frozen=True):
 
 
 def package_folder() -> Path:
-    """Find the folder that holds the engine package, without importing it.
+    """Return the folder that holds the engine package, without importing it.
 
     Raises:
-        EngineMissing: the package is not installed.
+        EngineMissing: The package is not installed.
     """
     spec = importlib.machinery.PathFinder.find_spec(PACKAGE)
     if spec is None or spec.origin is None:
@@ -69,11 +72,11 @@ def package_folder() -> Path:
 
 
 class EngineProcess:
-    """A child process with its three lines, each served by one thread.
+    """A child process with its three pipes, each served by one thread.
 
-    The keeper starts the process and writes to it, so that no caller waits for a busy child and
-    the child is tied to a thread that stays; the reader hands each answer to the one who asked;
-    the third keeps the last lines of the log, which say why a process ended.
+    The keeper starts the process and writes to it. So no caller waits for a busy child, and the child is tied to a
+    thread that stays. The reader passes each answer to the caller of its request. The third thread keeps the last lines
+    of the log, which say why a process ended.
     """
 
     def __init__(self, launch: Launch) -> None:
@@ -96,12 +99,12 @@ class EngineProcess:
 
     @property
     def ended(self) -> bool:
-        """Whether the process has gone, also if no thread has noticed yet."""
+        """Return True if the process has ended, even if no thread has noticed yet."""
         return self._ended or self._process.poll() is not None
 
     @contextlib.contextmanager
     def exchange(self, op: str, body: Message, sink: Sink, *, stream: bool) -> Iterator[EngineProcess]:
-        """Ask, and on leaving withdraw what is not answered yet; `sink` runs in another thread."""
+        """Send a request, and cancel it on exit if it is unanswered; `sink` receives messages in another thread."""
         request_id = next(self._ids)
         line = json.dumps({"id": request_id, "op": op, "stream": stream, "body": body})
         with self._lock:
@@ -115,11 +118,11 @@ class EngineProcess:
             self._withdraw(request_id)
 
     def unwrap(self, message: Message) -> Message:
-        """Pass on a chunk or a result, raise what is neither.
+        """Return a chunk or a result unchanged; raise the error for any other message.
 
         Raises:
-            EngineRefused: the engine declined the request, or cannot load the model.
-            EngineDied: the process is gone.
+            EngineRefused: The engine refused the request, or cannot load the model.
+            EngineDied: The process has ended.
         """
         if "ended" in message:
             raise self._failure()
@@ -129,13 +132,13 @@ class EngineProcess:
         return message
 
     def stop(self) -> None:
-        """End the process at once; whoever waits for an answer gets `EngineDied`."""
+        """End the process at once; callers that wait for an answer get `EngineDied`."""
         self._process.kill()
         for thread in self._threads:
             thread.join(STOP_TIMEOUT_S)
 
     def detach(self) -> None:
-        """Let go of a process that belongs to the parent of this forked one."""
+        """Release a process that belongs to the parent of this forked one."""
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             if pipe is not None:
                 pipe.close()
@@ -222,5 +225,5 @@ class EngineProcess:
             return
         try:
             sink(message)
-        except RuntimeError:  # the event loop that asked has been closed
+        except RuntimeError:  # the caller's event loop has been closed
             self._withdraw(request_id)

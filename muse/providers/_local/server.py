@@ -1,10 +1,10 @@
-"""The process that holds the model: one JSON line in is one request; knows nothing of muse.
+"""The child process that holds the model: it reads requests as JSON lines and writes answers as JSON lines.
 
-It is started by file path, so that its start costs no import of the package around it.
+It is started by file path, so that its start does not import the package around it.
 Lines in: `{"id", "op": "chat" | "complete" | "info", "stream", "body"}` or
 `{"id", "op": "cancel"}`. Lines out: `{"id", "chunk"}`, then one `{"id", "done"}` or
 `{"id", "error": {"status", "code", "message"}}`.
-It never outlives its owner, and always ends with `os._exit`: llama.cpp's own teardown hangs
+It never outlives its parent process, and always ends with `os._exit`: llama.cpp's own teardown hangs
 or aborts when a request is in flight.
 """
 
@@ -25,12 +25,12 @@ from typing import Any
 EXIT_NOT_LOADED = 3
 EXIT_NO_PACKAGE = 4
 BATCH_TOKENS = 256
-"""Prompt tokens between two looks at cancellation: about half a second for the small model."""
+"""Prompt tokens between two checks for cancellation: about half a second for the small model."""
 FIT_FROM_BYTES = 1_000_000_000
 """From this file size on, llama.cpp fits the layers to the memory; the test costs 0.1 s."""
 WATCH_INTERVAL_S = 0.2
 LONGEST_PARENT = 60
-"""Characters of a folder in which a Unix socket may stand: the whole path has room for 103."""
+"""The longest folder path, in characters, for the Unix socket: the whole path may have 103."""
 PR_SET_PDEATHSIG = 1
 GROWING = ("content", "reasoning_content", "text", "arguments")
 
@@ -38,7 +38,7 @@ Message = dict[str, Any]
 
 
 class OutputStream:
-    """The line to the owner: the original standard output, which native code cannot reach."""
+    """The pipe to the parent process: the original standard output, which native code cannot write to."""
 
     def __init__(self) -> None:
         self._fd = os.dup(1)
@@ -46,7 +46,7 @@ class OutputStream:
         self._lock = threading.Lock()
 
     def send(self, message: Message) -> None:
-        """Write one line; without a reader on the other side this process has no purpose."""
+        """Write one line; end this process if nobody reads it, since its parent is gone."""
         data = memoryview(json.dumps(message).encode() + b"\n")
         try:
             with self._lock:
@@ -57,7 +57,7 @@ class OutputStream:
 
 
 def grow(whole: Message, piece: Message) -> None:
-    """Add a streamed piece to what has come before: texts are joined, facts replaced."""
+    """Add a streamed piece to what has come before: text is appended, other values are replaced."""
     for key, value in piece.items():
         if value is None:
             whole.setdefault(key, None)
@@ -77,9 +77,9 @@ def grow(whole: Message, piece: Message) -> None:
 
 
 class FrameBuffer:
-    """Joins the chunks of a stream into the one answer llama.cpp gives without a stream.
+    """An accumulator that joins the chunks of a stream into the one answer llama.cpp gives without a stream.
 
-    Every request is streamed underneath, because only a stream can be stopped.
+    Every request is streamed internally, because only a stream can be stopped.
     """
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ class FrameBuffer:
         self._facts.update({key: value for key, value in chunk.items() if key != "choices"})
 
     def whole(self) -> Message:
-        """Give the answer so far, in the form of an answer that was not streamed."""
+        """Return the answer so far, in the form of an answer that was not streamed."""
         choices = [self._settle(choice) for _, choice in sorted(self._choices.items())]
         kind = str(self._facts.get("object", "")).removesuffix(".chunk")
         return {**self._facts, "object": kind, "choices": choices}
@@ -110,10 +110,10 @@ class FrameBuffer:
 
 
 class StdinReader:
-    """The address llama.cpp insists on opening: a private socket, unlinked once it is read.
+    """The private socket that llama.cpp must listen on, unlinked once its descriptions are read.
 
-    Where Unix sockets are not to be had it is a loopback port behind a key that nobody else
-    has, without web page or foreign origins.
+    Without Unix sockets it is a loopback port, protected by a key that no other process has, without web page or
+    foreign origins.
     """
 
     def __init__(self) -> None:
@@ -124,13 +124,13 @@ class StdinReader:
             parent = os.environ.get("TMPDIR", "")
             usable = len(parent) <= LONGEST_PARENT and os.access(parent, os.W_OK)
             name = f"muse-{os.urandom(8).hex()}"
-            # A new folder of an unguessable name, for this user alone: nothing to run into.
+            # The folder is new, has an unguessable name and is for this user alone: nobody can prepare it.
             self._folder = os.path.join(parent if usable else "/tmp", name)  # noqa: S108
             os.mkdir(self._folder, 0o700)
             self.host = os.path.join(self._folder, "e.sock")
 
     def read(self, address: str, path: str) -> Message:
-        """Get one of the server's own descriptions as JSON."""
+        """Return one of the server's own descriptions, read from its JSON."""
         with self._connect(address) as line:
             ask = f"GET {path} HTTP/1.0\r\nAuthorization: Bearer {self.key}\r\n\r\n"
             line.sendall(ask.encode())
@@ -141,7 +141,7 @@ class StdinReader:
         return found
 
     def shut(self) -> None:
-        """Take the socket off the file system: what is open stays open, nobody else gets in."""
+        """Remove the socket from the file system: open connections stay open, and no new ones are possible."""
         if self._folder:
             if os.path.exists(self.host):
                 os.unlink(self.host)
@@ -158,7 +158,7 @@ class StdinReader:
 
 
 def settings(package: Any, door: StdinReader, model_path: str, sizes: tuple[int, int, int]) -> Any:
-    """Set what llama.cpp is to do; `sizes` are context tokens, threads, threads for prompts."""
+    """Return llama.cpp's settings; `sizes` are context tokens, threads, threads for prompts."""
     params = package.CommonParams()
     params.model.path = model_path
     params.model_alias = {os.path.splitext(os.path.basename(model_path))[0]}
@@ -178,11 +178,11 @@ def settings(package: Any, door: StdinReader, model_path: str, sizes: tuple[int,
 
 
 def load(model_path: str, sizes: tuple[int, int, int]) -> tuple[Any, Message]:
-    """Load the model; give the server and what is to be known about it.
+    """Load the model; return the server and its description.
 
     Raises:
-        ImportError: the engine package is there but cannot be loaded.
-        OSError, RuntimeError: the file is not a model this engine can load.
+        ImportError: The engine package is there but cannot be loaded.
+        OSError, RuntimeError: The file is not a model this engine can load.
     """
     start_s = time.monotonic()
     import xllamacpp
@@ -212,14 +212,14 @@ def load(model_path: str, sizes: tuple[int, int, int]) -> tuple[Any, Message]:
 
 
 def leave(status: int, reason: Exception) -> None:
-    """End, and leave the reason where the owner reads the log."""
+    """Write the reason to standard error, where the parent process reads the log, and end this process."""
     sys.stderr.write(f"{reason}\n")
     sys.stderr.flush()
     os._exit(status)
 
 
 class RequestHandler:
-    """Takes requests as they come and answers them one after the other."""
+    """A queue of requests that are answered one after the other."""
 
     def __init__(self, outlet: OutputStream) -> None:
         self._outlet = outlet
@@ -229,7 +229,7 @@ class RequestHandler:
         self._info: Message | None = None
 
     def take(self, request: Message) -> None:
-        """Accept one line of the owner; `info` and `cancel` do not wait for their turn."""
+        """Accept one line of the parent process; `info` and `cancel` do not wait in the queue."""
         if request["op"] == "cancel":
             self._wanted.discard(request["id"])
         elif request["op"] == "info" and self._info is not None:
@@ -239,7 +239,7 @@ class RequestHandler:
             self._jobs.put(request)
 
     def work(self, model_path: str, sizes: tuple[int, int, int]) -> None:
-        """Load the model, then answer for ever; a model that does not load ends the process."""
+        """Load the model, then answer requests forever; a model that does not load ends the process."""
         try:
             self._server, self._info = load(model_path, sizes)
         except ImportError as exc:
@@ -258,7 +258,7 @@ class RequestHandler:
         streamed, whole, faults = request["stream"], FrameBuffer(), []
 
         def see(chunk: Message) -> bool:
-            """Take a chunk; `True` stops the work. Progress is asked for to be able to stop."""
+            """Take a chunk and return True to stop the work; progress chunks are requested to allow that."""
             if "error" in chunk:
                 faults.append(chunk["error"])
             elif streamed and "prompt_progress" not in chunk:
@@ -269,7 +269,7 @@ class RequestHandler:
 
         try:
             self._run(request, see)
-        except (ValueError, TypeError, RuntimeError) as exc:  # a body llama.cpp cannot read
+        except (ValueError, TypeError, RuntimeError) as exc:  # llama.cpp cannot read the body
             faults.append({"code": 400, "type": "invalid_request_error", "message": str(exc)})
         if faults:
             code, kind, text = (faults[0].get(key) for key in ("code", "type", "message"))
@@ -291,11 +291,11 @@ class RequestHandler:
 
 
 def exit_with_parent(owner_pid: int) -> None:
-    """End when the owner ends, however it ends and whoever else holds its pipe open.
+    """End this process when its parent ends, in whatever way, and even if another process holds the pipe open.
 
-    The kernel's signal (Linux) also works while the model loads, which holds the interpreter's
-    lock; it follows the *thread* that started this process, which is why the owner starts it
-    from one that stays. Looking at the parent covers the other systems with processes that fork.
+    The kernel's signal (Linux) also works while the model loads, which holds the interpreter's lock. It follows the
+    *thread* that started this process, which is why the parent starts it from a thread that stays. Polling the parent's
+    process id covers the other systems that have fork.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -309,7 +309,11 @@ def exit_with_parent(owner_pid: int) -> None:
 
 
 def main(argv: list[str]) -> None:
-    """Serve: `argv` is owner's process id, package folder, context, threads, threads, model."""
+    """Serve requests until standard input ends.
+
+    Args:
+        argv: The parent's process id, package folder, context tokens, threads, threads for prompts, model file.
+    """
     owner_pid, package_folder, model_path = int(argv[0]), argv[1], argv[5]
     sizes = (int(argv[2]), int(argv[3]), int(argv[4]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,1 +1,1 @@
-"""Parts of reading a reply that wire forms share: tool calls, finish reasons, errors."""
+"""Reading of replies, shared by the wire forms: tool calls, finish reasons, errors."""

@@ -1,4 +1,7 @@
-"""HTTP status, code and headers of any provider -> the one error class for it; it knows no SDK."""
+"""Translation of a provider's HTTP status, error code and headers to one of muse's error classes.
+
+Entry points: `status_error`, `timeout_error`, `connection_error`, `local_error`, `malformed_response_error`.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +27,11 @@ from muse.types.surrogates import join_surrogates
 
 _LONGEST_MESSAGE = 500
 _RETRYABLE = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
-# Codes by which providers tell a used-up account from too much at once.
+# Codes for a used-up account, as opposed to too many requests at once.
 _QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "quota_exceeded"})
 _QUOTA_WORDS = ("credit balance is too low", "exceeded your current quota")
 _QUOTA_STATUSES = frozenset({400, 402, 403, 429})
-# A wrong key that comes as a 400 (Google), or in the middle of a stream.
+# Codes for a wrong key that comes with status 400 (Google), or in the middle of a stream.
 _KEY_CODES = frozenset({"API_KEY_INVALID", "authentication_error", "invalid_api_key", "permission_error"})
 _OVERLOADED = frozenset({"overloaded_error", "server_error", "internal_error", "server_overloaded", "slow_down"})
 
@@ -44,14 +47,21 @@ def status_error(
     is_quota: bool | None = None,
     moderation: Sequence[str] | None = None,
 ) -> ProviderError | BlockedReply:
-    """The error for an HTTP answer that is not a good one; keys are masked in its text.
+    """Return the error for an HTTP answer that is not a good one; keys are masked in its text.
 
-    `is_quota` says whether the account is used up where the caller knows it; None tells it by code and words.
-    `moderation` are the reasons of a content policy where the caller knows that one refused; None tells that by code
-    and words too, and such a refusal is a `BlockedReply`.
-
-    401 and 403 are `AuthError`, 404 `NotFoundError`, a used-up quota `QuotaError` whatever its status, 408 and 504
+    401 and 403 give `AuthError`, 404 `NotFoundError`, a used-up quota `QuotaError` whatever its status, 408 and 504
     `ProviderTimeout`, 429 `RateLimitError`, 5xx and overload codes `ProviderDown`, other 4xx `RequestError`.
+
+    Args:
+        provider: The name of the provider.
+        model: The name of the model.
+        status: The HTTP status.
+        code: The provider's error code.
+        message: The provider's message.
+        headers: The headers of the answer, which may hold a retry time.
+        is_quota: True if the account is used up; None derives that from code and message.
+        moderation: The reasons of a content policy that refused the request, which gives a `BlockedReply`; None derives
+            a refusal from code and message.
     """
     words = _shorten(str(message or "no message"))
     sign = _shorten(str(code)) if code not in (None, "", status, str(status)) else None
@@ -76,13 +86,13 @@ def status_error(
 
 
 def timeout_error(provider: str, model: str, timeout_s: float) -> ProviderTimeout:
-    """No answer within the time of the call."""
+    """Return the error for a call without an answer within its time limit."""
     text = f"no answer within {timeout_s:.3g} s"
     return ProviderTimeout(text, provider=provider, model=model, code="timeout", retryable=True)
 
 
 def connection_error(provider: str, model: str, exc: BaseException) -> ProviderDown:
-    """The connection was refused or broke off; the innermost cause is the one that says why."""
+    """Return the error for a connection that was refused or broke off; its text is that of the innermost cause."""
     cause: BaseException = exc
     while cause.__cause__ is not None:
         cause = cause.__cause__
@@ -91,9 +101,9 @@ def connection_error(provider: str, model: str, exc: BaseException) -> ProviderD
 
 
 def local_error(exc: BaseException) -> ConfigError | None:
-    """Return the error for a fault of this machine or its settings that kept a request from being sent; None if none.
+    """Return the error for a fault of this machine or its settings that prevented the sending; None if there is none.
 
-    Such a fault is no provider's: it is not retried, and does not count against the provider.
+    Such a fault is not the provider's: it is not retried, and does not count against the provider.
     """
     link: BaseException | None = exc
     seen: set[int] = set()
@@ -116,13 +126,13 @@ _UNUSABLE_ADDRESS = frozenset({"InvalidURL", "InvalidUrlClientError", "Unsupport
 
 
 def invalid_body_error(provider: str, model: str, body: bytes, *, expected: str = "a JSON object") -> ProviderDown:
-    """A good status with a body that is not what was `expected`."""
+    """Return the error for an answer with a good status whose body is not what was `expected`."""
     what = "an empty body" if not body.strip() else f"{len(body)} bytes that are not {expected}"
     return ProviderDown(f"answered with {what}", provider=provider, model=model, code="unreadable", retryable=True)
 
 
 def malformed_response_error(provider: str, model: str, exc: Exception) -> ProviderDown:
-    """An answer of a form that nobody knows; the exception says where reading it ended."""
+    """Return the error for an answer of unknown form; the exception says where reading it failed."""
     text = _shorten(f"answered in a form that cannot be read ({type(exc).__name__}: {exc})")
     return ProviderDown(text, provider=provider, model=model, code="unreadable", retryable=True)
 

@@ -1,4 +1,7 @@
-"""The words by which providers say how an answer ended -> muse's own; a word that is not listed is an error."""
+"""Translation of providers' finish reasons to muse's own; an unknown finish reason is an error.
+
+Entry points: `finish_of`, `is_transient_end`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Collection
 
 from muse.types.messages import Finish
 
-# Truncation and refusal are told in each other's words where one API is offered in the form of another.
+# The words of all APIs are listed together, since a gateway may offer one API in the form of another.
 _TRUNCATED = frozenset(
     {
         *("length", "max_tokens", "max_output_tokens", "max_completion_tokens", "max_new_tokens", "max_length"),
@@ -21,7 +24,7 @@ _BLOCKED = frozenset(
         *("image_safety", "image_prohibited_content", "image_recitation", "model_armor"),
     }
 )
-# The same request may be answered the next time: the server cut it short, or the model wrote a call that is none.
+# The same request may succeed the next time: the server cut it short, or the model wrote a malformed tool call.
 _TRANSIENT = frozenset(
     {
         *("error", "failed", "cancelled", "canceled", "abort", "aborted", "in_progress", "queued", "timeout"),
@@ -32,14 +35,18 @@ _TRANSIENT = frozenset(
 
 
 def is_no_end(word: object) -> bool:
-    """Whether a word in the place of an end says nothing; DashScope writes the text `null` into each chunk."""
+    """Return True if a finish reason means that there is none; DashScope writes the text `null` into each chunk."""
     return word in (None, "", "null", "None", "none")
 
 
 def finish_of(word: object, good: Collection[str]) -> Finish:
-    """How an answer ended that says `word`: "stop" for one of the `good` words of its wire form (lower case).
+    """Return muse's finish reason for a provider's finish reason.
 
-    No word, or an empty one, counts as good: what else says that the answer is over was read by then.
+    No word, or an empty one, counts as good: by then other signs have shown that the answer is over.
+
+    Args:
+        word: The provider's finish reason.
+        good: The lower-case finish reasons of its wire form that mean "stop".
     """
     if is_no_end(word):
         return "stop"
@@ -50,5 +57,5 @@ def finish_of(word: object, good: Collection[str]) -> Finish:
 
 
 def is_transient_end(word: str) -> bool:
-    """Whether the same request may end otherwise the next time."""
+    """Return True if the same request may end differently the next time."""
     return word.lower() in _TRANSIENT

@@ -1,4 +1,6 @@
-"""Tell from an error body whether a provider's content policy refused what was said, or the account or key.
+"""Recognition of content-policy refusals in error bodies, as opposed to errors of the account or key.
+
+Entry points: `reasons_of`, `is_moderation`.
 
 Sources: the error references of OpenAI (`content_policy_violation`, `invalid_prompt`, `moderation_blocked`), Azure
 OpenAI (400 `content_filter` with `innererror.code`), Anthropic ("Output blocked by content filtering policy"),
@@ -13,7 +15,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-# Statuses with which a content policy refuses; 200 is an error in the middle of a stream.
+# The statuses of a content policy's refusal; 200 is an error in the middle of a stream.
 _STATUSES = frozenset({200, 400, 403, 422, 451})
 _CODE = (
     r"contentfilter|content(policy|moderation|safety)|moderation|responsibleai|datainspection|sensitive(content|word)"
@@ -35,7 +37,7 @@ _WORDS = (
     r"|\b(?:inappropriate|harmful|unsafe|sensitive) (?:content|words|information|material)\b"
     r"|\bprohibited (?:content|use)\b"
 )
-# A policy that refuses who asks, whatever is asked.
+# Words of a policy that refuses the account, whatever the request contains.
 _ACCOUNT = (
     r"\b(?:account|organi[sz]ation|workspace|project|team|api key|your key|credential\w*|token|country|region|territory"
     r"|permissions?|not authori[sz]ed|not have access|access to|ip address)\b"
@@ -43,9 +45,9 @@ _ACCOUNT = (
 
 
 def reasons_of(body: object) -> tuple[str, ...] | None:
-    """Return why a moderation refused the input, as an error body lists it; None if the body has no such list.
+    """Return the reasons of a moderation as an error body lists them; None if the body has no sign of a moderation.
 
-    An empty tuple says that the body tells of a moderation without a reason.
+    An empty tuple means that the body shows a moderation without a reason.
     """
     if not isinstance(body, Mapping):
         return None
@@ -60,7 +62,7 @@ def reasons_of(body: object) -> tuple[str, ...] | None:
 
 
 def _holders(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yield the objects of an error body in which details of a moderation stand."""
+    """Yield the objects of an error body that may hold details of a moderation."""
     error = body.get("error")
     for outer in (body, error if isinstance(error, Mapping) else {}):
         for name in ("metadata", "innererror", "inner_error", "moderation"):
@@ -70,7 +72,7 @@ def _holders(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def is_moderation(status: int, code: str, words: str) -> bool:
-    """Return whether an error of this HTTP status, code and message is a content policy's refusal."""
+    """Return True if an error with this HTTP status, code and message is a content policy's refusal."""
     if status not in _STATUSES:
         return False
     if _has(_CODE, _plain(code)):
@@ -79,7 +81,7 @@ def is_moderation(status: int, code: str, words: str) -> bool:
 
 
 def _has(pattern: str, text: str) -> bool:
-    """Return whether a pattern is found; it is compiled at its first use, since most processes see no such error."""
+    """Return True if the pattern matches; it is compiled at first use, since most processes see no such error."""
     return re.search(pattern, text, re.IGNORECASE | re.DOTALL) is not None
 
 

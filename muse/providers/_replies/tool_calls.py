@@ -1,4 +1,7 @@
-"""Tool calls in answers and conversations: pieces joined, arguments read, ids made unique and fit for a provider."""
+"""Tool calls in answers and conversations: join streamed pieces, parse arguments, make ids unique and valid.
+
+Entry points: `parse_args`, `args_text`, `ToolCallJoiner`, `fresh_ids`, `fit_ids`, `wire_name`.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,14 @@ from muse.types.messages import Assistant, ToolCall, ToolResults, Turn
 from muse.types.surrogates import join_surrogates_in
 
 _decode = msgspec.json.Decoder().decode
-# How ids begin that muse gives to calls without one.
+# The prefix of the ids that muse gives to calls without one.
 OWN_ID = "muse-call-"
 
 
 def parse_args(said: object) -> Mapping[str, Any]:
-    """A tool call's arguments from their JSON text, or the object itself; null and nothing mean none.
+    """Return a tool call's arguments, given as JSON text or as an object; null or an empty text gives none.
 
-    What is no object is kept under `_invalid`, to be refused where the tool is called.
+    A value that is not an object is kept under `_invalid`, so that it is refused where the tool is called.
     """
     if not isinstance(said, str):
         return as_args(said)
@@ -35,17 +38,20 @@ def parse_args(said: object) -> Mapping[str, Any]:
 
 
 def as_args(value: object) -> Mapping[str, Any]:
-    """A tool call's arguments; null means none, what is no object is kept under `_invalid`, to be refused."""
+    """Return a decoded value as a tool call's arguments.
+
+    Null gives none. A value that is not an object is kept under `_invalid`, so that it is refused later.
+    """
     if isinstance(value, dict):
         return value
     return {} if value is None else {"_invalid": value}
 
 
 def args_text(said: object) -> str:
-    """A tool call's arguments as the JSON text of an object, which OpenAI-shaped messages carry; `{}` for none.
+    """Return a tool call's arguments as the JSON text of an object, for OpenAI-shaped messages; `{}` for none.
 
-    A text that is one stays as it is. What is no object is carried under `_invalid`: endpoints refuse a conversation
-    in which a call has arguments that cannot be read.
+    Text that is an object already is returned unchanged. Any other value is put under `_invalid`, because endpoints
+    refuse a conversation with a call whose arguments cannot be read.
     """
     args = parse_args(said)
     if isinstance(said, str) and args and _is_object(said):
@@ -61,7 +67,7 @@ def _is_object(text: str) -> bool:
 
 
 def wire_name(name: object) -> str:
-    """The name of a called tool as every endpoint takes it back: letters, digits, `_` and `-`, at most 64 of them."""
+    """Return the name of a called tool in a form every endpoint accepts: at most 64 letters, digits, `_` and `-`."""
     return _NO_NAME.sub("_", str(name or ""))[:64] or "_"
 
 
@@ -69,7 +75,7 @@ _NO_NAME = re.compile("[^A-Za-z0-9_-]")
 
 
 def _parsed(text: str) -> Any:
-    """A text as JSON; itself if it is none."""
+    """Return a text decoded as JSON; the text itself if it is not JSON."""
     if not text.strip():
         return None
     try:
@@ -86,7 +92,7 @@ _decoder = json.JSONDecoder(strict=False)
 
 
 def _said_again(text: str) -> Any:
-    """The object that a text says more than once, or after empty ones, as when a call is repeated; else `text`."""
+    """Return the one object that a text repeats, or has after empty ones, as with a repeated call; else `text`."""
     said: list[Any] = []
     rest = text.strip()
     try:
@@ -100,10 +106,10 @@ def _said_again(text: str) -> Any:
 
 
 class ToolCallJoiner:
-    """Joins the streamed pieces of tool calls in the form of Chat Completions.
+    """An accumulator that joins streamed pieces of tool calls in the form of Chat Completions.
 
     A piece belongs to the call of its id, else to that of its index, else to the last one. Servers leave out ids and
-    indices, repeat the name in each piece, or give all calls the same index; a call's name is set once.
+    indices, repeat the name in each piece, or give all calls the same index. A call's name is set only once.
     """
 
     def __init__(self) -> None:
@@ -122,12 +128,12 @@ class ToolCallJoiner:
             call.take(piece, function)
 
     def calls(self) -> list[dict[str, Any]]:
-        """The calls as a whole message has them, in the order of their indices."""
+        """Return the calls in the form of a whole message, in the order of their indices."""
         ordered = sorted(self._calls, key=lambda call: call.place if call.index is None else call.index)
         return [call.whole() for call in ordered]
 
     def _call_of(self, piece: Mapping[str, Any], function: Mapping[str, Any], touched: list[_Joined]) -> _Joined | None:
-        """The call that a piece goes on with; None if it begins one."""
+        """Return the call that a piece continues; None if the piece starts a new one."""
         call_id, index, name = str(piece.get("id") or ""), index_of(piece), function.get("name")
         same = [call for call in self._calls if call.call_id == call_id] if call_id else []
         if same:
@@ -144,13 +150,13 @@ class ToolCallJoiner:
 
 
 def index_of(piece: Mapping[str, Any]) -> int | None:
-    """The number of a piece's call or block; None where the server leaves it out."""
+    """Return the index of a piece's call or block; None if the server leaves it out."""
     index = piece.get("index")
     return index if isinstance(index, int) else None
 
 
 class _Joined:
-    """A call as far as its pieces have come."""
+    """A tool call as far as its pieces have come."""
 
     __slots__ = ("_args", "_further", "_value", "call_id", "index", "name", "place")
 
@@ -176,14 +182,18 @@ class _Joined:
         self._further |= {key: value for key, value in piece.items() if key not in ("id", "index", "function", "type")}
 
     def is_followed_by(self, function: Mapping[str, Any]) -> bool:
-        """Whether a piece begins another call: it has a name and arguments, and the arguments here are whole."""
+        """Return True if a piece starts another call.
+
+        It does if it has a name and arguments, and the arguments here are complete.
+        """
         is_begun = function.get("name") and function.get("arguments") not in (None, "")
         return bool(is_begun) and self._has_args() and self._is_whole()
 
     def goes_on(self, function: Mapping[str, Any]) -> bool:
-        """Whether a piece under another id still belongs here: it has the same name, and arguments are cut off.
+        """Return True if a piece with another id still belongs here.
 
-        Arguments that begin with a brace where none may follow are those of another call.
+        It does if it has the same name, and the arguments so far are incomplete. Arguments that begin with a brace
+        where none may follow belong to another call.
         """
         if function.get("name") != self.name or not self._has_args() or self._is_whole():
             return False
@@ -198,23 +208,28 @@ class _Joined:
         return self._value is not None or (text.endswith("}") and isinstance(_parsed(text), dict))
 
     def whole(self) -> dict[str, Any]:
-        """The call as a message has it."""
+        """Return the call in the form of a message."""
         arguments = "".join(self._args) or args_text(self._value)
         function = {"name": self.name, "arguments": arguments}
         return {**self._further, "id": self.call_id, "type": "function", "function": function}
 
 
 class IdRule(Struct, frozen=True):
-    """Which ids of calls a provider takes: those that `pattern` fits as a whole; new ones have `length` characters."""
+    """The call ids that a provider accepts.
+
+    Attributes:
+        pattern: A pattern that a whole id must match.
+        length: The number of characters of a new id.
+    """
 
     pattern: str
     length: int = 24
 
 
 def fresh_ids(turns: Iterable[Turn], told: Sequence[str]) -> list[str]:
-    """The ids of the calls of an answer: those that were told, or new ones where one is missing or is taken.
+    """Return the ids for the calls of an answer: the given ones, or a new one if it is missing or already used.
 
-    Calls and results of a whole run are told apart by these ids, so no two calls may share one.
+    These ids identify the calls and results of a whole run, so no two calls may share one.
     """
     taken = {call.call_id for turn in turns if isinstance(turn, Assistant) for call in turn.calls}
     numbers = count(len(taken))
@@ -222,7 +237,7 @@ def fresh_ids(turns: Iterable[Turn], told: Sequence[str]) -> list[str]:
 
 
 def _fresh(told: str, taken: set[str], numbers: Iterator[int]) -> str:
-    """`told`, or a new id in its place; it is added to `taken`."""
+    """Return `told`, or a new id if it is empty or used, and add the result to `taken`."""
     found = told if told and told not in taken else next(one for one in _own_ids(numbers) if one not in taken)
     taken.add(found)
     return found
@@ -233,9 +248,9 @@ def _own_ids(numbers: Iterator[int]) -> Iterator[str]:
 
 
 def fit_ids(turns: tuple[Turn, ...], provider: str, rule: IdRule) -> tuple[Turn, ...]:
-    """A conversation whose calls all have ids that `provider` takes, each another one; a call and its result alike.
+    """Return a conversation whose calls have unique ids that `provider` accepts; results keep matching their calls.
 
-    The provider's own turns are replayed as they are, so their ids stay. The same conversation gives the same ids.
+    The provider's own turns are replayed unchanged, so their ids stay. The same conversation always gives the same ids.
     """
     if not any(isinstance(turn, Assistant) and turn.calls for turn in turns):
         return turns
@@ -259,7 +274,7 @@ def fit_ids(turns: tuple[Turn, ...], provider: str, rule: IdRule) -> tuple[Turn,
 
 
 def is_own(turn: Assistant, provider: str) -> bool:
-    """Whether a turn is replayed to `provider` in the form in which it came."""
+    """Return True if a turn is replayed to `provider` in the form in which it came."""
     return bool(turn.native) and turn.provider == provider
 
 
@@ -281,7 +296,7 @@ _LETTERS = ascii_letters + digits
 
 
 def _short(text: str, length: int) -> str:
-    """`length` letters and digits that follow from `text`, the same each time."""
-    from random import Random  # 1 ms, and only an id that does not fit pays it
+    """Return `length` letters and digits derived from `text`, the same each time."""
+    from random import Random  # takes 1 ms, which only ids that do not fit need
 
     return "".join(Random(text.encode(errors="replace")).choices(_LETTERS, k=length))  # noqa: S311 - no secret
