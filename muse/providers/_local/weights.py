@@ -1,4 +1,7 @@
-"""Where the model file is and what it is; does not fetch anything and never imports its package."""
+"""The location and identity of the model file; nothing here downloads it or imports its package.
+
+Entry points: `find_weights`, `SMOLLM2`, `cache_folder`, `require_gguf`.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ GGUF_MAGIC = b"GGUF"
 
 
 class Weights(Struct, frozen=True):
-    """A model file that is there; `licence` is "unknown" for a file of the user's own."""
+    """A model file that exists; `licence` is "unknown" for the user's own file."""
 
     path: Path
     name: str
@@ -35,7 +38,7 @@ class Weights(Struct, frozen=True):
 
 
 class Bundle(Struct, frozen=True):
-    """A model that a package carries: what to download, and how to know that it is the one."""
+    """A model inside a package: what to download, and how to verify it."""
 
     distribution: str
     version: str
@@ -48,7 +51,7 @@ class Bundle(Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """Give the model's name: the file's, without its ending."""
+        """Return the model's name: the file name without its ending."""
         return Path(self.file_name).stem
 
 
@@ -62,13 +65,13 @@ SMOLLM2 = Bundle(
     sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     licence="Apache-2.0",
 )
-"""The model of the first run; its size is what `muse local fetch` puts on the disk."""
+"""The model that `muse local fetch` downloads; `size_bytes` is its size on disk."""
 
 
 def cache_folder() -> Path:
-    """Give the folder for fetched models: `$XDG_CACHE_HOME`, else `~/.cache`, then `muse/models`.
+    """Return the folder for fetched models: `muse/models` in `$XDG_CACHE_HOME`, or else in `~/.cache`.
 
-    A relative `$XDG_CACHE_HOME` is ignored, as the XDG base directory specification asks.
+    A relative `$XDG_CACHE_HOME` is ignored, as the XDG base directory specification requires.
     """
     named = Path(os.environ.get("XDG_CACHE_HOME", ""))
     base = named if named.is_absolute() else Path(home_folder(), ".cache")
@@ -76,10 +79,10 @@ def cache_folder() -> Path:
 
 
 def find_weights(explicit: str | None) -> Weights:
-    """Find the model file: the one that is named, else the installed package's, else the fetched.
+    """Return the model file: the explicitly named one, else the installed package's, else the fetched one.
 
     Raises:
-        WeightsMissing: the named file is not there or not a model, or none is found.
+        WeightsMissing: The named file is missing or not a model, or no file is found.
     """
     if explicit:
         path = Path(explicit).expanduser().absolute()
@@ -96,10 +99,10 @@ def find_weights(explicit: str | None) -> Weights:
 
 
 def require_gguf(path: Path) -> None:
-    """Make sure that a file is there and begins as a GGUF file does.
+    """Check that a file exists and begins like a GGUF file.
 
     Raises:
-        WeightsMissing: it does not.
+        WeightsMissing: It does not.
     """
     try:
         with path.open("rb") as file:

@@ -1,7 +1,9 @@
-"""The answer to a question out of a tool's result, with its source under it; it calls no tool and chooses none.
+"""The answer to a question from a tool's result, with its source below it.
 
-Where many records are asked for they are listed as they are; else the model puts the best passage into a sentence. A
-sentence that says what the passage does not is thrown away, and the passage stands in its place.
+Entry points: `answer`, `formed_answer`.
+
+If many records are wanted, they are listed unchanged. Otherwise the model puts the best passage into a sentence. A
+sentence that says something the passage does not is discarded, and the passage takes its place.
 """
 
 from __future__ import annotations
@@ -24,10 +26,13 @@ Told = Generator[Asked, Mapping[str, Any], str]
 
 
 class AnswerRequest(Struct, frozen=True):
-    """What is to be answered: `topic` is the question without the days that the call is limited to.
+    """What to answer.
 
-    `words` are the stems that choosing tool and arguments has not settled. `listed`: the tool gives records of one
-    kind, all of which the question may be about.
+    Attributes:
+        question: The question.
+        topic: The question without the days that the call is already limited to.
+        words: The stems that the choice of tool and arguments has not settled.
+        listed: True if the tool returns records of one kind, all of which the question may be about.
     """
 
     question: str
@@ -55,7 +60,7 @@ def answer(wish: AnswerRequest, result: Result) -> Told:
 def formed_answer(
     wish: AnswerRequest, result: Result, form: Mapping[str, Any], max_tokens: int
 ) -> Generator[Asked, Mapping[str, Any], Mapping[str, Any]]:
-    """Answer in JSON of a given form; the source has no room in it."""
+    """Answer in JSON of a given format, which has no room for the source."""
     passage = few_shot_prompts.one_line(best(result.passages, wish.topic).text, few_shot_prompts.MOST_PASSAGE_CHARS)
     question = few_shot_prompts.one_line(wish.question, few_shot_prompts.MOST_QUESTION_CHARS)
     said = f"{passage}\n\n{question}\nAnswer as JSON."
@@ -64,12 +69,12 @@ def formed_answer(
 
 
 def source_line(passage: Passage) -> str:
-    """The line that says where a passage stands."""
+    """Return the line that names the source of a passage."""
     return f"Source: {passage.source.line() or 'the tool names none'}"
 
 
 def _fitting(records: tuple[Passage, ...], wish: AnswerRequest) -> tuple[Passage, ...]:
-    """The records that share most words with what is wished for: all of them if none shares any."""
+    """Return the records that share most words with the request; all of them if none shares any."""
     said = frozenset(wish.words)
     shared = [len(said & frozenset(telling(f"{record.text} {record.source.title}"))) for record in records]
     most = max(shared)

@@ -1,7 +1,9 @@
-"""The arguments of one call, filled from the question: copied, resolved or chosen, then checked; it chooses no tool.
+"""Filling of a call's arguments from the question: copied, resolved or chosen, then validated.
 
-The model is asked for one argument at a time, under a grammar that leaves it nothing but words of the question or
-values of the schema. What no word of the question is about is left to the tool's own default.
+Entry points: `fill`, `can_fill`, `Question`.
+
+The model is asked for one argument at a time, under a grammar that allows only words of the question or values of the
+schema. An argument that no word of the question is about is left to the tool's own default.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from muse.types.json_schema.validation import validate
 from muse.types.messages import Tool
 
 Asked = tuple[Literal["chat", "complete"], dict[str, Any]]
-"""An operation of the engine and its body; what is sent back is the engine's answer."""
+"""An operation of the engine and its body; the engine's answer is sent back into the generator."""
 
 _SEARCHED = frozenset(map(stem, ("query", "search", "term", "keyword", "words", "text", "q", "phrase")))
 _LIMITS = frozenset(map(stem, ("limit", "count", "number", "max", "top", "size")))
@@ -32,35 +34,38 @@ _LEFT_OUT: Any = object()
 
 
 class Question(Struct, frozen=True):
-    """A question as the planner sees it; `span` are the days it names."""
+    """A question as the planner sees it; `span` holds the days it names."""
 
     text: str
     span: Span | None = None
 
     def handle_for(self, field: Field) -> str | None:
-        """The first path or address that stands in it, or id for an argument that takes one; None if there is none."""
+        """Return the first id in the question for an argument that takes ids, else the first path or address.
+
+        Return None if there is none.
+        """
         found: Iterable[str] = _ID.findall(self.text) if field.is_id else filter(_is_place, _PLACE.findall(self.text))
         return next(iter(found), None)
 
 
 def is_search(field: Field) -> bool:
-    """Whether an argument takes any words to look for."""
+    """Return True if an argument takes free search words."""
     return field.role == "words" and not _SEARCHED.isdisjoint(map(stem, field.name.split("_")))
 
 
 def names_choices(tool: Tool, question: Question) -> bool:
-    """Whether the question names a value of an argument that must be one of a list."""
+    """Return True if the question names a value of a required argument that must be one of a list."""
     listed = (field for field in fields_of(tool.schema) if field.required and len(field.choices) > 1)
     return any(_named_choice(field, question, exactly=True) is not _LEFT_OUT for field in listed)
 
 
 def can_fill(tool: Tool, question: Question) -> bool:
-    """Whether the question has what each required argument of a tool needs; the model is not asked."""
+    """Return True if the question has what each required argument of a tool needs, without asking the model."""
     return all(_at_hand(field, question) for field in fields_of(tool.schema) if field.required)
 
 
 def fill(tool: Tool, question: Question) -> Generator[Asked, Mapping[str, Any], dict[str, Any] | None]:
-    """Give the arguments of a call that the tool's schema accepts; None if the question has not got them."""
+    """Return the arguments of a call that the tool's schema accepts; None if the question lacks some."""
     fields = fields_of(tool.schema)
     searches = any(field.role == "words" and field.required for field in fields)
     args: dict[str, Any] = {}
@@ -70,18 +75,18 @@ def fill(tool: Tool, question: Question) -> Generator[Asked, Mapping[str, Any], 
             value = yield from _asked(field, question, search_words(tool, question))
         if value is not _LEFT_OUT:
             args[field.name] = value
-    if not fits(tool, args):  # what the question says of an optional argument may be out of its bounds
+    if not fits(tool, args):  # a value that the question gives for an optional argument may be out of its bounds
         args = {field.name: args[field.name] for field in fields if field.required and field.name in args}
     return args if fits(tool, args) else None
 
 
 def _is_place(found: str) -> bool:
-    """Whether what holds a slash or dot is a path or address, rather than `and/or` or `9/11`."""
+    """Return True if a text with a slash or dot is a path or address, and not `and/or` or `9/11`."""
     return any(map(str.isalpha, found)) and ("." in found or found.count("/") > 1 or any(map(str.isdigit, found)))
 
 
 def fits(tool: Tool, args: Mapping[str, Any]) -> bool:
-    """Whether a tool's schema accepts these arguments."""
+    """Return True if a tool's schema accepts these arguments."""
     try:
         validate(args, tool.schema)
     except ValueError:
@@ -102,7 +107,7 @@ def _at_hand(field: Field, question: Question) -> bool:
 
 
 def _sure(field: Field, question: Question, searches: bool) -> Any:
-    """What the question says beyond doubt about an argument, without the model; `_LEFT_OUT` if nothing."""
+    """Return the value that the question surely gives for an argument, without the model; `_LEFT_OUT` if none."""
     match field.role:
         case "day":
             return _day(field, question)
@@ -125,9 +130,10 @@ def _day(field: Field, question: Question) -> Any:
 
 
 def _named_choice(field: Field, question: Question, *, exactly: bool) -> Any:
-    """The value that the question names: word for word where a search would lose by a guess, else also by its like.
+    """Return the value of the argument that the question names; `_LEFT_OUT` if none.
 
-    If it names several, `from` one `to` another, each of the two arguments has its own.
+    The match is exact if a wrong guess would spoil a search, else a similar word is enough. If the question names
+    several values, `from` one `to` another, each of the two arguments gets its own.
     """
     split = (lambda text: [stem(word) for word in words_of(text)]) if exactly else telling
     said = split(question.text)
@@ -140,7 +146,7 @@ def _named_choice(field: Field, question: Question, *, exactly: bool) -> Any:
 
 
 def _number(field: Field, question: Question) -> Any:
-    """A number of the question for an argument that must have one, or for one that says how many are wanted."""
+    """Return a number of the question for an argument that requires one, or that says how many results are wanted."""
     limits = not _LIMITS.isdisjoint(map(stem, field.name.split("_")))
     pattern = _NUMBER if field.required else _FIRST_FEW
     found = pattern.search(without_days(question.text)) if field.required or limits else None
@@ -151,9 +157,9 @@ def _number(field: Field, question: Question) -> Any:
 
 
 def search_words(tool: Tool, question: Question) -> list[str]:
-    """The telling words of a question that may be looked for with a tool: not those that its choice has settled.
+    """Return the telling words of a question to search for with a tool, without those its choice has settled.
 
-    Settled are the words of the tool's name, and days where it has arguments for them.
+    The settled words are those of the tool's name, and days if the tool has arguments for them.
     """
     text = (
         without_days(question.text) if any(field.role == "day" for field in fields_of(tool.schema)) else question.text
@@ -168,7 +174,7 @@ def search_words(tool: Tool, question: Question) -> list[str]:
 
 
 def _asked(field: Field, question: Question, searched: Sequence[str]) -> Generator[Asked, Mapping[str, Any], Any]:
-    """Have the model copy or choose the value of an argument; `searched` are the words that may be looked for."""
+    """Ask the model to copy or choose the value of an argument; `searched` are the words that may be searched for."""
     label = field.name.replace("_", " ")
     said_words = words_of(few_shot_prompts.one_line(question.text, few_shot_prompts.MOST_QUESTION_CHARS))
     match field.role:
@@ -187,7 +193,7 @@ def _asked(field: Field, question: Question, searched: Sequence[str]) -> Generat
 
 
 def _read(field: Field, said: str) -> Any:
-    """What the model wrote as a value of the argument's type."""
+    """Return the model's text as a value of the argument's type."""
     match field.role:
         case "flag":
             return said == "yes"
@@ -200,6 +206,6 @@ def _read(field: Field, said: str) -> Any:
 
 
 def said_in(answer: Mapping[str, Any]) -> str:
-    """The first line of a completion; "" if it has none."""
+    """Return the first line of a completion; an empty string if it has none."""
     choices: Sequence[Mapping[str, Any]] = answer.get("choices") or ({},)
     return str(choices[0].get("text") or "").strip().partition("\n")[0].strip()

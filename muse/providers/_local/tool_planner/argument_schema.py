@@ -1,4 +1,7 @@
-"""The arguments of a tool by what may be put there: read off its JSON Schema; it knows no question and no model."""
+"""A tool's arguments, classified by what may fill them, as its JSON Schema shows.
+
+Entry points: `fields_of`, `words_in`.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,8 @@ from msgspec import Struct
 from muse.providers._local.tool_planner.tokenization import telling
 
 Role = Literal["words", "day", "handle", "choice", "number", "flag", "words list", "nothing"]
-"""What is put into an argument: words or a number of the question, a day it names, a handle (id, path, address) that
-stands in it, one of the schema's own values, yes or no. `nothing`: only what the tool does on its own."""
+"""What may fill an argument: words or a number from the question, a day it names, a handle (id, path, address) in it,
+one of the schema's own values, yes or no. `nothing`: only the tool's default."""
 
 Edge = Literal["first", "last", ""]
 
@@ -24,7 +27,12 @@ _SIMPLE: Mapping[str, Role] = {"integer": "number", "number": "number", "boolean
 
 
 class Field(Struct, frozen=True):
-    """One argument: `edge` tells two ends apart (`day_from`, `day_to`), `iso` asks for `YYYY-MM-DD`, not `YYYYMMDD`."""
+    """One argument of a tool.
+
+    Attributes:
+        edge: Which end of a range the argument is (`day_from`, `day_to`); empty for neither.
+        iso: True for dates as `YYYY-MM-DD`, False for `YYYYMMDD`.
+    """
 
     name: str
     role: Role
@@ -35,24 +43,24 @@ class Field(Struct, frozen=True):
 
     @property
     def is_id(self) -> bool:
-        """Whether a handle is an id rather than a path or address."""
+        """Return True if a handle is an id and not a path or address."""
         return not _IDS.isdisjoint(telling(self.name))
 
     @property
     def choices(self) -> tuple[Any, ...]:
-        """The values the schema allows, where it lists them."""
+        """Return the values that the schema allows, if it lists them."""
         return (self.schema["const"],) if "const" in self.schema else tuple(self.schema.get("enum", ()))
 
 
 def fields_of(schema: Mapping[str, Any]) -> tuple[Field, ...]:
-    """The arguments a tool's schema declares, in its order."""
+    """Return the arguments that a tool's schema declares, in its order."""
     required = schema.get("required", ())
     properties: Mapping[str, Any] = schema.get("properties", {})
     return tuple(_field(name, stated, name in required, schema) for name, stated in properties.items())
 
 
 def words_in(schema: Mapping[str, Any]) -> Iterator[str]:
-    """The names, descriptions and listed values of a schema's arguments."""
+    """Yield the names, descriptions and listed values of a schema's arguments."""
     for field in fields_of(schema):
         yield field.name
         yield str(field.schema.get("description", ""))
@@ -70,7 +78,7 @@ def _field(name: str, stated: Any, required: bool, root: Mapping[str, Any]) -> F
 
 
 def _settled(stated: Any, root: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The schema of a value that is there: references followed one step, `null` left out, outer words kept."""
+    """Return the schema of a non-null value: references followed one step, `null` removed, outer keywords kept."""
     if not isinstance(stated, Mapping):
         return {}
     schema: dict[str, Any] = dict(stated)

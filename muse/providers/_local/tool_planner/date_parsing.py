@@ -1,4 +1,7 @@
-"""Days that a question names, as dates: written out, by weekday, or as `yesterday`; it knows no tool and no model."""
+"""Days that a question names, as dates: written out, by weekday, or as `yesterday`.
+
+Entry points: `days_in`, `without_days`, `known_days`, `needs_calendar`.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,7 @@ _NAMED_WITH_LEAD = re.compile(rf"(?:\b(?:on|of|in|since|from)\s+)?(?:\bthe\s+)?(
 
 
 class Span(Struct, frozen=True):
-    """From `first` to `last` day, both included; `said` are the words of the question that name them."""
+    """A range from `first` to `last` day, both included; `said` holds the question's words that name them."""
 
     first: date
     last: date
@@ -51,7 +54,7 @@ class Span(Struct, frozen=True):
 
 
 def needs_calendar(text: str) -> bool:
-    """Whether a text names a day in a way that leaves the year or the week open."""
+    """Return True if a text names a day without its year or week."""
     for match in _NAMED.finditer(text):
         if match["weekday"] or (match["dom1"] and not match["year1"]) or (match["dom2"] and not match["year2"]):
             return True
@@ -59,9 +62,9 @@ def needs_calendar(text: str) -> bool:
 
 
 def days_in(text: str, today: date, known: Collection[date] = ()) -> Span | None:
-    """The days a text names, None if it names none.
+    """Return the days that a text names; None if it names none.
 
-    What leaves the year or the week open is the latest of the `known` days that fits, else the latest up to `today`.
+    A day without year or week is the latest of the `known` days that fits, else the latest up to `today`.
     """
     found = [(match[0], days) for match in _NAMED.finditer(text) if (days := tuple(_days(match, today, known)))]
     if not found:
@@ -71,12 +74,12 @@ def days_in(text: str, today: date, known: Collection[date] = ()) -> Span | None
 
 
 def without_days(text: str) -> str:
-    """A text without the words that name days."""
+    """Return a text without the words that name days."""
     return " ".join(_NAMED_WITH_LEAD.sub(" ", text).split()).replace(" ?", "?")
 
 
 def _days(match: re.Match[str], today: date, known: Collection[date]) -> Iterator[date]:
-    """The day or days one match names; nothing for a day that no calendar has."""
+    """Yield the day or days that one match names; nothing for a day that does not exist."""
     if match["iso"] or match["plain"]:
         yield from _parsed((match["iso"] or match["plain"]).replace("-", ""))
     elif match["near"]:
@@ -94,7 +97,7 @@ def _days(match: re.Match[str], today: date, known: Collection[date]) -> Iterato
 
 
 def _named(match: re.Match[str], today: date, known: Collection[date]) -> Iterator[date]:
-    """A day of a month, with or without its year."""
+    """Yield a day of a month, given with or without its year."""
     month = next(number for number, name in enumerate(_MONTHS, 1) if name.startswith(_either(match, "month")[:3]))
     day, year = int(_either(match, "dom")), _either(match, "year")
     if year:
@@ -113,7 +116,7 @@ def _either(match: re.Match[str], name: str) -> str:
 
 
 def _parsed(plain: str) -> Iterator[date]:
-    """The date of eight digits, nothing if there is no such day."""
+    """Yield the date of eight digits; nothing if there is no such day."""
     try:
         yield date(int(plain[:4]), int(plain[4:6]), int(plain[6:]))
     except ValueError:
@@ -121,6 +124,6 @@ def _parsed(plain: str) -> Iterator[date]:
 
 
 def known_days(texts: Iterable[str]) -> frozenset[date]:
-    """All days that stand in the results of tools, as `20261103` or `2026-11-03`."""
+    """Return all days in the results of tools, as `20261103` or `2026-11-03`."""
     found = (match.replace("-", "") for text in texts for match in _ANY_DAY.findall(text))
     return frozenset(day for plain in found for day in _parsed(plain))

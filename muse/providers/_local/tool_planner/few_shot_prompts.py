@@ -1,7 +1,10 @@
-"""The prompts for the small model: a few solved examples, then the case at hand, to be continued under a grammar.
+"""Prompts for the small model: a few solved examples, then the actual case, to be continued under a grammar.
 
-It continues examples well and follows instructions badly, so that nothing here is an instruction. The examples are
-about nobody's journal: what leaks from one of them into an answer is not backed by the passage, and thrown away.
+Entry points: `search_words`, `copied_words`, `choice`, `phrasing`.
+
+The model continues examples well and follows instructions badly, so the prompts contain no instructions. The examples
+are about no real journal: text that leaks from an example into an answer is not supported by the passage, and is
+discarded.
 """
 
 from __future__ import annotations
@@ -49,7 +52,7 @@ _ANSWERS = (
 
 
 def search_words(question: str, words: Sequence[str], label: str) -> Body:
-    """Asks which of the telling words of a question to look for, in their order; names and figures always are."""
+    """Return a request for the words of a question to search for, in their order; names and figures are always kept."""
     shots = "".join(f"Question: {asked}\n{label}: {found}\n\n" for asked, found in _SEARCHES)
     kept = [at for at, word in enumerate(words) if any(letter.isupper() or letter.isdigit() for letter in word)]
     following = {at: _up_to(kept, at, len(words)) for at in range(-1, len(words))}
@@ -57,28 +60,28 @@ def search_words(question: str, words: Sequence[str], label: str) -> Body:
 
 
 def copied_words(question: str, words: Sequence[str], label: str) -> Body:
-    """Asks for the piece of a question that belongs to an argument."""
+    """Return a request for the piece of a question that belongs to an argument."""
     shots = "".join(f"Question: {asked}\n{named}: {found}\n\n" for asked, named, found in _COPIES)
     next_ones = {at: range(at + 1, min(at + 2, len(words))) for at in range(len(words))}
     return _completion(shots, question, label, _runs(words, next_ones | {-1: range(len(words))}))
 
 
 def choice(question: str, label: str, values: Sequence[str]) -> Body:
-    """Asks for one of the values an argument may have."""
+    """Return a request for one of the values that an argument may have."""
     shots = "".join(f"Question: {asked}\n{named} ({known}): {found}\n\n" for asked, named, known, found in _CHOICES)
     grammar = f"root ::= ({' | '.join(_literal(f' {value}') for value in values)}) {_NEWLINE}"
     return _completion(shots, question, f"{label} ({', '.join(values)})", grammar)
 
 
 def phrasing(question: str, passage: str) -> Body:
-    """Asks for an answer in a sentence, out of one passage."""
+    """Return a request for an answer in one sentence, based on one passage."""
     shots = "".join(f"{said}\nQuestion: {asked}\nAnswer: {told}\n\n" for said, asked, told in _ANSWERS)
     body = _completion(f"{shots}{one_line(passage, MOST_PASSAGE_CHARS)}\n", question, "Answer", "")
     return body | {"max_tokens": _ANSWER_TOKENS, "stop": ["\n"]}
 
 
 def one_line(text: str, most_chars: int) -> str:
-    """A text in one line, cut at a word where it is too long."""
+    """Return a text in one line, cut at a word if it is too long."""
     plain = re.sub(r"\s+", " ", text).strip()
     return plain if len(plain) <= most_chars else plain[:most_chars].rpartition(" ")[0] + " …"
 
@@ -94,12 +97,15 @@ def _completion(shots: str, question: str, label: str, grammar: str) -> Body:
 
 
 def _up_to(kept: Sequence[int], at: int, end: int) -> range:
-    """The places that may follow `at`: up to the next word that must not be left out."""
+    """Return the positions that may follow `at`, up to the next word that must not be left out."""
     return range(at + 1, next((place + 1 for place in kept if place > at), end))
 
 
 def _runs(words: Sequence[str], following: Mapping[int, range], kept: Collection[int] = ()) -> str:
-    """A grammar (GBNF) of runs of `words`: `following` are the places that may come after a place, -1 is the start."""
+    """Return a grammar (GBNF) of runs of `words`.
+
+    `following` maps a position (-1: the start) to the positions that may follow it.
+    """
     last = max(kept, default=-1)
     lines = [f"root ::= {_either(following[-1])} {_NEWLINE}"]
     for at, word in enumerate(words):
@@ -113,5 +119,5 @@ def _either(places: Iterable[int]) -> str:
 
 
 def _literal(text: str) -> str:
-    """A text as a literal of the grammar: quoted and escaped as in JSON, all characters kept."""
+    """Return a text as a literal of the grammar: quoted and escaped as in JSON, non-ASCII characters kept."""
     return json.dumps(text, ensure_ascii=False)

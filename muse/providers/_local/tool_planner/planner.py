@@ -1,8 +1,10 @@
-"""Tool use for models that cannot call tools: a plan in small sure steps; it touches neither engine nor tool.
+"""Tool use for models that cannot call tools: a plan in small reliable steps.
 
-It is a generator that yields what the engine is to be asked and is sent the answers, so that whoever drives it may wait
-or await. It returns a chat completion, with `tool_calls` or with the answer. Its only memory is the conversation: what
-has been called since the last question, and what came back. At most `MOST_CALLS` calls are made for one question.
+Entry points: `plan`, `PlannerSession`.
+
+The plan is a generator. It yields requests for the engine and is sent the answers, so that sync and async callers can
+both drive it. It returns a chat completion, with `tool_calls` or with the answer. Its only memory is the conversation:
+the calls since the last question, and their results. It makes at most `MOST_CALLS` calls for one question.
 """
 
 from __future__ import annotations
@@ -27,11 +29,18 @@ _SHOWN_ERROR_CHARS = 300
 
 Plan = Generator[Asked, Mapping[str, Any], dict[str, Any]]
 Move = ToolCall | Mapping[str, Any] | str
-"""What a turn comes to: a call, an answer of the engine, or a text."""
+"""The result of a turn: a tool call, an answer of the engine, or a text."""
 
 
 def plan(task: Task, today: date) -> Plan:
-    """Plan one turn of a model; the usage of the completion is the sum over its engine requests."""
+    """Plan one turn of a model; the usage of the completion is the sum over its engine requests.
+
+    Yields:
+        The requests for the engine, whose answers must be sent back.
+
+    Returns:
+        The chat completion.
+    """
     spent = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
     steps = _steps(task, today)
     said: Mapping[str, Any] | None = None
@@ -46,7 +55,7 @@ def plan(task: Task, today: date) -> Plan:
 
 
 class PlannerSession:
-    """A plan under way, for whoever asks the engine: `asked` is the next request, None once `completion` is there."""
+    """A running plan: `asked` is the next engine request, or None once `completion` holds the result."""
 
     def __init__(self, steps: Plan) -> None:
         self._steps = steps
@@ -55,7 +64,7 @@ class PlannerSession:
         self._go(None)
 
     def hear(self, said: Mapping[str, Any]) -> None:
-        """Take the engine's answer to `asked`."""
+        """Take the engine's answer to `asked` and continue the plan."""
         self._go(said)
 
     def _go(self, said: Mapping[str, Any] | None) -> None:
@@ -87,7 +96,7 @@ def _steps(task: Task, today: date) -> Generator[Asked, Mapping[str, Any], Move]
 def _after_call(
     task: Task, tools: Sequence[Tool], ranked: Sequence[Tool], question: Question
 ) -> Generator[Asked, Mapping[str, Any], Move]:
-    """Answer from the last result; where it is empty, look once more in a wider way, or say that there is nothing."""
+    """Return the answer from the last result; if that is empty, one wider call, or a text that nothing was found."""
     call, result = task.past[-1]
     tool = next((tool for tool in task.tools if tool.name == call.name), None)
     if result.failed:
@@ -108,7 +117,7 @@ def _after_call(
 def _wider(
     task: Task, call: ToolCall, tools: Sequence[Tool], ranked: Sequence[Tool], question: Question
 ) -> Generator[Asked, Mapping[str, Any], ToolCall | None]:
-    """The same call with less that narrows it, else another search; None if there is none that was not made yet."""
+    """Return the same call with fewer restrictions, else another search; None if no new call is possible."""
     same = next((tool for tool in tools if tool.name == call.name), None)
     less = _less_narrow(same, call.args, question) if same else None
     if same is not None and less is not None:
@@ -121,7 +130,10 @@ def _wider(
 
 
 def _less_narrow(tool: Tool, args: Mapping[str, Any], question: Question) -> dict[str, Any] | None:
-    """Arguments without the optional ones, or, where there are none, with all words to look for; None if neither."""
+    """Return the arguments without the optional ones, or with all search words if none are optional.
+
+    Return None if that changes nothing or does not fit the schema.
+    """
     fields = fields_of(tool.schema)
     less = {field.name: args[field.name] for field in fields if field.required and field.name in args}
     if less == dict(args):
@@ -131,7 +143,7 @@ def _less_narrow(tool: Tool, args: Mapping[str, Any], question: Question) -> dic
 
 
 def _was_calendar(task: Task, ranked: Sequence[Tool]) -> bool:
-    """Whether all that was called is the list of days, to know which day the question means."""
+    """Return True if the only call so far listed the days, to find out which day the question means."""
     lister = day_lister(task.tools)
     only = len(task.past) == 1 and lister is not None and task.past[0][0].name == lister.name
     return only and bool(ranked) and ranked[0] is not lister and _wants_calendar(ranked[0], task.question)
@@ -142,7 +154,7 @@ def _wants_calendar(tool: Tool, question: str) -> bool:
 
 
 def _wish(task: Task, call: ToolCall, tool: Tool | None) -> AnswerRequest:
-    """What the answer is to be about: the question without what the choice of tool and arguments has settled."""
+    """Return the subject of the answer: the question without what the choice of tool and arguments has settled."""
     fields = fields_of(tool.schema) if tool else ()
     days_settled = any(field.role == "day" and field.name in call.args for field in fields)
     topic = without_days(task.question) if days_settled else task.question
@@ -159,7 +171,7 @@ def _wish(task: Task, call: ToolCall, tool: Tool | None) -> AnswerRequest:
 
 
 def _place(call: ToolCall) -> str:
-    """The source of a result that names none: what was asked for, and with which tool."""
+    """Return the source for a result that names none: the tool and its arguments."""
     said = ", ".join(str(value) for value in call.args.values())
     return f"{call.name}({said})"
 
@@ -177,7 +189,7 @@ def _call(task: Task, tool: Tool, args: Mapping[str, Any]) -> ToolCall:
 
 
 def _completion(move: Move, spent: Mapping[str, int]) -> dict[str, Any]:
-    """A move as a chat completion."""
+    """Return a move as a chat completion."""
     message: dict[str, Any] = {"role": "assistant", "content": None}
     finish = "stop"
     match move:

@@ -1,4 +1,7 @@
-"""What a tool gave back, JSON or plain text, as passages with their sources, and the best of them; it knows no tool."""
+"""A tool's result, JSON or plain text, as passages with their sources, and the choice of the best passage.
+
+Entry points: `read_result`, `best`, `is_backed`.
+"""
 
 from __future__ import annotations
 
@@ -39,15 +42,15 @@ _KINDS: tuple[tuple[re.Pattern[str], re.Pattern[str]], ...] = (
 )
 _TITLE_SHARE, _FITTING_KIND, _LATER, _ASIDE_FACTOR = 0.5, 1.2, 0.05, 0.5
 _LEAST_WORDS = 3
-_NO_OUTPUT = "(no output)"  # what the agent loop makes of a result without content
+_NO_OUTPUT = "(no output)"  # the agent loop's text for a result without content
 _LONGEST_TIME = len("14:32:00")
 
 MOST_AROUND_CHARS = 300
-"""How much of a passage is quoted under an answer."""
+"""The maximum length, in characters, of the quotation below an answer."""
 
 
 class Source(Struct, frozen=True):
-    """Where a passage stands: the tool's own handle for it, and day, time and title where they are known."""
+    """The origin of a passage: the tool's own handle for it, and day, time and title if they are known."""
 
     place: str = ""
     day: str = ""
@@ -55,19 +58,24 @@ class Source(Struct, frozen=True):
     title: str = ""
 
     def line(self) -> str:
-        """The source in one line, `20261103/notes/a.md, 20261103 14:40, Release`; "" if nothing is known."""
+        """Return the source in one line, `20261103/notes/a.md, 20261103 14:40, Release`; empty if nothing is known."""
         return ", ".join(part for part in (self.place, self.when, self.title) if part)
 
     @property
     def when(self) -> str:
-        """Day and time, as far as they are known; a time that names its day stands for itself."""
+        """Return day and time, as far as they are known; a time that includes its day is returned alone."""
         if len(self.time) > _LONGEST_TIME:
             return self.time[: len("2026-11-03T14:32")].replace("T", " ")
         return " ".join(part for part in (self.day, self.time) if part)
 
 
 class Passage(Struct, frozen=True):
-    """A sentence or record of a result; `order` is its record's place in the result, `around` what stands near it."""
+    """A sentence or record of a result.
+
+    Attributes:
+        order: The position of its record in the result.
+        around: The text around it.
+    """
 
     text: str
     source: Source
@@ -76,7 +84,13 @@ class Passage(Struct, frozen=True):
 
 
 class Result(Struct, frozen=True):
-    """A tool's result: its passages, how many records it shows, how many there are (None if it does not say)."""
+    """A tool's result.
+
+    Attributes:
+        passages: Its sentences.
+        records: The records it shows.
+        total: The number of records that exist; None if the result does not say.
+    """
 
     passages: tuple[Passage, ...]
     records: tuple[Passage, ...]
@@ -84,12 +98,12 @@ class Result(Struct, frozen=True):
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing in it to answer from."""
+        """Return True if the result has nothing to answer from."""
         return not self.passages
 
 
 def read_result(text: str, place: str) -> Result:
-    """A tool's text as passages; `place` is the source of what names none itself."""
+    """Return a tool's text as passages; `place` is the source of a passage that names none itself."""
     data = _loaded(text)
     if data is None:
         record = Passage("" if text.strip() == _NO_OUTPUT else _plain(text), Source(place), 0)
@@ -102,7 +116,10 @@ def read_result(text: str, place: str) -> Result:
 
 
 def best(passages: Sequence[Passage], question: str) -> Passage:
-    """The passage that shares most with the question and has the kind of thing it asks for; the first of equals."""
+    """Return the passage that shares most with the question and has the kind of thing it asks for.
+
+    Ties go to the first passage.
+    """
     stems = [telling(passage.text) for passage in passages]
     titles = [telling(passage.source.title) for passage in passages]
     idf = InverseDocumentFrequency([*stems, *titles])
@@ -121,11 +138,13 @@ def best(passages: Sequence[Passage], question: str) -> Passage:
 
 
 def is_backed(said: str, passage: str, question: str) -> bool:
-    """Whether a sentence is an answer that the passage bears out.
+    """Return True if a sentence is an answer that the passage supports.
 
-    What the question has not said stands in the passage, in that order (which keeps `from 21 December to 1 January`
-    from being turned round), and there is something of it. It has the kind of thing that is asked for: a date, a
-    figure, a name; where nothing of the kind is asked for, it has all figures of the passage.
+    The sentence must have words that the question does not have. They must be in the passage, in the same order (which
+    keeps `from 21 December to 1 January` from being reversed). The sentence must have the kind of thing that the
+    question
+    asks for: a date, a figure, a name. If the question asks for no such kind, the sentence must have all figures of the
+    passage.
     """
     asked, told = set(telling(question)), telling(said)
     rest = iter(telling(passage))
@@ -137,19 +156,19 @@ def is_backed(said: str, passage: str, question: str) -> bool:
 
 
 def _kinds_asked(question: str) -> list[re.Pattern[str]]:
-    """What the kinds of thing that a question asks for look like."""
+    """Return the patterns for the kinds of thing that a question asks for."""
     return [answer for asked, answer in _KINDS if asked.search(question)]
 
 
 def _has_kind(text: str, question: str) -> bool:
-    """Whether a text has a thing of a kind that is asked for, beyond what the question has said itself."""
+    """Return True if a text has a thing of a requested kind, apart from the question's own words."""
     asked = set(telling(question))
     news = " ".join("," if asked.issuperset(telling(word)) and telling(word) else word for word in text.split())
     return any(kind.search(news) for kind in _kinds_asked(question))
 
 
 def _is_aside(passage: Passage, question: str) -> bool:
-    """Whether a passage hardly answers: too short, a question, a mere title, or of another kind than asked."""
+    """Return True if a passage hardly answers: too short, a question, a mere title, or labelled as another kind."""
     text = passage.text
     if len(words_of(text)) < _LEAST_WORDS or text.endswith("?"):
         return True
@@ -159,7 +178,10 @@ def _is_aside(passage: Passage, question: str) -> bool:
 
 
 def _loaded(text: str) -> Any:
-    """A text as JSON, several lines of JSON as a list of them; None if it is neither, nor a list or object."""
+    """Return a text decoded as JSON, or several JSON lines as a list.
+
+    Return None if it is neither, or if it is not a list or object.
+    """
     try:
         data = json.loads(text)
     except ValueError:
@@ -171,7 +193,7 @@ def _loaded(text: str) -> Any:
 
 
 def _records(data: Any, above: Source) -> Iterator[tuple[str, Source]]:
-    """Each object of a result that says something, as text, with the source that it or what is around it names."""
+    """Yield each object of a result as text, with the source that it or an enclosing object names."""
     if isinstance(data, list):
         for item in data:
             yield from _records(item, above)
@@ -202,7 +224,7 @@ def _source(data: Mapping[str, Any], above: Source) -> Source:
 
 
 def _told(data: Mapping[str, Any]) -> str:
-    """What an object says: its text, after its title where it has further entries, each with its name."""
+    """Return the content of an object: its text, or title, text and named further entries if it has such entries."""
     texts = [str(data[name]) for name in _TEXTS if isinstance(data.get(name), str) and data[name].strip()]
     known = {*_PLACES, *_DAYS, *_TIMES, *_TITLES, *_TEXTS, *_COUNTS, *_BOOKKEEPING}
     further = [
@@ -218,7 +240,7 @@ def _told(data: Mapping[str, Any]) -> str:
 
 
 def _value(value: Any) -> str:
-    """A simple value as text, "" for what is empty or nested."""
+    """Return a simple value as text; an empty string for an empty or nested value."""
     match value:
         case bool():
             return "yes" if value else ""
@@ -236,14 +258,14 @@ def _plain(text: str) -> str:
 
 
 def _sentences(record: Passage) -> Iterator[Passage]:
-    """The sentences of a record, each with what fits around it; one without sentences is itself one."""
+    """Yield the sentences of a record, each with the text around it; a record without sentences is one itself."""
     every = [" ".join(said.split()) for said in _SENTENCE_END.split(record.text) if said.strip()]
     for at, said in enumerate(every):
         yield Passage(said, record.source, record.order, _around(every, at))
 
 
 def _around(sentences: Sequence[str], at: int) -> str:
-    """A sentence with those after and before it, as far as `MOST_AROUND_CHARS` reach; it is never cut itself."""
+    """Return a sentence with its neighbours, up to `MOST_AROUND_CHARS` characters; the sentence itself is never cut."""
     first, last = at, at + 1
     room = MOST_AROUND_CHARS - len(sentences[at])
     while last < len(sentences) and len(sentences[last]) < room:
@@ -256,7 +278,7 @@ def _around(sentences: Sequence[str], at: int) -> str:
 
 
 def _total(data: Any) -> int | None:
-    """How many there are, as the result says itself."""
+    """Return how many there are, as the result itself says; None if it does not."""
     if isinstance(data, list):
         return len(data)
     found = next((data[name] for name in _COUNTS if isinstance(data.get(name), int)), None)

@@ -1,4 +1,7 @@
-"""What there is to plan in a request that offers tools to the embedded model; it plans nothing."""
+"""The planning task in a request that offers tools to the embedded model.
+
+Entry points: `Task`, `task_of`, `uses_tools`.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,12 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 
 
 class Task(Struct, frozen=True):
-    """What there is to plan: a question, the tools on offer, the calls made for it so far with their results.
+    """A question, the tools on offer, and the calls made for the question so far with their results.
 
-    `form` is the `response_format` of the answer, `max_tokens` its limit there; `calls_before` numbers the next call.
+    Attributes:
+        calls_before: The number of calls in the conversation so far, which numbers the next one.
+        form: The `response_format` of the answer.
+        max_tokens: The limit of an answer in that format.
     """
 
     question: str
@@ -29,12 +35,12 @@ class Task(Struct, frozen=True):
 
 
 def uses_tools(request: Request) -> bool:
-    """Whether a request offers tools, or asks for the answer after they were called."""
+    """Return True if a request offers tools, or asks for the answer after tools were called."""
     return bool(request.tools) or any(isinstance(turn, ToolResults) for turn in request.turns[-2:])
 
 
 def task_of(request: Request, form: Mapping[str, Any] | None = None) -> Task:
-    """The task in a request: its last question is the one that the last calls were made for."""
+    """Return the task in a request; its last question is the one that the last calls were made for."""
     turns = request.turns
     closing = not request.tools and len(turns) > 1 and isinstance(turns[-2], ToolResults)
     until = len(turns) - 1 if closing else len(turns)
@@ -46,7 +52,7 @@ def task_of(request: Request, form: Mapping[str, Any] | None = None) -> Task:
 
 
 def _said(turn: Turn) -> str:
-    """What the user says in a turn: its last question, where it has one."""
+    """Return what the user says in a turn: its last question if it has one, else its whole text."""
     parts = turn.parts if isinstance(turn, User) else ()
     text = "\n".join(part for part in parts if isinstance(part, str)).strip()
     questions = [said for said in _SENTENCE_END.split(text) if said.endswith("?")]

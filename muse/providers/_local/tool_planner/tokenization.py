@@ -1,4 +1,7 @@
-"""Words of a question and of what it is compared with: split, shortened to a stem, weighed; it knows no tool."""
+"""Words of texts for comparison: split, reduced to stems and weighed by rarity.
+
+Entry points: `words_of`, `stem`, `telling`, `InverseDocumentFrequency`.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ _LEAST_STEM = 3
 
 
 def _split(words: str) -> frozenset[str]:
-    """The words of a list that is written as text."""
+    """Return the words of a list that is written as text."""
     return frozenset(words.split())
 
 
@@ -51,12 +54,15 @@ _ALIKE: tuple[frozenset[str], ...] = tuple(
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text as they stand in it; `4.2`, `HS-40` and `notes/a.md` are one word each."""
+    """Return the words of a text unchanged; `4.2`, `HS-40` and `notes/a.md` are one word each."""
     return _WORD.findall(text)
 
 
 def stem(word: str) -> str:
-    """A word without the endings of English number and tense, its hyphens and its case; figures stay as they are."""
+    """Return a word without English endings of number and tense, hyphens and case.
+
+    A word with digits loses only its case and `'s`.
+    """
     plain = re.sub(r"['’]s$", "", word.lower())
     if any(character.isdigit() for character in plain):
         return plain
@@ -73,19 +79,19 @@ _STEMS_ALIKE: Mapping[str, str] = {stem(word): min(row) for row in _ALIKE for wo
 
 
 def is_telling(word: str) -> bool:
-    """Whether a word says what a text is about."""
+    """Return True if a word says what a text is about, and is not a common function word."""
     return word.lower() not in _COMMON
 
 
 def telling(text: str) -> list[str]:
-    """The stems of the telling words of a text in their order; words that mean nearly the same have one stem."""
+    """Return the stems of the telling words of a text in their order; near synonyms share one stem."""
     spaced = _CAMEL.sub(" ", _TO_DO.sub(r"todo\1", text)).replace("_", " ")
     stems = (stem(word) for word in words_of(spaced) if is_telling(word))
     return [_STEMS_ALIKE.get(one, one) for one in stems]
 
 
 class InverseDocumentFrequency:
-    """How much a stem tells among some texts: the fewer of them have it, the more (inverse document frequency)."""
+    """The weight of a stem among some texts: the fewer of them have it, the higher."""
 
     def __init__(self, texts: Iterable[Iterable[str]]) -> None:
         stems = [frozenset(text) for text in texts]
@@ -93,9 +99,9 @@ class InverseDocumentFrequency:
         self._seen: Mapping[str, int] = Counter(one for text in stems for one in text)
 
     def weight(self, one: str) -> float:
-        """From about 0 (in all texts) upwards; never below 0.1."""
+        """Return the weight of a stem, from 0.1 (in nearly all texts) upwards."""
         return max(0.1, math.log((self._texts + 1) / (self._seen.get(one, 0) + 0.5)))
 
     def shared(self, mine: Iterable[str], other: Iterable[str]) -> float:
-        """The weight of what two texts have in common; each stem counts once."""
+        """Return the summed weight of the stems that two texts share; each stem counts once."""
         return sum(self.weight(one) for one in sorted(frozenset(mine) & frozenset(other)))

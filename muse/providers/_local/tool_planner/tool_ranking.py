@@ -1,8 +1,10 @@
-"""Which of the offered tools fits a question best: shared words and what its arguments need; it asks no model.
+"""Ranking of the offered tools for a question, by shared words and needed arguments; it asks no model.
 
-Each tool is weighed by the words it shares with the question: those of its name count most, those of its description
+Entry points: `rank`, `read_only`.
+
+Each tool is weighed by the words it shares with the question: words of its name count most, words of its description
 and arguments less, and a word that all tools have counts next to nothing. A tool whose arguments the question cannot
-fill is out.
+fill is excluded.
 """
 
 from __future__ import annotations
@@ -28,19 +30,22 @@ _ASKED_WORDS = 2
 
 
 def read_only(tools: Iterable[Tool]) -> tuple[Tool, ...]:
-    """The tools that change nothing: no other may be called by a model that errs as often as this one."""
+    """Return the tools that change nothing; a model that errs as often as this one must not call others."""
     return tuple(tool for tool in tools if tool.read_only)
 
 
 def rank(tools: Sequence[Tool], question: Question) -> list[Tool]:
-    """The tools whose arguments can be filled, the most fitting first; of equals the more general, then the first."""
+    """Return the tools whose arguments can be filled, best first; ties go to more arguments, then to list order."""
     house = _ToolStatistics(tools)
     feasible = [tool for tool in tools if can_fill(tool, question)]
     return sorted(feasible, key=lambda tool: (-house.weight(tool, question), -_reach(tool)))
 
 
 def day_lister(tools: Iterable[Tool]) -> Tool | None:
-    """A tool that tells which days there are: it is named after them and needs no argument."""
+    """Return a tool that lists the existing days; None if there is none.
+
+    Its name says so, and it requires no argument.
+    """
     days = frozenset(telling("day dates"))
     for tool in tools:
         if not days.isdisjoint(telling(tool.name)) and not tool.schema.get("required"):
@@ -49,7 +54,7 @@ def day_lister(tools: Iterable[Tool]) -> Tool | None:
 
 
 def takes_days(tool: Tool) -> bool:
-    """Whether a tool has an argument for a day."""
+    """Return True if a tool has an argument for a day."""
     return any(field.role == "day" for field in fields_of(tool.schema))
 
 
@@ -64,7 +69,7 @@ class _ToolStatistics:
         self._idf = InverseDocumentFrequency([*self._descriptions.values(), *self._arguments.values()])
 
     def weight(self, tool: Tool, question: Question) -> float:
-        """How well a tool fits whose arguments the question can fill; the unit has no meaning."""
+        """Return how well a tool fits, if the question can fill its arguments; only comparisons have a meaning."""
         fields = fields_of(tool.schema)
         said, name = telling(question.text), self._names[tool.name]
         weight = _NAME * self._idf_of_name.shared(said, name)
@@ -77,7 +82,7 @@ class _ToolStatistics:
         return weight + _HANDLE_SAID * any(field.required and field.role == "handle" for field in fields)
 
     def _asked_for(self, text: str) -> list[str]:
-        """What is asked for: the first word after `which`, `how many` and the like that a tool is named after."""
+        """Return the subject: the first word after `which`, `how many` and the like that is in a tool's name."""
         found = _ASKS.search(text)
         asked = telling(found["rest"])[:_ASKED_WORDS] if found else []
         named = {one for name in self._names.values() for one in name}
@@ -85,5 +90,5 @@ class _ToolStatistics:
 
 
 def _reach(tool: Tool) -> int:
-    """How much a tool can be asked for: the number of its arguments."""
+    """Return the number of a tool's arguments, as a measure of how much it can be asked for."""
     return len(fields_of(tool.schema))
