@@ -32,7 +32,7 @@ __all__ = [
 def bind(provider: Provider) -> tuple[Callable[..., str], Callable[..., Awaitable[str]], Callable[..., Awaitable[str]]]:
     """Return `(generate, agenerate, run_agent)` of a provider, for its module to export.
 
-    They are methods of one `ProviderBackend`, which lets muse find the whole provider behind a module.
+    They are methods of one `ProviderBackend`, so that muse can find the whole provider of a module.
     """
     backend = ProviderBackend(provider)
     return backend.generate, backend.agenerate, backend.run_agent

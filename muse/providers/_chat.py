@@ -35,7 +35,7 @@ from muse.types.usage import Usage, merge_counts, parse_usage
 _ID_RULE = IdRule("[A-Za-z0-9_-]{1,40}", 9)
 _MISTRAL_ID_RULE = IdRule("[A-Za-z0-9]{9}", 9)
 _MISTRAL = "(?i:(?:mi|mini|magi|dev|code|vox)stral|pixtral|mixtral)"
-# Finish reasons of a complete answer; gateways also pass on those of the API behind them.
+# Finish reasons of a complete answer; gateways also pass on those of the API that they call.
 _GOOD = frozenset(
     {
         *("stop", "tool_calls", "function_call", "stop_sequence", "eos", "eos_token", "end_turn", "tool_use"),

@@ -1,4 +1,4 @@
-"""OpenAI-shaped endpoints (Chat Completions): one class serves all of them, and each endpoint is a row of data.
+"""OpenAI-shaped endpoints (Chat Completions): one class for all, and a row of data for each endpoint.
 
 Entry points: `ROWS`, `spec_of`, `module_of`.
 

@@ -1,4 +1,4 @@
-"""A provider that repeats what it is given, for tests and dry runs: no network, no key, deterministic answers.
+"""A provider for tests and dry runs that repeats its input: no network, no key, deterministic answers.
 
 Without a script it answers with the user's last words. `muse.testing.script` makes it play given replies, tool calls
 and failures, and record the requests it receives.

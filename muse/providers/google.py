@@ -1,4 +1,4 @@
-"""Google over the Gemini API's generateContent: requests become contents and parts, candidates become replies.
+"""Google over the Gemini API's generateContent: requests become contents, candidates become replies.
 
 Sources: the REST reference of `models.generateContent`; the thinking page (budgets up to Gemini 2.5, levels after,
 which levels a family accepts); the guide to Gemini 3.5 (a function response carries the id of its call). The payload

@@ -1,4 +1,4 @@
-"""Accounting for one attempt at a call: duration, translated errors, the usage-log entry and the reply checks.
+"""The record of one attempt at a call: duration, translated errors, usage-log entry and reply checks.
 
 Entry points: `AttemptRecorder`, `translate`.
 """

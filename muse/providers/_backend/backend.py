@@ -1,4 +1,4 @@
-"""A provider with everything a call needs: credentials, clients, deadline, usage log and streams, sync and async.
+"""A provider with all that a call needs, sync and async: credentials, clients, deadline, usage log, streams.
 
 Entry points: `Backend` (the protocol) and `ProviderBackend` (its implementation around a `Provider`).
 """

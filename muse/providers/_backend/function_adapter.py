@@ -1,4 +1,4 @@
-"""An adapter that makes a `Backend` of a provider module that exports only `generate`, `agenerate` and `run_agent`.
+"""An adapter from a provider module's `generate`, `agenerate` and `run_agent` to a `Backend`.
 
 Entry point: `FunctionBackend`.
 """

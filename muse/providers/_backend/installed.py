@@ -1,4 +1,4 @@
-"""Providers of installed packages: entry points of the group `muse.providers`, found without importing them.
+"""Providers of installed packages: entry points of the group `muse.providers`, found without an import.
 
 Entry point: `find`.
 """

@@ -88,7 +88,10 @@ class AnthropicBatch(BatchService):
         return Status(_state(batch), done=counts.succeeded, failed=failed, total=_size(counts))
 
     async def fetch(self, client: Any, remote_id: str, file: IO[bytes]) -> None:
-        """As the service has them: the SDK's own reader ends at the first line that is no JSON."""
+        """Write the results of a finished batch into `file` unchanged.
+
+        The SDK's own reader is not used, because it stops at the first line that is not JSON.
+        """
         asked = _api(client).messages.batches.with_streaming_response.results(remote_id, timeout=LONG_WAIT_S)
         async with asked as answer:
             async for piece in answer.iter_bytes():

@@ -1,4 +1,4 @@
-"""HTTP/1.1 messages as bytes (RFC 9112), with one set of rules for the sync and async transports; no sockets.
+"""HTTP/1.1 messages as bytes (RFC 9112), by the same rules for sync and async transports; no sockets.
 
 Entry points: `request_bytes`, `ResponseBuffer`, `read_head`.
 """

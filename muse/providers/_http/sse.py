@@ -1,6 +1,8 @@
-"""Decoding of a streamed answer's body into JSON values: server-sent events or plain JSON, however it is split.
+"""Decoding of a streamed answer's body into JSON values: server-sent events or plain JSON.
 
 Entry points: `read_events`, `aread_events`, `EventReader`, `DONE`.
+
+The bytes may be split anywhere.
 
 Source: the WHATWG HTML standard, section 9.2 (server-sent events): one byte order mark may come first, a line ends with
 LF, CRLF or CR, a line that begins with a colon is a comment, several `data` lines are joined with LF. Unlike there, the

@@ -124,7 +124,7 @@ class StdinReader:
             parent = os.environ.get("TMPDIR", "")
             usable = len(parent) <= LONGEST_PARENT and os.access(parent, os.W_OK)
             name = f"muse-{os.urandom(8).hex()}"
-            # The folder is new, has an unguessable name and is for this user alone: nobody can prepare it.
+            # The folder is new, has an unguessable name and is for this user alone: nobody can create it beforehand.
             self._folder = os.path.join(parent if usable else "/tmp", name)  # noqa: S108
             os.mkdir(self._folder, 0o700)
             self.host = os.path.join(self._folder, "e.sock")

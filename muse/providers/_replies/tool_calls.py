@@ -1,4 +1,4 @@
-"""Tool calls in answers and conversations: join streamed pieces, parse arguments, make ids unique and valid.
+"""Tool calls in answers and conversations: streamed pieces, arguments, and ids that providers accept.
 
 Entry points: `parse_args`, `args_text`, `ToolCallJoiner`, `fresh_ids`, `fit_ids`, `wire_name`.
 """

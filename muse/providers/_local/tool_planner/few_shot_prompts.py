@@ -1,4 +1,4 @@
-"""Prompts for the small model: a few solved examples, then the actual case, to be continued under a grammar.
+"""Prompts for the small model: a few solved examples, then the case to be continued under a grammar.
 
 Entry points: `search_words`, `copied_words`, `choice`, `phrasing`.
 
