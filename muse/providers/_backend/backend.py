@@ -1,6 +1,7 @@
-"""A provider with all that a call needs, sync and async: credentials, clients, deadline, usage log, streams.
+"""A provider with all that a call needs: credentials, clients, deadline, usage log and streams.
 
-Entry points: `Backend` (the protocol) and `ProviderBackend` (its implementation around a `Provider`).
+Entry points: `Backend` (the protocol) and `ProviderBackend` (its implementation around a `Provider`). Both have sync
+and async methods.
 """
 
 from __future__ import annotations

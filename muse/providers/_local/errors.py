@@ -11,7 +11,7 @@ from __future__ import annotations
 
 
 class EngineError(Exception):
-    """Any failure of the embedded engine."""
+    """The base class of all failures of the embedded engine."""
 
 
 class EngineMissing(EngineError):
